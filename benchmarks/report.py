@@ -1,0 +1,60 @@
+"""What every benchmark's result file says beside its figures."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+LIBRARIES = ("numpy", "grpcio", "protobuf", "torch", "pooling-service")
+
+
+def spread(values: Iterable[float]) -> dict[str, float]:
+    """The median of repeated measurements, with the smallest and the largest."""
+    ordered = sorted(float(value) for value in values)
+    return {
+        "median": round(statistics.median(ordered), 5),
+        "min": round(ordered[0], 5),
+        "max": round(ordered[-1], 5),
+    }
+
+
+def machine() -> dict[str, object]:
+    """The processor, its cores, the memory and the versions that a figure depends on."""
+    cpu = platform.processor()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            cpu = line.partition(":")[2].strip()
+            break
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(pages / 2**30, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in LIBRARIES},
+    }
+
+
+def write(name: str, command: str, rows: list[dict]) -> Path:
+    """Writes benchmarks/results/<name>.json and returns its path."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    result = {"date": date, "command": command, "machine": machine(), "rows": rows}
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    return path
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,51 @@
+"""Pooling layers and the gradients of their inputs, on arrays.
+
+    from pooling_engine import PoolSpec, forward, backward
+
+    spec = PoolSpec("max", kernel=3, stride=2, padding=1)
+    result = forward(x, spec, return_indices=True)
+    dx = backward(dy, spec, input_shape=x.shape, indices=result.indices)
+"""
+
+from pooling_engine._pool import ForwardResult, backward, forward
+from pooling_engine.errors import (
+    DeadlineError,
+    DeviceMemoryError,
+    InternalError,
+    InvalidSpecError,
+    InvalidTensorError,
+    OverloadedError,
+    PoolingError,
+    TensorTooLargeError,
+    UnavailableError,
+    UnsupportedError,
+)
+from pooling_engine.plan import IndexFormat
+from pooling_engine.spec import Layout, Mode, NamedPadding, NanPolicy, PoolSpec, TiePolicy, Window
+from pooling_engine.threads import set_thread_count, thread_count
+
+__all__ = [
+    "DeadlineError",
+    "DeviceMemoryError",
+    "ForwardResult",
+    "IndexFormat",
+    "InternalError",
+    "InvalidSpecError",
+    "InvalidTensorError",
+    "Layout",
+    "Mode",
+    "NamedPadding",
+    "NanPolicy",
+    "OverloadedError",
+    "PoolSpec",
+    "PoolingError",
+    "TensorTooLargeError",
+    "TiePolicy",
+    "UnavailableError",
+    "UnsupportedError",
+    "Window",
+    "backward",
+    "forward",
+    "set_thread_count",
+    "thread_count",
+]

@@ -1,0 +1,131 @@
+"""The two functions of the engine: check, plan, allocate, hand to a backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pooling_engine.backends import select_backend
+from pooling_engine.checks import as_tensor, check_index_format, check_index_request, plan_backward
+from pooling_engine.errors import InvalidTensorError
+from pooling_engine.indices import from_caller, to_plane
+from pooling_engine.plan import IndexFormat, PoolPlan, make_plan
+from pooling_engine.spec import PoolSpec
+
+Array = NDArray[Any]
+
+
+class ForwardResult(NamedTuple):
+    """What `forward` returns.
+
+    Attributes:
+        output: the pooled tensor, of the input's element type.
+        indices: the selected taps, of the output's shape, or None if not asked for.
+    """
+
+    output: Array
+    indices: Array | None
+
+
+def forward(
+    x: ArrayLike,
+    spec: PoolSpec,
+    *,
+    return_indices: bool = False,
+    index_format: str = "window",
+    backend: str = "auto",
+    out: Array | None = None,
+) -> ForwardResult:
+    """Pools a tensor.
+
+    Args:
+        x: the input, of shape (N, C, D1..Dn) or, channels last, (N, D1..Dn, C), with 1 to 6
+            spatial axes; float16, float32 or float64. Never written to.
+        spec: what to compute.
+        return_indices: whether to return the selected taps; "max" and "min" only.
+        index_format: "window" (the tap's number in its window, in the smallest unsigned
+            type), "plane" (PyTorch's: int64, flat in the spatial plane) or "tensor".
+        backend: the name of a backend, or "auto".
+        out: a C-contiguous array of the output's shape and type to write into.
+
+    Returns:
+        The output and the indices.
+
+    Raises:
+        InvalidSpecError: the options do not fit one another or the tensor.
+        InvalidTensorError: the tensor or `out` has the wrong shape or type.
+        UnsupportedError: legal, but not built.
+    """
+    computes = select_backend(backend)
+    x = as_tensor(x, "input")
+    plan = make_plan(spec, x.shape, x.dtype)
+    chosen = check_index_request(spec, return_indices, index_format)
+    output = _allocate(out, plan.output_shape, plan)
+    indices = np.empty(plan.output_shape, plan.index_dtype) if return_indices else None
+    computes.forward(plan, x, output, indices)
+    if indices is not None and chosen is IndexFormat.PLANE:
+        indices = to_plane(plan, indices)
+    return ForwardResult(output, indices)
+
+
+def backward(
+    output_gradient: ArrayLike,
+    spec: PoolSpec,
+    *,
+    input_shape: Sequence[int] | None = None,
+    indices: ArrayLike | None = None,
+    input: ArrayLike | None = None,  # noqa: A002  the contract's name
+    index_format: str | None = None,
+    backend: str = "auto",
+    out: Array | None = None,
+) -> Array:
+    """Computes the gradient of the input from the gradient of the output.
+
+    Args:
+        output_gradient: of the output's shape; its element type is the result's.
+        spec: the spec of the forward call.
+        input_shape: the shape of the forward input; may be left out with `input`.
+        indices: "max" and "min": the indices that the forward call returned.
+        input: "max", "min" (in place of indices) and "lp": the input of the forward call.
+        index_format: what `indices` are; None: unsigned means "window", int64 "plane".
+        backend: the name of a backend, or "auto".
+        out: a C-contiguous array of the input's shape and the gradient's type to write into.
+
+    Returns:
+        The gradient, of the input's shape.
+
+    Raises:
+        InvalidSpecError: the options do not fit one another or the shape.
+        InvalidTensorError: a tensor has the wrong shape, type or entries, or is missing.
+        UnsupportedError: legal, but not built.
+    """
+    computes = select_backend(backend)
+    dy = as_tensor(output_gradient, "output_gradient")
+    x = None if input is None else as_tensor(input, "input")
+    taps = None if indices is None else as_tensor(indices, "indices")
+    plan = plan_backward(spec, dy, input_shape, taps, x)
+    chosen = check_index_format(index_format, taps)
+    if taps is not None:
+        taps = from_caller(plan, taps, chosen)
+    elif plan.selects and x is not None:
+        taps = np.empty(plan.output_shape, plan.index_dtype)
+        computes.forward(plan, x, np.empty(plan.output_shape, plan.dtype), taps)
+    dx = _allocate(out, plan.input_shape, plan)
+    computes.backward(plan, dy, taps, x, dx)
+    return dx
+
+
+def _allocate(out: Array | None, shape: tuple[int, ...], plan: PoolPlan) -> Array:
+    if out is None:
+        return np.empty(shape, plan.dtype)
+    is_usable = out.flags.c_contiguous and out.flags.writeable
+    if out.shape != shape or out.dtype != plan.dtype or not is_usable:
+        raise InvalidTensorError(
+            f"out must be a writable C-contiguous {plan.dtype.name} array of shape {shape}, "
+            f"not {out.dtype.name} of shape {out.shape}",
+            field="out",
+        )
+    return out

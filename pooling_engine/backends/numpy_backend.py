@@ -1,0 +1,117 @@
+"""The NumPy backend: always there, complete, and blocked so that it runs at cache speed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pooling_engine.backends.numpy_kernels.block import Block, backward_blocks, forward_blocks
+from pooling_engine.backends.numpy_kernels.select import select_backward, select_forward
+from pooling_engine.backends.numpy_kernels.sums import (
+    norm_backward,
+    norm_forward,
+    sum_backward,
+    sum_forward,
+)
+from pooling_engine.plan import FLOATS, IndexFormat, PoolPlan
+from pooling_engine.spec import Mode
+from pooling_engine.threads import run_blocks, thread_count
+
+Array = NDArray[Any]
+
+
+class NumpyBackend:
+    """Pools NumPy arrays on the processor, block by block on the engine's threads."""
+
+    name = "numpy"
+    modes = tuple(Mode)
+    dtypes = FLOATS
+    index_formats = (IndexFormat.WINDOW, IndexFormat.PLANE)
+
+    def devices(self) -> tuple[str, ...]:
+        """The processor and the threads that one call may use."""
+        threads = thread_count()
+        return (f"CPU, {threads} thread{'s' if threads > 1 else ''}",)
+
+    def forward(self, plan: PoolPlan, x: Array, output: Array, indices: Array | None) -> None:
+        """Pools C-contiguous `x` into C-contiguous `output` and, if given, `indices`."""
+        if _is_largest_magnitude(plan):
+            plan, x = replace(plan, mode=Mode.MAX), np.abs(x)
+        inputs = x.reshape(plan.input_block_shape)
+        outputs = output.reshape(plan.output_block_shape)
+        taps = None if indices is None else indices.reshape(plan.output_block_shape)
+
+        def pool(block: Block) -> None:
+            source, target = inputs[block.input_part], outputs[block.output_part]
+            if plan.selects:
+                select_forward(
+                    plan, block, source, target, None if taps is None else taps[block.output_part]
+                )
+            elif plan.mode is Mode.LP:
+                norm_forward(plan, block, source, target)
+            else:
+                sum_forward(plan, block, source, target)
+
+        run_blocks(partial(_quietly, pool), forward_blocks(plan))
+
+    def backward(
+        self, plan: PoolPlan, dy: Array, indices: Array | None, x: Array | None, dx: Array
+    ) -> None:
+        """Computes the gradient into C-contiguous `dx` from C-contiguous arrays."""
+        if _is_largest_magnitude(plan):
+            self._largest_magnitude_backward(plan, dy, _given(x), dx)
+            return
+        gradients = dy.reshape(plan.output_block_shape)
+        results = dx.reshape(plan.input_block_shape)
+        taps = None if indices is None else indices.reshape(plan.output_block_shape)
+        inputs = None if x is None else x.reshape(plan.input_block_shape)
+
+        def scatter(block: Block) -> None:
+            source, target = gradients[block.output_part], results[block.input_part]
+            if plan.selects:
+                select_backward(plan, block, source, _given(taps)[block.output_part], target)
+            elif plan.mode is Mode.LP:
+                norm_backward(plan, block, source, _given(inputs)[block.input_part], target)
+            else:
+                sum_backward(plan, block, source, target)
+
+        run_blocks(partial(_quietly, scatter), backward_blocks(plan))
+
+    def _largest_magnitude_backward(
+        self, plan: PoolPlan, dy: Array, x: Array, dx: Array
+    ) -> None:
+        """LP with p = inf: the first tap of the largest magnitude gets ``dy * sign(x)``."""
+        plan = replace(plan, mode=Mode.MAX)
+        output = np.empty(plan.output_shape, plan.dtype)
+        indices = np.empty(plan.output_shape, plan.index_dtype)
+        self.forward(plan, np.abs(x), output, indices)
+        self.backward(plan, dy, indices, None, dx)
+        np.multiply(dx, np.sign(x), out=dx)
+
+
+def load() -> NumpyBackend:
+    """The backend; NumPy is always there."""
+    return NumpyBackend()
+
+
+def _is_largest_magnitude(plan: PoolPlan) -> bool:
+    return plan.mode is Mode.LP and math.isinf(plan.norm_p)
+
+
+def _quietly(work: Callable[[Block], None], block: Block) -> None:
+    """Infinities and NaNs are answers here, not accidents."""
+    with np.errstate(all="ignore"):
+        work(block)
+
+
+def _given(array: Array | None) -> Array:
+    """The array, which the engine has made sure is there."""
+    if array is None:
+        raise AssertionError("the engine gives this mode its residual")
+    return array

@@ -1,0 +1,189 @@
+"""MAX and MIN (and LP with p = inf): the selected element, its index, its gradient.
+
+The values come from `np.maximum`, which is fast but settles neither which of two zeros nor
+which of several NaNs it returns. Where that matters, the selected tap is looked up and its
+element taken bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from pooling_engine.backends.numpy_kernels.block import Block
+from pooling_engine.backends.numpy_kernels.passes import (
+    Array,
+    along,
+    fold,
+    scratch,
+)
+from pooling_engine.plan import PoolPlan
+from pooling_engine.spec import Mode
+
+_TABLE_TAPS = 65_536  # windows up to this size get a table of tap offsets
+
+
+def select_forward(
+    plan: PoolPlan, block: Block, x: Array, output: Array, indices: Array | None
+) -> None:
+    """Writes the selected element of each window and, if given, its window index."""
+    values = _as_comparable(x)
+    stages = _extremes(plan, block, values, output)
+    if stages[-1] is not output:
+        np.copyto(output, stages[-1], casting="same_kind")
+    has_nan, has_zeros_of_both_signs = _doubts(values, stages[-1])
+    is_ambiguous = has_nan or has_zeros_of_both_signs
+    if indices is None:
+        if not is_ambiguous:
+            return
+        indices = scratch("indices", output.shape, plan.index_dtype)
+    _first_taps(plan, block, [values, *stages], indices, has_nan)
+    if is_ambiguous:
+        _copy_selected(plan, block, x, output, indices)
+
+
+def select_backward(plan: PoolPlan, block: Block, dy: Array, indices: Array, dx: Array) -> None:
+    """Adds the gradient of each window to its selected cell, in float64, in window order."""
+    cells = _cells(plan, block, indices).reshape(-1)
+    weights = dy.astype(np.float64, order="C").reshape(-1)
+    kept = indices.reshape(-1) != np.iinfo(indices.dtype).max
+    if block.inputs != (0, plan.axes[0].size):
+        kept &= (cells >= 0) & (cells < dx.size)
+    if not kept.all():
+        cells, weights = cells[kept], weights[kept]
+    total = np.bincount(cells, weights=weights, minlength=dx.size)
+    np.copyto(dx, total.reshape(dx.shape), casting="same_kind")
+
+
+def _as_comparable(x: Array) -> Array:
+    """The block in a type that NumPy compares at full speed: float16 becomes float32."""
+    if x.dtype != np.float16:
+        return x
+    values = scratch("values", x.shape, np.float32)
+    np.copyto(values, x)
+    return values
+
+
+def _extremes(plan: PoolPlan, block: Block, values: Array, output: Array) -> list[Array]:
+    """The extremes along the first spatial axis, the first two, and so on to the outputs."""
+    combine, empty = (np.minimum, np.inf) if plan.mode is Mode.MIN else (np.maximum, -np.inf)
+    stages: list[Array] = []
+    source = values
+    for axis, taps in enumerate(block.taps):
+        is_last = axis == len(block.taps) - 1
+        if is_last and output.dtype == values.dtype:
+            target = output
+        else:
+            shape = output.shape[: axis + 2] + values.shape[axis + 2 :]
+            target = scratch(f"extreme{axis}", shape, values.dtype)
+        fold(combine, source, target, axis, taps, empty)
+        stages.append(target)
+        source = target
+    return stages
+
+
+def _doubts(values: Array, extremes: Array) -> tuple[bool, bool]:
+    """Whether an output is a NaN; whether one is a zero while the block has both zeros."""
+    if extremes.size == 0:
+        return False, False
+    smallest = np.abs(extremes, out=scratch("magnitudes", extremes.shape, extremes.dtype)).min()
+    if smallest > 0:
+        return False, False
+    integer = np.dtype(f"int{values.dtype.itemsize * 8}")
+    is_negative_zero = values.view(integer) == np.iinfo(integer).min
+    return bool(np.isnan(smallest)), bool(is_negative_zero.any())
+
+
+def _first_taps(
+    plan: PoolPlan, block: Block, stages: list[Array], indices: Array, has_nan: bool
+) -> None:
+    """The first tap in row-major window order that equals the output, axis by axis.
+
+    Along each axis, of the taps that equal the stage's extreme, the one with the lowest
+    window index is kept; NaNs equal one another. No match leaves the top value, "none".
+    """
+    none = np.iinfo(indices.dtype).max
+    weights = _tap_weights([axis.window.kernel for axis in plan.axes])
+    previous: Array | None = None
+    for axis, taps in enumerate(block.taps):
+        source, extreme = stages[axis], stages[axis + 1]
+        is_last = axis == len(block.taps) - 1
+        current = indices if is_last else scratch(f"taps{axis}", extreme.shape, indices.dtype)
+        current.fill(none)
+        for tap in taps:
+            part = along(axis, tap.outputs)
+            found = _equal(source[along(axis, tap.inputs)], extreme[part], has_nan)
+            candidate = scratch("candidate", found.shape, indices.dtype)
+            np.subtract(found.view(np.uint8), 1, out=candidate, dtype=indices.dtype)  # 0 or none
+            weight = tap.number * weights[axis]
+            if previous is None:
+                np.bitwise_or(candidate, weight, out=candidate)
+            else:
+                number = scratch("number", found.shape, indices.dtype)
+                np.add(previous[along(axis, tap.inputs)], weight, out=number)
+                np.bitwise_or(candidate, number, out=candidate)
+            np.minimum(current[part], candidate, out=current[part])
+        previous = current
+    _clear_empty_windows(plan, block, indices, none)
+
+
+def _equal(tap: Array, extreme: Array, has_nan: bool) -> Array:
+    found = np.equal(tap, extreme, out=scratch("found", tap.shape, np.bool_))
+    return found | (np.isnan(tap) & np.isnan(extreme)) if has_nan else found
+
+
+def _clear_empty_windows(plan: PoolPlan, block: Block, indices: Array, none: int) -> None:
+    """Outputs without a valid tap along some axis have no index, whatever the other axes say."""
+    for number, axis in enumerate(plan.axes):
+        if axis.window.dilation == 1:
+            continue  # padding is less than the extent, so every window reaches an element
+        counts = axis.valid_counts()
+        empty = np.flatnonzero(counts[slice(*block.outputs)] == 0 if number == 0 else counts == 0)
+        indices[(slice(None),) * (number + 1) + (empty,)] = none
+
+
+def _copy_selected(plan: PoolPlan, block: Block, x: Array, output: Array, indices: Array) -> None:
+    """Copies the selected element bit for bit where the output is a zero or a NaN."""
+    doubtful = (output == 0) | np.isnan(output)
+    doubtful &= indices != np.iinfo(indices.dtype).max
+    cells = _cells(plan, block, indices)[doubtful]
+    output[doubtful] = np.ascontiguousarray(x).reshape(-1)[cells]
+
+
+def _cells(plan: PoolPlan, block: Block, indices: Array) -> Array:
+    """The flat position, in the block's inputs, of the tap that each index names.
+
+    Positions of "none", and of taps outside a band, are meaningless.
+    """
+    rows = block.inputs[1] - block.inputs[0]
+    steps = _tap_weights([rows, *(axis.size for axis in plan.axes[1:]), plan.inner])
+    if plan.taps <= _TABLE_TAPS:
+        offsets = _tap_offsets(plan, steps, np.arange(plan.taps))
+        cells = np.take(offsets, indices, mode="clip")
+    else:
+        cells = _tap_offsets(plan, steps, indices.astype(np.int64))
+    trailing = len(plan.axes) + 1
+    cells += (np.arange(indices.shape[0]) * (rows * steps[0])).reshape((-1,) + (1,) * trailing)
+    for number, axis in enumerate(plan.axes):
+        starts = axis.starts()
+        if number == 0:
+            starts = starts[slice(*block.outputs)] - block.inputs[0]
+        cells += (starts * steps[number]).reshape((-1,) + (1,) * (trailing - 1 - number))
+    if plan.inner > 1:
+        cells += np.arange(plan.inner)
+    return cells
+
+
+def _tap_offsets(plan: PoolPlan, steps: list[int], taps: Array) -> Array:
+    """How far each tap is from the first, in elements of the block."""
+    offsets = np.zeros_like(taps)
+    weights = _tap_weights([axis.window.kernel for axis in plan.axes])
+    for axis, weight, step in zip(plan.axes, weights, steps[:-1], strict=True):
+        offsets += taps // weight % axis.window.kernel * (axis.window.dilation * step)
+    return offsets
+
+
+def _tap_weights(sizes: list[int]) -> list[int]:
+    """The row-major weight of each axis: the product of the sizes after it."""
+    return [math.prod(sizes[axis + 1 :]) for axis in range(len(sizes))]

@@ -1,0 +1,128 @@
+"""What a call's arguments must be to one another, before a backend sees them.
+
+The engine checks with these, the client before it sends a byte, the server through the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pooling_engine.errors import InvalidSpecError, InvalidTensorError
+from pooling_engine.indices import refuse_unbuilt_format
+from pooling_engine.plan import IndexFormat, PoolPlan, make_plan
+from pooling_engine.spec import SELECTING_MODES, Mode, PoolSpec
+
+Array = NDArray[Any]
+
+
+def plan_backward(
+    spec: PoolSpec,
+    dy: Array,
+    input_shape: Sequence[int] | None,
+    indices: Array | None,
+    x: Array | None,
+) -> PoolPlan:
+    """The plan of a backward call, once what was sent fits the mode and one another.
+
+    Raises:
+        As `backward`.
+    """
+    if input_shape is None and x is None:
+        raise InvalidTensorError(
+            "input_shape is missing; it may be left out only with input", field="input_shape"
+        )
+    if x is not None and input_shape is not None and tuple(input_shape) != x.shape:
+        raise InvalidTensorError(
+            f"input_shape is {tuple(input_shape)}, but input has shape {x.shape}",
+            field="input_shape",
+        )
+    shape = x.shape if x is not None else input_shape
+    plan = make_plan(spec, shape or (), dy.dtype, field="input_shape")
+    if dy.shape != plan.output_shape:
+        raise InvalidTensorError(
+            f"output_gradient has shape {dy.shape}; the output of an input of shape "
+            f"{plan.input_shape} has {plan.output_shape}",
+            field="output_gradient",
+        )
+    if x is not None and x.dtype != dy.dtype:
+        raise InvalidTensorError(
+            f"input is {x.dtype.name}, output_gradient {dy.dtype.name}; they must be the same",
+            field="input",
+        )
+    _refuse_wrong_residual(spec.mode, indices is not None, x is not None)
+    return plan
+
+
+def _refuse_wrong_residual(mode: Mode, has_indices: bool, has_input: bool) -> None:
+    if mode in (Mode.AVERAGE, Mode.SUM):
+        if has_indices or has_input:
+            field = "indices" if has_indices else "input"
+            raise InvalidTensorError(
+                f'mode "{mode}" needs only input_shape; {field} does not apply', field=field
+            )
+    elif mode is Mode.LP:
+        if has_indices or not has_input:
+            raise InvalidTensorError(
+                'mode "lp" needs input, and no indices', field="indices" if has_indices else "input"
+            )
+    elif has_indices == has_input:
+        given = "both" if has_indices else "neither"
+        raise InvalidTensorError(
+            f'mode "{mode}" needs either indices or input, not {given}', field="indices"
+        )
+
+
+def check_index_request(spec: PoolSpec, return_indices: bool, index_format: str) -> IndexFormat:
+    """The format of the indices asked for, once it makes sense to ask for them.
+
+    Raises:
+        InvalidSpecError: the mode has no indices, or there is no such format.
+        UnsupportedError: the format is not built yet.
+    """
+    chosen = _index_format(index_format) or IndexFormat.WINDOW
+    refuse_unbuilt_format(chosen)
+    if return_indices and spec.mode not in SELECTING_MODES:
+        raise InvalidSpecError(
+            f'mode "{spec.mode}" selects no element, so it has no indices', field="return_indices"
+        )
+    return chosen
+
+
+def as_tensor(array: ArrayLike, field: str) -> Array:
+    """A C-contiguous array in native byte order; the caller's own where it is one already.
+
+    Raises:
+        InvalidTensorError: it is no array of numbers.
+    """
+    try:
+        tensor = np.asarray(array)
+    except (TypeError, ValueError) as error:
+        raise InvalidTensorError(f"{field} is no array: {error}", field=field) from None
+    if tensor.dtype.hasobject or tensor.dtype.names:
+        raise InvalidTensorError(f"{field} holds {tensor.dtype}, not numbers", field=field)
+    return np.ascontiguousarray(tensor, tensor.dtype.newbyteorder("="))
+
+
+def check_index_format(index_format: str | None, indices: Array | None) -> IndexFormat | None:
+    """The format that the caller names for indices that were sent.
+
+    Raises:
+        InvalidSpecError: there is no such format, or there are no indices.
+    """
+    if index_format is not None and indices is None:
+        raise InvalidSpecError("index_format applies only with indices", field="index_format")
+    return _index_format(index_format)
+
+
+def _index_format(name: str | None) -> IndexFormat | None:
+    try:
+        return None if name is None else IndexFormat(name)
+    except ValueError:
+        legal = ", ".join(f'"{member}"' for member in IndexFormat)
+        raise InvalidSpecError(
+            f"index_format is {name!r}; it must be one of {legal}", field="index_format"
+        ) from None

@@ -1,0 +1,137 @@
+"""Index formats: from window indices to what the caller asked for, and back, checked."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pooling_engine.errors import InvalidTensorError, UnsupportedError
+from pooling_engine.geometry import Axis
+from pooling_engine.plan import IndexFormat, PoolPlan
+
+Array = NDArray[Any]
+NO_POSITION = -1  # of a window without a valid tap, in the int64 formats
+
+
+def refuse_unbuilt_format(index_format: IndexFormat) -> None:
+    """Refuses the format that is legal but not built yet.
+
+    Raises:
+        UnsupportedError: the format is "tensor".
+    """
+    if index_format is IndexFormat.TENSOR:
+        raise UnsupportedError(
+            'index_format "tensor" is not supported yet; use "window" or "plane"',
+            field="index_format",
+        )
+
+
+def to_plane(plan: PoolPlan, windows: Array) -> Array:
+    """Window indices of the output's shape as int64 positions in the spatial plane."""
+    numbers = windows.reshape(plan.output_block_shape).astype(np.int64)
+    positions = np.zeros_like(numbers)
+    for axis, weight, plane_step, trailing in _axes(plan):
+        number = numbers // weight % axis.window.kernel
+        starts = axis.starts().reshape((-1,) + (1,) * trailing)
+        positions += (starts + number * axis.window.dilation) * plane_step
+    positions[numbers == np.iinfo(windows.dtype).max] = NO_POSITION
+    return positions.reshape(plan.output_shape)
+
+
+def from_caller(plan: PoolPlan, indices: Array, index_format: IndexFormat | None) -> Array:
+    """Window indices from what the caller sent, every entry checked.
+
+    Args:
+        indices: of the output's shape; unsigned window indices or int64 positions.
+        index_format: what they are; None means that the element type says it.
+
+    Raises:
+        InvalidTensorError: the type, the shape or an entry is wrong.
+        UnsupportedError: the format is not built yet.
+    """
+    if indices.shape != plan.output_shape:
+        raise InvalidTensorError(
+            f"indices have shape {indices.shape}; the output's is {plan.output_shape}",
+            field="indices",
+        )
+    is_positions = indices.dtype == np.int64
+    index_format = index_format or (IndexFormat.PLANE if is_positions else IndexFormat.WINDOW)
+    refuse_unbuilt_format(index_format)
+    expected = np.dtype(np.int64) if index_format is IndexFormat.PLANE else plan.index_dtype
+    if indices.dtype != expected:
+        raise InvalidTensorError(
+            f'indices are {indices.dtype.name}; format "{index_format}" takes {expected.name} here',
+            field="indices",
+        )
+    if index_format is IndexFormat.PLANE:
+        return _from_plane(plan, indices)
+    _refuse_forged_windows(plan, indices)
+    return indices
+
+
+def _from_plane(plan: PoolPlan, positions: Array) -> Array:
+    size = math.prod(axis.size for axis in plan.axes)
+    _refuse(positions, (positions < NO_POSITION) | (positions >= size), f"from -1 to {size - 1}")
+    blocks = positions.reshape(plan.output_block_shape)
+    numbers = np.zeros_like(blocks)
+    is_outside = np.zeros(blocks.shape, np.bool_)
+    for axis, weight, plane_step, trailing in _axes(plan):
+        starts = axis.starts().reshape((-1,) + (1,) * trailing)
+        distance = blocks // plane_step % axis.size - starts
+        number, remainder = np.divmod(distance, axis.window.dilation)
+        is_outside |= (remainder != 0) | (number < 0) | (number >= axis.window.kernel)
+        numbers += number * weight
+    is_none = blocks == NO_POSITION
+    is_outside &= ~is_none
+    _refuse(positions, is_outside.reshape(positions.shape), "a position inside its own window")
+    numbers[is_none] = np.iinfo(plan.index_dtype).max
+    return numbers.astype(plan.index_dtype).reshape(plan.output_shape)
+
+
+def _refuse_forged_windows(plan: PoolPlan, indices: Array) -> None:
+    none = np.iinfo(indices.dtype).max
+    if indices.size == 0:
+        return
+    if plan.taps < none and indices.max() >= plan.taps:
+        wrong = (indices >= plan.taps) & (indices != none)
+        _refuse(indices, wrong, f"from 0 to {plan.taps - 1}, or {none} for none")
+    blocks = indices.reshape(plan.output_block_shape)
+    for number, (axis, weight, _, trailing) in enumerate(_axes(plan)):
+        # Only the windows at the borders have taps in the padding; they are few.
+        border = np.flatnonzero(axis.valid_counts() < axis.window.kernel)
+        if not border.size:
+            continue
+        strip = np.take(blocks, border, axis=number + 1)
+        taps = strip.astype(np.int64) // weight % axis.window.kernel
+        starts = axis.starts()[border].reshape((-1,) + (1,) * trailing)
+        positions = starts + taps * axis.window.dilation
+        is_padding = ((positions < 0) | (positions >= axis.size)) & (strip != none)
+        if is_padding.any():
+            wrong = np.zeros(blocks.shape, np.bool_)
+            wrong[(slice(None),) * (number + 1) + (border,)] = is_padding
+            _refuse(indices, wrong.reshape(indices.shape), "a tap on an element, not in the padding")
+
+
+def _refuse(indices: Array, wrong: Array, legal: str) -> None:
+    if wrong.any():
+        where = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise InvalidTensorError(
+            f"the index at {where} is {int(indices[where])}; it must be {legal}", field="indices"
+        )
+
+
+def _axes(plan: PoolPlan) -> list[tuple[Axis, int, int, int]]:
+    """Each axis with its weight in a window index, in a plane position, and the axes after it."""
+    count = len(plan.axes)
+    return [
+        (
+            axis,
+            math.prod(later.window.kernel for later in plan.axes[number + 1 :]),
+            math.prod(later.size for later in plan.axes[number + 1 :]),
+            count - number,
+        )
+        for number, axis in enumerate(plan.axes)
+    ]

@@ -1,0 +1,234 @@
+"""What to do: a spec, a shape and an element type resolved to integers, and cached.
+
+Backends read plans and never validate.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pooling_engine.errors import (
+    InvalidSpecError,
+    InvalidTensorError,
+    TensorTooLargeError,
+    UnsupportedError,
+)
+from pooling_engine.geometry import Axis, resolve_axis, tap_numbers
+from pooling_engine.spec import (
+    MAX_SPATIAL_AXES,
+    SELECTING_MODES,
+    Layout,
+    Mode,
+    NanPolicy,
+    PoolSpec,
+    TiePolicy,
+)
+
+
+class IndexFormat(StrEnum):
+    """How an index names the selected tap (contract, section 4)."""
+
+    WINDOW = "window"
+    PLANE = "plane"
+    TENSOR = "tensor"
+
+
+FLOATS = tuple(np.dtype(name) for name in ("float16", "float32", "float64"))
+# Legal by the contract, computed by no backend yet.
+UNSUPPORTED_NAMES = frozenset({"bfloat16", "int8", "uint8", "int16", "int32", "int64"})
+_INDEX_TYPES = tuple(np.dtype(name) for name in ("uint8", "uint16", "uint32"))
+_MAX_BYTES = 2**63 - 1
+
+
+@dataclass(frozen=True, eq=False)
+class PoolPlan:
+    """Everything a backend needs to know about one call, in integers.
+
+    Attributes:
+        mode: what is computed.
+        dtype: the element type of input, output and gradients.
+        input_shape: the shape of the forward input, in the caller's layout.
+        output_shape: the shape of the output, in the same layout.
+        axes: the spatial axes, outermost first.
+        outer: the product of the axes before the spatial ones (N * C, or N).
+        inner: the product of the axes after them (1, or C).
+        norm_p: the p of mode LP.
+        count_include_pad: whether padded taps count in the divisor of mode AVERAGE.
+        divisor_override: the divisor in place of that count, or None.
+        taps: the number of taps of one window.
+    """
+
+    mode: Mode
+    dtype: np.dtype[Any]
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    axes: tuple[Axis, ...]
+    outer: int
+    inner: int
+    norm_p: float
+    count_include_pad: bool
+    divisor_override: float | None
+    taps: int
+
+    @property
+    def input_block_shape(self) -> tuple[int, ...]:
+        """The input's shape as backends see it: (outer, D1..Dn, inner)."""
+        return (self.outer, *(axis.size for axis in self.axes), self.inner)
+
+    @property
+    def output_block_shape(self) -> tuple[int, ...]:
+        """The output's shape as backends see it: (outer, O1..On, inner)."""
+        return (self.outer, *(axis.outputs for axis in self.axes), self.inner)
+
+    @property
+    def input_bytes(self) -> int:
+        """The size of the input, and of its gradient, in bytes."""
+        return math.prod(self.input_shape) * self.dtype.itemsize
+
+    @property
+    def output_bytes(self) -> int:
+        """The size of the output in bytes."""
+        return math.prod(self.output_shape) * self.dtype.itemsize
+
+    @property
+    def tap_visits(self) -> int:
+        """How many taps are visited in all, each spatial axis pooled on its own."""
+        per_output = sum(
+            len(tap_numbers(axis, (0, axis.outputs), (0, axis.size))) for axis in self.axes
+        )
+        return math.prod(self.output_shape) * per_output
+
+    @cached_property
+    def index_dtype(self) -> np.dtype[Any]:
+        """The element type of window indices: the smallest with a value to spare for "none".
+
+        Raises:
+            InvalidSpecError: a window has more taps than uint32 can number.
+        """
+        for dtype in _INDEX_TYPES:
+            if self.taps <= np.iinfo(dtype).max:
+                return dtype
+        raise InvalidSpecError(
+            f"a window of {self.taps} taps has no indices; at most {np.iinfo(np.uint32).max} taps",
+            field="kernel",
+        )
+
+    def index_bytes(self, index_format: IndexFormat) -> int:
+        """The size of the indices in a format, in bytes."""
+        is_window = index_format is IndexFormat.WINDOW
+        itemsize = self.index_dtype.itemsize if is_window else np.dtype(np.int64).itemsize
+        return math.prod(self.output_shape) * itemsize
+
+    @property
+    def selects(self) -> bool:
+        """Whether the mode selects one tap of each window, and so has indices."""
+        return self.mode in SELECTING_MODES
+
+    @cached_property
+    def divisors(self) -> tuple[NDArray[np.int64], ...]:
+        """The divisor of mode AVERAGE, factored over the spatial axes; at least 1."""
+        counts = Axis.counts_with_padding if self.count_include_pad else Axis.valid_counts
+        return tuple(np.maximum(1, counts(axis)) for axis in self.axes)
+
+
+def make_plan(spec: PoolSpec, shape: Sequence[int], dtype: Any, *, field: str = "input") -> PoolPlan:
+    """Resolves `spec` for an input of `shape` and `dtype`; the result is cached.
+
+    Raises:
+        InvalidSpecError: the windows do not fit the shape.
+        InvalidTensorError: the shape or the element type is illegal.
+        UnsupportedError: legal, but not built yet.
+    """
+    try:
+        return _cached_plan(spec, tuple(map(operator.index, shape)), np.dtype(dtype))
+    except TypeError:
+        raise InvalidTensorError(
+            f"the shape is {shape!r}; it must be a sequence of integers", field=field
+        ) from None
+    except InvalidTensorError as error:
+        raise InvalidTensorError(f"{field}: {error}", field=field) from None
+
+
+@lru_cache(maxsize=512)
+def _cached_plan(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype[Any]) -> PoolPlan:
+    _refuse_dtype(dtype)
+    _refuse_shape(shape)
+    _refuse_unbuilt(spec)
+    channels_last = spec.layout is Layout.CHANNELS_LAST
+    spatial = shape[1:-1] if channels_last else shape[2:]
+    named = spec.padding
+    axes = tuple(
+        resolve_axis(number, size, window, named, spec.ceil_mode)
+        for number, (size, window) in enumerate(
+            zip(spatial, spec.windows(len(spatial)), strict=True)
+        )
+    )
+    outputs = tuple(axis.outputs for axis in axes)
+    output_shape = (shape[0], *outputs, shape[-1]) if channels_last else (*shape[:2], *outputs)
+    plan = PoolPlan(
+        mode=spec.mode,
+        dtype=dtype,
+        input_shape=shape,
+        output_shape=output_shape,
+        axes=axes,
+        outer=shape[0] if channels_last else shape[0] * shape[1],
+        inner=shape[-1] if channels_last else 1,
+        norm_p=spec.norm_p,
+        count_include_pad=spec.count_include_pad,
+        divisor_override=spec.divisor_override,
+        taps=math.prod(axis.window.kernel for axis in axes),
+    )
+    if max(plan.input_bytes, plan.output_bytes) > _MAX_BYTES:
+        raise TensorTooLargeError(
+            f"an input of shape {shape} gives an output of shape {output_shape}; "
+            "neither may exceed 2^63 - 1 bytes",
+            field="input",
+        )
+    return plan
+
+
+def _refuse_dtype(dtype: np.dtype[Any]) -> None:
+    if dtype in FLOATS:
+        return
+    if dtype.name in UNSUPPORTED_NAMES:
+        raise UnsupportedError(
+            f"{dtype.name} is not supported yet; use float16, float32 or float64", field="input"
+        )
+    raise InvalidTensorError(
+        f"the element type is {dtype.name}; it must be float16, float32 or float64"
+    )
+
+
+def _refuse_shape(shape: tuple[int, ...]) -> None:
+    if not 3 <= len(shape) <= 2 + MAX_SPATIAL_AXES:
+        raise InvalidTensorError(
+            f"the shape {shape} has {len(shape)} axes; it must have N, C and "
+            f"1 to {MAX_SPATIAL_AXES} spatial axes"
+        )
+    if shape[0] < 0 or min(shape[1:]) < 1:
+        raise InvalidTensorError(
+            f"the shape is {shape}; N may be zero, every other size must be at least 1"
+        )
+
+
+def _refuse_unbuilt(spec: PoolSpec) -> None:
+    unbuilt = {
+        "adaptive_output": spec.adaptive_output is not None,
+        "global_window": spec.global_window,
+        "tie_policy": spec.tie_policy is not TiePolicy.FIRST,
+        "nan_policy": spec.nan_policy is not NanPolicy.PROPAGATE,
+    }
+    for name, is_asked in unbuilt.items():
+        if is_asked:
+            raise UnsupportedError(
+                f"{name} {getattr(spec, name)} is not supported yet", field=name
+            )

@@ -1,0 +1,379 @@
+"""What is asked: the enums, `Window` and `PoolSpec`. The only validation of options."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from pooling_engine.errors import InvalidSpecError
+
+MAX_SPATIAL_AXES = 6
+MAX_SIZE = 2**31 - 1  # of a kernel, stride, dilation, padding; keeps positions within 64 bits
+
+
+class Mode(StrEnum):
+    """What is computed over the valid taps of a window."""
+
+    MAX = "max"
+    MIN = "min"
+    AVERAGE = "average"
+    SUM = "sum"
+    LP = "lp"
+
+
+class Layout(StrEnum):
+    """Where the channels are: ``(N, C, D1..Dn)`` or ``(N, D1..Dn, C)``."""
+
+    CHANNELS_FIRST = "channels_first"
+    CHANNELS_LAST = "channels_last"
+
+
+class NamedPadding(StrEnum):
+    """Padding that follows from the size of the axis."""
+
+    VALID = "valid"
+    SAME_UPPER = "same_upper"
+    SAME_LOWER = "same_lower"
+
+
+class TiePolicy(StrEnum):
+    """Which of several equal taps receives the gradient."""
+
+    FIRST = "first"
+    ALL = "all"
+    SPLIT = "split"
+
+
+class NanPolicy(StrEnum):
+    """What a NaN does in maximum and minimum pooling."""
+
+    PROPAGATE = "propagate"
+    IGNORE = "ignore"
+    ERROR = "error"
+
+
+SELECTING_MODES = frozenset({Mode.MAX, Mode.MIN})
+
+# The options that belong to some modes only; with another mode they are refused.
+OPTION_MODES: dict[str, frozenset[Mode]] = {
+    "count_include_pad": frozenset({Mode.AVERAGE}),
+    "divisor_override": frozenset({Mode.AVERAGE}),
+    "norm_p": frozenset({Mode.LP}),
+    "tie_policy": SELECTING_MODES,
+    "nan_policy": SELECTING_MODES,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The windows along one spatial axis; all sizes in elements.
+
+    Attributes:
+        kernel: number of taps, at least 1.
+        stride: step from window to window, at least 1.
+        dilation: step from tap to tap, at least 1.
+        padding_before: positions added before the first element, less than `extent`.
+        padding_after: positions added after the last element, less than `extent`.
+    """
+
+    kernel: int
+    stride: int
+    dilation: int = 1
+    padding_before: int = 0
+    padding_after: int = 0
+
+    @property
+    def extent(self) -> int:
+        """The positions from the first tap to the last: ``(kernel - 1) * dilation + 1``."""
+        return (self.kernel - 1) * self.dilation + 1
+
+
+Sizes = int | Sequence[int]
+Paddings = int | str | Sequence[int | tuple[int, int]]
+
+
+@dataclass(frozen=True, init=False)
+class PoolSpec:
+    """What to compute: a mode, the windows, and options; frozen and hashable.
+
+    Sizes are given once for all spatial axes (``3``) or for each (``(3, 5)``).
+
+    Args:
+        mode: "max", "min", "average", "sum" or "lp".
+        kernel: taps per window, at least 1. Exactly one of `kernel`, `adaptive_output`
+            and `global_window` is given.
+        stride: step from window to window, at least 1; default: the kernel.
+        padding: positions added at the borders: one size, a size or a pair (before, after)
+            for each axis, each less than ``(kernel - 1) * dilation + 1``; or "valid",
+            "same_upper" or "same_lower". Padded taps never win and add nothing.
+        dilation: step from tap to tap, at least 1.
+        ceil_mode: round the number of outputs up; not with a named padding.
+        count_include_pad: for "average": whether padded taps count in the divisor.
+        divisor_override: for "average": a finite divisor, not zero, in place of the count.
+        norm_p: for "lp": the p of the norm, at least 1, or infinity.
+        adaptive_output: number of outputs along each axis, in place of a kernel.
+        global_window: one window over all spatial axes, in place of a kernel.
+        layout: "channels_first" or "channels_last".
+        tie_policy: for "max" and "min": "first", "all" or "split".
+        nan_policy: for "max" and "min": "propagate", "ignore" or "error".
+
+    Raises:
+        InvalidSpecError: an option is illegal, or does not apply to the mode.
+    """
+
+    mode: Mode
+    kernel: int | tuple[int, ...] | None
+    stride: int | tuple[int, ...] | None
+    padding: int | tuple[tuple[int, int], ...] | NamedPadding
+    dilation: int | tuple[int, ...]
+    ceil_mode: bool
+    count_include_pad: bool
+    divisor_override: float | None
+    norm_p: float
+    adaptive_output: int | tuple[int, ...] | None
+    global_window: bool
+    layout: Layout
+    tie_policy: TiePolicy
+    nan_policy: NanPolicy
+
+    def __init__(
+        self,
+        mode: str,
+        kernel: Sizes | None = None,
+        stride: Sizes | None = None,
+        padding: Paddings = 0,
+        dilation: Sizes = 1,
+        *,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: float | None = None,
+        norm_p: float = 2.0,
+        adaptive_output: Sizes | None = None,
+        global_window: bool = False,
+        layout: str = "channels_first",
+        tie_policy: str = "first",
+        nan_policy: str = "propagate",
+    ) -> None:
+        divisor = None if divisor_override is None else _number("divisor_override", divisor_override)
+        values = {
+            "mode": _choice("mode", Mode, mode),
+            "kernel": _sizes("kernel", kernel, 1),
+            "stride": _sizes("stride", stride, 1),
+            "padding": _paddings(padding),
+            "dilation": _sizes("dilation", dilation, 1),
+            "ceil_mode": _flag("ceil_mode", ceil_mode),
+            "count_include_pad": _flag("count_include_pad", count_include_pad),
+            "divisor_override": divisor,
+            "norm_p": _number("norm_p", norm_p),
+            "adaptive_output": _sizes("adaptive_output", adaptive_output, 1),
+            "global_window": _flag("global_window", global_window),
+            "layout": _choice("layout", Layout, layout),
+            "tie_policy": _choice("tie_policy", TiePolicy, tie_policy),
+            "nan_policy": _choice("nan_policy", NanPolicy, nan_policy),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        self._refuse_inapplicable_options()
+        self._refuse_bad_numbers()
+        self._refuse_contradictory_windows()
+        if self.kernel is not None:
+            self.windows(self._axes_named() or 1)
+
+    def windows(self, spatial_axes: int) -> tuple[Window, ...]:
+        """The window along each of `spatial_axes` axes; a named padding is left at zero.
+
+        Raises:
+            InvalidSpecError: the spec names another number of axes, has no kernel, or pads
+                by a whole extent or more.
+        """
+        if self.kernel is None:
+            raise InvalidSpecError("only a spec with a kernel has windows of one size", field="kernel")
+        named = self._axes_named()
+        if named is not None and named != spatial_axes:
+            raise InvalidSpecError(
+                f"the spec gives sizes for {named} spatial axes, the tensor has {spatial_axes}",
+                field="kernel",
+            )
+        kernels = _per_axis(self.kernel, spatial_axes)
+        strides = kernels if self.stride is None else _per_axis(self.stride, spatial_axes)
+        dilations = _per_axis(self.dilation, spatial_axes)
+        pairs = _pairs(self.padding, spatial_axes)
+        windows = []
+        for axis, (kernel, stride, dilation, pair) in enumerate(
+            zip(kernels, strides, dilations, pairs, strict=True)
+        ):
+            window = Window(kernel, stride, dilation, *pair)
+            if max(pair) >= window.extent:
+                side = 0 if pair[0] >= window.extent else 1
+                raise InvalidSpecError(
+                    f"padding {pair} on spatial axis {axis} must be less than "
+                    f"(kernel - 1) * dilation + 1 = {window.extent} on either side",
+                    field=f"padding[{axis}][{side}]",
+                )
+            windows.append(window)
+        return tuple(windows)
+
+    def _axes_named(self) -> int | None:
+        """How many axes the sizes that were given one by one name, or None."""
+        lengths = {
+            name: len(value)
+            for name in ("kernel", "stride", "padding", "dilation", "adaptive_output")
+            if isinstance(value := getattr(self, name), tuple)
+        }
+        if len(set(lengths.values())) > 1:
+            said = ", ".join(f"{name} {length}" for name, length in lengths.items())
+            raise InvalidSpecError(
+                f"sizes are given for different numbers of spatial axes: {said}",
+                field=next(iter(lengths)),
+            )
+        return next(iter(lengths.values()), None)
+
+    def _refuse_inapplicable_options(self) -> None:
+        for name, modes in OPTION_MODES.items():
+            if self.mode not in modes and getattr(self, name) != _DEFAULTS[name]:
+                raise option_error(name, self.mode)
+
+    def _refuse_bad_numbers(self) -> None:
+        divisor = self.divisor_override
+        if divisor is not None and (divisor == 0 or not math.isfinite(divisor)):
+            raise InvalidSpecError(
+                f"divisor_override is {divisor}; it must be finite and not zero",
+                field="divisor_override",
+            )
+        if not self.norm_p >= 1:
+            raise InvalidSpecError(
+                f"norm_p is {self.norm_p}; it must be at least 1, or infinity", field="norm_p"
+            )
+
+    def _refuse_contradictory_windows(self) -> None:
+        given = [
+            name
+            for name, is_given in (
+                ("kernel", self.kernel is not None),
+                ("adaptive_output", self.adaptive_output is not None),
+                ("global_window", self.global_window),
+            )
+            if is_given
+        ]
+        if len(given) != 1:
+            raise InvalidSpecError(
+                "exactly one of kernel, adaptive_output and global_window must be given, not "
+                + (" and ".join(given) or "none"),
+                field=given[1] if given else "kernel",
+            )
+        if self.kernel is None:
+            for name in ("stride", "padding", "dilation", "ceil_mode"):
+                if getattr(self, name) != _DEFAULTS[name]:
+                    raise InvalidSpecError(f"{name} does not apply to {given[0]}", field=name)
+        if self.ceil_mode and isinstance(self.padding, NamedPadding):
+            raise InvalidSpecError(
+                f'ceil_mode contradicts padding "{self.padding}", which fixes the number of outputs',
+                field="ceil_mode",
+            )
+
+
+_DEFAULTS: dict[str, Any] = dict(PoolSpec.__init__.__kwdefaults__ or {}) | {
+    "stride": None,
+    "padding": 0,
+    "dilation": 1,
+}
+
+
+def option_error(name: str, mode: Mode) -> InvalidSpecError:
+    """The refusal of an option that does not belong to the mode."""
+    modes = " and ".join(f'"{legal}"' for legal in Mode if legal in OPTION_MODES[name])
+    return InvalidSpecError(f'{name} applies to {modes} only, not to "{mode}"', field=name)
+
+
+E = TypeVar("E", bound=StrEnum)
+
+
+def _choice(name: str, enum: type[E], value: str) -> E:
+    try:
+        return enum(value)
+    except ValueError:
+        legal = ", ".join(f'"{member}"' for member in enum)
+        raise InvalidSpecError(f"{name} is {value!r}; it must be one of {legal}", field=name) from None
+
+
+def _flag(name: str, value: bool) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise InvalidSpecError(f"{name} is {value!r}; it must be True or False", field=name)
+
+
+def _number(name: str, value: float) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidSpecError(f"{name} is {value!r}; it must be a number", field=name) from None
+
+
+def _size(name: str, value: Any, least: int) -> int:
+    """An integer from `least` to `MAX_SIZE`."""
+    try:
+        size = operator.index(value)
+    except TypeError:
+        size = -1
+    if isinstance(value, bool) or not least <= size <= MAX_SIZE:
+        raise InvalidSpecError(
+            f"{name} is {value!r}; it must be an integer from {least} to {MAX_SIZE}", field=name
+        )
+    return size
+
+
+def _sizes(name: str, value: Any, least: int) -> Any:
+    """None, one size, or a tuple of one size for each axis."""
+    if value is None:
+        return None
+    if not _is_sequence(value):
+        return _size(name, value, least)
+    _refuse_bad_length(name, value)
+    return tuple(_size(f"{name}[{axis}]", size, least) for axis, size in enumerate(value))
+
+
+def _paddings(value: Any) -> Any:
+    """A name, one size, or a tuple of one pair for each axis."""
+    if isinstance(value, str):
+        return _choice("padding", NamedPadding, value)
+    if not _is_sequence(value):
+        return _size("padding", value, 0)
+    _refuse_bad_length("padding", value)
+    pairs = []
+    for axis, item in enumerate(value):
+        name = f"padding[{axis}]"
+        pair = tuple(item) if _is_sequence(item) else (item, item)
+        if len(pair) != 2:
+            raise InvalidSpecError(
+                f"{name} is {item!r}; it must be a size or a pair (before, after)", field=name
+            )
+        pairs.append((_size(f"{name}[0]", pair[0], 0), _size(f"{name}[1]", pair[1], 0)))
+    return tuple(pairs)
+
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes)
+
+
+def _refuse_bad_length(name: str, value: Any) -> None:
+    if not 1 <= len(value) <= MAX_SPATIAL_AXES:
+        raise InvalidSpecError(
+            f"{name} gives {len(value)} sizes; there are 1 to {MAX_SPATIAL_AXES} spatial axes",
+            field=name,
+        )
+
+
+def _per_axis(value: int | tuple[int, ...], axes: int) -> tuple[int, ...]:
+    return value if isinstance(value, tuple) else (value,) * axes
+
+
+def _pairs(
+    padding: int | tuple[tuple[int, int], ...] | NamedPadding, axes: int
+) -> tuple[tuple[int, int], ...]:
+    if isinstance(padding, NamedPadding):
+        return ((0, 0),) * axes
+    return padding if isinstance(padding, tuple) else ((padding, padding),) * axes

@@ -1,0 +1,47 @@
+"""The wire: requests, replies and errors of `pooling.v1`, to and from the engine's terms."""
+
+from pooling_wire.calls import (
+    BackwardCall,
+    ForwardCall,
+    decode_backward_request,
+    decode_backward_response,
+    decode_forward_request,
+    decode_forward_response,
+    encode_backward_request,
+    encode_backward_response,
+    encode_forward_request,
+    encode_forward_response,
+)
+from pooling_wire.info import (
+    BackendInfo,
+    Limits,
+    ServerInfo,
+    decode_server_info,
+    encode_server_info,
+)
+from pooling_wire.status import DETAILS_KEY, Status, decode_error, encode_error
+
+SERVICE_NAME = "pooling.v1.PoolingService"
+
+__all__ = [
+    "DETAILS_KEY",
+    "SERVICE_NAME",
+    "BackendInfo",
+    "BackwardCall",
+    "ForwardCall",
+    "Limits",
+    "ServerInfo",
+    "Status",
+    "decode_backward_request",
+    "decode_backward_response",
+    "decode_error",
+    "decode_forward_request",
+    "decode_forward_response",
+    "decode_server_info",
+    "encode_backward_request",
+    "encode_backward_response",
+    "encode_error",
+    "encode_forward_request",
+    "encode_forward_response",
+    "encode_server_info",
+]

@@ -1,0 +1,165 @@
+"""Calls and results: what each request and reply says, in the engine's terms.
+
+Requests and replies are bytes here: parsing belongs to the handler, which can say
+INVALID_ARGUMENT, and not to the transport, which cannot.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+from numpy.typing import NDArray
+from pooling_engine import (
+    ForwardResult,
+    IndexFormat,
+    InvalidSpecError,
+    InvalidTensorError,
+    PoolSpec,
+)
+
+from pooling_wire.enums import INDEX_FORMATS
+from pooling_wire.specs import decode_spec, encode_spec
+from pooling_wire.tensors import decode_shape, decode_tensor, encode_tensor
+from pooling_wire.v1 import pooling_pb2 as pb
+
+Array = NDArray[Any]
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ForwardCall:
+    """What a ForwardRequest asks: the arguments of `pooling_engine.forward`."""
+
+    input: Array
+    spec: PoolSpec
+    return_indices: bool = False
+    index_format: IndexFormat = IndexFormat.WINDOW
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class BackwardCall:
+    """What a BackwardRequest asks: the arguments of `pooling_engine.backward`."""
+
+    output_gradient: Array
+    spec: PoolSpec
+    input_shape: tuple[int, ...] | None = None
+    indices: Array | None = None
+    input: Array | None = None
+    index_format: IndexFormat | None = None
+
+
+def encode_forward_request(call: ForwardCall) -> bytes:
+    """The bytes of a ForwardRequest."""
+    request = pb.ForwardRequest(
+        spec=encode_spec(call.spec, call.input.ndim - 2),
+        return_indices=call.return_indices,
+        input=encode_tensor(call.input),
+    )
+    if call.return_indices:
+        request.index_format = INDEX_FORMATS.number(call.index_format)  # type: ignore[assignment]
+    return request.SerializeToString()
+
+
+def decode_forward_request(data: bytes) -> ForwardCall:
+    """What a ForwardRequest asks; its tensor is a read-only view.
+
+    Raises:
+        InvalidSpecError, InvalidTensorError, UnsupportedError: the request is wrong.
+    """
+    request = _parse(pb.ForwardRequest, data)
+    if request.index_format and not request.return_indices:
+        raise InvalidSpecError(
+            "index_format applies only with return_indices", field="index_format"
+        )
+    return ForwardCall(
+        input=_required_tensor(request, "input"),
+        spec=_required_spec(request),
+        return_indices=request.return_indices,
+        index_format=INDEX_FORMATS.name(
+            request.index_format, "index_format", default=IndexFormat.WINDOW
+        ),
+    )
+
+
+def encode_forward_response(result: ForwardResult) -> bytes:
+    """The bytes of a ForwardResponse."""
+    response = pb.ForwardResponse(output=encode_tensor(result.output))
+    if result.indices is not None:
+        response.indices.CopyFrom(encode_tensor(result.indices))
+    return response.SerializeToString()
+
+
+def decode_forward_response(data: bytes) -> ForwardResult:
+    """The result in a ForwardResponse; its arrays are read-only views."""
+    response = _parse(pb.ForwardResponse, data)
+    has_indices = response.HasField("indices")
+    indices = decode_tensor(response.indices, "indices") if has_indices else None
+    return ForwardResult(decode_tensor(response.output, "output"), indices)
+
+
+def encode_backward_request(call: BackwardCall) -> bytes:
+    """The bytes of a BackwardRequest."""
+    request = pb.BackwardRequest(
+        spec=encode_spec(call.spec, call.output_gradient.ndim - 2),
+        input_shape=call.input_shape,
+        output_gradient=encode_tensor(call.output_gradient),
+    )
+    if call.indices is not None:
+        request.indices.CopyFrom(encode_tensor(call.indices))
+    if call.input is not None:
+        request.input.CopyFrom(encode_tensor(call.input))
+    if call.index_format is not None:
+        request.index_format = INDEX_FORMATS.number(call.index_format)  # type: ignore[assignment]
+    return request.SerializeToString()
+
+
+def decode_backward_request(data: bytes) -> BackwardCall:
+    """What a BackwardRequest asks; its tensors are read-only views.
+
+    Raises:
+        InvalidSpecError, InvalidTensorError, UnsupportedError: the request is wrong.
+    """
+    request = _parse(pb.BackwardRequest, data)
+    residual = request.WhichOneof("residual")
+    number = request.index_format
+    return BackwardCall(
+        output_gradient=_required_tensor(request, "output_gradient"),
+        spec=_required_spec(request),
+        input_shape=decode_shape(request.input_shape, "input_shape") or None,
+        indices=decode_tensor(request.indices, "indices") if residual == "indices" else None,
+        input=decode_tensor(request.input, "input") if residual == "input" else None,
+        index_format=INDEX_FORMATS.name(number, "index_format") if number else None,
+    )
+
+
+def encode_backward_response(gradient: Array) -> bytes:
+    """The bytes of a BackwardResponse."""
+    return pb.BackwardResponse(input_gradient=encode_tensor(gradient)).SerializeToString()
+
+
+def decode_backward_response(data: bytes) -> Array:
+    """The gradient in a BackwardResponse, as a read-only view."""
+    return decode_tensor(_parse(pb.BackwardResponse, data).input_gradient, "input_gradient")
+
+
+def _parse(message: type[M], data: bytes) -> M:
+    try:
+        return message.FromString(data)
+    except DecodeError:
+        raise InvalidTensorError(
+            f"the message is no {message.DESCRIPTOR.full_name}: {len(data)} bytes that do not parse"
+        ) from None
+
+
+def _required_tensor(request: Any, field: str) -> Array:
+    if not request.HasField(field):
+        raise InvalidTensorError(f"{field} is missing", field=field)
+    return decode_tensor(getattr(request, field), field)
+
+
+def _required_spec(request: Any) -> PoolSpec:
+    if not request.HasField("spec"):
+        raise InvalidSpecError("spec is missing", field="spec")
+    return decode_spec(request.spec)

@@ -1,0 +1,167 @@
+"""The enum tables: each engine name and its number on the wire, in both directions.
+
+The only place that knows both. A name or a number without a partner fails at import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from pooling_engine import (
+    IndexFormat,
+    InvalidSpecError,
+    InvalidTensorError,
+    Layout,
+    Mode,
+    NamedPadding,
+    NanPolicy,
+    TiePolicy,
+    UnsupportedError,
+)
+
+from pooling_wire.v1 import pooling_pb2 as pb
+
+E = TypeVar("E", bound=StrEnum)
+
+BFLOAT16 = "bfloat16"
+
+
+class EnumTable(Generic[E]):
+    """One engine enum and its wire enum; numbers are looked up and refused, never trusted."""
+
+    def __init__(self, numbers: Mapping[E, int], names: type[E], wire: Any) -> None:
+        self._numbers = dict(numbers)
+        self._names = {number: name for name, number in numbers.items()}
+        _assert_total(set(numbers), set(names), f"{names.__name__} names")
+        _assert_total(set(self._names), set(wire.values()) - {0}, f"{wire.DESCRIPTOR.name} numbers")
+
+    def number(self, name: E) -> int:
+        """The wire number of a name."""
+        return self._numbers[name]
+
+    def name(self, number: int, field: str, default: E | None = None) -> E:
+        """The name of a wire number; `default` for 0.
+
+        Raises:
+            InvalidSpecError: the number is unknown, or 0 and there is no default.
+        """
+        if number == 0 and default is not None:
+            return default
+        if number not in self._names:
+            legal = ", ".join(f"{known} ({name})" for known, name in sorted(self._names.items()))
+            said = "not set" if number == 0 else f"{number}, which is unknown"
+            raise InvalidSpecError(f"{field} is {said}; legal: {legal}", field=field)
+        return self._names[number]
+
+
+def _assert_total(known: set[Any], all_: set[Any], what: str) -> None:
+    if known != all_:
+        raise AssertionError(f"the enum table and the {what} differ: {known ^ all_}")
+
+
+MODES = EnumTable(
+    {
+        Mode.MAX: pb.MODE_MAX,
+        Mode.MIN: pb.MODE_MIN,
+        Mode.AVERAGE: pb.MODE_AVERAGE,
+        Mode.SUM: pb.MODE_SUM,
+        Mode.LP: pb.MODE_LP,
+    },
+    Mode,
+    pb.Mode,
+)
+LAYOUTS = EnumTable(
+    {
+        Layout.CHANNELS_FIRST: pb.LAYOUT_CHANNELS_FIRST,
+        Layout.CHANNELS_LAST: pb.LAYOUT_CHANNELS_LAST,
+    },
+    Layout,
+    pb.Layout,
+)
+NAMED_PADDINGS = EnumTable(
+    {
+        NamedPadding.VALID: pb.NAMED_PADDING_VALID,
+        NamedPadding.SAME_UPPER: pb.NAMED_PADDING_SAME_UPPER,
+        NamedPadding.SAME_LOWER: pb.NAMED_PADDING_SAME_LOWER,
+    },
+    NamedPadding,
+    pb.NamedPadding,
+)
+TIE_POLICIES = EnumTable(
+    {
+        TiePolicy.FIRST: pb.TIE_POLICY_FIRST,
+        TiePolicy.ALL: pb.TIE_POLICY_ALL,
+        TiePolicy.SPLIT: pb.TIE_POLICY_SPLIT,
+    },
+    TiePolicy,
+    pb.TiePolicy,
+)
+NAN_POLICIES = EnumTable(
+    {
+        NanPolicy.PROPAGATE: pb.NAN_POLICY_PROPAGATE,
+        NanPolicy.IGNORE: pb.NAN_POLICY_IGNORE,
+        NanPolicy.ERROR: pb.NAN_POLICY_ERROR,
+    },
+    NanPolicy,
+    pb.NanPolicy,
+)
+INDEX_FORMATS = EnumTable(
+    {
+        IndexFormat.WINDOW: pb.INDEX_FORMAT_WINDOW,
+        IndexFormat.PLANE: pb.INDEX_FORMAT_PLANE,
+        IndexFormat.TENSOR: pb.INDEX_FORMAT_TENSOR,
+    },
+    IndexFormat,
+    pb.IndexFormat,
+)
+
+# NumPy's name of each element type; bfloat16 has a number but no NumPy type of its own.
+_ELEMENT_TYPES: dict[str, int] = {
+    "float16": pb.ELEMENT_TYPE_FLOAT16,
+    BFLOAT16: pb.ELEMENT_TYPE_BFLOAT16,
+    "float32": pb.ELEMENT_TYPE_FLOAT32,
+    "float64": pb.ELEMENT_TYPE_FLOAT64,
+    "int8": pb.ELEMENT_TYPE_INT8,
+    "uint8": pb.ELEMENT_TYPE_UINT8,
+    "int16": pb.ELEMENT_TYPE_INT16,
+    "uint16": pb.ELEMENT_TYPE_UINT16,
+    "int32": pb.ELEMENT_TYPE_INT32,
+    "uint32": pb.ELEMENT_TYPE_UINT32,
+    "int64": pb.ELEMENT_TYPE_INT64,
+}
+_ELEMENT_NAMES = {number: name for name, number in _ELEMENT_TYPES.items()}
+_assert_total(set(_ELEMENT_NAMES), set(pb.ElementType.values()) - {0}, "ElementType numbers")
+
+
+def element_type_number(dtype: np.dtype[Any]) -> int:
+    """The wire number of a NumPy type.
+
+    Raises:
+        InvalidTensorError: it cannot travel.
+    """
+    try:
+        return _ELEMENT_TYPES[dtype.name]
+    except KeyError:
+        raise InvalidTensorError(
+            f"the element type is {dtype.name}; it must be one of {', '.join(_ELEMENT_TYPES)}"
+        ) from None
+
+
+def element_dtype(number: int, field: str) -> np.dtype[Any]:
+    """The NumPy type, little-endian as on the wire, of a wire number.
+
+    Raises:
+        InvalidTensorError: the number is 0 or unknown.
+        UnsupportedError: NumPy has no such type.
+    """
+    if number not in _ELEMENT_NAMES:
+        legal = ", ".join(f"{known} ({name})" for known, name in sorted(_ELEMENT_NAMES.items()))
+        said = "not set" if number == 0 else f"{number}, which is unknown"
+        raise InvalidTensorError(f"{field} is {said}; legal: {legal}", field=field)
+    name = _ELEMENT_NAMES[number]
+    if name == BFLOAT16:
+        raise UnsupportedError("bfloat16 is not supported yet", field=field)
+    return np.dtype(name).newbyteorder("<")

@@ -1,0 +1,133 @@
+"""Errors on the wire: one table from the engine's classes to gRPC statuses, used both ways."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import grpc
+import pooling_engine
+from google.protobuf.any_pb2 import Any
+from google.rpc import error_details_pb2, status_pb2
+from pooling_engine import (
+    DeadlineError,
+    DeviceMemoryError,
+    InternalError,
+    InvalidSpecError,
+    InvalidTensorError,
+    OverloadedError,
+    PoolingError,
+    TensorTooLargeError,
+    UnavailableError,
+    UnsupportedError,
+)
+
+DOMAIN = "pooling.v1"
+DETAILS_KEY = "grpc-status-details-bin"
+
+STATUS_CODES: dict[type[PoolingError], grpc.StatusCode] = {
+    InvalidSpecError: grpc.StatusCode.INVALID_ARGUMENT,
+    InvalidTensorError: grpc.StatusCode.INVALID_ARGUMENT,
+    UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
+    TensorTooLargeError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    DeviceMemoryError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    UnavailableError: grpc.StatusCode.UNAVAILABLE,
+    DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    InternalError: grpc.StatusCode.INTERNAL,
+}
+_CLASSES = {error.reason: error for error in STATUS_CODES}
+
+# A status without our details comes from gRPC itself.
+_FOREIGN_CLASSES: dict[grpc.StatusCode, type[PoolingError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidTensorError,
+    grpc.StatusCode.UNIMPLEMENTED: UnsupportedError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: TensorTooLargeError,
+    grpc.StatusCode.UNAVAILABLE: UnavailableError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineError,
+    grpc.StatusCode.CANCELLED: UnavailableError,
+}
+
+# Where an argument of the engine stands in a request.
+_PATHS = {
+    "mode": "spec.mode",
+    "kernel": "spec.sliding_windows.axes",
+    "padding": "spec.sliding_windows.named_padding",
+    "ceil_mode": "spec.sliding_windows.ceil_mode",
+    "adaptive_output": "spec.adaptive_windows.output_sizes",
+    "global_window": "spec.global_window",
+    "layout": "spec.layout",
+    "count_include_pad": "spec.count_include_pad",
+    "divisor_override": "spec.divisor_override",
+    "norm_p": "spec.norm_p",
+    "tie_policy": "spec.tie_policy",
+    "nan_policy": "spec.nan_policy",
+}
+_AXIS_PATHS = {
+    "kernel": "spec.sliding_windows.axes[{}].kernel",
+    "stride": "spec.sliding_windows.axes[{}].stride",
+    "dilation": "spec.sliding_windows.axes[{}].dilation",
+    "padding": "spec.sliding_windows.axes[{}].{}",
+    "adaptive_output": "spec.adaptive_windows.output_sizes[{}]",
+}
+_SIDES = ("padding_before", "padding_after")
+
+_missing = {getattr(pooling_engine, name) for name in dir(pooling_engine) if name.endswith("Error")}
+_missing -= {PoolingError, *STATUS_CODES}
+if _missing:
+    raise AssertionError(f"errors without a status: {_missing}")
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A gRPC status: the code, the text, and the serialised google.rpc.Status."""
+
+    code: grpc.StatusCode
+    message: str
+    details: bytes
+
+
+def encode_error(error: PoolingError) -> Status:
+    """The status of an error, with ErrorInfo always and BadRequest or RetryInfo where they say more."""
+    code = STATUS_CODES[type(error)]
+    message = str(error)
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.facts)
+    details = [info]
+    if error.field:
+        info.metadata["field"] = error.field
+    if code is grpc.StatusCode.INVALID_ARGUMENT:
+        bad = error_details_pb2.BadRequest()
+        bad.field_violations.add(field=field_path(error.field), description=message)
+        details.append(bad)
+    if isinstance(error, OverloadedError):
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromNanoseconds(int(float(error.facts["retry_after_s"]) * 1e9))
+        details.append(retry)
+    status = status_pb2.Status(code=code.value[0], message=message)
+    for detail in details:
+        packed = Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return Status(code, message, status.SerializeToString())
+
+
+def decode_error(error: grpc.RpcError) -> PoolingError:
+    """The error that a failed call stands for: the class that the server raised."""
+    code, text = error.code(), error.details() or ""
+    for key, value in error.trailing_metadata() or ():
+        if key == DETAILS_KEY:
+            for detail in status_pb2.Status.FromString(value).details:
+                info = error_details_pb2.ErrorInfo()
+                if detail.Unpack(info) and info.domain == DOMAIN and info.reason in _CLASSES:
+                    facts = dict(info.metadata)
+                    return _CLASSES[info.reason](text, field=facts.pop("field", ""), facts=facts)
+    return _FOREIGN_CLASSES.get(code, InternalError)(f"{code.name}: {text}")
+
+
+def field_path(field: str) -> str:
+    """The path in a request of an engine argument such as ``padding[1][0]``."""
+    name, *numbers = re.split(r"[\[\]]+", field.rstrip("]"))
+    if not numbers:
+        return _PATHS.get(name, field)
+    side = _SIDES[int(numbers[1])] if len(numbers) > 1 else _SIDES[0]
+    return _AXIS_PATHS[name].format(numbers[0], side) if name in _AXIS_PATHS else field

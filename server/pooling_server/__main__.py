@@ -1,0 +1,73 @@
+"""`python -m pooling_server`, which `pooling serve` runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import signal
+import sys
+import threading
+from typing import Any
+
+import click
+
+from pooling_server.config import ServerConfig, flag, variable
+
+
+def serve(**options: Any) -> None:
+    """Answer pooling requests over gRPC until SIGINT or SIGTERM."""
+    try:
+        config = ServerConfig(**options)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    logging.basicConfig(
+        level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    sys.exit(run(config))
+
+
+def run(config: ServerConfig) -> int:
+    """Serves until a signal; returns the exit code."""
+    from pooling_engine import PoolingError
+
+    from pooling_server.app import PoolingServer
+
+    signalled = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: signalled.set())
+    try:
+        server = PoolingServer(config)
+    except (OSError, PoolingError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    server.start()
+    print(server.banner(), flush=True)
+    signalled.wait()
+    if not server.stop():
+        print(f"error: calls were still running after {config.grace_s:g} s", file=sys.stderr)
+        return 1
+    return 0
+
+
+def main() -> None:
+    """Reads the flags and the environment, and serves."""
+    command = click.Command("pooling serve", callback=serve, help=serve.__doc__)
+    for field in dataclasses.fields(ServerConfig):
+        name = flag(field)
+        declaration = f"{name}/--no-{name[2:]}" if isinstance(field.default, bool) else name
+        command.params.append(
+            click.Option(
+                [declaration],
+                type=type(field.default),
+                default=field.default,
+                envvar=variable(field),
+                help=field.metadata["help"],
+                show_default=True,
+                show_envvar=True,
+            )
+        )
+    command.main(prog_name="pooling serve")
+
+
+if __name__ == "__main__":
+    main()

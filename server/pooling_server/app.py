@@ -1,0 +1,119 @@
+"""The server put together: the service, health and reflection on one port, started and stopped."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pooling_engine
+import pooling_wire
+from pooling_engine.backends import select_backend
+
+from pooling_server.config import MESSAGE_CEILING, ServerConfig
+from pooling_server.executor import Executor
+from pooling_server.servicer import PoolingServicer
+
+_log = logging.getLogger("pooling_server")
+_SPARE_THREADS = 8  # for refusals, health and reflection while every slot computes
+
+
+class PoolingServer:
+    """A server of `pooling.v1.PoolingService` on one address.
+
+    Args:
+        config: its options.
+
+    Raises:
+        OSError: the address cannot be bound.
+        pooling_engine.InvalidSpecError: there is no such backend.
+    """
+
+    def __init__(self, config: ServerConfig) -> None:
+        if config.threads:
+            pooling_engine.set_thread_count(config.threads)
+        self._config = config
+        self._backend = select_backend(config.backend)
+        self._executor = Executor(pooling_engine.thread_count(), config.max_in_flight)
+        self.servicer = PoolingServicer(config, self._executor, version())
+        self._server = grpc.server(
+            ThreadPoolExecutor(config.max_in_flight + _SPARE_THREADS, "pooling-call"),
+            options=_channel_options(config),
+        )
+        self._server.add_generic_rpc_handlers((self.servicer.handlers(),))
+        self._stop_health = _add_health(self._server)
+        if config.reflection:
+            _add_reflection(self._server)
+        self.address = _bind(self._server, config.listen)
+
+    def start(self) -> None:
+        """Begins to answer."""
+        self._server.start()
+
+    def stop(self) -> bool:
+        """Stops: NOT_SERVING, then no new calls, then the end. Returns whether nothing was lost."""
+        self._stop_health()
+        time.sleep(self._config.drain_delay_s)
+        all_finished = self._executor.drain(self._config.grace_s)
+        self._server.stop(grace=1 if all_finished else None).wait()
+        return all_finished
+
+    def banner(self) -> str:
+        """One line: what this is, where it listens, what it computes on."""
+        devices = ", ".join(self._backend.devices())
+        return f"pooling {version()} listening on {self.address}, computing with {self._backend.name} ({devices})"
+
+
+def version() -> str:
+    """The version of the installed distribution."""
+    return importlib.metadata.version("pooling-service")
+
+
+def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:
+    # gRPC's own refusal cannot say which option raises the limit, so it stands further out
+    # than ours: a message between the two is refused with details.
+    ceiling = min(2 * config.max_message_bytes, MESSAGE_CEILING + (1 << 20))
+    return [
+        ("grpc.max_receive_message_length", ceiling),
+        ("grpc.max_send_message_length", ceiling),
+        ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server
+    ]
+
+
+def _bind(server: grpc.Server, listen: str) -> str:
+    host, _, _ = listen.rpartition(":")
+    try:
+        port = server.add_insecure_port(listen)
+    except RuntimeError:
+        port = 0
+    if port == 0:
+        raise OSError(f"cannot listen on {listen}: the address is wrong, or in use")
+    return f"{host}:{port}"
+
+
+def _add_health(server: grpc.Server) -> Callable[[], None]:
+    """Adds grpc.health.v1, where it is installed; returns what turns it to NOT_SERVING."""
+    try:
+        from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+    except ImportError:
+        _log.warning("no grpc.health.v1: grpcio-health-checking is not installed")
+        return lambda: None
+    servicer = health.HealthServicer()
+    for name in ("", pooling_wire.SERVICE_NAME):
+        servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    return servicer.enter_graceful_shutdown
+
+
+def _add_reflection(server: grpc.Server) -> None:
+    """Adds server reflection, where it is installed."""
+    try:
+        from grpc_reflection.v1alpha import reflection
+    except ImportError:
+        _log.warning("no reflection: grpcio-reflection is not installed")
+        return
+    names = [pooling_wire.SERVICE_NAME, "grpc.health.v1.Health", reflection.SERVICE_NAME]
+    reflection.enable_server_reflection(names, server)

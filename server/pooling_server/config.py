@@ -1,0 +1,84 @@
+"""The server's options: one frozen table; flags, environment and documentation follow it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+GIB = 1 << 30
+MIB = 1 << 20
+MESSAGE_CEILING = GIB  # gRPC libraries have crashed on larger messages; streams carry more
+
+
+def option(default: Any, help_: str, least: int | float | None = None) -> Any:
+    """A field of `ServerConfig` with its help and its smallest legal value."""
+    return dataclasses.field(default=default, metadata={"help": help_, "least": least})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """Every option of the server. Flag ``--max-in-flight`` is ``POOLING_MAX_IN_FLIGHT``.
+
+    A flag wins over the environment, which wins over the default.
+
+    Raises:
+        ValueError: an option is illegal; the text names it and what is legal.
+    """
+
+    listen: str = option(
+        "127.0.0.1:50051", "Address and port to listen on; port 0 takes a free one."
+    )
+    backend: str = option("auto", 'What computes: a backend\'s name, or "auto".')
+    threads: int = option(
+        0, "Threads that compute, and calls computed at once; 0: the cores of this process.", 0
+    )
+    max_message_bytes: int = option(256 * MIB, "Largest request or reply, in bytes.", 1024)
+    max_tensor_bytes: int = option(
+        256 * MIB, "Largest tensor, sent or asked for, in bytes.", 1024
+    )
+    max_taps: int = option(
+        1 << 36, "Most taps that one call may visit: outputs times taps, axis by axis.", 1
+    )
+    max_in_flight: int = option(32, "Most calls in flight; one more is told to retry.", 1)
+    drain_delay_s: float = option(
+        0.0, "On SIGTERM, seconds to go on answering as NOT_SERVING, for balancers to see it.", 0
+    )
+    grace_s: float = option(30.0, "On SIGTERM, seconds to let calls in flight finish.", 0)
+    reflection: bool = option(True, "Whether to describe the service to clients that ask.")
+    log_level: str = option("warning", "debug, info, warning or error; the log is on stderr.")
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, least = getattr(self, field.name), field.metadata["least"]
+            if least is not None and value < least:
+                raise ValueError(f"{field.name} is {value}; it must be at least {least}")
+        if self.max_message_bytes > MESSAGE_CEILING:
+            raise ValueError(
+                f"max_message_bytes is {self.max_message_bytes}; it must be at most {MESSAGE_CEILING}"
+            )
+        if self.log_level not in ("debug", "info", "warning", "error"):
+            raise ValueError(
+                f"log_level is {self.log_level!r}; it must be debug, info, warning or error"
+            )
+
+
+def flag(field: dataclasses.Field[Any]) -> str:
+    """The command-line flag of an option."""
+    return "--" + field.name.replace("_", "-")
+
+
+def variable(field: dataclasses.Field[Any]) -> str:
+    """The environment variable of an option."""
+    return "POOLING_" + field.name.upper()
+
+
+def markdown_table() -> str:
+    """The options as the table in docs/configuration.md."""
+    lines = ["| flag | environment | default | what |", "| --- | --- | --- | --- |"]
+    for field in dataclasses.fields(ServerConfig):
+        default = str(field.default).lower() if isinstance(field.default, bool) else field.default
+        lines.append(
+            f"| `{flag(field)}` | `{variable(field)}` | `{default}` | {field.metadata['help']} |"
+        )
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,158 @@
+"""docker-compose.yml and server/Dockerfile keep their promises, and agree with each other."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+TARGETS = {"server": "cpu", "server-gpu": "cuda"}
+HEALTH_MODULE = "pooling_server.healthcheck"
+
+Steps = list[tuple[str, str]]
+
+
+@cache
+def services(*options: str) -> dict[str, dict[str, Any]]:
+    """Parses docker-compose.yml with podman-compose; with --dry-run it needs no podman."""
+    command = [sys.executable, "-m", "podman_compose", "--dry-run", "-f", "docker-compose.yml"]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("COMPOSE_")}
+    done = subprocess.run(
+        [*command, *options, "config"],
+        cwd=ROOT,
+        env=env,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    parsed: dict[str, dict[str, Any]] = yaml.safe_load(done.stdout)["services"]
+    return parsed
+
+
+@cache
+def stages() -> dict[str, Steps]:
+    """Reads the Dockerfile: stage name -> [(instruction, arguments)], FROM first."""
+    text = (ROOT / "server/Dockerfile").read_text()
+    text = re.sub(r"^#.*\n", "", text, flags=re.MULTILINE)
+    found: dict[str, Steps] = {}
+    steps: Steps = []
+    for line in re.sub(r"\\\n", " ", text).splitlines():
+        if not line.strip():
+            continue
+        instruction, arguments = line.split(maxsplit=1)
+        if instruction == "FROM":
+            base, _, name = arguments.split()
+            steps = found[name] = [("FROM", base)]
+        else:
+            steps.append((instruction, arguments))
+    return found
+
+
+def inherited(target: str) -> Steps:
+    """The steps that the target's image is made of: its own after those of the stages below it."""
+    steps = stages()[target]
+    base = steps[0][1]
+    return (inherited(base) if base in stages() else []) + steps
+
+
+def last(steps: Steps, instruction: str) -> str:
+    return [arguments for name, arguments in steps if name == instruction][-1]
+
+
+def test_up_starts_only_the_cpu_server() -> None:
+    assert set(services()) == {"server"}
+
+
+def test_gpu_profile_adds_the_gpu_server_with_one_nvidia_device() -> None:
+    everything = services("--profile", "gpu")
+    assert set(everything) == set(TARGETS)
+    devices = everything["server-gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert devices == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
+    assert "deploy" not in everything["server"]
+
+
+def test_published_ports() -> None:
+    published = {name: service["ports"] for name, service in services("--profile", "gpu").items()}
+    assert published == {"server": ["50051:50051"], "server-gpu": ["50052:50051"]}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_service_is_locked_down_and_stops_gently(name: str) -> None:
+    service = services("--profile", "gpu")[name]
+    assert service["read_only"] is True
+    assert service["tmpfs"] == ["/tmp"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["restart"] == "unless-stopped"
+    assert int(service["stop_grace_period"].removesuffix("s")) > 30
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_service_is_built_from_its_stage(name: str) -> None:
+    build = services("--profile", "gpu")[name]["build"]
+    assert (ROOT / build["context"] / build["dockerfile"]).samefile(ROOT / "server/Dockerfile")
+    assert build["target"] == TARGETS[name]
+    assert build["target"] in stages()
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_health_is_checked_by_the_health_module(name: str) -> None:
+    image = last(stages()[TARGETS[name]], "HEALTHCHECK").partition("CMD ")[2]
+    assert json.loads(image) == ["python", "-m", HEALTH_MODULE]
+    service = services("--profile", "gpu")[name]
+    assert service["healthcheck"]["test"] == ["CMD", *json.loads(image)]
+    assert find_spec(HEALTH_MODULE) is not None
+
+
+def test_cpu_is_the_default_target() -> None:
+    assert list(stages())[-1] == "cpu"
+
+
+@pytest.mark.parametrize(("target", "packages"), [("cpu", set()), ("cuda", {"python3"})])
+def test_final_image_has_nothing_to_build_with(target: str, packages: set[str]) -> None:
+    commands = [arguments for name, arguments in inherited(target) if name == "RUN"]
+    installed = [
+        word
+        for command in commands
+        for words in re.findall(r"apt-get install([^&|;]*)", command)
+        for word in words.split()
+        if not word.startswith("-")
+    ]
+    assert set(installed) == packages
+    assert not [command for command in commands if "pip" in command]
+
+
+@pytest.mark.parametrize("target", TARGETS.values())
+def test_final_image_runs_as_a_numeric_user_other_than_root(target: str) -> None:
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", last(inherited(target), "USER"))
+
+
+def test_final_images_run_the_same_server() -> None:
+    names = ("USER", "WORKDIR", "EXPOSE", "STOPSIGNAL", "HEALTHCHECK", "ENTRYPOINT")
+    cpu, cuda = ([last(stages()[target], name) for name in names] for target in ("cpu", "cuda"))
+    assert cpu == cuda
+    assert cpu[names.index("STOPSIGNAL")] == "SIGTERM"
+    assert json.loads(cpu[names.index("ENTRYPOINT")]) == ["python", "-m", "pooling_server"]
+
+
+@pytest.mark.parametrize("target", TARGETS.values())
+def test_server_listens_on_the_exposed_port(target: str) -> None:
+    steps = stages()[target]
+    assert f"POOLING_LISTEN=0.0.0.0:{last(steps, 'EXPOSE')}" in last(steps, "ENV").split()
+
+
+def test_every_package_of_the_wheel_enters_the_build() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    allowed = (ROOT / ".dockerignore").read_text().splitlines()
+    assert {f"!{package}" for package in packages} <= set(allowed)
