@@ -38,14 +38,16 @@ STATUS_CODES: dict[type[PoolingError], grpc.StatusCode] = {
 }
 _CLASSES = {error.reason: error for error in STATUS_CODES}
 
-# A status without our details comes from gRPC itself.
-_FOREIGN_CLASSES: dict[grpc.StatusCode, type[PoolingError]] = {
-    grpc.StatusCode.INVALID_ARGUMENT: InvalidTensorError,
-    grpc.StatusCode.UNIMPLEMENTED: UnsupportedError,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: TensorTooLargeError,
-    grpc.StatusCode.UNAVAILABLE: UnavailableError,
-    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineError,
-    grpc.StatusCode.CANCELLED: UnavailableError,
+# A status without our details comes from gRPC itself: what it means, and what to say.
+_FOREIGN: dict[grpc.StatusCode, tuple[type[PoolingError], str]] = {
+    grpc.StatusCode.UNAVAILABLE: (UnavailableError, "no server answers at {target}"),
+    grpc.StatusCode.DEADLINE_EXCEEDED: (DeadlineError, "{target} did not answer in time"),
+    grpc.StatusCode.CANCELLED: (UnavailableError, "the call to {target} was cancelled"),
+    grpc.StatusCode.RESOURCE_EXHAUSTED: (
+        TensorTooLargeError,
+        "a message is too large for {target} (its option --max-message-bytes)",
+    ),
+    grpc.StatusCode.UNIMPLEMENTED: (UnsupportedError, "{target} is no pooling.v1 server"),
 }
 
 # Where an argument of the engine stands in a request.
@@ -111,17 +113,26 @@ def encode_error(error: PoolingError) -> Status:
     return Status(code, message, status.SerializeToString())
 
 
-def decode_error(error: grpc.RpcError) -> PoolingError:
-    """The error that a failed call stands for: the class that the server raised."""
-    code, text = error.code(), error.details() or ""
+def decode_error(error: grpc.RpcError, target: str) -> PoolingError:
+    """The error that a failed call to `target` stands for: the class that the server raised."""
+    text = error.details() or ""
+    info = _error_info(error)
+    if info is not None:
+        facts = dict(info.metadata)
+        return _CLASSES[info.reason](text, field=facts.pop("field", ""), facts=facts)
+    code = error.code()
+    class_, sentence = _FOREIGN.get(code, (InternalError, "{target} failed"))
+    return class_(f"{sentence.format(target=target)} ({code.name}: {text})")
+
+
+def _error_info(error: grpc.RpcError) -> error_details_pb2.ErrorInfo | None:
     for key, value in error.trailing_metadata() or ():
         if key == DETAILS_KEY:
             for detail in status_pb2.Status.FromString(value).details:
                 info = error_details_pb2.ErrorInfo()
                 if detail.Unpack(info) and info.domain == DOMAIN and info.reason in _CLASSES:
-                    facts = dict(info.metadata)
-                    return _CLASSES[info.reason](text, field=facts.pop("field", ""), facts=facts)
-    return _FOREIGN_CLASSES.get(code, InternalError)(f"{code.name}: {text}")
+                    return info
+    return None
 
 
 def field_path(field: str) -> str:

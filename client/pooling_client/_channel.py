@@ -1,0 +1,42 @@
+"""How both clients reach a server: the options of their channels and the names of the methods."""
+
+from __future__ import annotations
+
+import json
+
+import pooling_wire
+
+DEFAULT_TARGET = "127.0.0.1:50051"
+DEFAULT_TIMEOUT_S = 30.0
+
+FORWARD = f"/{pooling_wire.SERVICE_NAME}/Forward"
+BACKWARD = f"/{pooling_wire.SERVICE_NAME}/Backward"
+GET_SERVER_INFO = f"/{pooling_wire.SERVICE_NAME}/GetServerInfo"
+
+# Every call may be repeated, so a server that is away for a moment is asked again.
+_RETRY_POLICY = {
+    "maxAttempts": 4,
+    "initialBackoff": "0.1s",
+    "maxBackoff": "2s",
+    "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+
+CHANNEL_OPTIONS: list[tuple[str, str | int]] = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.per_rpc_retry_buffer_size", 1 << 30),  # or only small requests would be repeated
+    (
+        "grpc.service_config",
+        json.dumps(
+            {
+                "methodConfig": [
+                    {
+                        "name": [{"service": pooling_wire.SERVICE_NAME}],
+                        "retryPolicy": _RETRY_POLICY,
+                    }
+                ]
+            }
+        ),
+    ),
+]

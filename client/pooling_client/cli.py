@@ -1,0 +1,208 @@
+"""The program `pooling`. Exit code 2 for misuse, 1 for failure; never a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pooling_client._options import SHAPE, SIZES, read_array, spec_from, spec_options, write_array
+
+if TYPE_CHECKING:
+    from pooling_client import PoolingClient
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own log would stand beside our one line
+
+_ARRAY = click.Path(dir_okay=False, path_type=Path)
+
+
+def remote_options(command: Any) -> Any:
+    """Adds what every command that calls a server takes."""
+    for option in (
+        click.option("--timeout", default=30.0, show_default=True, help="Seconds to wait."),
+        click.option(
+            "--target",
+            default="127.0.0.1:50051",
+            show_default=True,
+            envvar="POOLING_TARGET",
+            show_envvar=True,
+            help="Which server.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="pooling-service", message="pooling %(version)s")
+def cli() -> None:
+    """Pooling layers over gRPC: pooled outputs and input gradients."""
+
+
+@cli.command(
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)
+@click.pass_context
+def serve(context: click.Context) -> None:
+    """Answer pooling requests until SIGINT or SIGTERM."""
+    # The server is a program of its own: the client does not import it.
+    os.execv(sys.executable, [sys.executable, "-m", "pooling_server", *context.args])
+
+
+@cli.command()
+@click.argument("input", type=_ARRAY)
+@click.argument("output", type=_ARRAY)
+@spec_options
+@click.option("--indices", type=_ARRAY, help="Also write the selected taps to this file.")
+@click.option("--index-format", default="window", show_default=True, help="window or plane.")
+@remote_options
+def forward(
+    input: Path,  # noqa: A002  the argument's name on the command line
+    output: Path,
+    indices: Path | None,
+    index_format: str,
+    target: str,
+    timeout: float,
+    **spec: Any,
+) -> None:
+    """Pool the tensor in INPUT.npy into OUTPUT.npy."""
+    x = read_array(input)
+    with _client(target, timeout) as client:
+        start = time.perf_counter()
+        result = client.forward(
+            x, spec_from(spec), return_indices=indices is not None, index_format=index_format
+        )
+        took_ms = (time.perf_counter() - start) * 1e3
+    write_array(output, result.output)
+    if indices is not None:
+        write_array(indices, result.indices)
+    _say(x.shape, result.output.shape, took_ms, target, output)
+
+
+@cli.command()
+@click.argument("gradient", type=_ARRAY)
+@click.argument("output", type=_ARRAY)
+@spec_options
+@click.option("--input-shape", type=SHAPE, help="Shape of the forward input, as 10,16,14,14.")
+@click.option("--indices", type=_ARRAY, help="max, min: the indices of the forward call.")
+@click.option("--input", type=_ARRAY, help="lp, or max and min without indices: the input.")
+@remote_options
+def backward(
+    gradient: Path,
+    output: Path,
+    input_shape: tuple[int, ...] | None,
+    indices: Path | None,
+    input: Path | None,  # noqa: A002  the option's name on the command line
+    target: str,
+    timeout: float,
+    **spec: Any,
+) -> None:
+    """Write to OUTPUT.npy the input gradient for the output gradient in GRADIENT.npy."""
+    dy = read_array(gradient)
+    with _client(target, timeout) as client:
+        start = time.perf_counter()
+        dx = client.backward(
+            dy,
+            spec_from(spec),
+            input_shape=input_shape,
+            indices=None if indices is None else read_array(indices),
+            input=None if input is None else read_array(input),
+        )
+        took_ms = (time.perf_counter() - start) * 1e3
+    write_array(output, dx)
+    _say(dy.shape, dx.shape, took_ms, target, output)
+
+
+@cli.command()
+@remote_options
+def info(target: str, timeout: float) -> None:
+    """Say what a server is, what it computes and what it refuses."""
+    with _client(target, timeout) as client:
+        server = client.info()
+    click.echo(f"pooling {server.version} at {target}")
+    for backend in server.backends:
+        click.echo(f"\nbackend {backend.name} on {', '.join(backend.devices)}")
+        click.echo(f"  modes          {', '.join(backend.modes)}")
+        click.echo(f"  element types  {', '.join(dtype.name for dtype in backend.dtypes)}")
+        click.echo(f"  index formats  {', '.join(backend.index_formats)}")
+    limits = server.limits
+    click.echo("\nlimits")
+    click.echo(f"  message        {limits.max_message_bytes:,} bytes")
+    click.echo(f"  tensor         {limits.max_tensor_bytes:,} bytes")
+    click.echo(f"  work           {limits.max_taps:,} taps a call")
+    click.echo(f"  in flight      {limits.max_in_flight:,} calls")
+
+
+@cli.command()
+@click.argument("input", type=_ARRAY, required=False)
+@spec_options
+@click.option("--at", type=SIZES, help="Which output, as n,c,i,j.")
+@click.option("--gradient", type=_ARRAY, help="Output gradient in a .npy file; default: ones.")
+@click.option("--seed-example", is_flag=True, help="Walk through the example of the seed article.")
+def explain(
+    input: Path | None,  # noqa: A002  the argument's name on the command line
+    at: Any,
+    gradient: Path | None,
+    seed_example: bool,
+    **spec: Any,
+) -> None:
+    """Show the arithmetic of one window of the tensor in INPUT.npy, step by step."""
+    from pooling_client.explain import explain_seed_example, explain_window
+
+    if seed_example:
+        click.echo(explain_seed_example())
+        return
+    if input is None or at is None:
+        raise click.UsageError("give INPUT.npy and --at n,c,i,j, or --seed-example")
+    dy = None if gradient is None else read_array(gradient)
+    at = at if isinstance(at, tuple) else (at,)
+    click.echo(explain_window(read_array(input), spec_from(spec), at, dy))
+
+
+@cli.command()
+@click.option(
+    "--output", type=_ARRAY, default=Path("demo.png"), show_default=True, help="The picture."
+)
+def demo(output: Path) -> None:
+    """Send a photograph to a server of its own; draw what comes back."""
+    from pooling_client.demo import run_demo
+
+    click.echo(run_demo(output))
+
+
+def _client(target: str, timeout: float) -> PoolingClient:
+    from pooling_client import PoolingClient
+
+    if timeout <= 0:
+        raise click.UsageError(f"--timeout is {timeout}; it must be more than 0 seconds")
+    return PoolingClient(target, timeout=timeout)
+
+
+def _say(
+    before: tuple[int, ...], after: tuple[int, ...], took_ms: float, target: str, path: Path
+) -> None:
+    click.echo(f"{before} -> {after} in {took_ms:.1f} ms from {target}; wrote {path}")
+
+
+def main() -> None:
+    """Runs the program; what goes wrong is one line on stderr."""
+    from pooling_engine import InvalidSpecError, InvalidTensorError, PoolingError, UnsupportedError
+
+    misuse = (InvalidSpecError, InvalidTensorError, UnsupportedError)
+    try:
+        cli(prog_name="pooling")
+    except PoolingError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2 if isinstance(error, misuse) else 1)
+    except (OSError, MemoryError) as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
