@@ -1,10 +1,10 @@
 """Pooling layers and the gradients of their inputs, on arrays.
 
-    from pooling_engine import PoolSpec, forward, backward
+from pooling_engine import PoolSpec, forward, backward
 
-    spec = PoolSpec("max", kernel=3, stride=2, padding=1)
-    result = forward(x, spec, return_indices=True)
-    dx = backward(dy, spec, input_shape=x.shape, indices=result.indices)
+spec = PoolSpec("max", kernel=3, stride=2, padding=1)
+result = forward(x, spec, return_indices=True)
+dx = backward(dy, spec, input_shape=x.shape, indices=result.indices)
 """
 
 from pooling_engine._pool import ForwardResult, backward, forward

@@ -1,8 +1,8 @@
 """Everything that can go wrong, as one tree.
 
     PoolingError
-    ├── InvalidSpecError      ValueError           the options make no sense, or not for this tensor
-    ├── InvalidTensorError    ValueError           a tensor has the wrong shape, type, length or entries
+    ├── InvalidSpecError      ValueError           options that make no sense, or not here
+    ├── InvalidTensorError    ValueError           a wrong shape, type, length or entry
     ├── UnsupportedError      NotImplementedError  legal, but no backend here can do it
     ├── TensorTooLargeError   ValueError           a message, a tensor or a result over a limit
     ├── DeviceMemoryError     MemoryError          the device has no room for the tensor

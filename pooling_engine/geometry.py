@@ -51,7 +51,8 @@ class Axis:
         starts, dilation = self.starts(), self.window.dilation
         first = np.maximum(0, -(starts // dilation))
         last = np.minimum(self.window.kernel - 1, (self.size - 1 - starts) // dilation)
-        return np.maximum(0, last - first + 1)
+        counts: NDArray[np.int64] = np.maximum(0, last - first + 1)
+        return counts
 
     def counts_with_padding(self) -> NDArray[np.int64]:
         """How many taps of each output are before the end of the padding after.
@@ -60,7 +61,7 @@ class Axis:
         """
         end = self.size + self.window.padding_after
         taps = -((self.starts() - end) // self.window.dilation)
-        return np.clip(taps, 0, self.window.kernel)
+        return np.minimum(np.maximum(taps, 0), self.window.kernel)
 
     def inputs_of(self, start: int, stop: int) -> tuple[int, int]:
         """The range of elements that the windows of outputs [start, stop) span."""

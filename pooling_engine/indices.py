@@ -112,7 +112,9 @@ def _refuse_forged_windows(plan: PoolPlan, indices: Array) -> None:
         if is_padding.any():
             wrong = np.zeros(blocks.shape, np.bool_)
             wrong[(slice(None),) * (number + 1) + (border,)] = is_padding
-            _refuse(indices, wrong.reshape(indices.shape), "a tap on an element, not in the padding")
+            _refuse(
+                indices, wrong.reshape(indices.shape), "a tap on an element, not in the padding"
+            )
 
 
 def _refuse(indices: Array, wrong: Array, legal: str) -> None:

@@ -140,7 +140,9 @@ class PoolPlan:
         return tuple(np.maximum(1, counts(axis)) for axis in self.axes)
 
 
-def make_plan(spec: PoolSpec, shape: Sequence[int], dtype: Any, *, field: str = "input") -> PoolPlan:
+def make_plan(
+    spec: PoolSpec, shape: Sequence[int], dtype: Any, *, field: str = "input"
+) -> PoolPlan:
     """Resolves `spec` for an input of `shape` and `dtype`; the result is cached.
 
     Raises:
@@ -229,6 +231,4 @@ def _refuse_unbuilt(spec: PoolSpec) -> None:
     }
     for name, is_asked in unbuilt.items():
         if is_asked:
-            raise UnsupportedError(
-                f"{name} {getattr(spec, name)} is not supported yet", field=name
-            )
+            raise UnsupportedError(f"{name} {getattr(spec, name)} is not supported yet", field=name)

@@ -158,7 +158,9 @@ class PoolSpec:
         tie_policy: str = "first",
         nan_policy: str = "propagate",
     ) -> None:
-        divisor = None if divisor_override is None else _number("divisor_override", divisor_override)
+        divisor = (
+            None if divisor_override is None else _number("divisor_override", divisor_override)
+        )
         values = {
             "mode": _choice("mode", Mode, mode),
             "kernel": _sizes("kernel", kernel, 1),
@@ -191,7 +193,9 @@ class PoolSpec:
                 by a whole extent or more.
         """
         if self.kernel is None:
-            raise InvalidSpecError("only a spec with a kernel has windows of one size", field="kernel")
+            raise InvalidSpecError(
+                "only a spec with a kernel has windows of one size", field="kernel"
+            )
         named = self._axes_named()
         if named is not None and named != spatial_axes:
             raise InvalidSpecError(
@@ -271,7 +275,7 @@ class PoolSpec:
                     raise InvalidSpecError(f"{name} does not apply to {given[0]}", field=name)
         if self.ceil_mode and isinstance(self.padding, NamedPadding):
             raise InvalidSpecError(
-                f'ceil_mode contradicts padding "{self.padding}", which fixes the number of outputs',
+                f'ceil_mode contradicts padding "{self.padding}", which counts the outputs',
                 field="ceil_mode",
             )
 
@@ -297,7 +301,9 @@ def _choice(name: str, enum: type[E], value: str) -> E:
         return enum(value)
     except ValueError:
         legal = ", ".join(f'"{member}"' for member in enum)
-        raise InvalidSpecError(f"{name} is {value!r}; it must be one of {legal}", field=name) from None
+        raise InvalidSpecError(
+            f"{name} is {value!r}; it must be one of {legal}", field=name
+        ) from None
 
 
 def _flag(name: str, value: bool) -> bool:

@@ -1,10 +1,10 @@
 """The clients of a pooling server; local and remote differ in one word.
 
-    from pooling_client import PoolingClient
-    from pooling_engine import PoolSpec
+from pooling_client import PoolingClient
+from pooling_engine import PoolSpec
 
-    with PoolingClient("127.0.0.1:50051") as client:
-        result = client.forward(x, PoolSpec("max", kernel=3, stride=2), return_indices=True)
+with PoolingClient("127.0.0.1:50051") as client:
+    result = client.forward(x, PoolSpec("max", kernel=3, stride=2), return_indices=True)
 """
 
 from pooling_client._async import AsyncPoolingClient

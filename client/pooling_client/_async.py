@@ -7,11 +7,11 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
-import pooling_wire
 from numpy.typing import ArrayLike, NDArray
-from pooling_engine import ForwardResult, PoolSpec
 
+import pooling_wire
 from pooling_client import _channel, _requests
+from pooling_engine import ForwardResult, PoolSpec
 
 Array = NDArray[Any]
 
@@ -85,6 +85,7 @@ class AsyncPoolingClient:
 
     async def _call(self, method: str, request: bytes, timeout_s: float | None) -> bytes:
         try:
+            call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
             call = self._channel.unary_unary(method)
             return await call(request, timeout=self._timeout_s if timeout_s is None else timeout_s)
         except grpc.RpcError as error:

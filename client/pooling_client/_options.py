@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
+
     from pooling_engine import PoolSpec
 
 
-class Sizes(click.ParamType):
+class Sizes(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
     """``3``, or ``3,5`` for each axis; with `pairs` also ``1:2,0:1`` and names."""
 
     name = "sizes"
@@ -22,9 +22,7 @@ class Sizes(click.ParamType):
         self._pairs = pairs
         self._always_tuple = always_tuple
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Any:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The size, the tuple of sizes or pairs, or the name."""
         if not isinstance(value, str):
             return value
@@ -119,7 +117,7 @@ def read_array(path: Path) -> NDArray[Any]:
     return array
 
 
-def write_array(path: Path, array: NDArray[Any] | None) -> None:
+def write_array(path: Path, array: NDArray[Any]) -> None:
     """Writes an array to a .npy file of exactly that name."""
     import numpy as np
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pooling_wire
 from numpy.typing import ArrayLike, NDArray
+
+import pooling_wire
 from pooling_engine import ForwardResult, IndexFormat, InvalidTensorError, PoolSpec
 from pooling_engine.checks import as_tensor, check_index_format, check_index_request, plan_backward
 from pooling_engine.plan import make_plan

@@ -7,11 +7,11 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
-import pooling_wire
 from numpy.typing import ArrayLike, NDArray
-from pooling_engine import ForwardResult, PoolSpec
 
+import pooling_wire
 from pooling_client import _channel, _requests
+from pooling_engine import ForwardResult, PoolSpec
 
 Array = NDArray[Any]
 
@@ -96,8 +96,7 @@ class PoolingClient:
 
     def _call(self, method: str, request: bytes, timeout: float | None) -> bytes:
         try:
-            call = self._channel.unary_unary(method)
-            reply: bytes = call(request, timeout=self._timeout_s if timeout is None else timeout)
+            call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(method)
+            return call(request, timeout=self._timeout_s if timeout is None else timeout)
         except grpc.RpcError as error:
             raise pooling_wire.decode_error(error, self.target) from None
-        return reply

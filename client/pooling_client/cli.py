@@ -79,7 +79,7 @@ def forward(
         )
         took_ms = (time.perf_counter() - start) * 1e3
     write_array(output, result.output)
-    if indices is not None:
+    if indices is not None and result.indices is not None:
         write_array(indices, result.indices)
     _say(x.shape, result.output.shape, took_ms, target, output)
 

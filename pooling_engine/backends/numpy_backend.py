@@ -83,9 +83,7 @@ class NumpyBackend:
 
         run_blocks(partial(_quietly, scatter), backward_blocks(plan))
 
-    def _largest_magnitude_backward(
-        self, plan: PoolPlan, dy: Array, x: Array, dx: Array
-    ) -> None:
+    def _largest_magnitude_backward(self, plan: PoolPlan, dy: Array, x: Array, dx: Array) -> None:
         """LP with p = inf: the first tap of the largest magnitude gets ``dy * sign(x)``."""
         plan = replace(plan, mode=Mode.MAX)
         output = np.empty(plan.output_shape, plan.dtype)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
+
 from pooling_engine import (
     ForwardResult,
     IndexFormat,
@@ -18,7 +19,6 @@ from pooling_engine import (
     InvalidTensorError,
     PoolSpec,
 )
-
 from pooling_wire.enums import INDEX_FORMATS
 from pooling_wire.specs import decode_spec, encode_spec
 from pooling_wire.tensors import decode_shape, decode_tensor, encode_tensor
@@ -58,7 +58,7 @@ def encode_forward_request(call: ForwardCall) -> bytes:
         input=encode_tensor(call.input),
     )
     if call.return_indices:
-        request.index_format = INDEX_FORMATS.number(call.index_format)  # type: ignore[assignment]
+        request.index_format = INDEX_FORMATS.number(call.index_format)
     return request.SerializeToString()
 
 
@@ -111,7 +111,7 @@ def encode_backward_request(call: BackwardCall) -> bytes:
     if call.input is not None:
         request.input.CopyFrom(encode_tensor(call.input))
     if call.index_format is not None:
-        request.index_format = INDEX_FORMATS.number(call.index_format)  # type: ignore[assignment]
+        request.index_format = INDEX_FORMATS.number(call.index_format)
     return request.SerializeToString()
 
 

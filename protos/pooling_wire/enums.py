@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+
 from pooling_engine import (
     IndexFormat,
     InvalidSpecError,
@@ -21,7 +22,6 @@ from pooling_engine import (
     TiePolicy,
     UnsupportedError,
 )
-
 from pooling_wire.v1 import pooling_pb2 as pb
 
 E = TypeVar("E", bound=StrEnum)
@@ -38,7 +38,7 @@ class EnumTable(Generic[E]):
         _assert_total(set(numbers), set(names), f"{names.__name__} names")
         _assert_total(set(self._names), set(wire.values()) - {0}, f"{wire.DESCRIPTOR.name} numbers")
 
-    def number(self, name: E) -> int:
+    def number(self, name: E) -> Any:
         """The wire number of a name."""
         return self._numbers[name]
 
@@ -136,7 +136,7 @@ _ELEMENT_NAMES = {number: name for name, number in _ELEMENT_TYPES.items()}
 _assert_total(set(_ELEMENT_NAMES), set(pb.ElementType.values()) - {0}, "ElementType numbers")
 
 
-def element_type_number(dtype: np.dtype[Any]) -> int:
+def element_type_number(dtype: np.dtype[Any]) -> Any:
     """The wire number of a NumPy type.
 
     Raises:

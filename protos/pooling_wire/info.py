@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pooling_engine import IndexFormat, Mode
 
+from pooling_engine import IndexFormat, Mode
 from pooling_wire.enums import INDEX_FORMATS, MODES, element_dtype, element_type_number
 from pooling_wire.v1 import pooling_pb2 as pb
 
@@ -75,5 +75,7 @@ def decode_server_info(data: bytes) -> ServerInfo:
         )
         for backend in response.backends
     )
-    limits = Limits(**{name: getattr(response.limits, name) for name in Limits.__dataclass_fields__})
+    limits = Limits(
+        **{name: getattr(response.limits, name) for name in Limits.__dataclass_fields__}
+    )
     return ServerInfo(response.version, backends, limits)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import grpc
-import pooling_engine
 from google.protobuf.any_pb2 import Any
 from google.rpc import error_details_pb2, status_pb2
+
+import pooling_engine
 from pooling_engine import (
     DeadlineError,
     DeviceMemoryError,
@@ -90,7 +92,7 @@ class Status:
 
 
 def encode_error(error: PoolingError) -> Status:
-    """The status of an error, with ErrorInfo always and BadRequest or RetryInfo where they say more."""
+    """The status of an error: ErrorInfo always, BadRequest or RetryInfo where they say more."""
     code = STATUS_CODES[type(error)]
     message = str(error)
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.facts)
@@ -126,7 +128,8 @@ def decode_error(error: grpc.RpcError, target: str) -> PoolingError:
 
 
 def _error_info(error: grpc.RpcError) -> error_details_pb2.ErrorInfo | None:
-    for key, value in error.trailing_metadata() or ():
+    metadata: Iterable[tuple[str, bytes]] = error.trailing_metadata() or ()  # type: ignore[assignment]
+    for key, value in metadata:
         if key == DETAILS_KEY:
             for detail in status_pb2.Status.FromString(value).details:
                 info = error_details_pb2.ErrorInfo()

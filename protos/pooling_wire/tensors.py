@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pooling_engine import InvalidTensorError
 
+from pooling_engine import InvalidTensorError
 from pooling_wire.enums import element_dtype, element_type_number
 from pooling_wire.v1 import pooling_pb2 as pb
 
@@ -53,7 +53,5 @@ def decode_shape(sizes: Any, field: str) -> tuple[int, ...]:
             f"{field} has {len(shape)} axes; at most {MAX_AXES} are legal", field=field
         )
     if any(size < 0 for size in shape):
-        raise InvalidTensorError(
-            f"{field} is {shape}; no size may be negative", field=field
-        )
+        raise InvalidTensorError(f"{field} is {shape}; no size may be negative", field=field)
     return shape

@@ -29,7 +29,6 @@ def serve(**options: Any) -> None:
 def run(config: ServerConfig) -> int:
     """Serves until a signal; returns the exit code."""
     from pooling_engine import PoolingError
-
     from pooling_server.app import PoolingServer
 
     signalled = threading.Event()

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
+
 import pooling_engine
 import pooling_wire
 from pooling_engine.backends import select_backend
-
 from pooling_server.config import MESSAGE_CEILING, ServerConfig
 from pooling_server.executor import Executor
 from pooling_server.servicer import PoolingServicer
@@ -64,7 +64,8 @@ class PoolingServer:
     def banner(self) -> str:
         """One line: what this is, where it listens, what it computes on."""
         devices = ", ".join(self._backend.devices())
-        return f"pooling {version()} listening on {self.address}, computing with {self._backend.name} ({devices})"
+        computes = f"computing with {self._backend.name} ({devices})"
+        return f"pooling {version()} listening on {self.address}, {computes}"
 
 
 def version() -> str:

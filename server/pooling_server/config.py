@@ -34,9 +34,7 @@ class ServerConfig:
         0, "Threads that compute, and calls computed at once; 0: the cores of this process.", 0
     )
     max_message_bytes: int = option(256 * MIB, "Largest request or reply, in bytes.", 1024)
-    max_tensor_bytes: int = option(
-        256 * MIB, "Largest tensor, sent or asked for, in bytes.", 1024
-    )
+    max_tensor_bytes: int = option(256 * MIB, "Largest tensor, sent or asked for, in bytes.", 1024)
     max_taps: int = option(
         1 << 36, "Most taps that one call may visit: outputs times taps, axis by axis.", 1
     )
@@ -55,7 +53,8 @@ class ServerConfig:
                 raise ValueError(f"{field.name} is {value}; it must be at least {least}")
         if self.max_message_bytes > MESSAGE_CEILING:
             raise ValueError(
-                f"max_message_bytes is {self.max_message_bytes}; it must be at most {MESSAGE_CEILING}"
+                f"max_message_bytes is {self.max_message_bytes}; "
+                f"it must be at most {MESSAGE_CEILING}"
             )
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise ValueError(

@@ -13,7 +13,7 @@ RETRY_AFTER_S = 0.1
 
 
 class Executor:
-    """Runs calls in their own threads: at most `slots` at once, at most `max_in_flight` waiting or running.
+    """Runs calls in their own threads: `slots` at once, `max_in_flight` waiting or running.
 
     The bound on slots keeps large calls from sharing the cache, and their memory from adding up.
     """
@@ -38,7 +38,8 @@ class Executor:
         """
         self._enter()
         try:
-            if not self._slots.acquire(timeout=deadline_s):
+            wait_s = None if deadline_s is None else min(deadline_s, threading.TIMEOUT_MAX)
+            if not self._slots.acquire(timeout=wait_s):
                 raise DeadlineError("the deadline passed before the call could be computed")
             try:
                 return work()

@@ -17,7 +17,7 @@ def main(target: str, timeout: float) -> None:
     with grpc.insecure_channel(target) as channel:
         try:
             request = health_pb2.HealthCheckRequest()
-            reply = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout)
+            reply = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout)  # type: ignore[attr-defined]
         except grpc.RpcError as error:
             print(f"error: {target}: {error.code().name}", file=sys.stderr)
             sys.exit(1)

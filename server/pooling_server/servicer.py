@@ -9,12 +9,12 @@ from functools import partial
 from typing import NoReturn
 
 import grpc
+
 import pooling_engine
 import pooling_wire
 from pooling_engine import InternalError, PoolingError, UnsupportedError
 from pooling_engine.backends import BACKENDS, select_backend
 from pooling_engine.plan import make_plan
-
 from pooling_server.config import ServerConfig
 from pooling_server.executor import Executor
 from pooling_server.limits import check_message, check_plan

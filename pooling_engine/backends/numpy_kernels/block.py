@@ -61,7 +61,9 @@ def backward_blocks(plan: PoolPlan) -> tuple[Block, ...]:
     planes, rows = _planes_and_rows(plan, first.size)
     if plan.mode is Mode.LP:
         rows = first.size
-    bands = [(first.outputs_of(start, stop), (start, stop)) for start, stop in _runs(first.size, rows)]
+    bands = [
+        (first.outputs_of(start, stop), (start, stop)) for start, stop in _runs(first.size, rows)
+    ]
     return _blocks(plan, planes, bands)
 
 

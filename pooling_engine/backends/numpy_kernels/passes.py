@@ -31,7 +31,8 @@ def scratch(name: str, shape: Sequence[int], dtype: Any) -> Array:
         buffer = np.empty(size, np.uint8)
         if size <= _KEEP_BYTES:
             buffers[name] = buffer
-    return buffer[:size].view(dtype).reshape(shape)
+    array: Array = buffer[:size].view(dtype).reshape(shape)
+    return array
 
 
 def along(axis: int, part: slice) -> tuple[slice, ...]:
@@ -74,4 +75,4 @@ def spread(source: Array, target: Array, axis: int, taps: Sequence[Tap]) -> None
 
 
 def _is_all(tap: Tap, target: Array, axis: int) -> bool:
-    return tap.outputs.start == 0 and tap.outputs.stop == target.shape[axis + 1]
+    return bool(tap.outputs == slice(0, target.shape[axis + 1]))

@@ -1,0 +1,77 @@
+# make demo    start a server, send it a photograph, draw what comes back: demo.png
+# make test    run the tests
+# make lint    ruff, mypy, import-linter, buf
+# make bench   measure the engine against PyTorch; writes benchmarks/results/
+# make protos  regenerate the Python code of the contract
+#
+# Everything installs into .venv from constraints.txt; nothing but Python 3.11+ is needed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+LOWEST := .venv-lowest
+
+.PHONY: demo test test-lowest lint protos protos-check protos-baseline bench bench-server-kind clean
+
+demo: $(VENV)/.demo
+	$(BIN)/pooling demo --output demo.png
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+# The same tests on the oldest supported protobuf, grpcio and NumPy.
+test-lowest: $(LOWEST)/.test
+	$(LOWEST)/bin/python -m pytest tests/wire tests/server tests/client
+
+lint: $(VENV)/.test $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+	$(BIN)/buf breaking --against protos/baseline.binpb
+
+protos:
+	scripts/gen_protos.sh
+
+# Fails when the committed code is not what the .proto gives.
+protos-check:
+	rm -rf build/protos && mkdir -p build/protos
+	scripts/gen_protos.sh build/protos
+	diff -r -x __init__.py -x __pycache__ build/protos/pooling_wire/v1 protos/pooling_wire/v1
+
+# What `buf breaking` compares with: renew it when a release is made.
+protos-baseline: $(VENV)/.dev
+	$(BIN)/buf build --exclude-source-info --output protos/baseline.binpb
+
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks/bench_engine.py
+
+bench-server-kind: $(VENV)/.test
+	$(BIN)/python benchmarks/bench_server_kind.py
+
+clean:
+	rm -rf $(VENV) $(LOWEST) .venv-protos build demo.png
+
+$(BIN)/pip:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(BIN)/pip pyproject.toml constraints.txt
+	$(PIP) --constraint constraints.txt --editable '.[demo]'
+	touch $@
+
+$(VENV)/.test: $(BIN)/pip pyproject.toml constraints.txt
+	$(PIP) --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+$(VENV)/.dev: $(BIN)/pip pyproject.toml constraints.txt
+	$(PIP) --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(LOWEST)/.test: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check \
+		--constraint constraints-lowest.txt --editable '.[demo]' hypothesis pytest podman-compose
+	touch $@

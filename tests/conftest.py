@@ -1,0 +1,39 @@
+"""Fixtures: a real server on a free port, a plain generated stub, and our client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import grpc
+import pytest
+
+from pooling_client import PoolingClient
+from pooling_server import PoolingServer, ServerConfig
+from pooling_wire.v1 import pooling_pb2_grpc
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[PoolingServer]:
+    server = PoolingServer(ServerConfig(listen="127.0.0.1:0", max_message_bytes=32 << 20))
+    server.start()
+    yield server
+    assert server.stop(), "calls were left in flight"
+
+
+@pytest.fixture(scope="session")
+def channel(server: PoolingServer) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(
+        server.address, options=[("grpc.max_send_message_length", -1)]
+    ) as channel:
+        yield channel
+
+
+@pytest.fixture(scope="session")
+def stub(channel: grpc.Channel) -> pooling_pb2_grpc.PoolingServiceStub:
+    return pooling_pb2_grpc.PoolingServiceStub(channel)
+
+
+@pytest.fixture
+def client(server: PoolingServer) -> Iterator[PoolingClient]:
+    with PoolingClient(server.address) as client:
+        yield client

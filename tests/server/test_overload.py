@@ -1,0 +1,174 @@
+"""Too much in flight, expired calls, draining, and bugs: the answers that depend on the moment."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+from test_refusals import assert_serves, details_of, forward
+
+from pooling_server import PoolingServer, ServerConfig
+from pooling_server.servicer import PoolingServicer
+from pooling_wire.v1 import pooling_pb2_grpc
+
+
+class Gate:
+    """Holds the computation of every call until it is opened; counts the calls computed."""
+
+    def __init__(self) -> None:
+        self.computed = 0
+        self.compute = PoolingServicer.forward
+        self._entered = threading.Semaphore(0)
+        self._open = threading.Event()
+
+    def forward(self, servicer: PoolingServicer, request: bytes) -> bytes:
+        self._entered.release()
+        assert self._open.wait(20)
+        self.computed += 1
+        return self.compute(servicer, request)
+
+    def wait_entered(self) -> None:
+        assert self._entered.acquire(timeout=20)
+
+    def open(self) -> None:
+        self._open.set()
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[PoolingServer, Gate, Any]]:
+    """A server with one slot and two calls in flight at most, whose computations wait."""
+    gate = Gate()
+    monkeypatch.setattr(PoolingServicer, "forward", lambda *arguments: gate.forward(*arguments))
+    server = PoolingServer(ServerConfig(listen="127.0.0.1:0", threads=1, max_in_flight=2))
+    server.start()
+    with grpc.insecure_channel(server.address) as channel:
+        yield server, gate, pooling_pb2_grpc.PoolingServiceStub(channel)
+    gate.open()
+    server.stop()
+
+
+def test_one_call_too_many_is_told_when_to_retry(held: Any) -> None:
+    _, gate, stub = held
+    calls = [stub.Forward.future(forward()) for _ in range(2)]
+    gate.wait_entered()
+    wait_for_in_flight(held[0], 2)
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Forward(forward())
+    details = details_of(caught.value)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert details["ErrorInfo"].reason == "OVERLOADED"
+    assert details["ErrorInfo"].metadata["option"] == "--max-in-flight"
+    assert details["RetryInfo"].retry_delay.ToTimedelta().total_seconds() == 0.1
+    gate.open()
+    assert [list(call.result(20).output.shape) for call in calls] == [[1, 1, 2, 2]] * 2
+    assert_serves(stub)
+
+
+def test_a_call_that_expires_in_the_queue_is_never_computed(held: Any) -> None:
+    server, gate, stub = held
+    first = stub.Forward.future(forward())
+    gate.wait_entered()
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Forward(forward(), timeout=0.3)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    wait_for_in_flight(server, 1)
+    gate.open()
+    first.result(20)
+    assert gate.computed == 1
+
+
+def test_draining_finishes_what_is_in_flight_and_refuses_the_rest(held: Any) -> None:
+    server, gate, stub = held
+    first = stub.Forward.future(forward())
+    gate.wait_entered()
+    results: list[bool] = []
+    stopping = threading.Thread(target=lambda: results.append(server.stop()))
+    stopping.start()
+    error = refusal_while_draining(stub)
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert details_of(error)["ErrorInfo"].reason == "UNAVAILABLE"
+    gate.open()
+    assert list(first.result(20).output.shape) == [1, 1, 2, 2]
+    stopping.join(20)
+    assert results == [True]
+
+
+def test_a_bug_shows_an_id_and_nothing_else(
+    held: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, gate, stub = held
+    gate.open()
+    compute = gate.compute
+    monkeypatch.setattr(gate, "compute", lambda *_: {}["the secret of the house"])
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Forward(forward())
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    details = details_of(caught.value)
+    assert details["ErrorInfo"].reason == "INTERNAL"
+    assert "secret" not in caught.value.details()
+    bug = caught.value.details().split()[2].rstrip(";")
+    assert bug in caplog.text
+    assert "the secret of the house" in caplog.text
+    monkeypatch.setattr(gate, "compute", compute)
+    assert_serves(stub)
+
+
+def test_running_out_of_memory_is_said_and_survived(
+    held: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, gate, stub = held
+    gate.open()
+
+    def exhausted(*_: Any) -> bytes:
+        raise MemoryError
+
+    compute = gate.compute
+    monkeypatch.setattr(gate, "compute", exhausted)
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Forward(forward())
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert details_of(caught.value)["ErrorInfo"].reason == "DEVICE_MEMORY"
+    monkeypatch.setattr(gate, "compute", compute)
+    assert_serves(stub)
+
+
+def wait_for_in_flight(server: PoolingServer, count: int) -> None:
+    """Waits until that many calls are waiting or running; the only window into the executor."""
+    executor = server.servicer._executor
+    with executor._changed:
+        assert executor._changed.wait_for(lambda: executor._in_flight == count, 20)
+
+
+def refusal_while_draining(stub: Any) -> grpc.RpcError:
+    """The first refusal once the server has begun to drain."""
+    for _ in range(100):
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Forward(forward(), timeout=0.1)
+        if caught.value.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+            return caught.value
+    raise AssertionError("the server never refused")
+
+
+def test_health_and_reflection_describe_the_service(channel: grpc.Channel) -> None:
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+    from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+    health = health_pb2_grpc.HealthStub(channel)
+    for name in ("", "pooling.v1.PoolingService"):
+        reply = health.Check(health_pb2.HealthCheckRequest(service=name))
+        assert reply.status == health_pb2.HealthCheckResponse.SERVING
+    with pytest.raises(grpc.RpcError) as caught:
+        health.Check(health_pb2.HealthCheckRequest(service="nobody"))
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+    request = reflection_pb2.ServerReflectionRequest(
+        file_containing_symbol="pooling.v1.PoolingService"
+    )
+    replies = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(
+        iter([request])
+    )
+    described = next(replies).file_descriptor_response.file_descriptor_proto
+    assert any(b"BackwardStream" in file for file in described)

@@ -1,0 +1,420 @@
+"""Every refusal that a unary call can meet, as a table, through plain generated stubs.
+
+After each, the same server answers a good request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import grpc
+import numpy as np
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+
+from pooling_wire.v1 import pooling_pb2 as pb
+
+
+class Refusal(NamedTuple):
+    code: grpc.StatusCode
+    reason: str
+
+
+BAD_SPEC = Refusal(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_SPEC")
+BAD_TENSOR = Refusal(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_TENSOR")
+UNSUPPORTED = Refusal(grpc.StatusCode.UNIMPLEMENTED, "UNSUPPORTED")
+TOO_LARGE = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "TENSOR_TOO_LARGE")
+GIB2 = 2 << 30
+
+
+def tensor(
+    sizes: tuple[int, ...] = (1, 1, 4, 4), dtype: str = "float32", **changes: Any
+) -> pb.Tensor:
+    """A tensor of ones, then with fields of its message changed."""
+    number = pb.ElementType.Value(f"ELEMENT_TYPE_{dtype.upper()}")
+    message = pb.Tensor(element_type=number, shape=sizes, data=np.ones(sizes, dtype).tobytes())
+    return changed(message, changes)
+
+
+def positions(*values: int) -> pb.Tensor:
+    """Four int64 plane indices."""
+    return tensor((1, 1, 2, 2), "int64", data=np.array(values, "<i8").tobytes())
+
+
+def window(**changes: Any) -> pb.Window:
+    return changed(pb.Window(kernel=2), changes)
+
+
+def sliding(
+    axes: int = 2, ceil_mode: bool = False, named: int = 0, **changes: Any
+) -> dict[str, Any]:
+    """The windows of a spec: `axes` equal records, the last with changes."""
+    records = [window() for _ in range(axes - 1)] + [window(**changes)]
+    return {
+        "sliding_windows": pb.SlidingWindows(axes=records, ceil_mode=ceil_mode, named_padding=named)
+    }
+
+
+def spec(
+    mode: int = pb.MODE_MAX, windows: dict[str, Any] | None = None, **options: Any
+) -> pb.PoolSpec:
+    return pb.PoolSpec(mode=mode, **(sliding() if windows is None else windows), **options)
+
+
+def forward(**changes: Any) -> pb.ForwardRequest:
+    return changed(pb.ForwardRequest(spec=spec(), input=tensor()), changes)
+
+
+def backward(**changes: Any) -> pb.BackwardRequest:
+    request = pb.BackwardRequest(
+        spec=spec(),
+        input_shape=(1, 1, 4, 4),
+        indices=tensor((1, 1, 2, 2), "uint8"),
+        output_gradient=tensor((1, 1, 2, 2)),
+    )
+    return changed(request, changes)
+
+
+def changed(message: Any, changes: dict[str, Any]) -> Any:
+    """The message with fields replaced, or cleared where the new value is None."""
+    for name, value in changes.items():
+        message.ClearField(name)
+        if value is None:
+            continue
+        if hasattr(value, "CopyFrom"):
+            getattr(message, name).CopyFrom(value)
+        elif isinstance(value, tuple):
+            getattr(message, name).extend(value)
+        else:
+            setattr(message, name, value)
+    return message
+
+
+AXES = "spec.sliding_windows.axes"
+WIDE = pb.Window(kernel=2**15, stride=1, padding_before=2**15 - 1, padding_after=2**15 - 1)
+PADDED_TO_4_GIB = {"sliding_windows": pb.SlidingWindows(axes=[WIDE, WIDE])}
+LARGE = {"sliding_windows": pb.SlidingWindows(axes=[pb.Window(kernel=23171)] * 2)}
+AVERAGE, LP = pb.MODE_AVERAGE, pb.MODE_LP
+
+FORWARD_REFUSALS = {
+    "no spec": (forward(spec=None), BAD_SPEC, "spec"),
+    "no input": (forward(input=None), BAD_TENSOR, "input"),
+    "mode unset": (forward(spec=spec(mode=0)), BAD_SPEC, "spec.mode"),
+    "mode unknown": (forward(spec=spec(mode=99)), BAD_SPEC, "spec.mode"),
+    "layout unknown": (forward(spec=spec(layout=9)), BAD_SPEC, "spec.layout"),
+    "no windows": (forward(spec=spec(windows={})), BAD_SPEC, AXES),
+    "windows of no axis": (
+        forward(spec=spec(windows={"sliding_windows": pb.SlidingWindows()})),
+        BAD_SPEC,
+        AXES,
+    ),
+    "windows of seven axes": (forward(spec=spec(windows=sliding(7))), BAD_SPEC, AXES),
+    "rank mismatch": (forward(spec=spec(windows=sliding(3))), BAD_SPEC, AXES),
+    "kernel unset": (forward(spec=spec(windows=sliding(kernel=0))), BAD_SPEC, f"{AXES}[1].kernel"),
+    "kernel negative": (
+        forward(spec=spec(windows=sliding(kernel=-2))),
+        BAD_SPEC,
+        f"{AXES}[1].kernel",
+    ),
+    "kernel beyond the input": (
+        forward(spec=spec(windows=sliding(kernel=5))),
+        BAD_SPEC,
+        f"{AXES}[1].kernel",
+    ),
+    "stride zero": (forward(spec=spec(windows=sliding(stride=0))), BAD_SPEC, f"{AXES}[1].stride"),
+    "stride absurd": (
+        forward(spec=spec(windows=sliding(stride=2**62))),
+        BAD_SPEC,
+        f"{AXES}[1].stride",
+    ),
+    "dilation zero": (
+        forward(spec=spec(windows=sliding(dilation=0))),
+        BAD_SPEC,
+        f"{AXES}[1].dilation",
+    ),
+    "padding negative": (
+        forward(spec=spec(windows=sliding(padding_before=-1))),
+        BAD_SPEC,
+        f"{AXES}[1].padding_before",
+    ),
+    "padding as wide as the window": (
+        forward(spec=spec(windows=sliding(padding_after=2))),
+        BAD_SPEC,
+        f"{AXES}[1].padding_after",
+    ),
+    "named padding unknown": (
+        forward(spec=spec(windows=sliding(named=8))),
+        BAD_SPEC,
+        "spec.sliding_windows.named_padding",
+    ),
+    "named padding with padding": (
+        forward(spec=spec(windows=sliding(named=pb.NAMED_PADDING_VALID, padding_after=1))),
+        BAD_SPEC,
+        f"{AXES}[1].padding_after",
+    ),
+    "named padding with ceil mode": (
+        forward(spec=spec(windows=sliding(named=pb.NAMED_PADDING_VALID, ceil_mode=True))),
+        BAD_SPEC,
+        "spec.sliding_windows.ceil_mode",
+    ),
+    "count_include_pad on max": (
+        forward(spec=spec(count_include_pad=True)),
+        BAD_SPEC,
+        "spec.count_include_pad",
+    ),
+    "divisor_override on max": (
+        forward(spec=spec(divisor_override=2)),
+        BAD_SPEC,
+        "spec.divisor_override",
+    ),
+    "divisor_override zero": (
+        forward(spec=spec(AVERAGE, divisor_override=0)),
+        BAD_SPEC,
+        "spec.divisor_override",
+    ),
+    "norm_p on average": (forward(spec=spec(AVERAGE, norm_p=2)), BAD_SPEC, "spec.norm_p"),
+    "norm_p below one": (forward(spec=spec(LP, norm_p=0.5)), BAD_SPEC, "spec.norm_p"),
+    "norm_p not a number": (forward(spec=spec(LP, norm_p=float("nan"))), BAD_SPEC, "spec.norm_p"),
+    "tie policy on average": (
+        forward(spec=spec(AVERAGE, tie_policy=pb.TIE_POLICY_FIRST)),
+        BAD_SPEC,
+        "spec.tie_policy",
+    ),
+    "tie policy unknown": (forward(spec=spec(tie_policy=7)), BAD_SPEC, "spec.tie_policy"),
+    "NaN policy unknown": (forward(spec=spec(nan_policy=7)), BAD_SPEC, "spec.nan_policy"),
+    "indices of an average": (
+        forward(spec=spec(AVERAGE), return_indices=True),
+        BAD_SPEC,
+        "return_indices",
+    ),
+    "index format without indices": (
+        forward(index_format=pb.INDEX_FORMAT_PLANE),
+        BAD_SPEC,
+        "index_format",
+    ),
+    "index format unknown": (
+        forward(return_indices=True, index_format=9),
+        BAD_SPEC,
+        "index_format",
+    ),
+    "element type unset": (forward(input=tensor(element_type=0)), BAD_TENSOR, "input.element_type"),
+    "element type unknown": (
+        forward(input=tensor(element_type=77)),
+        BAD_TENSOR,
+        "input.element_type",
+    ),
+    "data too short": (forward(input=tensor(data=b"\0" * 63)), BAD_TENSOR, "input.data"),
+    "data too long": (forward(input=tensor(data=b"\0" * 65)), BAD_TENSOR, "input.data"),
+    "no data": (forward(input=tensor(data=b"")), BAD_TENSOR, "input.data"),
+    "rank two": (forward(input=tensor((4, 4)), spec=spec(windows=sliding(1))), BAD_TENSOR, "input"),
+    "rank nine": (forward(input=tensor((1,) * 9)), BAD_TENSOR, "input.shape"),
+    "zero size": (forward(input=tensor((1, 0, 4, 4))), BAD_TENSOR, "input"),
+    "negative size": (forward(input=tensor(shape=(1, 1, -4, -4))), BAD_TENSOR, "input.shape"),
+    "product beyond 64 bits": (
+        forward(input=tensor(shape=(2**31, 2**31, 2**31, 4))),
+        BAD_TENSOR,
+        "input.data",
+    ),
+    "product that wraps to the length": (
+        forward(input=tensor(shape=(2**32, 2**32, 4, 4), data=b"")),
+        BAD_TENSOR,
+        "input.data",
+    ),
+    "a result over the limit": (
+        forward(input=tensor((1, 1, 1, 1)), spec=spec(windows=PADDED_TO_4_GIB)),
+        TOO_LARGE,
+    ),
+    "bfloat16": (forward(input=tensor(element_type=pb.ELEMENT_TYPE_BFLOAT16)), UNSUPPORTED, ""),
+    "integers": (forward(input=tensor(dtype="int32")), UNSUPPORTED),
+    "adaptive windows": (
+        forward(spec=spec(windows={"adaptive_windows": pb.AdaptiveWindows(output_sizes=(2, 2))})),
+        UNSUPPORTED,
+        "",
+    ),
+    "global window": (
+        forward(spec=spec(windows={"global_window": pb.GlobalWindow()})),
+        UNSUPPORTED,
+        "",
+    ),
+    "tie policy ALL": (forward(spec=spec(tie_policy=pb.TIE_POLICY_ALL)), UNSUPPORTED, ""),
+    "NaN policy IGNORE": (forward(spec=spec(nan_policy=pb.NAN_POLICY_IGNORE)), UNSUPPORTED, ""),
+    "tensor index format": (
+        forward(return_indices=True, index_format=pb.INDEX_FORMAT_TENSOR),
+        UNSUPPORTED,
+        "",
+    ),
+}
+
+BACKWARD_REFUSALS = {
+    "no spec": (backward(spec=None), BAD_SPEC, "spec"),
+    "no gradient": (backward(output_gradient=None), BAD_TENSOR, "output_gradient"),
+    "no shape": (backward(input_shape=None), BAD_TENSOR, "input_shape"),
+    "shape of zeros": (backward(input_shape=(1, 1, 0, 4)), BAD_TENSOR, "input_shape"),
+    "negative shape": (backward(input_shape=(1, 1, -4, 4)), BAD_TENSOR, "input_shape"),
+    "shape of another gradient": (
+        backward(input_shape=(1, 1, 6, 4)),
+        BAD_TENSOR,
+        "output_gradient",
+    ),
+    "2 GiB shape without bytes": (
+        backward(
+            spec=spec(AVERAGE, windows=LARGE),
+            input_shape=(1, 1, 23171, 23171),
+            indices=None,
+            output_gradient=tensor((1, 1, 1, 1)),
+        ),
+        TOO_LARGE,
+        "",
+    ),
+    "2 GiB shape that fits nothing": (backward(input_shape=(1, 1, GIB2, 4)), TOO_LARGE, ""),
+    "shape beyond 64 bits": (backward(input_shape=(2**40, 2**40, 4, 4)), TOO_LARGE, ""),
+    "gradient too short": (
+        backward(output_gradient=tensor((1, 1, 2, 2), data=b"\0" * 15)),
+        BAD_TENSOR,
+        "output_gradient.data",
+    ),
+    "max with nothing": (backward(indices=None), BAD_TENSOR, "indices"),
+    "average with indices": (backward(spec=spec(AVERAGE)), BAD_TENSOR, "indices"),
+    "sum with input": (backward(spec=spec(pb.MODE_SUM), input=tensor()), BAD_TENSOR, "input"),
+    "lp without input": (backward(spec=spec(LP)), BAD_TENSOR, "indices"),
+    "input of another shape": (backward(input=tensor((1, 1, 5, 5))), BAD_TENSOR, "input_shape"),
+    "input of another type": (backward(input=tensor(dtype="float64")), BAD_TENSOR, "input"),
+    "indices of another shape": (
+        backward(indices=tensor((1, 1, 4, 1), "uint8")),
+        BAD_TENSOR,
+        "indices",
+    ),
+    "indices of another type": (
+        backward(indices=tensor((1, 1, 2, 2), "uint16")),
+        BAD_TENSOR,
+        "indices",
+    ),
+    "float indices": (backward(indices=tensor((1, 1, 2, 2), "float32")), BAD_TENSOR, "indices"),
+    "index out of its window": (
+        backward(indices=tensor((1, 1, 2, 2), "uint8", data=bytes([0, 1, 4, 3]))),
+        BAD_TENSOR,
+        "indices",
+    ),
+    "index in the padding": (
+        backward(
+            spec=spec(windows=sliding(padding_before=1, padding_after=1, kernel=3, stride=3)),
+            indices=tensor((1, 1, 2, 2), "uint8", data=bytes([0, 1, 1, 1])),
+        ),
+        BAD_TENSOR,
+        "indices",
+    ),
+    "plane index of another window": (
+        backward(indices=positions(2, 2, 8, 11)),
+        BAD_TENSOR,
+        "indices",
+    ),
+    "plane index out of the plane": (
+        backward(indices=positions(0, 2, 8, 2**62)),
+        BAD_TENSOR,
+        "indices",
+    ),
+    "format that contradicts the type": (
+        backward(index_format=pb.INDEX_FORMAT_PLANE),
+        BAD_TENSOR,
+        "indices",
+    ),
+    "format without indices": (
+        backward(indices=None, input=tensor(), index_format=pb.INDEX_FORMAT_PLANE),
+        BAD_SPEC,
+        "index_format",
+    ),
+    "tensor index format": (backward(index_format=pb.INDEX_FORMAT_TENSOR), UNSUPPORTED, ""),
+    "integer gradient": (backward(output_gradient=tensor((1, 1, 2, 2), "int32")), UNSUPPORTED, ""),
+}
+
+
+def details_of(error: grpc.RpcError) -> dict[str, Any]:
+    """The details of a status, by the name of their type."""
+    metadata = dict(error.trailing_metadata())
+    status = status_pb2.Status.FromString(metadata["grpc-status-details-bin"])
+    assert status.code == error.code().value[0]
+    assert status.message == error.details()
+    found = {}
+    for detail in status.details:
+        name = detail.type_url.rpartition(".")[2]
+        message = getattr(error_details_pb2, name)()
+        detail.Unpack(message)
+        found[name] = message
+    return found
+
+
+def assert_refused(
+    call: Callable[[Any], Any], request: Any, refusal: Refusal, path: str = ""
+) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        call(request)
+    error = caught.value
+    assert error.code() is refusal.code, error.details()
+    details = details_of(error)
+    assert details["ErrorInfo"].domain == "pooling.v1"
+    assert details["ErrorInfo"].reason == refusal.reason
+    if refusal in (BAD_SPEC, BAD_TENSOR):
+        violation = details["BadRequest"].field_violations[0]
+        assert violation.field == path, error.details()
+        assert violation.description == error.details()
+    if refusal is TOO_LARGE:
+        assert details["ErrorInfo"].metadata["option"].removeprefix("--") in error.details()
+
+
+def assert_serves(stub: Any) -> None:
+    reply = stub.Forward(forward(return_indices=True))
+    assert list(reply.output.shape) == [1, 1, 2, 2]
+    assert reply.indices.data == b"\0\0\0\0"
+
+
+@pytest.mark.parametrize("case", FORWARD_REFUSALS)
+def test_forward_refuses(stub: Any, case: str) -> None:
+    request, *refusal = FORWARD_REFUSALS[case]
+    assert_refused(stub.Forward, request, *refusal)
+    assert_serves(stub)
+
+
+@pytest.mark.parametrize("case", BACKWARD_REFUSALS)
+def test_backward_refuses(stub: Any, case: str) -> None:
+    request, *refusal = BACKWARD_REFUSALS[case]
+    assert_refused(stub.Backward, request, *refusal)
+    assert_serves(stub)
+
+
+@pytest.mark.parametrize("method", ["Forward", "Backward"])
+@pytest.mark.parametrize("message", [b"\xff\xff\xff", b"\x0a\x7f", b"\x7a\x05\x00"])
+def test_bytes_that_do_not_parse_are_invalid(
+    channel: grpc.Channel, stub: Any, method: str, message: bytes
+) -> None:
+    call = channel.unary_unary(f"/pooling.v1.PoolingService/{method}")
+    assert_refused(call, message, BAD_TENSOR)
+    assert_serves(stub)
+
+
+def test_request_over_the_message_limit(channel: grpc.Channel, stub: Any) -> None:
+    call = channel.unary_unary("/pooling.v1.PoolingService/Forward")
+    assert_refused(call, b"\0" * (33 << 20), TOO_LARGE)
+    assert_serves(stub)
+
+
+def test_reply_over_the_message_limit(stub: Any) -> None:
+    # 16 MiB in; 16 MiB and as much again of indices out: the limit, and a few bytes.
+    axes = [pb.Window(kernel=1)] * 2
+    request = forward(
+        input=tensor((1, 8, 512, 512), "float64"),
+        return_indices=True,
+        index_format=pb.INDEX_FORMAT_PLANE,
+        spec=spec(windows={"sliding_windows": pb.SlidingWindows(axes=axes)}),
+    )
+    assert_refused(stub.Forward, request, TOO_LARGE)
+    assert_serves(stub)
+
+
+@pytest.mark.parametrize("method", ["ForwardStream", "BackwardStream"])
+def test_streams_are_refused_by_name(stub: Any, method: str) -> None:
+    def call(_: None) -> None:
+        next(getattr(stub, method)(iter(())))
+
+    assert_refused(call, None, UNSUPPORTED)
+    assert_serves(stub)
