@@ -9,8 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pooling_engine.backends import select_backend
-from pooling_engine.checks import as_tensor, check_index_format, check_index_request, plan_backward
-from pooling_engine.errors import InvalidTensorError
+from pooling_engine.checks import (
+    as_tensor,
+    check_index_format,
+    check_index_request,
+    check_out,
+    plan_backward,
+)
 from pooling_engine.indices import from_caller, to_plane
 from pooling_engine.plan import IndexFormat, PoolPlan, make_plan
 from pooling_engine.spec import PoolSpec
@@ -119,13 +124,5 @@ def backward(
 
 
 def _allocate(out: Array | None, shape: tuple[int, ...], plan: PoolPlan) -> Array:
-    if out is None:
-        return np.empty(shape, plan.dtype)
-    is_usable = out.flags.c_contiguous and out.flags.writeable
-    if out.shape != shape or out.dtype != plan.dtype or not is_usable:
-        raise InvalidTensorError(
-            f"out must be a writable C-contiguous {plan.dtype.name} array of shape {shape}, "
-            f"not {out.dtype.name} of shape {out.shape}",
-            field="out",
-        )
-    return out
+    check_out(out, shape, plan.dtype)
+    return np.empty(shape, plan.dtype) if out is None else out

@@ -92,6 +92,23 @@ def check_index_request(spec: PoolSpec, return_indices: bool, index_format: str)
     return chosen
 
 
+def check_out(out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Refuses an array that a result cannot be written into.
+
+    Raises:
+        InvalidTensorError: it is not writable, not C-contiguous, or of another shape or type.
+    """
+    if out is None:
+        return
+    is_usable = out.flags.c_contiguous and out.flags.writeable
+    if out.shape != shape or out.dtype != dtype or not is_usable:
+        raise InvalidTensorError(
+            f"out must be a writable C-contiguous {dtype.name} array of shape {shape}, "
+            f"not {out.dtype.name} of shape {out.shape}",
+            field="out",
+        )
+
+
 def as_tensor(array: ArrayLike, field: str) -> Array:
     """A C-contiguous array in native byte order; the caller's own where it is one already.
 

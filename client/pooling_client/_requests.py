@@ -9,8 +9,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 import pooling_wire
-from pooling_engine import ForwardResult, IndexFormat, InvalidTensorError, PoolSpec
-from pooling_engine.checks import as_tensor, check_index_format, check_index_request, plan_backward
+from pooling_engine import ForwardResult, PoolSpec
+from pooling_engine.checks import (
+    as_tensor,
+    check_index_format,
+    check_index_request,
+    check_out,
+    plan_backward,
+)
 from pooling_engine.plan import make_plan
 
 Array = NDArray[Any]
@@ -23,7 +29,7 @@ def forward_request(
     tensor = as_tensor(x, "input")
     plan = make_plan(spec, tensor.shape, tensor.dtype)
     chosen = check_index_request(spec, return_indices, index_format)
-    _check_out(out, plan.output_shape, plan.dtype)
+    check_out(out, plan.output_shape, plan.dtype)
     call = pooling_wire.ForwardCall(tensor, spec, return_indices, chosen)
     return pooling_wire.encode_forward_request(call)
 
@@ -52,8 +58,8 @@ def backward_request(
     x = None if input_ is None else as_tensor(input_, "input")
     taps = None if indices is None else as_tensor(indices, "indices")
     plan = plan_backward(spec, dy, input_shape, taps, x)
-    chosen: IndexFormat | None = check_index_format(index_format, taps)
-    _check_out(out, plan.input_shape, plan.dtype)
+    chosen = check_index_format(index_format, taps)
+    check_out(out, plan.input_shape, plan.dtype)
     shape = plan.input_shape if x is None else None  # the input says its own
     call = pooling_wire.BackwardCall(dy, spec, shape, taps, x, chosen)
     return pooling_wire.encode_backward_request(call)
@@ -70,11 +76,3 @@ def _owned(view: Array, out: Array | None) -> Array:
     np.copyto(out, view)
     return out
 
-
-def _check_out(out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    if out is not None and (out.shape != shape or out.dtype != dtype or not out.flags.writeable):
-        raise InvalidTensorError(
-            f"out must be a writable {dtype.name} array of shape {shape}, "
-            f"not {out.dtype.name} of shape {out.shape}",
-            field="out",
-        )

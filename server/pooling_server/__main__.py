@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import signal
 import sys
 import threading
@@ -12,6 +13,8 @@ from typing import Any
 import click
 
 from pooling_server.config import ServerConfig, flag, variable
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # our one line says it better than gRPC's log
 
 
 def serve(**options: Any) -> None:

@@ -51,6 +51,9 @@ class ServerConfig:
             value, least = getattr(self, field.name), field.metadata["least"]
             if least is not None and value < least:
                 raise ValueError(f"{field.name} is {value}; it must be at least {least}")
+        host, _, port = self.listen.rpartition(":")
+        if not (host and port.isascii() and port.isdigit() and int(port) <= 65535):
+            raise ValueError(f"listen is {self.listen!r}; it must be HOST:PORT, port 0 to 65535")
         if self.max_message_bytes > MESSAGE_CEILING:
             raise ValueError(
                 f"max_message_bytes is {self.max_message_bytes}; "

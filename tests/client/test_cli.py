@@ -1,0 +1,142 @@
+"""The program `pooling`: what it writes, and that nothing shows a traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pooling_engine
+from pooling_engine import PoolSpec
+from pooling_server import PoolingServer
+
+RNG = np.random.default_rng(3)
+
+
+def pooling(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pooling_client.cli", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=cwd)
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    np.save(tmp_path / "x.npy", RNG.standard_normal((2, 3, 14, 14)).astype(np.float32))
+    return tmp_path
+
+
+def test_forward_and_backward_on_files(folder: Path, server: PoolingServer) -> None:
+    target = ("--target", server.address)
+    options = ("--mode", "max", "--kernel", "3", "--stride", "2", "--padding", "1:1,0:1")
+    done = pooling("forward", "x.npy", "y.npy", *options, "--indices", "i.npy", *target, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("(2, 3, 14, 14) -> (2, 3, 7, 7) in ")
+
+    x = np.load(folder / "x.npy")
+    spec = PoolSpec("max", 3, 2, ((1, 1), (0, 1)))
+    local = pooling_engine.forward(x, spec, return_indices=True)
+    np.testing.assert_array_equal(np.load(folder / "y.npy"), local.output, strict=True)
+    np.testing.assert_array_equal(np.load(folder / "i.npy"), local.indices, strict=True)
+
+    shape = ("--input-shape", "2,3,14,14", "--indices", "i.npy")
+    done = pooling("backward", "y.npy", "dx.npy", *options, *shape, *target, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    expected = pooling_engine.backward(
+        local.output, spec, input_shape=x.shape, indices=local.indices
+    )
+    np.testing.assert_array_equal(np.load(folder / "dx.npy"), expected, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "spec"),
+    [
+        (("--mode", "average", "--kernel", "3", "--padding", "1", "--count-exclude-pad"),
+         PoolSpec("average", 3, padding=1, count_include_pad=False)),
+        (("--mode", "average", "--kernel", "2,3", "--divisor-override", "2"),
+         PoolSpec("average", (2, 3), divisor_override=2)),
+        (("--mode", "lp", "--kernel", "3", "--stride", "1,2", "--norm-p", "inf"),
+         PoolSpec("lp", 3, (1, 2), norm_p=np.inf)),
+        (("--mode", "min", "--kernel", "3", "--stride", "2", "--padding", "same_lower"),
+         PoolSpec("min", 3, 2, "same_lower")),
+        (("--mode", "sum", "--kernel", "2", "--dilation", "2", "--ceil-mode"),
+         PoolSpec("sum", 2, dilation=2, ceil_mode=True)),
+    ],
+)  # fmt: skip
+def test_every_option_reaches_the_server(
+    folder: Path, server: PoolingServer, options: tuple[str, ...], spec: PoolSpec
+) -> None:
+    done = pooling("forward", "x.npy", "y.npy", *options, "--target", server.address, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    expected = pooling_engine.forward(np.load(folder / "x.npy"), spec).output
+    np.testing.assert_array_equal(np.load(folder / "y.npy"), expected, strict=True)
+
+
+def test_info(folder: Path, server: PoolingServer) -> None:
+    done = pooling("info", "--target", server.address, cwd=folder)
+    assert done.returncode == 0
+    assert "modes          max, min, average, sum, lp" in done.stdout
+    assert "message        33,554,432 bytes" in done.stdout
+
+
+DEAD = ("--target", "127.0.0.1:1")
+KERNEL = ("--kernel", "2")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (("forward", "none.npy", "y.npy", *KERNEL), 2, "none.npy: No such file"),
+        (("forward", "text.npy", "y.npy", *KERNEL), 2, "text.npy is no .npy file of numbers"),
+        (("forward", "empty.npy", "y.npy", *KERNEL), 2, "empty.npy is no .npy file"),
+        (("forward", "cut.npy", "y.npy", *KERNEL), 2, "cut.npy is no .npy file"),
+        (("forward", "objects.npy", "y.npy", *KERNEL), 2, "objects.npy is no .npy file"),
+        (("forward", "many.npz", "y.npy", *KERNEL), 2, "many.npz holds several arrays"),
+        (("forward", ".", "y.npy", *KERNEL), 2, "is a directory"),
+        (("forward", "flat.npy", "y.npy", *KERNEL), 2, "the shape (5,) has 1 axes"),
+        (("forward", "x.npy", "y.npy"), 2, "exactly one of kernel"),
+        (("forward", "x.npy", "y.npy", "--kernel", "two"), 2, "'two' is not of the form 3 or 3,5"),
+        (("forward", "x.npy", "y.npy", *KERNEL, "--padding", "1:2:3"), 2, "is not of the form"),
+        (("forward", "x.npy", "y.npy", *KERNEL, "--padding", "5"), 2, "must be less than"),
+        (("forward", "x.npy", "y.npy", *KERNEL, "--padding", "reflect"), 2, "padding is 'reflect'"),
+        (("forward", "x.npy", "y.npy", *KERNEL, "--mode", "mean"), 2, "mode is 'mean'"),
+        (("forward", "x.npy", "y.npy", *KERNEL, "--timeout", "0"), 2, "--timeout is 0.0"),
+        (("forward", "x.npy", "y.npy", *KERNEL, *DEAD), 1, "no server answers at 127.0.0.1:1"),
+        (("backward", "x.npy", "y.npy", *KERNEL), 2, "input_shape is missing"),
+        (("info", *DEAD), 1, "no server answers at 127.0.0.1:1"),
+        (("explain",), 2, "give INPUT.npy and --at"),
+        (("explain", "x.npy", *KERNEL, "--at", "0,0,9,9"), 2, "at"),
+        (("frobnicate",), 2, "No such command"),
+    ],
+)
+def test_mistakes_are_one_clear_line(
+    folder: Path, arguments: tuple[str, ...], code: int, text: str
+) -> None:
+    (folder / "text.npy").write_text("pooling")
+    (folder / "empty.npy").touch()
+    (folder / "cut.npy").write_bytes((folder / "x.npy").read_bytes()[:200])
+    np.save(folder / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    np.save(folder / "flat.npy", np.ones(5))
+    np.savez(folder / "many.npz", a=np.ones(1))
+    done = pooling(*arguments, cwd=folder)
+    assert done.returncode == code, done.stderr
+    assert text in done.stderr
+    assert done.stdout == ""
+
+
+def test_an_output_that_cannot_be_written(folder: Path, server: PoolingServer) -> None:
+    done = pooling(
+        "forward", "x.npy", "none/y.npy", *KERNEL, "--target", server.address, cwd=folder
+    )
+    assert done.returncode == 1
+    assert "No such file or directory: 'none/y.npy'" in done.stderr
+
+
+def test_help_names_every_command(folder: Path) -> None:
+    done = pooling("--help", cwd=folder)
+    for command in ("serve", "forward", "backward", "info", "explain", "demo"):
+        assert f"\n  {command} " in done.stdout
+    assert pooling("serve", "--help", cwd=folder).stdout.startswith("Usage: pooling serve")

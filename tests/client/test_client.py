@@ -1,0 +1,263 @@
+"""The client mirrors the engine: the same results, bit for bit, and the same errors."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pooling_engine
+from pooling_client import AsyncPoolingClient, PoolingClient
+from pooling_engine import (
+    DeadlineError,
+    InvalidSpecError,
+    InvalidTensorError,
+    PoolSpec,
+    TensorTooLargeError,
+    UnavailableError,
+    UnsupportedError,
+)
+from pooling_server import PoolingServer, ServerConfig
+
+RNG = np.random.default_rng(7)
+SPECS = {
+    "max": PoolSpec("max", kernel=3, stride=2, padding=1),
+    "min, channels last": PoolSpec("min", kernel=2, layout="channels_last"),
+    "average, ceil": PoolSpec("average", kernel=3, stride=2, padding=(0, (1, 2)), ceil_mode=True),
+    "sum, dilated": PoolSpec("sum", kernel=2, stride=1, dilation=2),
+    "lp, same": PoolSpec("lp", kernel=3, stride=2, padding="same_upper", norm_p=3),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("name", SPECS)
+def test_forward_and_backward_equal_the_engine(
+    client: PoolingClient, name: str, dtype: str
+) -> None:
+    spec = SPECS[name]
+    x = RNG.standard_normal((2, 5, 9, 8)).astype(dtype)
+    selects = spec.mode in ("max", "min")
+    local = pooling_engine.forward(x, spec, return_indices=selects)
+    remote = client.forward(x, spec, return_indices=selects)
+    assert_same(remote.output, local.output)
+    if selects:
+        assert_same(remote.indices, local.indices)
+
+    dy = RNG.standard_normal(local.output.shape).astype(dtype)
+    residual: dict[str, Any] = {"input_shape": x.shape, "indices": local.indices}
+    if spec.mode == "lp":
+        residual = {"input": x}
+    assert_same(
+        client.backward(dy, spec, **residual), pooling_engine.backward(dy, spec, **residual)
+    )
+
+
+@pytest.mark.parametrize("index_format", ["window", "plane"])
+def test_indices_of_every_format_go_there_and_back(
+    client: PoolingClient, index_format: str
+) -> None:
+    spec, x = SPECS["max"], RNG.standard_normal((2, 3, 9, 8))
+    result = client.forward(x, spec, return_indices=True, index_format=index_format)
+    local = pooling_engine.forward(x, spec, return_indices=True, index_format=index_format)
+    assert_same(result.indices, local.indices)
+    dx = client.backward(
+        result.output, spec, input_shape=x.shape, indices=result.indices, index_format=index_format
+    )
+    assert_same(dx, pooling_engine.backward(local.output, spec, input=x))
+
+
+def test_results_can_be_written_to_and_land_in_out(client: PoolingClient) -> None:
+    x, spec = np.ones((1, 1, 4, 4)), PoolSpec("sum", kernel=2)
+    output = client.forward(x, spec).output
+    output += 1
+    out = np.zeros_like(output)
+    assert client.forward(x, spec, out=out).output is out
+    assert (out == 4).all()
+    dx = np.zeros_like(x)
+    assert client.backward(out, spec, input_shape=x.shape, out=dx) is dx
+    assert (dx == 4).all()
+
+
+def test_any_input_that_the_engine_takes(client: PoolingClient) -> None:
+    spec = PoolSpec("max", kernel=2)
+    x = RNG.standard_normal((2, 3, 8, 8))
+    expected = pooling_engine.forward(x, spec).output
+    read_only = x.copy()
+    read_only.flags.writeable = False
+    for same in (read_only, x.astype(">f8"), np.asfortranarray(x), x.tolist()):
+        assert_same(client.forward(same, spec).output, expected)
+    assert client.forward(x[:0], spec).output.shape == (0, 3, 4, 4)
+
+
+X, DY = np.ones((1, 1, 4, 4), np.float32), np.ones((1, 1, 2, 2), np.float32)
+MAX, AVERAGE = PoolSpec("max", 2), PoolSpec("average", 2)
+MISTAKES: dict[str, tuple[type[Exception], Callable[[Any], Any]]] = {
+    "rank": (InvalidSpecError, lambda it: it.forward(X, PoolSpec("max", (2, 2, 2)))),
+    "no output": (InvalidSpecError, lambda it: it.forward(X, PoolSpec("max", 5))),
+    "shape": (InvalidTensorError, lambda it: it.forward(X[0, 0], MAX)),
+    "complex": (InvalidTensorError, lambda it: it.forward(X.astype("complex64"), MAX)),
+    "strings": (InvalidTensorError, lambda it: it.forward(np.full((1, 1, 2, 2), "a"), MAX)),
+    "ragged": (InvalidTensorError, lambda it: it.forward([[1, 2], [3]], MAX)),
+    "integers": (UnsupportedError, lambda it: it.forward(X.astype("int32"), MAX)),
+    "global": (UnsupportedError, lambda it: it.forward(X, PoolSpec("max", global_window=True))),
+    "format": (
+        InvalidSpecError,
+        lambda it: it.forward(X, MAX, return_indices=True, index_format="atlas"),
+    ),
+    "tensor format": (
+        UnsupportedError,
+        lambda it: it.forward(X, MAX, return_indices=True, index_format="tensor"),
+    ),
+    "average's indices": (
+        InvalidSpecError,
+        lambda it: it.forward(X, AVERAGE, return_indices=True),
+    ),
+    "out": (InvalidTensorError, lambda it: it.forward(X, MAX, out=X)),
+    "no shape": (InvalidTensorError, lambda it: it.backward(DY, AVERAGE)),
+    "no indices": (InvalidTensorError, lambda it: it.backward(DY, MAX, input_shape=X.shape)),
+    "wrong shape": (InvalidTensorError, lambda it: it.backward(X, AVERAGE, input_shape=X.shape)),
+    "forged": (
+        InvalidTensorError,
+        lambda it: it.backward(
+            DY, MAX, input_shape=X.shape, indices=np.full(DY.shape, 9, np.uint8)
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_the_same_error_here_and_there(client: PoolingClient, name: str) -> None:
+    class_, mistake = MISTAKES[name]
+    with pytest.raises(class_) as local:
+        mistake(pooling_engine)
+    with pytest.raises(class_) as remote:
+        mistake(client)
+    assert type(remote.value) is type(local.value)
+    assert str(remote.value) == str(local.value)
+    assert remote.value.field == local.value.field  # type: ignore[attr-defined]
+    assert client.forward(X, MAX).output.shape == (1, 1, 2, 2)
+
+
+def test_a_limit_of_the_server_is_named() -> None:
+    server = PoolingServer(ServerConfig(listen="127.0.0.1:0", max_tensor_bytes=4096))
+    server.start()
+    try:
+        with PoolingClient(server.address) as client, pytest.raises(TensorTooLargeError) as caught:
+            client.forward(np.ones((1, 1, 64, 64), np.float32), MAX)
+        assert "limit is 4096 (--max-tensor-bytes)" in str(caught.value)
+        assert caught.value.facts["limit"] == "max_tensor_bytes"
+    finally:
+        server.stop()
+
+
+def test_the_work_of_a_call_is_limited() -> None:
+    server = PoolingServer(ServerConfig(listen="127.0.0.1:0", max_taps=1000))
+    server.start()
+    try:
+        with PoolingClient(server.address) as client:
+            assert client.forward(np.ones((1, 1, 32)), PoolSpec("max", 10, 1)).output.size == 23
+            with pytest.raises(TensorTooLargeError, match=r"tap visits.*--max-taps"):
+                client.forward(np.ones((1, 1, 200)), PoolSpec("max", 10, 1))
+    finally:
+        server.stop()
+
+
+def test_info_describes_the_server(client: PoolingClient) -> None:
+    info = client.info()
+    assert info.backends[0].name == "numpy"
+    assert set(info.backends[0].modes) == set(pooling_engine.Mode)
+    assert info.limits.max_message_bytes == 32 << 20
+
+
+def test_a_dead_server_is_unavailable_within_the_deadline() -> None:
+    target = f"127.0.0.1:{free_port()}"
+    with PoolingClient(target, timeout=5) as client, pytest.raises(UnavailableError) as caught:
+        client.forward(X, MAX)
+    assert str(caught.value).startswith(f"no server answers at {target}")
+
+
+def test_a_silent_server_meets_the_deadline() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        target = "{}:{}".format(*silent.getsockname())
+        with PoolingClient(target) as client, pytest.raises(DeadlineError, match="in time"):
+            client.forward(X, MAX, timeout=0.3)
+
+
+def test_a_server_that_comes_late_is_asked_again() -> None:
+    """The first attempts meet a closed port; the retry policy reaches the server."""
+    port = free_port()
+    servers: list[PoolingServer] = []
+
+    def start_late() -> None:
+        server = PoolingServer(ServerConfig(listen=f"127.0.0.1:{port}"))
+        server.start()
+        servers.append(server)
+
+    with PoolingClient(f"127.0.0.1:{port}", timeout=20) as client:
+        outcomes = []
+        late = threading.Timer(0.5, start_late)
+        late.start()
+        for _ in range(20):
+            try:
+                outcomes.append(client.forward(X, MAX).output.shape)
+                break
+            except UnavailableError:
+                continue
+        late.join()
+    servers[0].stop()
+    assert outcomes == [(1, 1, 2, 2)]
+
+
+def test_many_threads_share_a_client(client: PoolingClient) -> None:
+    spec = SPECS["max"]
+    inputs = [RNG.standard_normal((2, 3, 20 + i, 20)) for i in range(8)]
+    results: list[Any] = [None] * len(inputs)
+
+    def call(i: int) -> None:
+        results[i] = client.forward(inputs[i], spec).output
+
+    threads = [threading.Thread(target=call, args=(i,)) for i in range(len(inputs))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    for x, result in zip(inputs, results, strict=True):
+        assert_same(result, pooling_engine.forward(x, spec).output)
+
+
+def test_the_asyncio_twin(server: PoolingServer) -> None:
+    spec, x = SPECS["max"], RNG.standard_normal((2, 3, 9, 8))
+
+    async def calls() -> None:
+        async with AsyncPoolingClient(server.address) as client:
+            results = await asyncio.gather(
+                *(client.forward(x + i, spec, return_indices=True) for i in range(5))
+            )
+            for i, result in enumerate(results):
+                assert_same(result.output, pooling_engine.forward(x + i, spec).output)
+            dx = await client.backward(
+                results[0].output, spec, input_shape=x.shape, indices=results[0].indices
+            )
+            assert_same(dx, pooling_engine.backward(results[0].output, spec, input=x))
+            assert (await client.info()).backends[0].name == "numpy"
+            with pytest.raises(InvalidTensorError, match="index at"):
+                await client.backward(
+                    DY, MAX, input_shape=X.shape, indices=np.full(DY.shape, 9, np.uint8)
+                )
+
+    asyncio.run(calls())
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+        return port
+
+
+def assert_same(a: Any, b: Any) -> None:
+    np.testing.assert_array_equal(a, b, strict=True)

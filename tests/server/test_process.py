@@ -1,0 +1,147 @@
+"""The server as a process: how it starts, says where it is, refuses bad options and stops."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from pooling_client import PoolingClient
+from pooling_engine import PoolSpec, UnavailableError, forward
+
+SERVE = [sys.executable, "-m", "pooling_client.cli", "serve"]
+
+
+@contextmanager
+def process(*flags: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server process and its banner."""
+    server = subprocess.Popen(
+        [*SERVE, *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | environment,
+    )
+    try:
+        assert server.stdout is not None
+        yield server, server.stdout.readline().strip()
+    finally:
+        server.kill()
+        server.communicate(timeout=10)
+
+
+def address_in(banner: str) -> str:
+    found = re.fullmatch(
+        r"pooling \S+ listening on (\S+), computing with numpy \(CPU, .*\)", banner
+    )
+    assert found, banner
+    return found[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serves_from_one_line_to_a_clean_stop(number: signal.Signals) -> None:
+    x = np.random.default_rng(0).standard_normal((2, 3, 8, 8), dtype=np.float32)
+    spec = PoolSpec("max", kernel=2)
+    with process("--listen", "127.0.0.1:0") as (server, banner):
+        with PoolingClient(address_in(banner)) as client:
+            np.testing.assert_array_equal(client.forward(x, spec).output, forward(x, spec).output)
+        server.send_signal(number)
+        out, err = server.communicate(timeout=20)
+        assert (server.returncode, out, err) == (0, "", "")
+
+
+def test_a_stop_under_load_loses_no_answer() -> None:
+    """Every call is answered rightly, or told that the server is going; none fails otherwise."""
+    x = np.random.default_rng(0).standard_normal((8, 64, 56, 56), dtype=np.float32)
+    spec = PoolSpec("max", kernel=3, stride=2, padding=1)
+    expected = forward(x, spec).output
+    answered, refused, wrong = [], [], []
+    with process("--listen", "127.0.0.1:0") as (server, banner):
+        address = address_in(banner)
+        stopping = threading.Event()
+
+        def call_until_refused() -> None:
+            with PoolingClient(address) as client:
+                while not refused:
+                    try:
+                        answered.append(np.array_equal(client.forward(x, spec).output, expected))
+                    except UnavailableError:
+                        assert stopping.is_set()
+                        refused.append(True)
+                    except Exception as error:
+                        wrong.append(error)
+                        return
+
+        threads = [threading.Thread(target=call_until_refused) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        while len(answered) < 6 and not wrong:
+            stopping.wait(0.02)
+        stopping.set()
+        server.terminate()
+        for thread in threads:
+            thread.join(30)
+        _, err = server.communicate(timeout=30)
+        assert server.returncode == 0, err
+    assert not wrong
+    assert refused
+    assert all(answered)
+
+
+def test_options_come_from_the_environment_and_flags_win() -> None:
+    with (
+        process(
+            "--max-in-flight", "7", POOLING_LISTEN="127.0.0.1:0", POOLING_MAX_IN_FLIGHT="9"
+        ) as (_, banner),
+        PoolingClient(address_in(banner)) as client,
+    ):
+        assert client.info().limits.max_in_flight == 7
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "text"),
+    [
+        (["--max-in-flight", "0"], 2, "max_in_flight is 0; it must be at least 1"),
+        (["--max-message-bytes", "5000000000"], 2, "it must be at most 1073741824"),
+        (["--threads", "many"], 2, "'many' is not a valid integer"),
+        (["--log-level", "loud"], 2, "log_level is 'loud'"),
+        (["--no-such-flag"], 2, "No such option"),
+        (["--backend", "abacus"], 1, 'backend is \'abacus\'; it must be one of "auto", "numpy"'),
+        (["--listen", "nowhere"], 2, "listen is 'nowhere'; it must be HOST:PORT"),
+        (["--listen", "127.0.0.1:99999"], 2, "it must be HOST:PORT, port 0 to 65535"),
+        (["--listen", "192.0.2.1:50051"], 1, "cannot listen on 192.0.2.1:50051"),
+    ],
+)
+def test_bad_options_are_one_clear_line(flags: list[str], code: int, text: str) -> None:
+    done = subprocess.run([*SERVE, *flags], capture_output=True, text=True, timeout=30)
+    assert done.returncode == code
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_in_use_is_an_error() -> None:
+    with process("--listen", "127.0.0.1:0") as (_, banner):
+        address = address_in(banner)
+        done = subprocess.run(
+            [*SERVE, "--listen", address], capture_output=True, text=True, timeout=30
+        )
+    assert done.returncode == 1
+    assert done.stderr == f"error: cannot listen on {address}: the address is wrong, or in use\n"
+
+
+def test_healthcheck_tells_serving_from_absent() -> None:
+    command = [sys.executable, "-m", "pooling_server.healthcheck", "--target"]
+    with process("--listen", "127.0.0.1:0") as (_, banner):
+        address = address_in(banner)
+        serving = subprocess.run([*command, address], capture_output=True, text=True, timeout=30)
+    absent = subprocess.run([*command, address], capture_output=True, text=True, timeout=30)
+    assert (serving.returncode, serving.stdout) == (0, "SERVING\n")
+    assert (absent.returncode, absent.stderr) == (1, f"error: {address}: UNAVAILABLE\n")
