@@ -20,9 +20,9 @@ from multiprocessing.connection import Connection
 
 import grpc
 import numpy as np
-from pooling_wire.v1 import pooling_pb2 as pb
-
 import report
+
+from pooling_wire.v1 import pooling_pb2 as pb
 
 METHOD = "/pooling.v1.PoolingService/Forward"
 UNLIMITED = [
@@ -143,7 +143,9 @@ def main() -> None:
             for name, values in samples.items():
                 rate, p50, p99 = (report.spread(column) for column in zip(*values, strict=True))
                 row[name] = {"calls_per_s": rate, "p50_ms": p50, "p99_ms": p99}
-            ratios = [a[0] / t[0] for t, a in zip(samples["threaded"], samples["asyncio"], strict=True)]
+            ratios = [
+                a[0] / t[0] for t, a in zip(samples["threaded"], samples["asyncio"], strict=True)
+            ]
             row["asyncio_over_threaded"] = report.spread(ratios)
             print(row, flush=True)
             rows.append(row)

@@ -67,7 +67,7 @@ def forward(
     computes = select_backend(backend)
     x = as_tensor(x, "input")
     plan = make_plan(spec, x.shape, x.dtype)
-    chosen = check_index_request(spec, return_indices, index_format)
+    chosen = check_index_request(plan, return_indices, index_format)
     output = _allocate(out, plan.output_shape, plan)
     indices = np.empty(plan.output_shape, plan.index_dtype) if return_indices else None
     computes.forward(plan, x, output, indices)

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pooling_engine.errors import InvalidSpecError, InvalidTensorError
-from pooling_engine.indices import refuse_unbuilt_format
-from pooling_engine.plan import IndexFormat, PoolPlan, make_plan
-from pooling_engine.spec import SELECTING_MODES, Mode, PoolSpec
+from pooling_engine.indices import refuse_too_many_taps, refuse_unbuilt_format
+from pooling_engine.plan import IndexFormat, PoolPlan, as_shape, make_plan
+from pooling_engine.spec import Mode, PoolSpec
 
 Array = NDArray[Any]
 
@@ -35,13 +35,16 @@ def plan_backward(
         raise InvalidTensorError(
             "input_shape is missing; it may be left out only with input", field="input_shape"
         )
-    if x is not None and input_shape is not None and tuple(input_shape) != x.shape:
-        raise InvalidTensorError(
-            f"input_shape is {tuple(input_shape)}, but input has shape {x.shape}",
-            field="input_shape",
-        )
-    shape = x.shape if x is not None else input_shape
-    plan = make_plan(spec, shape or (), dy.dtype, field="input_shape")
+    shape = () if input_shape is None else as_shape(input_shape, "input_shape")
+    if x is not None:
+        if input_shape is not None and shape != x.shape:
+            raise InvalidTensorError(
+                f"input_shape is {shape}, but input has shape {x.shape}", field="input_shape"
+            )
+        shape = x.shape
+    plan = make_plan(
+        spec, shape, dy.dtype, shape_field="input_shape", dtype_field="output_gradient"
+    )
     if dy.shape != plan.output_shape:
         raise InvalidTensorError(
             f"output_gradient has shape {dy.shape}; the output of an input of shape "
@@ -76,19 +79,21 @@ def _refuse_wrong_residual(mode: Mode, has_indices: bool, has_input: bool) -> No
         )
 
 
-def check_index_request(spec: PoolSpec, return_indices: bool, index_format: str) -> IndexFormat:
+def check_index_request(plan: PoolPlan, return_indices: bool, index_format: str) -> IndexFormat:
     """The format of the indices asked for, once it makes sense to ask for them.
 
     Raises:
-        InvalidSpecError: the mode has no indices, or there is no such format.
+        InvalidSpecError: the mode or the window has no indices, or there is no such format.
         UnsupportedError: the format is not built yet.
     """
     chosen = _index_format(index_format) or IndexFormat.WINDOW
     refuse_unbuilt_format(chosen)
-    if return_indices and spec.mode not in SELECTING_MODES:
+    if return_indices and not plan.selects:
         raise InvalidSpecError(
-            f'mode "{spec.mode}" selects no element, so it has no indices', field="return_indices"
+            f'mode "{plan.mode}" selects no element, so it has no indices', field="return_indices"
         )
+    if return_indices:
+        refuse_too_many_taps(plan)
     return chosen
 
 
@@ -100,6 +105,8 @@ def check_out(out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -
     """
     if out is None:
         return
+    if not isinstance(out, np.ndarray):
+        raise InvalidTensorError(f"out must be an array, not {type(out).__name__}", field="out")
     is_usable = out.flags.c_contiguous and out.flags.writeable
     if out.shape != shape or out.dtype != dtype or not is_usable:
         raise InvalidTensorError(
@@ -115,6 +122,8 @@ def as_tensor(array: ArrayLike, field: str) -> Array:
     Raises:
         InvalidTensorError: it is no array of numbers.
     """
+    if type(array) is np.ndarray and array.flags.c_contiguous and array.dtype.isnative:
+        return array
     try:
         tensor = np.asarray(array)
     except (TypeError, ValueError) as error:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pooling_engine.errors import InvalidTensorError, UnsupportedError
+from pooling_engine.errors import InvalidSpecError, InvalidTensorError, UnsupportedError
 from pooling_engine.geometry import Axis
-from pooling_engine.plan import IndexFormat, PoolPlan
+from pooling_engine.plan import MAX_INDEXED_TAPS, IndexFormat, PoolPlan
 
 Array = NDArray[Any]
 NO_POSITION = -1  # of a window without a valid tap, in the int64 formats
@@ -26,6 +26,19 @@ def refuse_unbuilt_format(index_format: IndexFormat) -> None:
         raise UnsupportedError(
             'index_format "tensor" is not supported yet; use "window" or "plane"',
             field="index_format",
+        )
+
+
+def refuse_too_many_taps(plan: PoolPlan) -> None:
+    """Refuses windows with more taps than an index can number.
+
+    Raises:
+        InvalidSpecError: there are more than uint32 can number.
+    """
+    if plan.taps > MAX_INDEXED_TAPS:
+        raise InvalidSpecError(
+            f"a window of {plan.taps} taps has no indices; at most {MAX_INDEXED_TAPS} taps",
+            field="kernel",
         )
 
 
@@ -60,6 +73,7 @@ def from_caller(plan: PoolPlan, indices: Array, index_format: IndexFormat | None
     is_positions = indices.dtype == np.int64
     index_format = index_format or (IndexFormat.PLANE if is_positions else IndexFormat.WINDOW)
     refuse_unbuilt_format(index_format)
+    refuse_too_many_taps(plan)
     expected = np.dtype(np.int64) if index_format is IndexFormat.PLANE else plan.index_dtype
     if indices.dtype != expected:
         raise InvalidTensorError(

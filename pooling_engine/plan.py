@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pooling_engine.errors import (
-    InvalidSpecError,
     InvalidTensorError,
     TensorTooLargeError,
     UnsupportedError,
@@ -45,7 +44,9 @@ class IndexFormat(StrEnum):
 FLOATS = tuple(np.dtype(name) for name in ("float16", "float32", "float64"))
 # Legal by the contract, computed by no backend yet.
 UNSUPPORTED_NAMES = frozenset({"bfloat16", "int8", "uint8", "int16", "int32", "int64"})
-_INDEX_TYPES = tuple(np.dtype(name) for name in ("uint8", "uint16", "uint32"))
+_INDEX_TYPES = tuple(np.dtype(name) for name in ("uint8", "uint16", "uint32", "uint64"))
+MAX_INDEXED_TAPS = 2**32 - 1  # uint64 numbers more, but only within the engine
+_SHAPE, _DTYPE = "the shape", "the element type"  # stand in for the arguments that gave them
 _MAX_BYTES = 2**63 - 1
 
 
@@ -79,12 +80,12 @@ class PoolPlan:
     divisor_override: float | None
     taps: int
 
-    @property
+    @cached_property
     def input_block_shape(self) -> tuple[int, ...]:
         """The input's shape as backends see it: (outer, D1..Dn, inner)."""
         return (self.outer, *(axis.size for axis in self.axes), self.inner)
 
-    @property
+    @cached_property
     def output_block_shape(self) -> tuple[int, ...]:
         """The output's shape as backends see it: (outer, O1..On, inner)."""
         return (self.outer, *(axis.outputs for axis in self.axes), self.inner)
@@ -109,18 +110,8 @@ class PoolPlan:
 
     @cached_property
     def index_dtype(self) -> np.dtype[Any]:
-        """The element type of window indices: the smallest with a value to spare for "none".
-
-        Raises:
-            InvalidSpecError: a window has more taps than uint32 can number.
-        """
-        for dtype in _INDEX_TYPES:
-            if self.taps <= np.iinfo(dtype).max:
-                return dtype
-        raise InvalidSpecError(
-            f"a window of {self.taps} taps has no indices; at most {np.iinfo(np.uint32).max} taps",
-            field="kernel",
-        )
+        """The element type of window indices: the smallest with a value to spare for "none"."""
+        return next(dtype for dtype in _INDEX_TYPES if self.taps <= np.iinfo(dtype).max)
 
     def index_bytes(self, index_format: IndexFormat) -> int:
         """The size of the indices in a format, in bytes."""
@@ -141,9 +132,18 @@ class PoolPlan:
 
 
 def make_plan(
-    spec: PoolSpec, shape: Sequence[int], dtype: Any, *, field: str = "input"
+    spec: PoolSpec,
+    shape: Sequence[int],
+    dtype: Any,
+    *,
+    shape_field: str = "input",
+    dtype_field: str = "input",
 ) -> PoolPlan:
     """Resolves `spec` for an input of `shape` and `dtype`; the result is cached.
+
+    Args:
+        shape_field: the argument that gave the shape, for what is wrong with it.
+        dtype_field: the argument that gave the element type.
 
     Raises:
         InvalidSpecError: the windows do not fit the shape.
@@ -151,13 +151,27 @@ def make_plan(
         UnsupportedError: legal, but not built yet.
     """
     try:
-        return _cached_plan(spec, tuple(map(operator.index, shape)), np.dtype(dtype))
+        return _cached_plan(spec, as_shape(shape, _SHAPE), np.dtype(dtype))
+    except (InvalidTensorError, UnsupportedError, TensorTooLargeError) as error:
+        fields = {_SHAPE: shape_field, _DTYPE: dtype_field}
+        if error.field not in fields:
+            raise
+        field = fields[error.field]
+        raise type(error)(f"{field}: {error}", field=field) from None
+
+
+def as_shape(shape: Sequence[int], field: str) -> tuple[int, ...]:
+    """The sizes as a tuple of integers.
+
+    Raises:
+        InvalidTensorError: it is no sequence of integers.
+    """
+    try:
+        return tuple(map(operator.index, shape))
     except TypeError:
         raise InvalidTensorError(
             f"the shape is {shape!r}; it must be a sequence of integers", field=field
         ) from None
-    except InvalidTensorError as error:
-        raise InvalidTensorError(f"{field}: {error}", field=field) from None
 
 
 @lru_cache(maxsize=512)
@@ -193,7 +207,7 @@ def _cached_plan(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype[Any]) -
         raise TensorTooLargeError(
             f"an input of shape {shape} gives an output of shape {output_shape}; "
             "neither may exceed 2^63 - 1 bytes",
-            field="input",
+            field=_SHAPE,
         )
     return plan
 
@@ -203,10 +217,10 @@ def _refuse_dtype(dtype: np.dtype[Any]) -> None:
         return
     if dtype.name in UNSUPPORTED_NAMES:
         raise UnsupportedError(
-            f"{dtype.name} is not supported yet; use float16, float32 or float64", field="input"
+            f"{dtype.name} is not supported yet; use float16, float32 or float64", field=_DTYPE
         )
     raise InvalidTensorError(
-        f"the element type is {dtype.name}; it must be float16, float32 or float64"
+        f"the element type is {dtype.name}; it must be float16, float32 or float64", field=_DTYPE
     )
 
 
@@ -214,11 +228,13 @@ def _refuse_shape(shape: tuple[int, ...]) -> None:
     if not 3 <= len(shape) <= 2 + MAX_SPATIAL_AXES:
         raise InvalidTensorError(
             f"the shape {shape} has {len(shape)} axes; it must have N, C and "
-            f"1 to {MAX_SPATIAL_AXES} spatial axes"
+            f"1 to {MAX_SPATIAL_AXES} spatial axes",
+            field=_SHAPE,
         )
     if shape[0] < 0 or min(shape[1:]) < 1:
         raise InvalidTensorError(
-            f"the shape is {shape}; N may be zero, every other size must be at least 1"
+            f"the shape is {shape}; N may be zero, every other size must be at least 1",
+            field=_SHAPE,
         )
 
 

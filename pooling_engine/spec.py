@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from numbers import Real
 from typing import Any, TypeVar
+
+import numpy as np
 
 from pooling_engine.errors import InvalidSpecError
 
@@ -158,20 +163,17 @@ class PoolSpec:
         tie_policy: str = "first",
         nan_policy: str = "propagate",
     ) -> None:
-        divisor = (
-            None if divisor_override is None else _number("divisor_override", divisor_override)
-        )
         values = {
             "mode": _choice("mode", Mode, mode),
-            "kernel": _sizes("kernel", kernel, 1),
-            "stride": _sizes("stride", stride, 1),
+            "kernel": _optional(_sizes, "kernel", kernel),
+            "stride": _optional(_sizes, "stride", stride),
             "padding": _paddings(padding),
-            "dilation": _sizes("dilation", dilation, 1),
+            "dilation": _sizes("dilation", dilation),
             "ceil_mode": _flag("ceil_mode", ceil_mode),
             "count_include_pad": _flag("count_include_pad", count_include_pad),
-            "divisor_override": divisor,
+            "divisor_override": _optional(_number, "divisor_override", divisor_override),
             "norm_p": _number("norm_p", norm_p),
-            "adaptive_output": _sizes("adaptive_output", adaptive_output, 1),
+            "adaptive_output": _optional(_sizes, "adaptive_output", adaptive_output),
             "global_window": _flag("global_window", global_window),
             "layout": _choice("layout", Layout, layout),
             "tie_policy": _choice("tie_policy", TiePolicy, tie_policy),
@@ -179,11 +181,24 @@ class PoolSpec:
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
+        self._remember_hash()
         self._refuse_inapplicable_options()
         self._refuse_bad_numbers()
         self._refuse_contradictory_windows()
         if self.kernel is not None:
-            self.windows(self._axes_named() or 1)
+            self.windows(self._axes_named()[0] or 1)
+
+    def __hash__(self) -> int:
+        return self._hash  # type: ignore[attr-defined, no-any-return]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._remember_hash()  # another process has other hashes of strings
+
+    def _remember_hash(self) -> None:
+        """Plans are looked up by spec, and hashing every field took longer than the look-up."""
+        fields = tuple(getattr(self, field.name) for field in dataclasses.fields(self))
+        object.__setattr__(self, "_hash", hash(fields))
 
     def windows(self, spatial_axes: int) -> tuple[Window, ...]:
         """The window along each of `spatial_axes` axes; a named padding is left at zero.
@@ -196,11 +211,11 @@ class PoolSpec:
             raise InvalidSpecError(
                 "only a spec with a kernel has windows of one size", field="kernel"
             )
-        named = self._axes_named()
-        if named is not None and named != spatial_axes:
+        named, field = self._axes_named()
+        if named not in (0, spatial_axes):
             raise InvalidSpecError(
-                f"the spec gives sizes for {named} spatial axes, the tensor has {spatial_axes}",
-                field="kernel",
+                f"{field} gives sizes for {named} spatial axes, the tensor has {spatial_axes}",
+                field=field,
             )
         kernels = _per_axis(self.kernel, spatial_axes)
         strides = kernels if self.stride is None else _per_axis(self.stride, spatial_axes)
@@ -221,8 +236,8 @@ class PoolSpec:
             windows.append(window)
         return tuple(windows)
 
-    def _axes_named(self) -> int | None:
-        """How many axes the sizes that were given one by one name, or None."""
+    def _axes_named(self) -> tuple[int, str]:
+        """How many axes are named by sizes that were given one by one, or 0, and by which."""
         lengths = {
             name: len(value)
             for name in ("kernel", "stride", "padding", "dilation", "adaptive_output")
@@ -234,7 +249,7 @@ class PoolSpec:
                 f"sizes are given for different numbers of spatial axes: {said}",
                 field=next(iter(lengths)),
             )
-        return next(iter(lengths.values()), None)
+        return next(((length, name) for name, length in lengths.items()), (0, ""))
 
     def _refuse_inapplicable_options(self) -> None:
         for name, modes in OPTION_MODES.items():
@@ -312,11 +327,15 @@ def _flag(name: str, value: bool) -> bool:
     raise InvalidSpecError(f"{name} is {value!r}; it must be True or False", field=name)
 
 
-def _number(name: str, value: float) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise InvalidSpecError(f"{name} is {value!r}; it must be a number", field=name) from None
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, Real) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):  # an integer beyond every float
+            return float(value)
+    raise InvalidSpecError(f"{name} is {value!r}; it must be a number", field=name)
+
+
+def _optional(check: Callable[[str, Any], Any], name: str, value: Any) -> Any:
+    return None if value is None else check(name, value)
 
 
 def _size(name: str, value: Any, least: int) -> int:
@@ -332,14 +351,12 @@ def _size(name: str, value: Any, least: int) -> int:
     return size
 
 
-def _sizes(name: str, value: Any, least: int) -> Any:
-    """None, one size, or a tuple of one size for each axis."""
-    if value is None:
-        return None
+def _sizes(name: str, value: Any) -> Any:
+    """One size, or a tuple of one size for each axis."""
     if not _is_sequence(value):
-        return _size(name, value, least)
+        return _size(name, value, 1)
     _refuse_bad_length(name, value)
-    return tuple(_size(f"{name}[{axis}]", size, least) for axis, size in enumerate(value))
+    return tuple(_size(f"{name}[{axis}]", size, 1) for axis, size in enumerate(value))
 
 
 def _paddings(value: Any) -> Any:
@@ -362,7 +379,8 @@ def _paddings(value: Any) -> Any:
 
 
 def _is_sequence(value: Any) -> bool:
-    return isinstance(value, Iterable) and not isinstance(value, str | bytes)
+    is_array = isinstance(value, np.ndarray) and value.ndim > 0
+    return is_array or (isinstance(value, Sequence) and not isinstance(value, str | bytes))
 
 
 def _refuse_bad_length(name: str, value: Any) -> None:

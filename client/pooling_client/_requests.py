@@ -28,7 +28,7 @@ def forward_request(
     """The request of a forward call; what the engine would refuse is refused here already."""
     tensor = as_tensor(x, "input")
     plan = make_plan(spec, tensor.shape, tensor.dtype)
-    chosen = check_index_request(spec, return_indices, index_format)
+    chosen = check_index_request(plan, return_indices, index_format)
     check_out(out, plan.output_shape, plan.dtype)
     call = pooling_wire.ForwardCall(tensor, spec, return_indices, chosen)
     return pooling_wire.encode_forward_request(call)
@@ -75,4 +75,3 @@ def _owned(view: Array, out: Array | None) -> Array:
         return view.copy()
     np.copyto(out, view)
     return out
-

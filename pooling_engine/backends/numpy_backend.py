@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from pooling_engine.backends.numpy_kernels.block import Block, backward_blocks, forward_blocks
 from pooling_engine.backends.numpy_kernels.select import select_backward, select_forward
 from pooling_engine.backends.numpy_kernels.sums import (
+    make_canonical,
     norm_backward,
     norm_forward,
+    signs,
     sum_backward,
     sum_forward,
 )
@@ -42,7 +44,10 @@ class NumpyBackend:
     def forward(self, plan: PoolPlan, x: Array, output: Array, indices: Array | None) -> None:
         """Pools C-contiguous `x` into C-contiguous `output` and, if given, `indices`."""
         if _is_largest_magnitude(plan):
-            plan, x = replace(plan, mode=Mode.MAX), np.abs(x)
+            self.forward(replace(plan, mode=Mode.MAX), np.abs(x), output, indices)
+            with np.errstate(all="ignore"):
+                np.maximum(output, 0, out=output)  # the norm of no taps
+            return
         inputs = x.reshape(plan.input_block_shape)
         outputs = output.reshape(plan.output_block_shape)
         taps = None if indices is None else indices.reshape(plan.output_block_shape)
@@ -65,7 +70,8 @@ class NumpyBackend:
     ) -> None:
         """Computes the gradient into C-contiguous `dx` from C-contiguous arrays."""
         if _is_largest_magnitude(plan):
-            self._largest_magnitude_backward(plan, dy, _given(x), dx)
+            with np.errstate(all="ignore"):
+                self._largest_magnitude_backward(plan, dy, _given(x), dx)
             return
         gradients = dy.reshape(plan.output_block_shape)
         results = dx.reshape(plan.input_block_shape)
@@ -90,7 +96,9 @@ class NumpyBackend:
         indices = np.empty(plan.output_shape, plan.index_dtype)
         self.forward(plan, np.abs(x), output, indices)
         self.backward(plan, dy, indices, None, dx)
-        np.multiply(dx, np.sign(x), out=dx)
+        sign = signs(x)
+        np.copyto(dx, np.where(sign == 0, 0, dx * sign))
+        make_canonical(dx)
 
 
 def load() -> NumpyBackend:

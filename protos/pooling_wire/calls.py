@@ -21,7 +21,7 @@ from pooling_engine import (
 )
 from pooling_wire.enums import INDEX_FORMATS
 from pooling_wire.specs import decode_spec, encode_spec
-from pooling_wire.tensors import decode_shape, decode_tensor, encode_tensor
+from pooling_wire.tensors import decode_shape, decode_tensor, encode_message
 from pooling_wire.v1 import pooling_pb2 as pb
 
 Array = NDArray[Any]
@@ -53,13 +53,11 @@ class BackwardCall:
 def encode_forward_request(call: ForwardCall) -> bytes:
     """The bytes of a ForwardRequest."""
     request = pb.ForwardRequest(
-        spec=encode_spec(call.spec, call.input.ndim - 2),
-        return_indices=call.return_indices,
-        input=encode_tensor(call.input),
+        spec=encode_spec(call.spec, call.input.ndim - 2), return_indices=call.return_indices
     )
     if call.return_indices:
         request.index_format = INDEX_FORMATS.number(call.index_format)
-    return request.SerializeToString()
+    return encode_message(request, {"input": call.input})
 
 
 def decode_forward_request(data: bytes) -> ForwardCall:
@@ -85,10 +83,8 @@ def decode_forward_request(data: bytes) -> ForwardCall:
 
 def encode_forward_response(result: ForwardResult) -> bytes:
     """The bytes of a ForwardResponse."""
-    response = pb.ForwardResponse(output=encode_tensor(result.output))
-    if result.indices is not None:
-        response.indices.CopyFrom(encode_tensor(result.indices))
-    return response.SerializeToString()
+    tensors = {"indices": result.indices, "output": result.output}
+    return encode_message(pb.ForwardResponse(), tensors)
 
 
 def decode_forward_response(data: bytes) -> ForwardResult:
@@ -102,17 +98,16 @@ def decode_forward_response(data: bytes) -> ForwardResult:
 def encode_backward_request(call: BackwardCall) -> bytes:
     """The bytes of a BackwardRequest."""
     request = pb.BackwardRequest(
-        spec=encode_spec(call.spec, call.output_gradient.ndim - 2),
-        input_shape=call.input_shape,
-        output_gradient=encode_tensor(call.output_gradient),
+        spec=encode_spec(call.spec, call.output_gradient.ndim - 2), input_shape=call.input_shape
     )
-    if call.indices is not None:
-        request.indices.CopyFrom(encode_tensor(call.indices))
-    if call.input is not None:
-        request.input.CopyFrom(encode_tensor(call.input))
     if call.index_format is not None:
         request.index_format = INDEX_FORMATS.number(call.index_format)
-    return request.SerializeToString()
+    tensors = {
+        "indices": call.indices,
+        "input": call.input,
+        "output_gradient": call.output_gradient,
+    }
+    return encode_message(request, tensors)
 
 
 def decode_backward_request(data: bytes) -> BackwardCall:
@@ -136,7 +131,7 @@ def decode_backward_request(data: bytes) -> BackwardCall:
 
 def encode_backward_response(gradient: Array) -> bytes:
     """The bytes of a BackwardResponse."""
-    return pb.BackwardResponse(input_gradient=encode_tensor(gradient)).SerializeToString()
+    return encode_message(pb.BackwardResponse(), {"input_gradient": gradient})
 
 
 def decode_backward_response(data: bytes) -> Array:

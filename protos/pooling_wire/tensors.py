@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from pooling_engine import InvalidTensorError
@@ -15,11 +17,47 @@ from pooling_wire.v1 import pooling_pb2 as pb
 MAX_AXES = 8
 
 
-def encode_tensor(array: NDArray[Any]) -> pb.Tensor:
-    """The message of an array: little-endian, row-major, whatever the array's own order."""
-    number = element_type_number(array.dtype)
-    data = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
-    return pb.Tensor(element_type=number, shape=array.shape, data=data)
+def encode_message(message: Message, tensors: Mapping[str, NDArray[Any] | None]) -> bytes:
+    """The bytes of a message and the tensors in it, by the name of their field.
+
+    The same bytes as the generated classes give, but each payload is copied once: protobuf
+    copies it four times on its way, and that costs more than the pooling.
+
+    Raises:
+        InvalidTensorError: an element type that cannot travel.
+    """
+    fields = message.DESCRIPTOR.fields_by_name
+    parts: list[bytes | memoryview] = [message.SerializeToString()]
+    for name in sorted(tensors, key=lambda name: fields[name].number):
+        array = tensors[name]
+        if array is not None:
+            parts += _tensor_field(fields[name].number, array)
+    return b"".join(parts)
+
+
+def _tensor_field(number: int, array: NDArray[Any]) -> list[bytes | memoryview]:
+    header = pb.Tensor(
+        element_type=element_type_number(array.dtype), shape=array.shape
+    ).SerializeToString()
+    elements = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    if elements.nbytes:
+        header += _field_start(pb.Tensor.DATA_FIELD_NUMBER, elements.nbytes)
+    start = _field_start(number, len(header) + elements.nbytes)
+    return [start, header, elements.reshape(-1).view(np.uint8).data]
+
+
+def _field_start(number: int, length: int) -> bytes:
+    """The tag and the length of a length-delimited field."""
+    return _varint(number << 3 | 2) + _varint(length)
+
+
+def _varint(value: int) -> bytes:
+    groups = bytearray()
+    while value > 0x7F:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    groups.append(value)
+    return bytes(groups)
 
 
 def decode_tensor(message: pb.Tensor, field: str) -> NDArray[Any]:

@@ -77,7 +77,9 @@ class PoolingServicer:
         call = pooling_wire.decode_backward_request(request)
         shape = call.input_shape if call.input is None else call.input.shape
         if shape is not None:
-            plan = make_plan(call.spec, shape, call.output_gradient.dtype, field="input_shape")
+            plan = make_plan(
+                call.spec, shape, call.output_gradient.dtype, shape_field="input_shape"
+            )
             check_plan(plan, plan.input_bytes, "input_shape", self._config)
         gradient = pooling_engine.backward(
             call.output_gradient,

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
+from pooling_server.config import ServerConfig
+
 ROOT = Path(__file__).resolve().parents[2]
 TARGETS = {"server": "cpu", "server-gpu": "cuda"}
 HEALTH_MODULE = "pooling_server.healthcheck"
@@ -94,7 +96,9 @@ def test_service_is_locked_down_and_stops_gently(name: str) -> None:
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["restart"] == "unless-stopped"
-    assert int(service["stop_grace_period"].removesuffix("s")) > 30
+    config = ServerConfig()
+    grace_s = int(service["stop_grace_period"].removesuffix("s"))
+    assert grace_s > config.drain_delay_s + config.grace_s
 
 
 @pytest.mark.parametrize("name", TARGETS)

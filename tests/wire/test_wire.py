@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import grpc
@@ -15,7 +16,7 @@ from pooling_engine import ForwardResult, IndexFormat, PoolingError, PoolSpec
 from pooling_engine.spec import NanPolicy, TiePolicy
 from pooling_wire import enums, status
 from pooling_wire.specs import decode_spec, encode_spec
-from pooling_wire.tensors import decode_tensor, encode_tensor
+from pooling_wire.tensors import decode_tensor, encode_message
 from pooling_wire.v1 import pooling_pb2 as pb
 
 SPECS = {
@@ -57,28 +58,54 @@ def test_defaults_of_the_message_are_those_of_the_spec() -> None:
     assert encode_spec(decoded, 1) == encode_spec(PoolSpec("max", 3), 1)
 
 
+def carried(array: Any) -> pb.Tensor:
+    """The tensor message that our encoder puts into a reply, as the generated classes read it."""
+    data = encode_message(pb.BackwardResponse(), {"input_gradient": array})
+    return pb.BackwardResponse.FromString(data).input_gradient
+
+
 @pytest.mark.parametrize("dtype", [name for name in pb.ElementType.keys()[1:] if "BF" not in name])
-@pytest.mark.parametrize("shape", [(2, 3, 4), (0, 3, 4), (1,), ()])
+@pytest.mark.parametrize("shape", [(2, 3, 4), (0, 3, 4), (1,), (), (40, 5, 11)])
 def test_tensors_there_and_back(dtype: str, shape: tuple[int, ...]) -> None:
-    array = np.arange(np.prod(shape)).reshape(shape).astype(dtype.rpartition("_")[2].lower())
+    array = np.arange(math.prod(shape)).reshape(shape).astype(dtype.rpartition("_")[2].lower())
     for order in (array, array.T.copy().T, array.astype(array.dtype.newbyteorder(">"))):
-        again = decode_tensor(encode_tensor(order), "x")
+        again = decode_tensor(carried(order), "x")
         np.testing.assert_array_equal(again, array, strict=True)
         assert not again.flags.writeable
 
 
 def test_a_transposed_array_arrives_transposed() -> None:
     array = np.arange(6.0).reshape(2, 3).T
-    np.testing.assert_array_equal(decode_tensor(encode_tensor(array), "x"), array)
+    np.testing.assert_array_equal(decode_tensor(carried(array), "x"), array)
 
 
-def test_the_bytes_are_little_endian_and_last() -> None:
-    message = encode_tensor(np.array([1.0], np.float32))
-    assert message.data == b"\x00\x00\x80\x3f"
-    assert message.SerializeToString().endswith(message.data)
-    for type_ in (pb.ForwardRequest, pb.BackwardRequest, pb.ForwardResponse, pb.BackwardResponse):
-        last = max(type_.DESCRIPTOR.fields, key=lambda field: field.number)
-        assert last.message_type is pb.Tensor.DESCRIPTOR
+def test_the_elements_are_little_endian() -> None:
+    assert carried(np.array([1.0], ">f4")).data == b"\x00\x00\x80\x3f"
+
+
+@pytest.mark.parametrize(
+    "type_", [pb.ForwardRequest, pb.BackwardRequest, pb.ForwardResponse, pb.BackwardResponse]
+)
+def test_tensors_have_the_highest_numbers_of_their_message(type_: Any) -> None:
+    fields = sorted(type_.DESCRIPTOR.fields, key=lambda field: field.number)
+    carries = [field.message_type is pb.Tensor.DESCRIPTOR for field in fields]
+    assert carries == sorted(carries)
+    assert fields[-1].number == pb.Tensor.DATA_FIELD_NUMBER == 15
+
+
+@pytest.mark.parametrize("size", [0, 1, 31, 32, 127, 128, 4000, 70_000])
+def test_the_bytes_are_those_of_the_generated_classes(size: int) -> None:
+    output, indices = np.arange(size, dtype=np.float32), np.arange(size).astype(np.uint8)
+    ours = pooling_wire.encode_forward_response(ForwardResult(output, indices))
+    theirs = pb.ForwardResponse(
+        output=pb.Tensor(
+            element_type=pb.ELEMENT_TYPE_FLOAT32, shape=output.shape, data=output.tobytes()
+        ),
+        indices=pb.Tensor(
+            element_type=pb.ELEMENT_TYPE_UINT8, shape=indices.shape, data=indices.tobytes()
+        ),
+    )
+    assert ours == theirs.SerializeToString(deterministic=True)
 
 
 X, Y = np.ones((1, 2, 4, 4), np.float32), np.ones((1, 2, 2, 2), np.float32)

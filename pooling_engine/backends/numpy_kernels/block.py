@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from pooling_engine.geometry import Axis, Tap, taps_between
+from pooling_engine.geometry import Axis, taps_between
 from pooling_engine.plan import PoolPlan
 from pooling_engine.spec import Mode
 
 BLOCK_BYTES = 1 << 20  # of float32 input; measured best of 256 KiB to 4 MiB with 1 MiB of L2
+
+Index = tuple[slice, ...]
+
+
+class Step(NamedTuple):
+    """One tap of a pass along one spatial axis, as indices into the block's arrays.
+
+    Attributes:
+        number: the tap's number along the axis.
+        outputs: the outputs whose window has this tap on an element.
+        inputs: those elements; as many as outputs.
+        others: the outputs that this tap does not reach, in up to two parts.
+    """
+
+    number: int
+    outputs: Index
+    inputs: Index
+    others: tuple[Index, ...]
 
 
 class Block(NamedTuple):
@@ -20,21 +37,22 @@ class Block(NamedTuple):
         outer: the run of planes.
         outputs: the outputs of the band along the first spatial axis.
         inputs: the elements of the band along the first spatial axis.
-        taps: for each spatial axis, the taps that join the two.
+        passes: for each spatial axis, the taps that join the two: in tap order, or for modes
+            that do not depend on the order those that reach the most outputs first.
     """
 
     outer: slice
     outputs: tuple[int, int]
     inputs: tuple[int, int]
-    taps: tuple[Sequence[Tap], ...]
+    passes: tuple[tuple[Step, ...], ...]
 
     @property
-    def output_part(self) -> tuple[slice, slice]:
+    def output_part(self) -> Index:
         """Where the block's outputs stand in an array of the output's block shape."""
         return self.outer, slice(*self.outputs)
 
     @property
-    def input_part(self) -> tuple[slice, slice]:
+    def input_part(self) -> Index:
         """Where the block's inputs stand in an array of the input's block shape."""
         return self.outer, slice(*self.inputs)
 
@@ -44,9 +62,11 @@ def forward_blocks(plan: PoolPlan) -> tuple[Block, ...]:
     """Blocks whose outputs, together, are all outputs; the inputs of bands may overlap."""
     first = plan.axes[0]
     planes, rows = _planes_and_rows(plan, first.outputs)
-    bands = [
-        ((start, stop), first.inputs_of(start, stop)) for start, stop in _runs(first.outputs, rows)
-    ]
+    if rows >= first.outputs:  # whole planes, so that a block is contiguous
+        bands = [((0, first.outputs), (0, first.size))]
+    else:
+        runs = _runs(first.outputs, rows)
+        bands = [((start, stop), first.inputs_of(start, stop)) for start, stop in runs]
     return _blocks(plan, planes, bands)
 
 
@@ -79,25 +99,40 @@ def _planes_and_rows(plan: PoolPlan, rows: int) -> tuple[int, int]:
 def _blocks(
     plan: PoolPlan, planes: int, bands: list[tuple[tuple[int, int], tuple[int, int]]]
 ) -> tuple[Block, ...]:
-    rest = [_taps(plan, axis, (0, axis.outputs), (0, axis.size)) for axis in plan.axes[1:]]
-    taps = [(_taps(plan, plan.axes[0], *band), *rest) for band in bands]
+    rest = [
+        _steps(plan, number, axis, (0, axis.outputs), (0, axis.size))
+        for number, axis in enumerate(plan.axes)
+        if number
+    ]
+    passes = [(_steps(plan, 0, plan.axes[0], *band), *rest) for band in bands]
     return tuple(
-        Block(slice(start, stop), outputs, inputs, band_taps)
+        Block(slice(start, stop), outputs, inputs, band_passes)
         for start, stop in _runs(plan.outer, planes)
-        for (outputs, inputs), band_taps in zip(bands, taps, strict=True)
+        for (outputs, inputs), band_passes in zip(bands, passes, strict=True)
     )
 
 
-def _taps(
-    plan: PoolPlan, axis: Axis, outputs: tuple[int, int], inputs: tuple[int, int]
-) -> tuple[Tap, ...]:
-    """The taps of one axis: in order for sums, those that reach most outputs first for extremes."""
-    if outputs[0] == outputs[1]:
-        return ()
-    taps = taps_between(axis, outputs, inputs)
+def _steps(
+    plan: PoolPlan, number: int, axis: Axis, outputs: tuple[int, int], inputs: tuple[int, int]
+) -> tuple[Step, ...]:
+    count = outputs[1] - outputs[0]
+    taps = taps_between(axis, outputs, inputs) if count else ()
     if plan.selects:
-        return tuple(sorted(taps, key=lambda tap: tap.outputs.start - tap.outputs.stop))
-    return taps
+        taps = tuple(sorted(taps, key=lambda tap: tap.outputs.start - tap.outputs.stop))
+    before = (slice(None),) * (number + 1)
+    return tuple(
+        Step(
+            tap.number,
+            (*before, tap.outputs),
+            (*before, tap.inputs),
+            tuple(
+                (*before, part)
+                for part in (slice(0, tap.outputs.start), slice(tap.outputs.stop, count))
+                if part.start < part.stop
+            ),
+        )
+        for tap in taps
+    )
 
 
 def _runs(total: int, length: int) -> list[tuple[int, int]]:

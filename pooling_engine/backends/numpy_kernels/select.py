@@ -14,8 +14,9 @@ import numpy as np
 from pooling_engine.backends.numpy_kernels.block import Block
 from pooling_engine.backends.numpy_kernels.passes import (
     Array,
-    along,
+    can_fold_flat,
     fold,
+    fold_flat,
     scratch,
 )
 from pooling_engine.plan import PoolPlan
@@ -29,18 +30,25 @@ def select_forward(
 ) -> None:
     """Writes the selected element of each window and, if given, its window index."""
     values = _as_comparable(x)
-    stages = _extremes(plan, block, values, output)
-    if stages[-1] is not output:
-        np.copyto(output, stages[-1], casting="same_kind")
-    has_nan, has_zeros_of_both_signs = _doubts(values, stages[-1])
+    if indices is None and can_fold_flat(values, block.passes):
+        is_output = output.dtype == values.dtype
+        extremes = output if is_output else _extreme(output, values, len(block.passes) - 1)
+        fold_flat(_combine(plan), values, extremes, block.passes)
+        stages = []
+    else:
+        stages = _extremes(plan, block, values, output)
+        extremes = stages[-1]
+    if extremes is not output:
+        np.copyto(output, extremes, casting="same_kind")
+    has_nan, has_zeros_of_both_signs = _doubts(values, extremes)
     is_ambiguous = has_nan or has_zeros_of_both_signs
-    if indices is None:
-        if not is_ambiguous:
-            return
-        indices = scratch("indices", output.shape, plan.index_dtype)
-    _first_taps(plan, block, [values, *stages], indices, has_nan)
+    if indices is None and not is_ambiguous:
+        return
+    taps = scratch("indices", output.shape, plan.index_dtype) if indices is None else indices
+    stages = stages or _extremes(plan, block, values, output)
+    _first_taps(plan, block, [values, *stages], taps, has_nan)
     if is_ambiguous:
-        _copy_selected(plan, block, x, output, indices)
+        _copy_selected(plan, block, x, output, taps)
 
 
 def select_backward(plan: PoolPlan, block: Block, dy: Array, indices: Array, dx: Array) -> None:
@@ -65,29 +73,36 @@ def _as_comparable(x: Array) -> Array:
     return values
 
 
+def _combine(plan: PoolPlan) -> np.ufunc:
+    return np.minimum if plan.mode is Mode.MIN else np.maximum
+
+
 def _extremes(plan: PoolPlan, block: Block, values: Array, output: Array) -> list[Array]:
     """The extremes along the first spatial axis, the first two, and so on to the outputs."""
-    combine, empty = (np.minimum, np.inf) if plan.mode is Mode.MIN else (np.maximum, -np.inf)
+    combine, empty = _combine(plan), np.inf if plan.mode is Mode.MIN else -np.inf
     stages: list[Array] = []
     source = values
-    for axis, taps in enumerate(block.taps):
-        is_last = axis == len(block.taps) - 1
-        if is_last and output.dtype == values.dtype:
-            target = output
-        else:
-            shape = output.shape[: axis + 2] + values.shape[axis + 2 :]
-            target = scratch(f"extreme{axis}", shape, values.dtype)
-        fold(combine, source, target, axis, taps, empty)
+    for axis, steps in enumerate(block.passes):
+        is_last = axis == len(block.passes) - 1
+        is_output = is_last and output.dtype == values.dtype
+        target = output if is_output else _extreme(output, values, axis)
+        fold(combine, source, target, steps, empty)
         stages.append(target)
         source = target
     return stages
+
+
+def _extreme(output: Array, values: Array, axis: int) -> Array:
+    """Scratch for the extremes along the spatial axes up to `axis`."""
+    shape = output.shape[: axis + 2] + values.shape[axis + 2 :]
+    return scratch(f"extreme{axis}", shape, values.dtype)
 
 
 def _doubts(values: Array, extremes: Array) -> tuple[bool, bool]:
     """Whether an output is a NaN; whether one is a zero while the block has both zeros."""
     if extremes.size == 0:
         return False, False
-    smallest = np.abs(extremes, out=scratch("magnitudes", extremes.shape, extremes.dtype)).min()
+    smallest = np.abs(extremes).min()
     if smallest > 0:
         return False, False
     integer = np.dtype(f"int{values.dtype.itemsize * 8}")
@@ -106,22 +121,22 @@ def _first_taps(
     none = np.iinfo(indices.dtype).max
     weights = _tap_weights([axis.window.kernel for axis in plan.axes])
     previous: Array | None = None
-    for axis, taps in enumerate(block.taps):
+    for axis, steps in enumerate(block.passes):
         source, extreme = stages[axis], stages[axis + 1]
-        is_last = axis == len(block.taps) - 1
+        is_last = axis == len(block.passes) - 1
         current = indices if is_last else scratch(f"taps{axis}", extreme.shape, indices.dtype)
         current.fill(none)
-        for tap in taps:
-            part = along(axis, tap.outputs)
-            found = _equal(source[along(axis, tap.inputs)], extreme[part], has_nan)
+        for step in steps:
+            part = step.outputs
+            found = _equal(source[step.inputs], extreme[part], has_nan)
             candidate = scratch("candidate", found.shape, indices.dtype)
             np.subtract(found.view(np.uint8), 1, out=candidate, dtype=indices.dtype)  # 0 or none
-            weight = tap.number * weights[axis]
+            weight = step.number * weights[axis]
             if previous is None:
                 np.bitwise_or(candidate, weight, out=candidate)
             else:
                 number = scratch("number", found.shape, indices.dtype)
-                np.add(previous[along(axis, tap.inputs)], weight, out=number)
+                np.add(previous[step.inputs], weight, out=number)
                 np.bitwise_or(candidate, number, out=candidate)
             np.minimum(current[part], candidate, out=current[part])
         previous = current

@@ -9,7 +9,6 @@ import numpy as np
 from pooling_engine.backends.numpy_kernels.block import Block
 from pooling_engine.backends.numpy_kernels.passes import (
     Array,
-    along,
     fold,
     scratch,
     spread,
@@ -20,14 +19,15 @@ from pooling_engine.spec import Mode
 
 def sum_forward(plan: PoolPlan, block: Block, x: Array, output: Array) -> None:
     """The sum of each window, over the divisor for AVERAGE."""
-    for axis, taps in enumerate(block.taps):
+    for axis, steps in enumerate(block.passes):
         total = scratch(f"sum{axis % 2}", _shape_after(x, output, axis), np.float64)
-        fold(np.add, x, total, axis, taps, 0.0)
+        fold(np.add, x, total, steps, 0.0)
         x = total
     if plan.mode is Mode.AVERAGE:
         np.divide(x, _divisor(plan, block), out=output, casting="same_kind")
     else:
         np.copyto(output, x, casting="same_kind")
+    make_canonical(output)
 
 
 def sum_backward(plan: PoolPlan, block: Block, dy: Array, dx: Array) -> None:
@@ -37,16 +37,18 @@ def sum_backward(plan: PoolPlan, block: Block, dy: Array, dx: Array) -> None:
         np.divide(dy, _divisor(plan, block), out=gradient, dtype=np.float64)
     else:
         np.copyto(gradient, dy)
-    for axis, taps in enumerate(block.taps):
+    for axis, steps in enumerate(block.passes):
         total = scratch(f"sum{axis % 2}", _shape_after(gradient, dx, axis), np.float64)
-        spread(gradient, total, axis, taps)
+        spread(gradient, total, steps)
         gradient = total
     np.copyto(dx, gradient, casting="same_kind")
+    make_canonical(dx)
 
 
 def norm_forward(plan: PoolPlan, block: Block, x: Array, output: Array) -> None:
     """The p-norm of each window: the norm along the last axis of norms along the others."""
     np.copyto(output, _norms(plan, block, x, output)[-1], casting="same_kind")
+    make_canonical(output)
 
 
 def norm_backward(plan: PoolPlan, block: Block, dy: Array, x: Array, dx: Array) -> None:
@@ -58,39 +60,66 @@ def norm_backward(plan: PoolPlan, block: Block, dy: Array, x: Array, dx: Array) 
     norms = _norms(plan, block, x, dy)
     gradient = scratch("gradient", dy.shape, np.float64)
     np.copyto(gradient, dy)
-    for axis in reversed(range(len(block.taps))):
+    for axis in reversed(range(len(block.passes))):
         inner, outer = norms[axis], norms[axis + 1]
         total = scratch(f"sum{axis % 2}", inner.shape, np.float64)
         total.fill(0)
-        for tap in block.taps[axis]:
-            inputs, outputs = along(axis, tap.inputs), along(axis, tap.outputs)
-            norm = outer[outputs]
-            ratio = np.divide(inner[inputs], norm, out=np.zeros_like(norm), where=norm != 0)
-            total[inputs] += gradient[outputs] * ratio ** (plan.norm_p - 1)
+        for step in block.passes[axis]:
+            part, norm = inner[step.inputs], outer[step.outputs]
+            ratio = np.where(part == norm, 1.0, part / norm)  # 1 for 0 of 0, and for inf of inf
+            share = gradient[step.outputs] * ratio ** (plan.norm_p - 1)
+            total[step.inputs] += np.where(norm == 0, 0.0, share)
         gradient = total
-    np.multiply(gradient, np.sign(x), out=dx, casting="same_kind")
+    np.multiply(gradient, signs(x), out=dx, casting="same_kind")
+    make_canonical(dx)
+
+
+def signs(x: Array) -> Array:
+    """-1, 0 or 1, and 1 for a NaN: an element in no window has gradient 0 whatever it is."""
+    return np.where(np.isnan(x), 1, np.sign(x))
+
+
+def make_canonical(array: Array) -> None:
+    """Gives zeros and NaNs one form, since that of a sum depends on how it was blocked."""
+    np.add(array, 0.0, out=array)  # -0.0 becomes 0.0
+    is_nan = np.isnan(array)
+    if is_nan.any():
+        array[is_nan] = np.nan
 
 
 def _norms(plan: PoolPlan, block: Block, x: Array, output: Array) -> list[Array]:
     """abs(x), then the norms along the first axis, the first two, and so on; all float64.
 
-    Each norm is scaled by the largest magnitude of its window, so no power overflows.
+    Each norm is scaled by the magnitude of the largest of its window, so no power overflows.
     """
     p = plan.norm_p
     norms = [np.abs(x, out=scratch("norm", x.shape, np.float64))]
-    for axis, taps in enumerate(block.taps):
+    for axis, steps in enumerate(block.passes):
         source, shape = norms[-1], _shape_after(x, output, axis)
         largest = scratch(f"norm{axis}", shape, np.float64)
-        fold(np.maximum, source, largest, axis, taps, 0.0)
-        scale = np.where((largest == 0) | np.isinf(largest), 1.0, largest)
+        fold(np.maximum, source, largest, steps, 0.0)
+        scale = _scale(largest, p)
         total = scratch("powers", shape, np.float64)
         total.fill(0)
-        for tap in taps:
-            inputs, outputs = along(axis, tap.inputs), along(axis, tap.outputs)
-            total[outputs] += (source[inputs] / scale[outputs]) ** p
+        for step in steps:
+            total[step.outputs] += (source[step.inputs] / scale[step.outputs]) ** p
         np.multiply(total ** (1 / p), scale, out=largest)
         norms.append(largest)
     return norms
+
+
+def _scale(largest: Array, p: float) -> Array:
+    """What to divide a window by before the power: of the size of its largest magnitude.
+
+    A power of two divides exactly, so sums of integers stay exact; but with ratios up to 2 a
+    large p would overflow.
+    """
+    if p <= 64:
+        _, exponents = np.frexp(largest)
+        scale: Array = np.ldexp(1.0, exponents - 1)  # ratios below 2
+    else:
+        scale = largest
+    return np.where((largest == 0) | ~np.isfinite(scale), 1.0, scale)
 
 
 def _shape_after(before: Array, after: Array, axis: int) -> tuple[int, ...]:

@@ -6,13 +6,15 @@ import math
 import re
 from collections.abc import Callable, Sequence
 
-from pooling_client._explain_window import AxisTaps, Taps, ravel, unravel
+from pooling_client.explain._axes import AxisTaps, Taps, place, ravel, unravel
+from pooling_client.explain._text import INDENT, WIDTH
 
-WIDTH = 80  # of a line, in characters
-INDENT = "  "
 _MOST_LINES = 12  # rows, and columns, of one grid; the others become "..."
 _MOST_SLICES = 4
 _GAP = "..."
+
+Table = list[list[str]]
+
 _NUMBER = re.compile(r"(-?\d+)(\D.*)?$")
 
 
@@ -24,34 +26,41 @@ def draw(axes: Sequence[AxisTaps], text_of: Callable[[Taps], str], keep: Taps) -
         text_of: what to write for a tap, given by its number along each axis.
         keep: a tap to show even where the window is too large to show all.
     """
-    slices = _shown(axes[:-2], keep[:-2], _MOST_SLICES)
-    rows = _shown(axes[-2:-1], keep[-2:-1], _MOST_LINES)
-    columns = _shown(axes[-1:], keep[-1:], _MOST_LINES)
-    taps = [a + b + c for a in _present(slices) for b in _present(rows) for c in _present(columns)]
-    texts = dict(zip(taps, _aligned([text_of(tap) for tap in taps]), strict=True))
-    headings = [_GAP if tap is None else str(axes[-1].position(*tap)) for tap in columns]
+    is_cut = axes[-1].window.kernel > _MOST_LINES
+    for most in range(_MOST_LINES, 0, -2):
+        tables = _tables(axes, text_of, keep, most if is_cut else _MOST_LINES)
+        if not is_cut or _per_panel(tables[0][1]) >= len(tables[0][1][0]) - 1:
+            break
     lines: list[str] = []
-    for part in slices:
-        if part is None:
-            lines += [INDENT + _GAP, ""]
-            continue
-        if part:
-            lines.append(f"{INDENT}{place(axes[:-2], part)}:")
-        table = [[axes[-1].name, *headings]]
-        for row in rows:
-            label = _GAP if row is None else place(axes[-2:-1], row) or "value"
-            cells = [
-                _GAP if row is None or column is None else texts[part + row + column]
-                for column in columns
-            ]
-            table.append([label, *cells])
-        lines += _panels(table)
+    for title, table in tables:
+        lines += [INDENT + title] * bool(title) + _panels(table) + [""]
     return lines[:-1]
 
 
-def place(axes: Sequence[AxisTaps], taps: Taps) -> str:
-    """Where taps are in the input, such as "row 2, column 6"."""
-    return ", ".join(f"{a.name} {a.position(tap)}" for a, tap in zip(axes, taps, strict=True))
+def _tables(
+    axes: Sequence[AxisTaps], text_of: Callable[[Taps], str], keep: Taps, most_columns: int
+) -> list[tuple[str, Table]]:
+    """For each slice its title and its cells, the positions of the input above and beside."""
+    slices = _shown(axes[:-2], keep[:-2], _MOST_SLICES)
+    rows = _shown(axes[-2:-1], keep[-2:-1], _MOST_LINES)
+    columns = _shown(axes[-1:], keep[-1:], most_columns)
+    taps = [a + b + c for a in _present(slices) for b in _present(rows) for c in _present(columns)]
+    texts = dict(zip(taps, _aligned([text_of(tap) for tap in taps]), strict=True))
+    header = [axes[-1].name, *(_GAP if c is None else str(axes[-1].position(*c)) for c in columns)]
+    tables: list[tuple[str, Table]] = []
+    for part in slices:
+        if part is None:
+            tables.append((_GAP, []))
+            continue
+        table = [header]
+        for row in rows:
+            if row is None:
+                table.append([_GAP] * len(header))
+                continue
+            cells = [_GAP if column is None else texts[part + row + column] for column in columns]
+            table.append([place(axes[-2:-1], row) or "value", *cells])
+        tables.append((f"{place(axes[:-2], part)}:" if part else "", table))
+    return tables
 
 
 def _shown(axes: Sequence[AxisTaps], keep: Taps, most: int) -> list[Taps | None]:
@@ -87,18 +96,26 @@ def _aligned(texts: list[str]) -> list[str]:
     return [f"{text:>{width}}" for text in lined_up]
 
 
-def _panels(table: list[list[str]]) -> list[str]:
-    """The lines of a table whose first column are labels, in as many panels as its width takes."""
+def _per_panel(table: Table) -> int:
+    """How many columns beside the labels fit in a line."""
+    room = WIDTH - len(INDENT) - max(len(line[0]) for line in table) - len(" |")
+    return max(1, room // (max(len(cell) for line in table for cell in line[1:]) + 2))
+
+
+def _panels(table: Table) -> list[str]:
+    """The lines of a table, its first column being labels, in as many panels as it takes."""
+    if not table:
+        return []
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    room = WIDTH - len(INDENT) - widths[0] - 2
-    fitting = max(1, room // (max(widths[1:]) + 2))
+    fitting = _per_panel(table)
     lines: list[str] = []
     for first in range(1, len(widths), fitting):
         part = range(first, min(first + fitting, len(widths)))
         for number, line in enumerate(table):
-            cells = "".join(f"  {line[column]:>{widths[column]}}" for column in part)
+            side = "^" if number == 0 else ">"
+            cells = "".join(f"  {line[column]:{side}{widths[column]}}" for column in part)
             lines.append(f"{INDENT}{line[0]:>{widths[0]}} |{cells}".rstrip())
             if number == 0:
-                lines.append(INDENT + "-" * (widths[0] + 1) + "+" + "-" * len(cells))
+                lines.append(INDENT + "-" * (widths[0] + 1) + "+" + "-" * (len(cells) + 1))
         lines.append("")
-    return lines
+    return lines[:-1]

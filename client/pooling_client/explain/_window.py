@@ -1,108 +1,21 @@
-"""One window, looked at closely: which taps it has, on which elements, with which values.
-
-Everything here is worked out from the spec in plain integers, on purpose without the
-engine's plan, so that `explain` and the engine can be held against each other.
-"""
+"""One window of a tensor: its taps, and the values under them."""
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pooling_engine import InvalidSpecError, InvalidTensorError, Layout, NamedPadding, PoolSpec
+from pooling_client.explain._axes import AxisTaps, Taps, axis_names, ravel, resolve_axes, unravel
+from pooling_engine import InvalidSpecError, InvalidTensorError, Layout, PoolSpec
 from pooling_engine.checks import as_tensor
 from pooling_engine.plan import make_plan
-from pooling_engine.spec import Window
 
 Array = NDArray[Any]
-Taps = tuple[int, ...]  # the number of a tap along each of some axes
-
-_AXIS_NAMES = {1: ("position",), 2: ("row", "column"), 3: ("depth", "row", "column")}
-
-
-@dataclass(frozen=True, slots=True)
-class AxisTaps:
-    """The taps of one window along one spatial axis.
-
-    Attributes:
-        name: what the axis is called, such as "row".
-        size: the elements along it.
-        window: the window along it, a named padding resolved.
-        outputs: the outputs along it.
-        output: which of them is looked at.
-    """
-
-    name: str
-    size: int
-    window: Window
-    outputs: int
-    output: int = 0
-
-    @property
-    def names(self) -> str:
-        """The plural of the name."""
-        return self.name if self.name.startswith("D") else self.name + "s"
-
-    @property
-    def start(self) -> int:
-        """The position of tap 0; negative in the padding before."""
-        return self.output * self.window.stride - self.window.padding_before
-
-    @property
-    def on_elements(self) -> range:
-        """The taps that are on elements."""
-        first = max(0, -(self.start // self.window.dilation))
-        last = min(self.window.kernel - 1, (self.size - 1 - self.start) // self.window.dilation)
-        return range(first, max(first, last + 1))
-
-    @property
-    def elements(self) -> slice:
-        """The elements that those taps are on."""
-        taps = self.on_elements
-        first, stop = self.position(taps.start), self.position(taps.stop)
-        return slice(first, stop, self.window.dilation) if taps else slice(0, 0)
-
-    @property
-    def within_padding(self) -> int:
-        """How many taps are on elements or in the padding, not beyond it."""
-        end = self.size + self.window.padding_after
-        return min(self.window.kernel, -((self.start - end) // self.window.dilation))
-
-    def position(self, tap: int) -> int:
-        """Where a tap is, counted from the first element."""
-        return self.start + tap * self.window.dilation
-
-    def windows_on(self, tap: int) -> int:
-        """How many windows, this one included, have a tap where `tap` is."""
-        w = self.window
-        common = math.gcd(w.stride, w.dilation)
-        # Moving on by `outputs_apart` windows moves the cell back by `taps_apart` taps.
-        taps_apart, outputs_apart = w.stride // common, w.dilation // common
-        later = min(tap // taps_apart, (self.outputs - 1 - self.output) // outputs_apart)
-        earlier = min((w.kernel - 1 - tap) // taps_apart, self.output // outputs_apart)
-        return earlier + 1 + later
-
-
-def resolve_axis(name: str, size: int, window: Window, spec: PoolSpec) -> AxisTaps:
-    """Resolves the padding of one axis and counts its outputs (contract, section 2)."""
-    k, s, d = window.kernel, window.stride, window.dilation
-    if spec.padding in (NamedPadding.SAME_UPPER, NamedPadding.SAME_LOWER):
-        outputs = math.ceil(size / s)
-        total = max(0, (outputs - 1) * s + window.extent - size)
-        less, more = total // 2, total - total // 2
-        pads = (less, more) if spec.padding is NamedPadding.SAME_UPPER else (more, less)
-        return AxisTaps(name, size, Window(k, s, d, *pads), outputs)
-    room = size + window.padding_before + window.padding_after - window.extent
-    outputs = (-(-room // s) if spec.ceil_mode else room // s) + 1
-    if spec.ceil_mode and (outputs - 1) * s >= size + window.padding_before:
-        outputs -= 1
-    return AxisTaps(name, size, window, outputs)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -170,8 +83,7 @@ def look_at(x: Array, spec: PoolSpec, at: tuple[int, ...], output_gradient: Arra
     plan = make_plan(spec, x.shape, x.dtype)
     is_last = spec.layout is Layout.CHANNELS_LAST
     sizes = x.shape[1:-1] if is_last else x.shape[2:]
-    names = axis_names(len(sizes))
-    at = _checked(at, plan.output_shape, ("n", *names, "c") if is_last else ("n", "c", *names))
+    at = _checked(at, plan.output_shape, coordinate_names(spec, len(sizes)))
     upstream = _upstream(output_gradient, x.dtype, plan.output_shape)
     outputs = at[1:-1] if is_last else at[2:]
     axes = tuple(
@@ -193,36 +105,10 @@ def look_at(x: Array, spec: PoolSpec, at: tuple[int, ...], output_gradient: Arra
     )
 
 
-def resolve_axes(spec: PoolSpec, sizes: tuple[int, ...]) -> tuple[AxisTaps, ...]:
-    """The axes of planes of those sizes, the first output of each looked at."""
-    names, windows = axis_names(len(sizes)), spec.windows(len(sizes))
-    return tuple(
-        resolve_axis(name, size, window, spec)
-        for name, size, window in zip(names, sizes, windows, strict=True)
-    )
-
-
-def ravel(numbers: Sequence[int], sizes: Sequence[int]) -> int:
-    """The row-major number of a place in an array of those sizes."""
-    total = 0
-    for number, size in zip(numbers, sizes, strict=True):
-        total = total * size + number
-    return total
-
-
-def unravel(number: int, sizes: Sequence[int]) -> tuple[int, ...]:
-    """The place in an array of those sizes with that row-major number."""
-    places = []
-    for size in reversed(sizes):
-        number, place = divmod(number, size)
-        places.append(place)
-    return tuple(reversed(places))
-
-
-def axis_names(count: int) -> tuple[str, ...]:
-    """What the spatial axes are called, outermost first."""
-    leading = tuple(f"D{number}" for number in range(1, count - 1))
-    return _AXIS_NAMES.get(count, (*leading, "row", "column"))
+def coordinate_names(spec: PoolSpec, count: int) -> tuple[str, ...]:
+    """What the coordinates of an output are called, in the order of the layout."""
+    names = axis_names(count)
+    return ("n", *names, "c") if spec.layout is Layout.CHANNELS_LAST else ("n", "c", *names)
 
 
 def _checked(at: Any, shape: tuple[int, ...], names: tuple[str, ...]) -> tuple[int, ...]:
@@ -250,11 +136,11 @@ def _checked(at: Any, shape: tuple[int, ...], names: tuple[str, ...]) -> tuple[i
     return coordinates
 
 
-def _upstream(gradient: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array | None:
+def _upstream(given: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array | None:
     """The output gradient, once it fits the output."""
-    if gradient is None:
+    if given is None:
         return None
-    gradient = as_tensor(gradient, "output_gradient")
+    gradient: Array = as_tensor(given, "output_gradient")
     if gradient.shape != shape or gradient.dtype != dtype:
         raise InvalidTensorError(
             f"output_gradient is {gradient.dtype.name} of shape {gradient.shape}; "

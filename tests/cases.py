@@ -1,0 +1,247 @@
+"""What is tested: tables of specs, shapes and types, legal and not, and strategies that draw more.
+
+A case is the keyword arguments of a `PoolSpec` and a shape, as plain Python values; `windows_of`
+turns them into what the oracle takes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import NamedTuple
+
+import numpy as np
+import oracle
+from hypothesis import settings
+from hypothesis import strategies as st
+
+FLOATS = ("float16", "float32", "float64")
+
+many_examples = settings(derandomize=True, database=None, deadline=None, max_examples=150)
+
+# Every mode with the options that change its arithmetic.
+MODES = (
+    {"mode": "max"},
+    {"mode": "min"},
+    {"mode": "sum"},
+    {"mode": "average"},
+    {"mode": "average", "count_include_pad": False},
+    {"mode": "average", "divisor_override": -3},
+    {"mode": "average", "divisor_override": 0.37},
+    {"mode": "lp"},
+    {"mode": "lp", "norm_p": 1},
+    {"mode": "lp", "norm_p": 1.5},
+    {"mode": "lp", "norm_p": 3.0},
+    {"mode": "lp", "norm_p": math.inf},
+)
+
+# Windows and the spatial sizes they are laid over; an odd shape on every row.
+WINDOWS = (
+    ({"kernel": 3, "stride": 2}, (14,)),
+    ({"kernel": 2}, (5,)),
+    ({"kernel": 1, "stride": 3}, (7,)),
+    ({"kernel": 4, "stride": 3, "padding": 2, "ceil_mode": True}, (5,)),
+    ({"kernel": 3, "stride": 2, "dilation": 3, "padding": [(5, 6)], "ceil_mode": True}, (6,)),
+    ({"kernel": 2, "stride": 2, "dilation": 2, "padding": 1}, (1,)),
+    ({"kernel": 2, "stride": 2, "dilation": 2, "padding": [(1, 0)]}, (3,)),
+    ({"kernel": 3, "stride": 2, "dilation": 2, "padding": [(1, 0)]}, (5,)),
+    ({"kernel": 5, "padding": "same_upper", "stride": 2, "dilation": 2}, (6,)),
+    ({"kernel": 3, "stride": 2, "padding": 1}, (7, 5)),
+    ({"kernel": (2, 3), "stride": (1, 2), "padding": ((1, 0), (0, 2))}, (5, 6)),
+    ({"kernel": (3, 2), "stride": (3, 4), "dilation": (1, 3), "ceil_mode": True}, (8, 9)),
+    ({"kernel": 4, "stride": 3, "padding": "same_lower"}, (5, 7)),
+    ({"kernel": 2, "stride": 1, "dilation": 3, "padding": 2}, (2, 3)),
+    ({"kernel": 2, "stride": (2, 1, 1), "padding": ((1, 1), (0, 1), (0, 0))}, (3, 4, 3)),
+    ({"kernel": 2, "padding": 1, "dilation": (1, 2, 2), "ceil_mode": True}, (3, 2, 3)),
+    ({"kernel": 2, "stride": 1}, (2, 3, 2, 2)),
+    ({"kernel": (1, 2, 1, 2, 1), "stride": 1}, (2, 2, 1, 3, 2)),
+    ({"kernel": 2, "stride": 1, "padding": (1, 0, 0, 0, 0, 0)}, (1, 2, 2, 2, 2, 2)),
+)
+
+# Legal by the contract, not built yet: (options, element type, the field that is named).
+UNSUPPORTED = (
+    ({"adaptive_output": 2}, "float32", "adaptive_output"),
+    ({"adaptive_output": (2, 3)}, "float32", "adaptive_output"),
+    ({"mode": "average", "global_window": True}, "float32", "global_window"),
+    ({"kernel": 2, "tie_policy": "all"}, "float32", "tie_policy"),
+    ({"mode": "min", "kernel": 2, "tie_policy": "split"}, "float32", "tie_policy"),
+    ({"kernel": 2, "nan_policy": "ignore"}, "float32", "nan_policy"),
+    ({"mode": "min", "kernel": 2, "nan_policy": "error"}, "float32", "nan_policy"),
+    ({"kernel": 2}, "int8", "input"),
+    ({"kernel": 2}, "uint8", "input"),
+    ({"mode": "min", "kernel": 2}, "int16", "input"),
+    ({"mode": "sum", "kernel": 2}, "int32", "input"),
+    ({"mode": "average", "kernel": 2}, "int64", "input"),
+)
+
+NO_ELEMENT_TYPES = ("bool", "uint16", "uint32", "uint64", "complex64", "longdouble", "U3", "M8[s]")
+
+# Shapes that no tensor may have; N = 0 is legal and not here.
+INVALID_SHAPES = ((), (4,), (2, 4), (1, 0, 4), (1, 1, 0), (1, 1, 4, 0), (0, 0, 4), (1,) * 9)
+
+
+def windows_of(options, sizes):
+    """The oracle's windows: one tuple of five integers for each spatial axis."""
+    count = len(sizes)
+    kernels = per_axis(options["kernel"], count)
+    strides = per_axis(options.get("stride") or kernels, count)
+    dilations = per_axis(options.get("dilation", 1), count)
+    padding = options.get("padding", 0)
+    if isinstance(padding, str):
+        pads = [
+            oracle.named_padding(padding, *sizes_of_axis)
+            for sizes_of_axis in zip(sizes, kernels, strides, dilations, strict=True)
+        ]
+    else:
+        pads = [p if isinstance(p, tuple) else (p, p) for p in per_axis(padding, count)]
+    return tuple(
+        (k, s, d, *pad) for k, s, d, pad in zip(kernels, strides, dilations, pads, strict=True)
+    )
+
+
+def per_axis(value, count):
+    return tuple(value) if isinstance(value, tuple | list) else (value,) * count
+
+
+def arithmetic_of(options):
+    """The options that the oracle takes by the same names."""
+    names = ("count_include_pad", "divisor_override", "norm_p")
+    return {name: options[name] for name in names if name in options}
+
+
+def expected_forward(options, x):
+    """The oracle's answer for a channels-first tensor."""
+    return oracle.forward(
+        x,
+        options["mode"],
+        windows_of(options, x.shape[2:]),
+        ceil_mode=options.get("ceil_mode", False),
+        **arithmetic_of(options),
+    )
+
+
+def expected_backward(options, dy, shape, **residual):
+    """The oracle's gradient for a channels-first tensor; `residual` is ``x=`` or ``taps=``."""
+    windows = windows_of(options, shape[2:])
+    return oracle.backward(
+        dy, options["mode"], shape, windows, **residual, **arithmetic_of(options)
+    )
+
+
+def window_indices(taps, windows):
+    """The oracle's tap numbers in the type and with the "none" of the contract's section 4."""
+    count = math.prod(window[0] for window in windows)
+    dtype = np.dtype("uint8" if count <= 255 else "uint16" if count <= 65535 else "uint32")
+    return np.where(taps == oracle.NONE, np.iinfo(dtype).max, taps).astype(dtype)
+
+
+def normal(shape, dtype="float32", seed=0):
+    """Well-scaled values of both signs."""
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def hard(shape, dtype="float32", seed=0, has_nan=True):
+    """Ties, zeros of both signs, infinities and NaNs that differ in sign and payload."""
+    palette = np.array([0.0, -0.0, 0.0, -0.0, 1, 1, -1, -1, 2, np.inf, -np.inf, 5e-8], dtype)
+    if has_nan:
+        unsigned = f"u{palette.dtype.itemsize}"
+        nans = np.array([np.nan, -np.nan, np.nan], dtype)
+        nans[2:].view(unsigned)[:] |= 3
+        palette = np.concatenate([palette, nans])
+    return np.random.default_rng(seed).choice(palette, shape)
+
+
+def read_only(x):
+    x.flags.writeable = False
+    return x
+
+
+def unaligned(x):
+    copy = np.empty(x.nbytes + 1, np.uint8)[1:].view(x.dtype).reshape(x.shape)
+    copy[...] = x
+    return copy
+
+
+# The same tensor in other clothes.
+DISGUISES = {
+    "plain": lambda x: x,
+    "read only": lambda x: read_only(x.copy()),
+    "Fortran order": np.asfortranarray,
+    "every other": lambda x: np.repeat(x, 2, axis=-1)[..., ::2],
+    "backwards": lambda x: x[..., ::-1].copy()[..., ::-1],
+    "other bytes": lambda x: x.astype(x.dtype.newbyteorder()),
+    "unaligned": unaligned,
+}
+
+
+class Case(NamedTuple):
+    """One drawn case: a tensor in the caller's layout, and how to compute it."""
+
+    options: dict
+    shape: tuple
+    dtype: str
+    seed: int
+    disguise: str
+    block_bytes: int
+    threads: int
+
+
+@st.composite
+def axis_windows(draw):
+    """One axis: a legal window, and a size that it fits."""
+    kernel, stride, dilation = draw(st.tuples(*(st.integers(1, most) for most in (4, 4, 3))))
+    extent = (kernel - 1) * dilation + 1
+    before, after = draw(st.tuples(*[st.integers(0, extent - 1)] * 2))
+    size = draw(st.integers(max(1, extent - before - after), max(1, extent - before - after) + 5))
+    return size, kernel, stride, dilation, (before, after)
+
+
+@st.composite
+def cases(draw, modes=MODES, dtypes=FLOATS, most_axes=3):
+    """A random legal case, small enough for the oracle."""
+    axes = draw(st.lists(axis_windows(), min_size=1, max_size=most_axes))
+    sizes, kernels, strides, dilations, pads = zip(*axes, strict=True)
+    options = dict(draw(st.sampled_from(modes)))
+    options |= {"kernel": kernels, "stride": strides, "dilation": dilations, "padding": pads}
+    options["ceil_mode"] = draw(st.booleans())
+    if draw(st.integers(0, 4)) == 0:
+        options |= {
+            "padding": draw(st.sampled_from(("same_upper", "same_lower"))),
+            "ceil_mode": False,
+        }
+    planes = draw(st.tuples(st.integers(1, 2), st.integers(1, 3)))
+    if draw(st.booleans()):
+        options["layout"] = "channels_last"
+    return Case(
+        options,
+        planes + sizes,
+        draw(st.sampled_from(dtypes)),
+        draw(st.integers(0, 999)),
+        draw(st.sampled_from(tuple(DISGUISES))),
+        draw(st.sampled_from((8, 64, 1 << 20))),
+        draw(st.sampled_from((1, 3))),
+    )
+
+
+def to_layout(options, x):
+    """A channels-first tensor in the layout that the options name."""
+    return np.moveaxis(x, 1, -1) if options.get("layout") == "channels_last" else x
+
+
+def from_layout(options, x):
+    """A tensor in the layout that the options name, as channels first."""
+    return np.moveaxis(x, -1, 1) if options.get("layout") == "channels_last" else x
+
+
+def all_cases(modes=MODES, windows=WINDOWS):
+    """Every mode over every window: (options, sizes)."""
+    return tuple(
+        (mode | window, sizes) for mode, (window, sizes) in itertools.product(modes, windows)
+    )
+
+
+def name_of(value):
+    """A readable name of a row of a table, for pytest."""
+    if isinstance(value, dict):
+        return " ".join(f"{key}={str(item)[:40]}" for key, item in value.items())
+    return str(value)

@@ -1,0 +1,103 @@
+"""`pooling demo`: a real server process, checked answers, a picture, and nothing left behind."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import pooling_engine
+from pooling_client import demo
+from pooling_engine import ForwardResult, InternalError, UnavailableError, UnsupportedError
+
+FAILS = "import sys; print('starting', file=sys.stderr); sys.exit('error: the port is taken')"
+HANGS = "import time; time.sleep(60)"
+
+
+@pytest.fixture(autouse=True)
+def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[str]]]:
+    """The processes that the demo starts; none may outlive it."""
+    processes: list[subprocess.Popen[str]] = []
+    popen = subprocess.Popen
+
+    def recording(*args: Any, **options: Any) -> subprocess.Popen[str]:
+        processes.append(popen(*args, **options))
+        return processes[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", recording)
+    yield processes
+    assert all(process.returncode is not None for process in processes)
+
+
+def test_the_demo_draws_what_a_real_server_answers(
+    tmp_path: Path, started: list[subprocess.Popen[str]]
+) -> None:
+    path = tmp_path / "picture"  # the name is kept as it is
+
+    text = demo.run_demo(path)
+
+    lines = text.splitlines()
+    assert lines[0].startswith("server    pooling ")
+    assert "listening on 127.0.0.1:" in lines[0]
+    assert "float32 (1, 3, 480, 400)" in lines[1]
+    assert [line.split()[:2] for line in lines[2:8]] == [
+        [call, mode] for call in ("forward", "backward") for mode in ("max", "mean", "min")
+    ]
+    assert all(line.endswith(" ms  equal to the local engine") for line in lines[2:8])
+    assert len({line.index(" ms ") for line in lines[2:8]}) == 1  # aligned
+    assert lines[8:] == [f"picture   {path}"]
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        assert picture.width == 1800
+        assert 1200 <= picture.height <= 1800
+        assert len(picture.convert("RGB").getcolors(1 << 24) or []) > 10_000  # no blank sheet
+    assert path.stat().st_size < 1_500_000
+    assert [process.returncode for process in started] == [0]  # stopped, not killed
+
+
+def test_an_answer_that_differs_in_one_bit_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    forward = pooling_engine.forward
+
+    def wrong(*args: Any, **options: Any) -> ForwardResult:
+        result = forward(*args, **options)
+        result.output.view(np.uint32).flat[-1] ^= 1
+        return result
+
+    monkeypatch.setattr(pooling_engine, "forward", wrong)
+
+    with pytest.raises(InternalError, match="max: the server and the local engine differ"):
+        demo.run_demo(tmp_path / "demo.png")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("program", "seconds", "reason"),
+    [(FAILS, 30.0, "error: the port is taken"), (HANGS, 0.5, "nothing heard in 0.5 s")],
+    ids=["it fails", "it hangs"],
+)
+def test_a_server_that_does_not_start_is_one_clear_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str, seconds: float, reason: str
+) -> None:
+    monkeypatch.setattr(demo, "_SERVER", (sys.executable, "-c", program))
+    monkeypatch.setattr(demo, "_START_TIMEOUT_S", seconds)
+
+    with pytest.raises(UnavailableError) as caught:
+        demo.run_demo(tmp_path / "demo.png")
+
+    assert str(caught.value) == f"the demo's server did not start: {reason}"
+
+
+def test_without_matplotlib_the_demo_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, started: list[subprocess.Popen[str]]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+
+    with pytest.raises(UnsupportedError, match=r"pip install 'pooling-service\[demo\]'"):
+        demo.run_demo(tmp_path / "demo.png")
+    assert not started

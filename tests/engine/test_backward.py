@@ -1,0 +1,209 @@
+"""The engine's backward pass against the oracle, PyTorch's autograd and the adjoint identity."""
+
+from __future__ import annotations
+
+import cases
+import numpy as np
+import oracle
+import pytest
+from hypothesis import given
+
+from pooling_engine import PoolSpec, backward, forward
+
+ULPS = {"float16": 1, "float32": 4, "float64": 4}
+LINEAR = tuple(mode for mode in cases.MODES if mode["mode"] in ("average", "sum"))
+SELECTING = ({"mode": "max"}, {"mode": "min"})
+
+
+def slack_of(options, dy, x, taps):
+    """What float64 sums may lose to cancellation: ulps of the summed magnitudes."""
+    if "divisor_override" in options:
+        options = options | {"divisor_override": abs(options["divisor_override"])}
+    residual = {"x": np.abs(x), "taps": taps}
+    magnitudes = cases.expected_backward(options, np.abs(dy), x.shape, **residual)
+    count = np.prod([window[0] for window in cases.windows_of(options, x.shape[2:])])
+    return 2.0**-51 * count * magnitudes
+
+
+def residuals_of(options, x, spec):
+    """Each way in which a caller may say what the forward pass did; `x` is in the spec's layout."""
+    if options["mode"] == "lp":
+        return ({"input": x}, {"input": x, "input_shape": x.shape})
+    if options["mode"] in ("average", "sum"):
+        return ({"input_shape": x.shape},)
+    formats = ("window", "plane")
+    indices = [forward(x, spec, return_indices=True, index_format=name).indices for name in formats]
+    return (
+        {"input": x},
+        *({"input_shape": x.shape, "indices": array} for array in indices),
+        *(
+            {"input_shape": x.shape, "indices": array, "index_format": name}
+            for array, name in zip(indices, formats, strict=True)
+        ),
+    )
+
+
+def assert_backward(options, x, disguise=lambda array: array, ulps=ULPS, seed=1):
+    """Runs one case with every residual and compares with the oracle; `x` is channels first."""
+    spec = PoolSpec(**options)
+    pooled = cases.expected_forward(options, x)
+    dy = cases.normal(pooled.output.shape, x.dtype, seed)
+    expected = cases.expected_backward(options, dy, x.shape, x=x, taps=pooled.taps)
+    slack = slack_of(options, dy, x, pooled.taps)
+    sent_dy = disguise(cases.to_layout(options, dy))
+    sent_x = disguise(cases.to_layout(options, x))
+    gradients = [
+        backward(sent_dy, spec, **residual) for residual in residuals_of(options, sent_x, spec)
+    ]
+    for gradient in gradients:
+        assert gradient.dtype == x.dtype
+        oracle.assert_same_bits(gradient, gradients[0])
+    oracle.assert_close(
+        cases.from_layout(options, gradients[0]), expected, ulps[x.dtype.name], slack
+    )
+
+
+@pytest.mark.parametrize("dtype", cases.FLOATS)
+@pytest.mark.parametrize(("options", "sizes"), cases.all_cases(), ids=cases.name_of)
+def test_backward_is_the_oracles(options, sizes, dtype):
+    assert_backward(options, cases.normal((2, 2, *sizes), dtype))
+
+
+@cases.many_examples
+@given(case=cases.cases())
+def test_random_gradients_are_the_oracles(case, run_with):
+    x = cases.normal(case.shape, case.dtype, case.seed)
+    with run_with(case.block_bytes, case.threads):
+        assert_backward(case.options, x, cases.DISGUISES[case.disguise])
+
+
+@cases.many_examples
+@given(case=cases.cases(modes=SELECTING))
+def test_random_gradients_among_ties_and_nans(case, run_with):
+    x = cases.hard(case.shape, case.dtype, case.seed)
+    with run_with(case.block_bytes, case.threads):
+        assert_backward(case.options, x)
+
+
+@cases.many_examples
+@given(case=cases.cases(modes=LINEAR, dtypes=("float64",)))
+def test_linear_modes_are_adjoint(case, run_with):
+    spec = PoolSpec(**case.options)
+    v = cases.to_layout(case.options, cases.normal(case.shape, "float64", case.seed))
+    with run_with(case.block_bytes, case.threads):
+        jv = forward(v, spec).output
+        u = cases.normal(jv.shape, "float64", case.seed + 1)
+        jtu = backward(u, spec, input_shape=v.shape)
+    magnitude = np.abs(jv * u).sum() + np.abs(v * jtu).sum()
+    assert abs((jv * u).sum() - (v * jtu).sum()) <= 1e-13 * magnitude
+
+
+@pytest.mark.parametrize("mode", cases.MODES, ids=cases.name_of)
+def test_elements_in_no_window_get_zero_whatever_they_are(mode):
+    spec = PoolSpec(**mode, kernel=1, stride=3)
+    x = np.array([[[1, np.nan, np.inf, -2, -np.inf, np.nan, 3]]], np.float32)
+    residual = {"input": x} if mode["mode"] in ("max", "min", "lp") else {"input_shape": x.shape}
+    dx = backward(np.ones((1, 1, 3), np.float32), spec, **residual)
+    assert dx[0, 0, [1, 2, 4, 5]].tolist() == [0, 0, 0, 0]
+    assert np.isfinite(dx).all()
+
+
+@pytest.mark.parametrize("p", [1.5, 2.0, np.inf])
+@pytest.mark.parametrize("sizes", [(4,), (2, 2)])
+def test_lp_gives_finite_taps_beside_an_infinite_one_nothing(sizes, p):
+    x = np.array([1, np.inf, 2, -3], np.float32).reshape((1, 1, *sizes))
+    dy = np.ones((1, 1) + (1,) * len(sizes), np.float32)
+    dx = backward(dy, PoolSpec("lp", sizes, norm_p=p), input=x).ravel()
+    assert dx[[0, 2, 3]].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("g", [5, np.inf])
+@pytest.mark.parametrize("p", [1.0, 1.5, 2.0, 7.0, np.inf])
+def test_lp_has_no_gradient_at_zero(p, g):
+    x = np.array([[[0, -0.0]]], np.float32)
+    dy = np.array([[[g]]], np.float32)
+    assert backward(dy, PoolSpec("lp", 2, norm_p=p), input=x).tolist() == [[[0, 0]]]
+
+
+def test_the_first_of_equal_magnitudes_receives_the_gradient_of_the_largest():
+    x = np.array([[[-4, 4, 3, -4]]], np.float32)
+    dx = backward(np.ones((1, 1, 1), np.float32), PoolSpec("lp", 4, norm_p=np.inf), input=x)
+    assert dx.tolist() == [[[-1, 0, 0, 0]]]
+
+
+@pytest.mark.parametrize("mode", cases.MODES, ids=cases.name_of)
+def test_out_is_overwritten_and_returned(mode):
+    spec = PoolSpec(**mode, kernel=2, stride=3, padding=1, dilation=2)
+    x = cases.normal((2, 1, 8, 5))
+    dy = np.ones(forward(x, spec).output.shape, np.float32)
+    residual = residuals_of(mode, x, spec)[0]
+    out = np.full(x.shape, np.nan, np.float32)
+    assert backward(dy, spec, **residual, out=out) is out
+    oracle.assert_same_bits(out, backward(dy, spec, **residual))
+
+
+@pytest.mark.parametrize("mode", cases.MODES, ids=cases.name_of)
+def test_nothing_that_is_sent_is_written_to(mode):
+    spec = PoolSpec(**mode, kernel=3, stride=1, padding=1)
+    x = cases.hard((2, 2, 4, 5))
+    dy = cases.normal(x.shape)
+    for residual in residuals_of(mode, x, spec):
+        arrays = [dy, *(value for value in residual.values() if isinstance(value, np.ndarray))]
+        before = [array.tobytes() for array in arrays]
+        backward(dy, spec, **residual)
+        assert [array.tobytes() for array in arrays] == before
+
+
+@pytest.mark.parametrize("mode", cases.MODES, ids=cases.name_of)
+def test_an_empty_batch_has_an_empty_gradient(mode):
+    spec = PoolSpec(**mode, kernel=2)
+    x = np.empty((0, 3, 4, 6), np.float16)
+    for residual in residuals_of(mode, x, spec):
+        dx = backward(np.empty((0, 3, 2, 3), np.float16), spec, **residual)
+        assert dx.shape == x.shape
+        assert dx.dtype == x.dtype
+
+
+def test_a_gradient_that_is_not_finite_stays_in_its_windows():
+    dy = np.array([[[1, np.nan, 2, np.inf, -np.inf]]], np.float32)
+    dx = backward(dy, PoolSpec("sum", 2, 1), input_shape=(1, 1, 6))
+    np.testing.assert_array_equal(dx, [[[1, np.nan, np.nan, np.inf, np.nan, -np.inf]]])
+
+
+TORCH_WINDOWS = (
+    ({"kernel": 3, "stride": 2, "padding": 1}, (9,)),
+    ({"kernel": 4, "stride": 3, "padding": 2, "ceil_mode": True}, (11,)),
+    ({"kernel": 3, "stride": 1, "padding": 1}, (8, 7)),
+    ({"kernel": 2, "stride": 2, "padding": 1, "ceil_mode": True}, (5, 4, 6)),
+)
+
+
+@pytest.mark.parametrize(("window", "sizes"), TORCH_WINDOWS, ids=cases.name_of)
+@pytest.mark.parametrize("mode", ["max", "average"])
+def test_gradients_are_autograds(mode, window, sizes):
+    torch = pytest.importorskip("torch")
+    name = "max_pool" if mode == "max" else "avg_pool"
+    x = torch.from_numpy(cases.normal((2, 3, *sizes), "float64")).requires_grad_()
+    arguments = dict(window)
+    pool = getattr(torch.nn.functional, f"{name}{len(sizes)}d")
+    y = pool(x, arguments.pop("kernel"), **arguments)
+    dy = cases.normal(tuple(y.shape), "float64", 1)
+    y.backward(torch.from_numpy(dy))
+    spec = PoolSpec(mode, **window)
+    array = x.detach().numpy()
+    residual = {"input": array} if mode == "max" else {"input_shape": array.shape}
+    ours = backward(dy, spec, **residual)
+    np.testing.assert_allclose(ours, x.grad.numpy(), rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("p", [1.5, 2.0, 3.0, 6.5])
+def test_the_gradient_of_lp_is_the_difference_quotient(p):
+    spec = PoolSpec("lp", (2, 3), 1, 1, norm_p=p)
+    x = cases.normal((1, 1, 4, 5), "float64")
+    dy = cases.normal(forward(x, spec).output.shape, "float64", 1)
+    dx = backward(dy, spec, input=x)
+    for cell in np.ndindex(x.shape):
+        step = np.zeros_like(x)
+        step[cell] = 1e-6
+        rise = forward(x + step, spec).output - forward(x - step, spec).output
+        assert (rise * dy).sum() / 2e-6 == pytest.approx(dx[cell], rel=1e-5, abs=1e-7)

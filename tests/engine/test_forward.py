@@ -1,0 +1,191 @@
+"""The engine's forward pass against the oracle, PyTorch and the contract's words."""
+
+from __future__ import annotations
+
+import warnings
+
+import cases
+import numpy as np
+import oracle
+import pytest
+from hypothesis import given
+
+from pooling_engine import PoolSpec, forward
+
+ULPS = {"float16": 1, "float32": 4, "float64": 4}
+SELECTING = tuple(mode for mode in cases.MODES if mode["mode"] in ("max", "min"))
+SUMMING = tuple(mode for mode in cases.MODES if mode not in SELECTING)
+
+
+def slack_of(options, x):
+    """What float64 sums may lose to cancellation: an ulp of the magnitudes for each tap."""
+    options = options | ({"mode": "sum"} if options["mode"] == "average" else {})
+    with np.errstate(all="ignore"):
+        magnitudes = cases.expected_forward(options, np.abs(x)).output
+    windows = cases.windows_of(options, x.shape[2:])
+    taps = np.prod([window[0] for window in windows])
+    divisor = abs(options.get("divisor_override") or 1)
+    slack = 2.0**-52 * taps * magnitudes / divisor
+    return np.where(np.isfinite(slack), slack, 0)
+
+
+def assert_forward(options, x, **how):
+    """Runs one case and compares output and indices with the oracle's; `x` is channels first."""
+    spec = PoolSpec(**options)
+    selects = options["mode"] in ("max", "min")
+    given = how.pop("disguise", lambda array: array)(cases.to_layout(options, x))
+    result = forward(given, spec, return_indices=selects, **how)
+    expected = cases.expected_forward(options, x)
+    output = cases.from_layout(options, result.output)
+    if not selects:
+        assert result.output.dtype == x.dtype
+        assert result.indices is None
+        oracle.assert_close(output, expected.output, ULPS[x.dtype.name], slack_of(options, x))
+        return
+    oracle.assert_same_bits(output, expected.output)
+    windows = cases.windows_of(options, x.shape[2:])
+    oracle.assert_same_bits(
+        cases.from_layout(options, result.indices), cases.window_indices(expected.taps, windows)
+    )
+    oracle.assert_same_bits(result.output, forward(given, spec).output)
+
+
+@pytest.mark.parametrize("dtype", cases.FLOATS)
+@pytest.mark.parametrize(("options", "sizes"), cases.all_cases(), ids=cases.name_of)
+def test_forward_is_the_oracles(options, sizes, dtype):
+    assert_forward(options, cases.normal((2, 2, *sizes), dtype))
+
+
+@pytest.mark.parametrize("dtype", cases.FLOATS)
+@pytest.mark.parametrize("has_nan", [False, True], ids=["zeros", "NaNs"])
+@pytest.mark.parametrize(
+    ("options", "sizes"), cases.all_cases(({"mode": "max"}, {"mode": "min"})), ids=cases.name_of
+)
+def test_selection_among_ties_zeros_infinities_and_nans(options, sizes, has_nan, dtype):
+    for seed in range(3):
+        assert_forward(options, cases.hard((1, 3, *sizes), dtype, seed, has_nan))
+
+
+@cases.many_examples
+@given(case=cases.cases(modes=SELECTING))
+def test_random_selection_is_the_oracles_bit_for_bit(case, run_with):
+    x = cases.hard(case.shape, case.dtype, case.seed, has_nan=case.seed % 2 == 0)
+    with run_with(case.block_bytes, case.threads):
+        assert_forward(case.options, x, disguise=cases.DISGUISES[case.disguise])
+
+
+@cases.many_examples
+@given(case=cases.cases(modes=SUMMING))
+def test_random_sums_are_the_oracles(case, run_with):
+    x = cases.normal(case.shape, case.dtype, case.seed)
+    with run_with(case.block_bytes, case.threads):
+        assert_forward(case.options, x, disguise=cases.DISGUISES[case.disguise])
+
+
+@cases.many_examples
+@given(case=cases.cases(modes=SUMMING, most_axes=2))
+def test_random_sums_over_infinities_and_nans(case, run_with):
+    x = cases.hard(case.shape, case.dtype, case.seed)
+    with run_with(case.block_bytes, case.threads):
+        assert_forward(case.options, x)
+
+
+@pytest.mark.parametrize("disguise", cases.DISGUISES)
+@pytest.mark.parametrize("mode", ["max", "average", "lp"])
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
+def test_the_input_is_never_written_to(layout, mode, disguise):
+    options = {"mode": mode, "kernel": 3, "stride": 1, "padding": 1, "layout": layout}
+    x = cases.DISGUISES[disguise](cases.to_layout(options, cases.hard((2, 3, 4, 5))))
+    before = x.tobytes()
+    forward(x, PoolSpec(**options))
+    assert x.tobytes() == before
+
+
+@pytest.mark.parametrize("mode", cases.MODES, ids=cases.name_of)
+def test_out_is_written_and_returned(mode):
+    spec = PoolSpec(**mode, kernel=2, padding=1, dilation=2)
+    x = cases.normal((2, 1, 5, 4))
+    expected = forward(x, spec).output
+    out = np.full(expected.shape, 77, np.float32)
+    assert forward(x, spec, out=out).output is out
+    oracle.assert_same_bits(out, expected)
+
+
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
+@pytest.mark.parametrize("mode", cases.MODES, ids=cases.name_of)
+def test_an_empty_batch_gives_an_empty_result(mode, layout):
+    spec = PoolSpec(**mode, kernel=2, layout=layout)
+    shape = (0, 3, 4, 6) if layout == "channels_first" else (0, 4, 6, 3)
+    output = forward(np.empty(shape, np.float16), spec).output
+    assert output.shape == ((0, 3, 2, 3) if layout == "channels_first" else (0, 2, 3, 3))
+    assert output.dtype == np.float16
+
+
+@pytest.mark.parametrize(
+    ("mode", "value"), [("max", -np.inf), ("min", np.inf), ("sum", 0), ("average", 0), ("lp", 0)]
+)
+@pytest.mark.parametrize("dtype", cases.FLOATS)
+def test_a_window_without_a_valid_tap(mode, value, dtype):
+    spec = PoolSpec(mode, 2, 2, 1, 2)
+    output = forward(np.full((1, 1, 1, 1), 7, dtype), spec).output
+    assert output.tolist() == [[[[value]]]]
+
+
+@pytest.mark.parametrize("axes", [1, 2])
+def test_a_window_may_have_more_taps_than_an_index_can_number(axes):
+    spec = PoolSpec("max", 70_000, 1, [(69_999, 0)] * axes)
+    x = np.array([np.nan, 1], np.float32).reshape((1, 1, 2) + (1,) * (axes - 1))
+    assert np.isnan(forward(x, spec).output).all()
+
+
+def test_answers_that_are_not_finite_come_without_a_warning():
+    x = np.array([[[np.inf, -np.inf, np.nan, 3e38, 3e38, 0]]], np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for mode in cases.MODES:
+            forward(x, PoolSpec(**mode, kernel=2, stride=1))
+
+
+TORCH_WINDOWS = (
+    ({"kernel": 3, "stride": 2, "padding": 1}, (9,)),
+    ({"kernel": 4, "stride": 3, "padding": 2, "ceil_mode": True}, (11,)),
+    ({"kernel": 3, "stride": 2, "padding": 1, "ceil_mode": True}, (8, 7)),
+    ({"kernel": (2, 4), "stride": (2, 1), "padding": (1, 2)}, (6, 9)),
+    ({"kernel": 2, "stride": 2, "padding": 1, "ceil_mode": True}, (5, 4, 6)),
+)
+
+
+@pytest.mark.parametrize(("window", "sizes"), TORCH_WINDOWS, ids=cases.name_of)
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_max_is_pytorchs(window, sizes, dilation):
+    torch = pytest.importorskip("torch")
+    pool = getattr(torch.nn.functional, f"max_pool{len(sizes)}d")
+    x = cases.normal((2, 3, *sizes))
+    names = {"kernel": "kernel_size"}
+    theirs, positions = pool(
+        torch.from_numpy(x),
+        dilation=dilation,
+        return_indices=True,
+        **{names.get(name, name): value for name, value in window.items()},
+    )
+    spec = PoolSpec("max", **window, dilation=dilation)
+    ours = forward(x, spec, return_indices=True, index_format="plane")
+    oracle.assert_same_bits(ours.output, theirs.numpy())
+    oracle.assert_same_bits(ours.indices, positions.numpy())
+
+
+@pytest.mark.parametrize(("window", "sizes"), TORCH_WINDOWS, ids=cases.name_of)
+@pytest.mark.parametrize("count_include_pad", [False, True])
+def test_average_is_pytorchs(window, sizes, count_include_pad):
+    torch = pytest.importorskip("torch")
+    pool = getattr(torch.nn.functional, f"avg_pool{len(sizes)}d")
+    x = cases.normal((2, 3, *sizes), "float64")
+    arguments = dict(window)
+    theirs = pool(
+        torch.from_numpy(x),
+        arguments.pop("kernel"),
+        count_include_pad=count_include_pad,
+        **arguments,
+    )
+    spec = PoolSpec("average", **window, count_include_pad=count_include_pad)
+    np.testing.assert_allclose(forward(x, spec).output, theirs.numpy(), rtol=1e-13, atol=1e-15)

@@ -1,0 +1,164 @@
+"""Sizes: how many outputs there are, what named padding pads, which divisors apply."""
+
+from __future__ import annotations
+
+import cases
+import numpy as np
+import oracle
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pooling_engine import InvalidSpecError, InvalidTensorError, PoolSpec, UnsupportedError
+from pooling_engine.plan import make_plan
+
+
+def outputs_of(size, **options):
+    """The outputs along the one axis of a tensor."""
+    return make_plan(PoolSpec("max", **options), (1, 1, size), "float32").output_shape[2]
+
+
+# (L, kernel, options, outputs): the contract's section 2 and the golden sizes 12 to 16.
+SIZES = (
+    (14, 3, {"stride": 2}, 6),
+    (14, 3, {"stride": 2, "ceil_mode": True}, 7),
+    (4, 1, {"stride": 2, "ceil_mode": True}, 2),
+    (2, 3, {"stride": 3, "padding": 1, "ceil_mode": True}, 1),
+    (9, 4, {"stride": 4, "padding": 2, "ceil_mode": True}, 3),
+    (6, 3, {"stride": 1, "dilation": 2, "padding": "same_upper"}, 6),
+    (2, 3, {"stride": 2, "ceil_mode": True}, 1),
+    (7, 1, {"stride": 3, "padding": "same_upper"}, 3),
+    (5, 2, {"stride": 2, "padding": "same_lower"}, 3),
+    (6, 3, {"stride": 2, "padding": "valid"}, 2),
+    (4, 3, {"stride": 2, "padding": [(0, 2)], "ceil_mode": True}, 2),
+    (5, 3, {}, 1),
+    (1, 5, {"padding": [(4, 0)]}, 1),
+    (33_554_435, 2, {"stride": 2}, 16_777_217),
+    (2**40 + 1, 2, {"stride": 2}, 2**39),
+    (2**40 + 1, 2, {"stride": 2, "ceil_mode": True}, 2**39 + 1),
+)
+
+
+@pytest.mark.parametrize(("size", "kernel", "options", "outputs"), SIZES)
+def test_sizes(size, kernel, options, outputs):
+    assert outputs_of(size, kernel=kernel, **options) == outputs
+
+
+# (L, options): the contract's "o < 1", golden size 16 first.
+NO_OUTPUT = (
+    (1, {"kernel": 3, "stride": 2, "ceil_mode": True}),
+    (2, {"kernel": 3}),
+    (4, {"kernel": 3, "dilation": 2}),
+    (2, {"kernel": 9, "padding": [(3, 3)]}),
+    (6, {"kernel": 7, "padding": "valid"}),
+)
+
+
+@pytest.mark.parametrize(("size", "options"), NO_OUTPUT, ids=cases.name_of)
+def test_a_size_below_one_is_refused_by_name(size, options):
+    with pytest.raises(InvalidSpecError, match="spatial axis 0 has no output") as error:
+        outputs_of(size, **options)
+    assert error.value.field == "kernel[0]"
+    assert str(options["kernel"]) in str(error.value)
+
+
+WINDOW = st.tuples(*(st.integers(1, most) for most in (40, 6, 8, 5)), st.booleans())
+
+
+@cases.many_examples
+@given(window=WINDOW, data=st.data())
+def test_sizes_are_the_oracles(window, data):
+    size, kernel, stride, dilation, ceil_mode = window
+    extent = (kernel - 1) * dilation + 1
+    pads = data.draw(st.tuples(*[st.integers(0, extent - 1)] * 2))
+    expected = oracle.output_size(size, (kernel, stride, dilation, *pads), ceil_mode)
+    options = {"stride": stride, "dilation": dilation, "padding": [pads], "ceil_mode": ceil_mode}
+    if expected < 1:
+        with pytest.raises(InvalidSpecError):
+            outputs_of(size, kernel=kernel, **options)
+    else:
+        assert outputs_of(size, kernel=kernel, **options) == expected
+
+
+@cases.many_examples
+@given(window=WINDOW, name=st.sampled_from(("same_upper", "same_lower")))
+def test_same_padding_is_the_oracles(window, name):
+    size, kernel, stride, dilation, _ = window
+    spec = PoolSpec("average", kernel, stride, name, dilation)
+    plan = make_plan(spec, (1, 1, size), "float32")
+    resolved = plan.axes[0].window
+    expected = oracle.named_padding(name, size, kernel, stride, dilation)
+    assert (resolved.padding_before, resolved.padding_after) == expected
+    assert plan.output_shape == (1, 1, -(-size // stride))
+
+
+@cases.many_examples
+@given(case=cases.cases(), count_include_pad=st.booleans())
+def test_divisors_are_the_oracles(case, count_include_pad):
+    options = case.options | {"mode": "average", "count_include_pad": count_include_pad}
+    for name in ("norm_p", "divisor_override", "layout"):
+        options.pop(name, None)
+    plan = make_plan(PoolSpec(**options), case.shape, "float32")
+    sizes = case.shape[2:]
+    windows = cases.windows_of(options, sizes)
+    for place in np.ndindex(plan.output_shape[2:]):
+        if not any(oracle.is_valid(at, sizes) for at in oracle.taps_of(place, windows)):
+            continue
+        ours = np.prod([counts[at] for counts, at in zip(plan.divisors, place, strict=True)])
+        assert ours == oracle.divisor(place, sizes, windows, count_include_pad)
+
+
+@pytest.mark.parametrize("shape", cases.INVALID_SHAPES)
+def test_bad_shapes_are_refused_and_named(shape):
+    with pytest.raises(InvalidTensorError) as error:
+        make_plan(PoolSpec("max", 1), shape, "float32", shape_field="input_shape")
+    assert error.value.field == "input_shape"
+    assert str(shape) in str(error.value)
+
+
+@pytest.mark.parametrize("shape", [5, None, (1, 1, 4.0), (1, 1, "4"), "114"])
+def test_shapes_that_are_no_integers_are_refused(shape):
+    with pytest.raises(InvalidTensorError) as error:
+        make_plan(PoolSpec("max", 1), shape, "float32", shape_field="input_shape")
+    assert error.value.field == "input_shape"
+
+
+@pytest.mark.parametrize("dtype", cases.NO_ELEMENT_TYPES)
+def test_types_outside_the_contract_are_refused_and_named(dtype):
+    with pytest.raises(InvalidTensorError) as error:
+        make_plan(PoolSpec("max", 2), (1, 1, 4), dtype)
+    assert error.value.field == "input"
+    assert np.dtype(dtype).name in str(error.value)
+
+
+@pytest.mark.parametrize(("options", "dtype", "field"), cases.UNSUPPORTED)
+def test_what_is_not_built_yet_is_unsupported(options, dtype, field):
+    spec = PoolSpec(**{"mode": "max"} | options)
+    with pytest.raises(UnsupportedError) as error:
+        make_plan(spec, (1, 1, 4, 6), dtype)
+    assert error.value.field == field
+    assert isinstance(error.value, NotImplementedError)
+
+
+@pytest.mark.parametrize("option", ["kernel", "stride", "dilation", "padding"])
+def test_sizes_for_another_number_of_axes_are_refused(option):
+    options = {"kernel": 2} | {option: (1, 1)}
+    with pytest.raises(InvalidSpecError, match="2 spatial axes, the tensor has 1") as error:
+        make_plan(PoolSpec("max", **options), (1, 1, 4), "float32")
+    assert error.value.field == option
+
+
+def test_channels_last_pools_the_axes_between():
+    spec = PoolSpec("max", (2, 3), layout="channels_last")
+    assert make_plan(spec, (5, 4, 6, 7), "float32").output_shape == (5, 2, 2, 7)
+
+
+def test_windows_that_reach_too_many_taps_are_unsupported():
+    with pytest.raises(UnsupportedError, match="65537 taps"):
+        outputs_of(65_537, kernel=65_537)
+    assert outputs_of(65_536, kernel=65_536) == 1
+
+
+def test_equal_questions_share_a_plan():
+    one = make_plan(PoolSpec("max", 3, padding=1), (2, 3, 8, 8), "float32")
+    assert one is make_plan(PoolSpec("max", 3, padding=1), [2, 3, 8, 8], np.float32)
