@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from pooling_engine import PoolSpec
+from pooling_engine import PoolSpec
 
 
 class Sizes(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
@@ -93,8 +92,6 @@ def spec_from(options: dict[str, Any]) -> PoolSpec:
     Raises:
         InvalidSpecError: they are illegal.
     """
-    from pooling_engine import PoolSpec
-
     return PoolSpec(**options)
 
 
@@ -104,8 +101,6 @@ def read_array(path: Path) -> NDArray[Any]:
     Raises:
         click.UsageError: the file is not there, or is no .npy file of numbers.
     """
-    import numpy as np
-
     try:
         array = np.load(path, allow_pickle=False)
     except OSError as error:
@@ -119,7 +114,5 @@ def read_array(path: Path) -> NDArray[Any]:
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
     """Writes an array to a .npy file of exactly that name."""
-    import numpy as np
-
     with path.open("wb") as file:
         np.save(file, array)

@@ -6,14 +6,14 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from pooling_client import PoolingClient
 from pooling_client._options import SHAPE, SIZES, read_array, spec_from, spec_options, write_array
-
-if TYPE_CHECKING:
-    from pooling_client import PoolingClient
+from pooling_client.explain import explain_seed_example, explain_window
+from pooling_engine import InvalidSpecError, InvalidTensorError, PoolingError, UnsupportedError
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own log would stand beside our one line
 
@@ -152,8 +152,6 @@ def explain(
     **spec: Any,
 ) -> None:
     """Show the arithmetic of one window of the tensor in INPUT.npy, step by step."""
-    from pooling_client.explain import explain_seed_example, explain_window
-
     if seed_example:
         click.echo(explain_seed_example())
         return
@@ -176,8 +174,6 @@ def demo(output: Path) -> None:
 
 
 def _client(target: str, timeout: float) -> PoolingClient:
-    from pooling_client import PoolingClient
-
     if timeout <= 0:
         raise click.UsageError(f"--timeout is {timeout}; it must be more than 0 seconds")
     return PoolingClient(target, timeout=timeout)
@@ -191,8 +187,6 @@ def _say(
 
 def main() -> None:
     """Runs the program; what goes wrong is one line on stderr."""
-    from pooling_engine import InvalidSpecError, InvalidTensorError, PoolingError, UnsupportedError
-
     misuse = (InvalidSpecError, InvalidTensorError, UnsupportedError)
     try:
         cli(prog_name="pooling")
