@@ -1,6 +1,6 @@
 # make demo    start a server, send it a photograph, draw what comes back: demo.png
 # make test    run the tests
-# make lint    ruff, mypy, import-linter, buf
+# make lint    ruff, mypy, import-linter, buf, the compose file's schema
 # make bench   measure the engine against PyTorch; writes benchmarks/results/
 # make protos  regenerate the Python code of the contract
 #
@@ -32,6 +32,7 @@ lint: $(VENV)/.test $(VENV)/.dev
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
 	$(BIN)/buf breaking --against protos/baseline.binpb
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 protos:
 	scripts/gen_protos.sh

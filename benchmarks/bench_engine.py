@@ -15,11 +15,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pooling_engine
 import report
 import torch
-from pooling_engine import PoolSpec
 from torch.nn import functional
+
+import pooling_engine
+from pooling_engine import PoolSpec
 
 LAYERS = {
     "10x16x14x14 k3 s2": ((10, 16, 14, 14), 3, 2, 0),

@@ -68,7 +68,7 @@ def forward(
     x = as_tensor(x, "input")
     plan = make_plan(spec, x.shape, x.dtype)
     chosen = check_index_request(plan, return_indices, index_format)
-    output = _allocate(out, plan.output_shape, plan)
+    output = _allocate(out, plan.output_shape, plan, x)
     indices = np.empty(plan.output_shape, plan.index_dtype) if return_indices else None
     computes.forward(plan, x, output, indices)
     if indices is not None and chosen is IndexFormat.PLANE:
@@ -118,11 +118,13 @@ def backward(
     elif plan.selects and x is not None:
         taps = np.empty(plan.output_shape, plan.index_dtype)
         computes.forward(plan, x, np.empty(plan.output_shape, plan.dtype), taps)
-    dx = _allocate(out, plan.input_shape, plan)
+    dx = _allocate(out, plan.input_shape, plan, dy, x, taps)
     computes.backward(plan, dy, taps, x, dx)
     return dx
 
 
-def _allocate(out: Array | None, shape: tuple[int, ...], plan: PoolPlan) -> Array:
-    check_out(out, shape, plan.dtype)
+def _allocate(
+    out: Array | None, shape: tuple[int, ...], plan: PoolPlan, *inputs: Array | None
+) -> Array:
+    check_out(out, shape, plan.dtype, *inputs)
     return np.empty(shape, plan.dtype) if out is None else out

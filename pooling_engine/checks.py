@@ -97,11 +97,14 @@ def check_index_request(plan: PoolPlan, return_indices: bool, index_format: str)
     return chosen
 
 
-def check_out(out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+def check_out(
+    out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], *inputs: Array | None
+) -> None:
     """Refuses an array that a result cannot be written into.
 
     Raises:
-        InvalidTensorError: it is not writable, not C-contiguous, or of another shape or type.
+        InvalidTensorError: it is not writable, not C-contiguous, of another shape or type, or
+            shares memory with an input, which would be overwritten while it is read.
     """
     if out is None:
         return
@@ -114,6 +117,8 @@ def check_out(out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -
             f"not {out.dtype.name} of shape {out.shape}",
             field="out",
         )
+    if any(array is not None and np.may_share_memory(out, array) for array in inputs):
+        raise InvalidTensorError("out shares memory with an input", field="out")
 
 
 def as_tensor(array: ArrayLike, field: str) -> Array:
@@ -130,7 +135,7 @@ def as_tensor(array: ArrayLike, field: str) -> Array:
         raise InvalidTensorError(f"{field} is no array: {error}", field=field) from None
     if tensor.dtype.hasobject or tensor.dtype.names:
         raise InvalidTensorError(f"{field} holds {tensor.dtype}, not numbers", field=field)
-    return np.ascontiguousarray(tensor, tensor.dtype.newbyteorder("="))
+    return np.asarray(tensor, tensor.dtype.newbyteorder("="), order="C")
 
 
 def check_index_format(index_format: str | None, indices: Array | None) -> IndexFormat | None:

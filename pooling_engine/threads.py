@@ -27,11 +27,11 @@ def set_thread_count(threads: int) -> None:
     """Sets how many threads one call may use. The default is the cores of this process.
 
     Raises:
-        ValueError: `threads` is less than 1.
+        ValueError: `threads` is no integer of at least 1.
     """
     global _pool, _threads
-    if threads < 1:
-        raise ValueError(f"threads is {threads}; it must be at least 1")
+    if not isinstance(threads, int) or threads < 1:
+        raise ValueError(f"threads is {threads!r}; it must be an integer of at least 1")
     with _lock:
         _pool, _threads = None, threads
 

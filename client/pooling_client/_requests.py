@@ -29,7 +29,7 @@ def forward_request(
     tensor = as_tensor(x, "input")
     plan = make_plan(spec, tensor.shape, tensor.dtype)
     chosen = check_index_request(plan, return_indices, index_format)
-    check_out(out, plan.output_shape, plan.dtype)
+    check_out(out, plan.output_shape, plan.dtype, tensor)
     call = pooling_wire.ForwardCall(tensor, spec, return_indices, chosen)
     return pooling_wire.encode_forward_request(call)
 
@@ -59,7 +59,7 @@ def backward_request(
     taps = None if indices is None else as_tensor(indices, "indices")
     plan = plan_backward(spec, dy, input_shape, taps, x)
     chosen = check_index_format(index_format, taps)
-    check_out(out, plan.input_shape, plan.dtype)
+    check_out(out, plan.input_shape, plan.dtype, dy, x, taps)
     shape = plan.input_shape if x is None else None  # the input says its own
     call = pooling_wire.BackwardCall(dy, spec, shape, taps, x, chosen)
     return pooling_wire.encode_backward_request(call)

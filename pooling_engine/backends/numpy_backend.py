@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,9 @@ from pooling_engine.backends.numpy_kernels.sums import (
     make_canonical,
     norm_backward,
     norm_forward,
-    signs,
     sum_backward,
     sum_forward,
+    times_sign,
 )
 from pooling_engine.plan import FLOATS, IndexFormat, PoolPlan
 from pooling_engine.spec import Mode
@@ -44,7 +44,7 @@ class NumpyBackend:
     def forward(self, plan: PoolPlan, x: Array, output: Array, indices: Array | None) -> None:
         """Pools C-contiguous `x` into C-contiguous `output` and, if given, `indices`."""
         if _is_largest_magnitude(plan):
-            self.forward(replace(plan, mode=Mode.MAX), np.abs(x), output, indices)
+            self.forward(_as_maximum(plan), np.abs(x), output, indices)
             with np.errstate(all="ignore"):
                 np.maximum(output, 0, out=output)  # the norm of no taps
             return
@@ -91,13 +91,13 @@ class NumpyBackend:
 
     def _largest_magnitude_backward(self, plan: PoolPlan, dy: Array, x: Array, dx: Array) -> None:
         """LP with p = inf: the first tap of the largest magnitude gets ``dy * sign(x)``."""
-        plan = replace(plan, mode=Mode.MAX)
+        plan = _as_maximum(plan)
         output = np.empty(plan.output_shape, plan.dtype)
         indices = np.empty(plan.output_shape, plan.index_dtype)
         self.forward(plan, np.abs(x), output, indices)
         self.backward(plan, dy, indices, None, dx)
-        sign = signs(x)
-        np.copyto(dx, np.where(sign == 0, 0, dx * sign))
+        dx[x == 0] = 0  # the norm is 0 there
+        np.copyto(dx, times_sign(dx, x))
         make_canonical(dx)
 
 
@@ -108,6 +108,11 @@ def load() -> NumpyBackend:
 
 def _is_largest_magnitude(plan: PoolPlan) -> bool:
     return plan.mode is Mode.LP and math.isinf(plan.norm_p)
+
+
+@lru_cache(maxsize=64)  # one plan for each, so that its blocks are cut once
+def _as_maximum(plan: PoolPlan) -> PoolPlan:
+    return replace(plan, mode=Mode.MAX)
 
 
 def _quietly(work: Callable[[Block], None], block: Block) -> None:

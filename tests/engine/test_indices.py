@@ -297,3 +297,22 @@ def test_a_gradient_of_no_legal_type_is_refused_by_its_name(dtype):
     with pytest.raises(InvalidTensorError) as error:
         backward(DY.astype(dtype), PoolSpec("sum", 2), input_shape=X.shape)
     assert error.value.field == "output_gradient"
+
+
+@pytest.mark.parametrize("mode", ["max", "sum"])
+def test_out_that_shares_memory_with_an_input_is_refused(mode):
+    memory = np.arange(64, dtype=np.float32)
+    x = memory.reshape(1, 1, 64)
+    with pytest.raises(InvalidTensorError, match="shares memory"):
+        forward(x, PoolSpec(mode, 3, 1, 1), out=x)
+    residual = {"input": x} if mode == "max" else {"input_shape": x.shape}
+    with pytest.raises(InvalidTensorError, match="shares memory"):
+        backward(x, PoolSpec(mode, 1), **residual, out=x)
+    np.testing.assert_array_equal(memory, np.arange(64))
+
+
+@pytest.mark.parametrize(("p", "is_nan"), [(1, [0, 1, 0]), (2, [1, 1, 1]), (np.inf, [0, 1, 0])])
+def test_lp_gradients_show_a_nan(p, is_nan):
+    x = np.array([[[1, np.nan, 3]]])
+    dx = backward(np.ones((1, 1, 1)), PoolSpec("lp", 3, norm_p=p), input=x)
+    assert np.isnan(dx[0, 0]).tolist() == [bool(nan) for nan in is_nan]

@@ -85,7 +85,10 @@ def test_gpu_profile_adds_the_gpu_server_with_one_nvidia_device() -> None:
 
 def test_published_ports() -> None:
     published = {name: service["ports"] for name, service in services("--profile", "gpu").items()}
-    assert published == {"server": ["50051:50051"], "server-gpu": ["50052:50051"]}
+    assert published == {
+        "server": ["127.0.0.1:50051:50051"],
+        "server-gpu": ["127.0.0.1:50052:50051"],
+    }
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -55,7 +55,8 @@ def norm_backward(plan: PoolPlan, block: Block, dy: Array, x: Array, dx: Array) 
     """``dx = sum over windows of dy * sign(x) * (abs(x) / y)^(p - 1)``; 0 where y is 0.
 
     The chain rule through the norms of the forward pass, one axis at a time: every ratio is
-    at most 1, so nothing overflows.
+    at most 1, so nothing overflows. An infinite tap has ratio 1, the others beside it 0: the
+    limit, where the formula says nothing.
     """
     norms = _norms(plan, block, x, dy)
     gradient = scratch("gradient", dy.shape, np.float64)
@@ -70,13 +71,13 @@ def norm_backward(plan: PoolPlan, block: Block, dy: Array, x: Array, dx: Array) 
             share = gradient[step.outputs] * ratio ** (plan.norm_p - 1)
             total[step.inputs] += np.where(norm == 0, 0.0, share)
         gradient = total
-    np.multiply(gradient, signs(x), out=dx, casting="same_kind")
+    np.copyto(dx, times_sign(gradient, x), casting="same_kind")
     make_canonical(dx)
 
 
-def signs(x: Array) -> Array:
-    """-1, 0 or 1, and 1 for a NaN: an element in no window has gradient 0 whatever it is."""
-    return np.where(np.isnan(x), 1, np.sign(x))
+def times_sign(gradient: Array, x: Array) -> Array:
+    """``gradient * sign(x)``; 0 where the gradient is, whatever x is: it is in no window."""
+    return np.where(gradient == 0, 0, gradient * np.sign(x))
 
 
 def make_canonical(array: Array) -> None:
