@@ -22,7 +22,7 @@ test: $(VENV)/.test
 
 # The same tests on the oldest supported protobuf, grpcio and NumPy.
 test-lowest: $(LOWEST)/.test
-	$(LOWEST)/bin/python -m pytest tests/wire tests/server tests/client
+	$(LOWEST)/bin/python -m pytest tests/engine tests/wire tests/server tests/client
 
 lint: $(VENV)/.test $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -74,5 +74,5 @@ $(VENV)/.dev: $(BIN)/pip pyproject.toml constraints.txt
 $(LOWEST)/.test: pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check \
-		--constraint constraints-lowest.txt --editable '.[demo]' hypothesis pytest podman-compose
+		--constraint constraints-lowest.txt --editable '.[test]'
 	touch $@

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -30,6 +31,18 @@ class Step(NamedTuple):
     others: tuple[Index, ...]
 
 
+class Flat(NamedTuple):
+    """The taps of all spatial axes as distances in a block that is read as one row.
+
+    Attributes:
+        offsets: for each spatial axis, how far its taps are from the first.
+        firsts: the positions of the outputs: those of the first taps of their windows.
+    """
+
+    offsets: tuple[tuple[int, ...], ...]
+    firsts: Index
+
+
 class Block(NamedTuple):
     """A run of planes and, of their first spatial axis, a band.
 
@@ -39,12 +52,14 @@ class Block(NamedTuple):
         inputs: the elements of the band along the first spatial axis.
         passes: for each spatial axis, the taps that join the two: in tap order, or for modes
             that do not depend on the order those that reach the most outputs first.
+        flat: how to fold the block as one row, where that gives the same sooner.
     """
 
     outer: slice
     outputs: tuple[int, int]
     inputs: tuple[int, int]
     passes: tuple[tuple[Step, ...], ...]
+    flat: Flat | None
 
     @property
     def output_part(self) -> Index:
@@ -105,11 +120,32 @@ def _blocks(
         if number
     ]
     passes = [(_steps(plan, 0, plan.axes[0], *band), *rest) for band in bands]
+    flats = [_flat(plan, band_passes) for band_passes in passes]
     return tuple(
-        Block(slice(start, stop), outputs, inputs, band_passes)
+        Block(slice(start, stop), *band, band_passes, flat)
         for start, stop in _runs(plan.outer, planes)
-        for (outputs, inputs), band_passes in zip(bands, passes, strict=True)
+        for band, band_passes, flat in zip(bands, passes, flats, strict=True)
     )
+
+
+def _flat(plan: PoolPlan, passes: tuple[tuple[Step, ...], ...]) -> Flat | None:
+    """The flat form of extremes over windows that are all on elements, where it pays.
+
+    An output is computed at every position, and those where none belongs are left; so it pays
+    where strides are small and rows too short to keep a strided loop busy.
+    """
+    is_interior = all(steps and not any(step.others for step in steps) for steps in passes)
+    if not (plan.selects and is_interior and plan.inner == 1):
+        return None
+    if math.prod(axis.window.stride for axis in plan.axes) > 4:
+        return None
+    offsets, firsts = [], []
+    for number, steps in enumerate(passes):
+        distance = math.prod(axis.size for axis in plan.axes[number + 1 :])
+        inputs = sorted((step.inputs[-1] for step in steps), key=lambda part: int(part.start))
+        offsets.append(tuple((part.start - inputs[0].start) * distance for part in inputs))
+        firsts.append(inputs[0])
+    return Flat(tuple(offsets), (slice(None), *firsts))
 
 
 def _steps(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pooling_engine.backends.numpy_kernels.block import Step
+from pooling_engine.backends.numpy_kernels.block import Flat, Step
 
 Array = NDArray[Any]
 _KEEP_BYTES = 8 << 20
@@ -59,49 +59,24 @@ def fold(
         combine(part, source[step.inputs], out=part)
 
 
-def can_fold_flat(source: Array, passes: Sequence[Sequence[Step]]) -> bool:
-    """Whether `fold_flat` gives the same as a `fold` along each axis, and sooner.
+def fold_flat(combine: np.ufunc, source: Array, target: Array, flat: Flat) -> None:
+    """Folds a block along all spatial axes as one row, then takes the outputs out of it.
 
-    It needs windows that are all on elements. It computes an output at every position, so it
-    pays where strides are small and rows are too short to keep a strided loop busy.
+    Windows that wrap around an edge are computed with the rest, and left. The order of the
+    taps is not kept, so this is for extremes.
     """
-    strides = math.prod(steps[0].inputs[-1].step for steps in passes if steps)
-    is_interior = all(steps and not any(step.others for step in steps) for steps in passes)
-    is_short = source.shape[-1] == 1
-    return is_interior and is_short and strides <= 4 and bool(source.flags.c_contiguous)
-
-
-def fold_flat(
-    combine: np.ufunc, source: Array, target: Array, passes: Sequence[Sequence[Step]]
-) -> None:
-    """Folds along all spatial axes over the block as one row, then takes the outputs.
-
-    Windows at positions where none belongs wrap around the edges; they are computed and
-    left. The order of the taps is free, so this is for extremes.
-    """
-    row, distance = source.reshape(-1), math.prod(source.shape[1:])
-    folded = source
-    for axis, steps in enumerate(passes):
-        distance //= source.shape[axis + 1]
-        starts = sorted(step.inputs[-1].start for step in steps)
-        offsets = [(start - starts[0]) * distance for start in starts]
-        length = row.size - offsets[-1]
-        folded = scratch(f"flat{axis % 2}", source.shape, source.dtype)
-        result = folded.reshape(-1)[:length]
+    row, folded = source.reshape(-1), source
+    for axis, offsets in enumerate(flat.offsets):
         if len(offsets) == 1:
-            result[:] = row
-        else:
-            combine(row[:length], row[offsets[1] : offsets[1] + length], out=result)
+            continue
+        folded = scratch(f"flat{axis % 2}", source.shape, source.dtype)
+        length = row.size - offsets[-1]
+        result = folded.reshape(-1)[:length]
+        combine(row[:length], row[offsets[1] : offsets[1] + length], out=result)
         for offset in offsets[2:]:
             combine(result, row[offset : offset + length], out=result)
         row = result
-    # Each output stands where the first tap of its window does.
-    firsts = tuple(min((step.inputs[-1] for step in steps), key=_start) for steps in passes)
-    target[...] = folded[(slice(None), *firsts)]
-
-
-def _start(part: slice) -> int:
-    return int(part.start)
+    np.copyto(target, folded[flat.firsts])
 
 
 def spread(source: Array, target: Array, steps: Sequence[Step]) -> None:

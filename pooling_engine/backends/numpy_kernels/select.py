@@ -7,14 +7,15 @@ element taken bit for bit.
 
 from __future__ import annotations
 
+import functools
 import math
+from functools import lru_cache
 
 import numpy as np
 
 from pooling_engine.backends.numpy_kernels.block import Block
 from pooling_engine.backends.numpy_kernels.passes import (
     Array,
-    can_fold_flat,
     fold,
     fold_flat,
     scratch,
@@ -30,10 +31,10 @@ def select_forward(
 ) -> None:
     """Writes the selected element of each window and, if given, its window index."""
     values = _as_comparable(x)
-    if indices is None and can_fold_flat(values, block.passes):
+    if indices is None and block.flat is not None:
         is_output = output.dtype == values.dtype
         extremes = output if is_output else _extreme(output, values, len(block.passes) - 1)
-        fold_flat(_combine(plan), values, extremes, block.passes)
+        fold_flat(_combine(plan), values, extremes, block.flat)
         stages = []
     else:
         stages = _extremes(plan, block, values, output)
@@ -54,7 +55,9 @@ def select_forward(
 def select_backward(plan: PoolPlan, block: Block, dy: Array, indices: Array, dx: Array) -> None:
     """Adds the gradient of each window to its selected cell, in float64, in window order."""
     cells = _cells(plan, block, indices).reshape(-1)
-    weights = dy.astype(np.float64, order="C").reshape(-1)
+    weights = scratch("weights", dy.shape, np.float64)
+    np.copyto(weights, dy)
+    weights = weights.reshape(-1)
     kept = indices.reshape(-1) != np.iinfo(indices.dtype).max
     if block.inputs != (0, plan.axes[0].size):
         kept &= (cells >= 0) & (cells < dx.size)
@@ -171,30 +174,44 @@ def _cells(plan: PoolPlan, block: Block, indices: Array) -> Array:
 
     Positions of "none", and of taps outside a band, are meaningless.
     """
-    rows = block.inputs[1] - block.inputs[0]
-    steps = _tap_weights([rows, *(axis.size for axis in plan.axes[1:]), plan.inner])
+    steps = _steps_in_block(plan, block.inputs)
+    cells = scratch("cells", indices.shape, np.int64)
     if plan.taps <= _TABLE_TAPS:
-        offsets = _tap_offsets(plan, steps, np.arange(plan.taps))
-        cells = np.take(offsets, indices, mode="clip")
+        np.take(_tap_offsets(plan, steps, np.arange(plan.taps)), indices, out=cells, mode="clip")
     else:
-        cells = _tap_offsets(plan, steps, indices.astype(np.int64))
-    trailing = len(plan.axes) + 1
-    cells += (np.arange(indices.shape[0]) * (rows * steps[0])).reshape((-1,) + (1,) * trailing)
-    for number, axis in enumerate(plan.axes):
+        np.copyto(cells, _tap_offsets(plan, steps, indices.astype(np.int64)))
+    cells += _first_cells(plan, indices.shape[0], block.outputs, block.inputs)
+    return cells
+
+
+@lru_cache(maxsize=16)  # the blocks of one plan are alike; an array has 8 bytes for each output
+def _first_cells(
+    plan: PoolPlan, planes: int, outputs: tuple[int, int], inputs: tuple[int, int]
+) -> Array:
+    """The flat position of the first tap of each output of a block; may be in the padding."""
+    steps = _steps_in_block(plan, inputs)
+    plane = (inputs[1] - inputs[0]) * steps[0]
+    positions = [np.arange(planes) * plane]
+    for number, (axis, step) in enumerate(zip(plan.axes, steps, strict=True)):
         starts = axis.starts()
         if number == 0:
-            starts = starts[slice(*block.outputs)] - block.inputs[0]
-        cells += (starts * steps[number]).reshape((-1,) + (1,) * (trailing - 1 - number))
-    if plan.inner > 1:
-        cells += np.arange(plan.inner)
-    return cells
+            starts = starts[slice(*outputs)] - inputs[0]
+        positions.append(starts * step)
+    positions.append(np.arange(plan.inner))
+    return functools.reduce(np.add.outer, positions)
+
+
+def _steps_in_block(plan: PoolPlan, inputs: tuple[int, int]) -> list[int]:
+    """How far apart neighbours along each spatial axis are, in elements of a block."""
+    sizes = [inputs[1] - inputs[0], *(axis.size for axis in plan.axes[1:]), plan.inner]
+    return _tap_weights(sizes)[:-1]
 
 
 def _tap_offsets(plan: PoolPlan, steps: list[int], taps: Array) -> Array:
     """How far each tap is from the first, in elements of the block."""
     offsets = np.zeros_like(taps)
     weights = _tap_weights([axis.window.kernel for axis in plan.axes])
-    for axis, weight, step in zip(plan.axes, weights, steps[:-1], strict=True):
+    for axis, weight, step in zip(plan.axes, weights, steps, strict=True):
         offsets += taps // weight % axis.window.kernel * (axis.window.dilation * step)
     return offsets
 
