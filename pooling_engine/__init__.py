@@ -8,6 +8,7 @@ dx = backward(dy, spec, input_shape=x.shape, indices=result.indices)
 """
 
 from pooling_engine._pool import ForwardResult, backward, forward
+from pooling_engine.enums import IndexFormat, Layout, Mode, NamedPadding, NanPolicy, TiePolicy
 from pooling_engine.errors import (
     DeadlineError,
     DeviceMemoryError,
@@ -20,8 +21,7 @@ from pooling_engine.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from pooling_engine.plan import IndexFormat
-from pooling_engine.spec import Layout, Mode, NamedPadding, NanPolicy, PoolSpec, TiePolicy, Window
+from pooling_engine.spec import PoolSpec, Window
 from pooling_engine.threads import set_thread_count, thread_count
 
 __all__ = [

@@ -16,8 +16,9 @@ from pooling_engine.checks import (
     check_out,
     plan_backward,
 )
+from pooling_engine.enums import IndexFormat
 from pooling_engine.indices import from_caller, to_plane
-from pooling_engine.plan import IndexFormat, PoolPlan, make_plan
+from pooling_engine.plan import PoolPlan, make_plan
 from pooling_engine.spec import PoolSpec
 
 Array = NDArray[Any]

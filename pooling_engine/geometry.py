@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pooling_engine.enums import NamedPadding
 from pooling_engine.errors import InvalidSpecError, UnsupportedError
-from pooling_engine.spec import NamedPadding, Window
+from pooling_engine.spec import Window
 
 MAX_TAPS_PER_AXIS = 65_536
 

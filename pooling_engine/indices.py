@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pooling_engine.enums import IndexFormat
 from pooling_engine.errors import InvalidSpecError, InvalidTensorError, UnsupportedError
 from pooling_engine.geometry import Axis
-from pooling_engine.plan import MAX_INDEXED_TAPS, IndexFormat, PoolPlan
+from pooling_engine.plan import MAX_INDEXED_TAPS, PoolPlan
 
 Array = NDArray[Any]
 NO_POSITION = -1  # of a window without a valid tap, in the int64 formats

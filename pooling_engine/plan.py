@@ -9,37 +9,21 @@ import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pooling_engine.enums import IndexFormat, Layout, Mode, NanPolicy, TiePolicy
 from pooling_engine.errors import (
     InvalidTensorError,
     TensorTooLargeError,
     UnsupportedError,
 )
 from pooling_engine.geometry import Axis, resolve_axis, tap_numbers
-from pooling_engine.spec import (
-    MAX_SPATIAL_AXES,
-    SELECTING_MODES,
-    Layout,
-    Mode,
-    NanPolicy,
-    PoolSpec,
-    TiePolicy,
-)
-
-
-class IndexFormat(StrEnum):
-    """How an index names the selected tap (contract, section 4)."""
-
-    WINDOW = "window"
-    PLANE = "plane"
-    TENSOR = "tensor"
-
+from pooling_engine.options import MAX_SPATIAL_AXES
+from pooling_engine.spec import SELECTING_MODES, PoolSpec
 
 FLOATS = tuple(np.dtype(name) for name in ("float16", "float32", "float64"))
 # Legal by the contract, computed by no backend yet.

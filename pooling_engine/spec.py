@@ -1,65 +1,16 @@
-"""What is asked: the enums, `Window` and `PoolSpec`. The only validation of options."""
+"""What is asked: `Window` and `PoolSpec`. Options are validated here, and nowhere else."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from numbers import Real
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
-
+from pooling_engine.enums import Layout, Mode, NamedPadding, NanPolicy, TiePolicy
 from pooling_engine.errors import InvalidSpecError
-
-MAX_SPATIAL_AXES = 6
-MAX_SIZE = 2**31 - 1  # of a kernel, stride, dilation, padding; keeps positions within 64 bits
-
-
-class Mode(StrEnum):
-    """What is computed over the valid taps of a window."""
-
-    MAX = "max"
-    MIN = "min"
-    AVERAGE = "average"
-    SUM = "sum"
-    LP = "lp"
-
-
-class Layout(StrEnum):
-    """Where the channels are: ``(N, C, D1..Dn)`` or ``(N, D1..Dn, C)``."""
-
-    CHANNELS_FIRST = "channels_first"
-    CHANNELS_LAST = "channels_last"
-
-
-class NamedPadding(StrEnum):
-    """Padding that follows from the size of the axis."""
-
-    VALID = "valid"
-    SAME_UPPER = "same_upper"
-    SAME_LOWER = "same_lower"
-
-
-class TiePolicy(StrEnum):
-    """Which of several equal taps receives the gradient."""
-
-    FIRST = "first"
-    ALL = "all"
-    SPLIT = "split"
-
-
-class NanPolicy(StrEnum):
-    """What a NaN does in maximum and minimum pooling."""
-
-    PROPAGATE = "propagate"
-    IGNORE = "ignore"
-    ERROR = "error"
-
+from pooling_engine.options import choice, flag, number, optional, paddings, sizes
 
 SELECTING_MODES = frozenset({Mode.MAX, Mode.MIN})
 
@@ -164,20 +115,20 @@ class PoolSpec:
         nan_policy: str = "propagate",
     ) -> None:
         values = {
-            "mode": _choice("mode", Mode, mode),
-            "kernel": _optional(_sizes, "kernel", kernel),
-            "stride": _optional(_sizes, "stride", stride),
-            "padding": _paddings(padding),
-            "dilation": _sizes("dilation", dilation),
-            "ceil_mode": _flag("ceil_mode", ceil_mode),
-            "count_include_pad": _flag("count_include_pad", count_include_pad),
-            "divisor_override": _optional(_number, "divisor_override", divisor_override),
-            "norm_p": _number("norm_p", norm_p),
-            "adaptive_output": _optional(_sizes, "adaptive_output", adaptive_output),
-            "global_window": _flag("global_window", global_window),
-            "layout": _choice("layout", Layout, layout),
-            "tie_policy": _choice("tie_policy", TiePolicy, tie_policy),
-            "nan_policy": _choice("nan_policy", NanPolicy, nan_policy),
+            "mode": choice("mode", Mode, mode),
+            "kernel": optional(sizes, "kernel", kernel),
+            "stride": optional(sizes, "stride", stride),
+            "padding": paddings(padding),
+            "dilation": sizes("dilation", dilation),
+            "ceil_mode": flag("ceil_mode", ceil_mode),
+            "count_include_pad": flag("count_include_pad", count_include_pad),
+            "divisor_override": optional(number, "divisor_override", divisor_override),
+            "norm_p": number("norm_p", norm_p),
+            "adaptive_output": optional(sizes, "adaptive_output", adaptive_output),
+            "global_window": flag("global_window", global_window),
+            "layout": choice("layout", Layout, layout),
+            "tie_policy": choice("tie_policy", TiePolicy, tie_policy),
+            "nan_policy": choice("nan_policy", NanPolicy, nan_policy),
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -306,89 +257,6 @@ def option_error(name: str, mode: Mode) -> InvalidSpecError:
     """The refusal of an option that does not belong to the mode."""
     modes = " and ".join(f'"{legal}"' for legal in Mode if legal in OPTION_MODES[name])
     return InvalidSpecError(f'{name} applies to {modes} only, not to "{mode}"', field=name)
-
-
-E = TypeVar("E", bound=StrEnum)
-
-
-def _choice(name: str, enum: type[E], value: str) -> E:
-    try:
-        return enum(value)
-    except ValueError:
-        legal = ", ".join(f'"{member}"' for member in enum)
-        raise InvalidSpecError(
-            f"{name} is {value!r}; it must be one of {legal}", field=name
-        ) from None
-
-
-def _flag(name: str, value: bool) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise InvalidSpecError(f"{name} is {value!r}; it must be True or False", field=name)
-
-
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, Real) and not isinstance(value, bool):
-        with contextlib.suppress(OverflowError):  # an integer beyond every float
-            return float(value)
-    raise InvalidSpecError(f"{name} is {value!r}; it must be a number", field=name)
-
-
-def _optional(check: Callable[[str, Any], Any], name: str, value: Any) -> Any:
-    return None if value is None else check(name, value)
-
-
-def _size(name: str, value: Any, least: int) -> int:
-    """An integer from `least` to `MAX_SIZE`."""
-    try:
-        size = operator.index(value)
-    except TypeError:
-        size = -1
-    if isinstance(value, bool) or not least <= size <= MAX_SIZE:
-        raise InvalidSpecError(
-            f"{name} is {value!r}; it must be an integer from {least} to {MAX_SIZE}", field=name
-        )
-    return size
-
-
-def _sizes(name: str, value: Any) -> Any:
-    """One size, or a tuple of one size for each axis."""
-    if not _is_sequence(value):
-        return _size(name, value, 1)
-    _refuse_bad_length(name, value)
-    return tuple(_size(f"{name}[{axis}]", size, 1) for axis, size in enumerate(value))
-
-
-def _paddings(value: Any) -> Any:
-    """A name, one size, or a tuple of one pair for each axis."""
-    if isinstance(value, str):
-        return _choice("padding", NamedPadding, value)
-    if not _is_sequence(value):
-        return _size("padding", value, 0)
-    _refuse_bad_length("padding", value)
-    pairs = []
-    for axis, item in enumerate(value):
-        name = f"padding[{axis}]"
-        pair = tuple(item) if _is_sequence(item) else (item, item)
-        if len(pair) != 2:
-            raise InvalidSpecError(
-                f"{name} is {item!r}; it must be a size or a pair (before, after)", field=name
-            )
-        pairs.append((_size(f"{name}[0]", pair[0], 0), _size(f"{name}[1]", pair[1], 0)))
-    return tuple(pairs)
-
-
-def _is_sequence(value: Any) -> bool:
-    is_array = isinstance(value, np.ndarray) and value.ndim > 0
-    return is_array or (isinstance(value, Sequence) and not isinstance(value, str | bytes))
-
-
-def _refuse_bad_length(name: str, value: Any) -> None:
-    if not 1 <= len(value) <= MAX_SPATIAL_AXES:
-        raise InvalidSpecError(
-            f"{name} gives {len(value)} sizes; there are 1 to {MAX_SPATIAL_AXES} spatial axes",
-            field=name,
-        )
 
 
 def _per_axis(value: int | tuple[int, ...], axes: int) -> tuple[int, ...]:

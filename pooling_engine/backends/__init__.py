@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pooling_engine.enums import IndexFormat, Mode
 from pooling_engine.errors import InvalidSpecError
-from pooling_engine.plan import IndexFormat, PoolPlan
-from pooling_engine.spec import Mode
+from pooling_engine.plan import PoolPlan
 
 Array = NDArray[Any]
 

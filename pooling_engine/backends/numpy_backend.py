@@ -21,8 +21,8 @@ from pooling_engine.backends.numpy_kernels.sums import (
     sum_forward,
     times_sign,
 )
-from pooling_engine.plan import FLOATS, IndexFormat, PoolPlan
-from pooling_engine.spec import Mode
+from pooling_engine.enums import IndexFormat, Mode
+from pooling_engine.plan import FLOATS, PoolPlan
 from pooling_engine.threads import run_blocks, thread_count
 
 Array = NDArray[Any]

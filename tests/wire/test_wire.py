@@ -13,7 +13,7 @@ import pytest
 import pooling_engine
 import pooling_wire
 from pooling_engine import ForwardResult, IndexFormat, PoolingError, PoolSpec
-from pooling_engine.spec import NanPolicy, TiePolicy
+from pooling_engine.enums import NanPolicy, TiePolicy
 from pooling_wire import enums, status
 from pooling_wire.specs import decode_spec, encode_spec
 from pooling_wire.tensors import decode_tensor, encode_message

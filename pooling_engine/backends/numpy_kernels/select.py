@@ -20,8 +20,8 @@ from pooling_engine.backends.numpy_kernels.passes import (
     fold_flat,
     scratch,
 )
+from pooling_engine.enums import Mode
 from pooling_engine.plan import PoolPlan
-from pooling_engine.spec import Mode
 
 _TABLE_TAPS = 65_536  # windows up to this size get a table of tap offsets
 

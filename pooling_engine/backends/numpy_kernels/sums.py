@@ -13,8 +13,8 @@ from pooling_engine.backends.numpy_kernels.passes import (
     scratch,
     spread,
 )
+from pooling_engine.enums import Mode
 from pooling_engine.plan import PoolPlan
-from pooling_engine.spec import Mode
 
 
 def sum_forward(plan: PoolPlan, block: Block, x: Array, output: Array) -> None:
