@@ -7,7 +7,17 @@ from contextlib import contextmanager
 import pytest
 
 import pooling_engine
+from pooling_engine import backends
 from pooling_engine.backends.numpy_kernels import block
+
+
+@pytest.fixture(params=list(backends.BACKENDS), autouse=True, scope="module")
+def backend(request):
+    """Every test of the engine runs on every backend: each in turn is what "auto" means."""
+    first = {request.param: backends.BACKENDS[request.param]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backends, "BACKENDS", first | backends.BACKENDS)
+        yield request.param
 
 
 @contextmanager

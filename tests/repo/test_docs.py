@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -60,3 +61,26 @@ def test_the_table_of_options_follows_the_code() -> None:
 def test_the_readme_names_every_mode() -> None:
     table = re.findall(r"^\| `(\w+)` \|", (ROOT / "README.md").read_text(), re.M)
     assert table == list(Mode)
+
+
+def test_the_readmes_figures_are_those_of_the_results() -> None:
+    results = (ROOT / "benchmarks/results/engine-numpy.md").read_text()
+    rows = [row for row in results.splitlines() if "| forward max |" in row]
+    readme = (ROOT / "README.md").read_text()
+    assert len(rows) == 4
+    for row in rows:
+        assert row in readme
+
+
+def test_the_decision_on_the_server_quotes_its_results() -> None:
+    results = json.loads((ROOT / "benchmarks/results/server-kind.json").read_text())
+    decision = (ROOT / "docs/adr/0001-threaded-server.md").read_text()
+    for row in results["rows"]:
+        threaded, asyncio = row["threaded"], row["asyncio"]
+        ratio = row["asyncio_over_threaded"]
+        assert (
+            f"| {row['payload']} | {row['concurrency']} "
+            f"| {threaded['calls_per_s']['median']:.0f} | {asyncio['calls_per_s']['median']:.0f} "
+            f"| {ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f}) "
+            f"| {threaded['p99_ms']['median']:.1f} | {asyncio['p99_ms']['median']:.1f} |"
+        ) in decision

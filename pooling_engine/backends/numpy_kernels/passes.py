@@ -17,21 +17,23 @@ _KEEP_BYTES = 8 << 20
 _local = threading.local()
 
 
-def scratch(name: str, shape: Sequence[int], dtype: Any) -> Array:
+def scratch(name: str, shape: tuple[int, ...], dtype: Any) -> Array:
     """An uninitialised array that this thread uses again under the same name.
 
     Fresh memory costs more than the arithmetic on it. Two arrays that are alive at once
     need two names. Arrays over 8 MiB are not kept.
     """
+    last: Array | None = _local.__dict__.get(name)
+    if last is not None and last.shape == shape and last.dtype == dtype:
+        return last
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
-    buffers: dict[str, Array] = _local.__dict__.setdefault("buffers", {})
-    buffer = buffers.get(name)
+    buffer: Array | None = None if last is None else last.base
     if buffer is None or buffer.nbytes < size:
         buffer = np.empty(size, np.uint8)
-        if size <= _KEEP_BYTES:
-            buffers[name] = buffer
-    array: Array = buffer[:size].view(dtype).reshape(shape)
+    array: Array = np.ndarray(shape, dtype, buffer)
+    if buffer.nbytes <= _KEEP_BYTES:
+        _local.__dict__[name] = array
     return array
 
 
