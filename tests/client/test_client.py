@@ -155,6 +155,19 @@ def test_a_limit_of_the_server_is_named() -> None:
         server.stop()
 
 
+def test_a_message_beyond_what_grpc_takes_names_the_option() -> None:
+    """Far over the limit gRPC refuses on its own, without our details."""
+    server = PoolingServer(ServerConfig(listen="127.0.0.1:0", max_message_bytes=1 << 20))
+    server.start()
+    try:
+        with PoolingClient(server.address) as client:
+            with pytest.raises(TensorTooLargeError, match="--max-message-bytes"):
+                client.forward(np.ones((1, 8, 512, 512), np.float32), MAX)
+            assert client.forward(X, MAX).output.shape == (1, 1, 2, 2)
+    finally:
+        server.stop()
+
+
 def test_the_work_of_a_call_is_limited() -> None:
     server = PoolingServer(ServerConfig(listen="127.0.0.1:0", max_taps=1000))
     server.start()
