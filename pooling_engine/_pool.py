@@ -17,8 +17,8 @@ from pooling_engine.checks import (
     plan_backward,
 )
 from pooling_engine.enums import IndexFormat
-from pooling_engine.indices import from_caller, to_plane
-from pooling_engine.plan import PoolPlan, make_plan
+from pooling_engine.indices import from_caller, to_positions
+from pooling_engine.plan import make_plan
 from pooling_engine.spec import PoolSpec
 
 Array = NDArray[Any]
@@ -49,7 +49,8 @@ def forward(
 
     Args:
         x: the input, of shape (N, C, D1..Dn) or, channels last, (N, D1..Dn, C), with 1 to 6
-            spatial axes; float16, float32 or float64. Never written to.
+            spatial axes; float16, float32 or float64, or an integer of 8 to 64 bits ("uint8",
+            otherwise signed; not for "lp"). Never written to.
         spec: what to compute.
         return_indices: whether to return the selected taps; "max" and "min" only.
         index_format: "window" (the tap's number in its window, in the smallest unsigned
@@ -58,22 +59,24 @@ def forward(
         out: a C-contiguous array of the output's shape and type to write into.
 
     Returns:
-        The output and the indices.
+        The output and the indices. The output has the input's type; of integers, a sum is
+        int64 and an average float32 (float64 for int64).
 
     Raises:
         InvalidSpecError: the options do not fit one another or the tensor.
-        InvalidTensorError: the tensor or `out` has the wrong shape or type.
+        InvalidTensorError: the tensor or `out` has the wrong shape or type, or a sum of
+            integers overflows.
         UnsupportedError: legal, but not built.
     """
     computes = select_backend(backend)
     x = as_tensor(x, "input")
     plan = make_plan(spec, x.shape, x.dtype)
     chosen = check_index_request(plan, return_indices, index_format)
-    output = _allocate(out, plan.output_shape, plan, x)
+    output = _allocate(out, plan.output_shape, plan.output_dtype, x)
     indices = np.empty(plan.output_shape, plan.index_dtype) if return_indices else None
     computes.forward(plan, x, output, indices)
-    if indices is not None and chosen is IndexFormat.PLANE:
-        indices = to_plane(plan, indices)
+    if indices is not None and chosen is not IndexFormat.WINDOW:
+        indices = to_positions(plan, indices, chosen)
     return ForwardResult(output, indices)
 
 
@@ -116,16 +119,16 @@ def backward(
     chosen = check_index_format(index_format, taps)
     if taps is not None:
         taps = from_caller(plan, taps, chosen)
-    elif plan.selects and x is not None:
+    elif plan.selects and x is not None and not plan.shares_ties:
         taps = np.empty(plan.output_shape, plan.index_dtype)
         computes.forward(plan, x, np.empty(plan.output_shape, plan.dtype), taps)
-    dx = _allocate(out, plan.input_shape, plan, dy, x, taps)
+    dx = _allocate(out, plan.input_shape, plan.dtype, dy, x, taps)
     computes.backward(plan, dy, taps, x, dx)
     return dx
 
 
 def _allocate(
-    out: Array | None, shape: tuple[int, ...], plan: PoolPlan, *inputs: Array | None
+    out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], *inputs: Array | None
 ) -> Array:
-    check_out(out, shape, plan.dtype, *inputs)
-    return np.empty(shape, plan.dtype) if out is None else out
+    check_out(out, shape, dtype, *inputs)
+    return np.empty(shape, dtype) if out is None else out

@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from pooling_engine.enums import IndexFormat, Mode
 from pooling_engine.errors import InvalidSpecError, InvalidTensorError
-from pooling_engine.indices import refuse_too_many_taps, refuse_unbuilt_format
-from pooling_engine.plan import PoolPlan, as_shape, make_plan
+from pooling_engine.indices import refuse_too_many_taps
+from pooling_engine.plan import FLOATS, PoolPlan, as_shape, make_plan
 from pooling_engine.spec import PoolSpec
 
 Array = NDArray[Any]
@@ -46,6 +46,11 @@ def plan_backward(
     plan = make_plan(
         spec, shape, dy.dtype, shape_field="input_shape", dtype_field="output_gradient"
     )
+    if plan.dtype not in FLOATS:
+        raise InvalidTensorError(
+            f"output_gradient is {dy.dtype.name}; integer tensors have no gradient",
+            field="output_gradient",
+        )
     if dy.shape != plan.output_shape:
         raise InvalidTensorError(
             f"output_gradient has shape {dy.shape}; the output of an input of shape "
@@ -57,11 +62,12 @@ def plan_backward(
             f"input is {x.dtype.name}, output_gradient {dy.dtype.name}; they must be the same",
             field="input",
         )
-    _refuse_wrong_residual(spec.mode, indices is not None, x is not None)
+    _refuse_wrong_residual(plan, indices is not None, x is not None)
     return plan
 
 
-def _refuse_wrong_residual(mode: Mode, has_indices: bool, has_input: bool) -> None:
+def _refuse_wrong_residual(plan: PoolPlan, has_indices: bool, has_input: bool) -> None:
+    mode = plan.mode
     if mode in (Mode.AVERAGE, Mode.SUM):
         if has_indices or has_input:
             field = "indices" if has_indices else "input"
@@ -72,6 +78,12 @@ def _refuse_wrong_residual(mode: Mode, has_indices: bool, has_input: bool) -> No
         if has_indices or not has_input:
             raise InvalidTensorError(
                 'mode "lp" needs input, and no indices', field="indices" if has_indices else "input"
+            )
+    elif plan.shares_ties:
+        if has_indices or not has_input:
+            raise InvalidTensorError(
+                f'tie_policy "{plan.tie_policy}" needs input, and no indices',
+                field="indices" if has_indices else "input",
             )
     elif has_indices == has_input:
         given = "both" if has_indices else "neither"
@@ -85,10 +97,8 @@ def check_index_request(plan: PoolPlan, return_indices: bool, index_format: str)
 
     Raises:
         InvalidSpecError: the mode or the window has no indices, or there is no such format.
-        UnsupportedError: the format is not built yet.
     """
     chosen = _index_format(index_format) or IndexFormat.WINDOW
-    refuse_unbuilt_format(chosen)
     if return_indices and not plan.selects:
         raise InvalidSpecError(
             f'mode "{plan.mode}" selects no element, so it has no indices', field="return_indices"

@@ -6,6 +6,7 @@ or per output of one axis.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -18,10 +19,12 @@ from pooling_engine.errors import InvalidSpecError, UnsupportedError
 from pooling_engine.spec import Window
 
 MAX_TAPS_PER_AXIS = 65_536
+Positions = NDArray[np.int64]
+Range = tuple[int, int]
 
 
 class Tap(NamedTuple):
-    """One tap of all windows of a range: which outputs it serves from which inputs.
+    """One tap of the windows of a range: which outputs it serves from which inputs.
 
     Attributes:
         number: the tap's number along the axis, from 0.
@@ -35,83 +38,160 @@ class Tap(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Axis:
-    """One spatial axis: its size, its window with the padding resolved, its outputs."""
+class SlidingAxis:
+    """An axis with windows of one size at regular steps; the padding is resolved."""
 
     size: int
     window: Window
     outputs: int
 
-    def starts(self) -> NDArray[np.int64]:
+    @property
+    def kernel(self) -> int:
+        """The number of taps of a window."""
+        return self.window.kernel
+
+    @property
+    def dilation(self) -> int:
+        """The step from tap to tap."""
+        return self.window.dilation
+
+    @property
+    def reach(self) -> int:
+        """How many taps can lie on an element at all, whatever the kernel claims."""
+        return len(self._tap_numbers((0, self.outputs), (0, self.size)))
+
+    def starts(self) -> Positions:
         """The position of the first tap of each output; negative in the padding before."""
         first = -self.window.padding_before
         return np.arange(self.outputs, dtype=np.int64) * self.window.stride + first
 
-    def valid_counts(self) -> NDArray[np.int64]:
-        """How many taps of each output are on an element."""
-        starts, dilation = self.starts(), self.window.dilation
+    def tap_limits(self) -> tuple[Positions, Positions]:
+        """Of each output the first tap that is on an element, and the one after the last."""
+        starts, dilation = self.starts(), self.dilation
         first = np.maximum(0, -(starts // dilation))
-        last = np.minimum(self.window.kernel - 1, (self.size - 1 - starts) // dilation)
-        counts: NDArray[np.int64] = np.maximum(0, last - first + 1)
-        return counts
+        stop = np.minimum(self.kernel, (self.size - 1 - starts) // dilation + 1)
+        return first, np.maximum(first, stop)
 
-    def counts_with_padding(self) -> NDArray[np.int64]:
+    def counts_with_padding(self) -> Positions:
         """How many taps of each output are before the end of the padding after.
 
         The overhang of ceil mode is beyond that end and does not count.
         """
         end = self.size + self.window.padding_after
-        taps = -((self.starts() - end) // self.window.dilation)
-        return np.minimum(np.maximum(taps, 0), self.window.kernel)
+        taps = -((self.starts() - end) // self.dilation)
+        return np.minimum(np.maximum(taps, 0), self.kernel)
 
-    def inputs_of(self, start: int, stop: int) -> tuple[int, int]:
+    def inputs_of(self, start: int, stop: int) -> Range:
         """The range of elements that the windows of outputs [start, stop) span."""
         w = self.window
         first = max(0, start * w.stride - w.padding_before)
         last = min(self.size, (stop - 1) * w.stride - w.padding_before + w.extent)
         return first, max(first, last)
 
-    def outputs_of(self, start: int, stop: int) -> tuple[int, int]:
+    def outputs_of(self, start: int, stop: int) -> Range:
         """The range of outputs whose windows may reach elements [start, stop)."""
         w = self.window
         first = max(0, -((w.extent - 1 - start - w.padding_before) // w.stride))
         last = min(self.outputs, (stop - 1 + w.padding_before) // w.stride + 1)
         return first, max(first, last)
 
+    def taps(self, outputs: Range, inputs: Range) -> list[Tap]:
+        """The taps that join outputs of one range to elements of another, in tap order."""
+        w = self.window
+        taps = []
+        for number in self._tap_numbers(outputs, inputs):
+            offset = number * w.dilation - w.padding_before
+            first = max(outputs[0], -((offset - inputs[0]) // w.stride))
+            last = min(outputs[1] - 1, (inputs[1] - 1 - offset) // w.stride)
+            if first <= last:
+                begin = first * w.stride + offset - inputs[0]
+                end = last * w.stride + offset - inputs[0] + 1
+                served = slice(first - outputs[0], last - outputs[0] + 1)
+                taps.append(Tap(number, served, slice(begin, end, w.stride)))
+        return taps
+
+    def _tap_numbers(self, outputs: Range, inputs: Range) -> range:
+        w = self.window
+        lowest_start = outputs[0] * w.stride - w.padding_before
+        highest_start = (outputs[1] - 1) * w.stride - w.padding_before
+        first = max(0, -((highest_start - inputs[0]) // w.dilation))
+        last = min(w.kernel - 1, (inputs[1] - 1 - lowest_start) // w.dilation)
+        return range(first, last + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptiveAxis:
+    """An axis divided among its outputs: output i has elements floor(i*L/o) to ceil((i+1)*L/o).
+
+    The windows repeat: with g the greatest common divisor of size and outputs, those of
+    output i and output ``i + outputs/g`` are alike, ``size/g`` elements apart.
+    """
+
+    size: int
+    outputs: int
+    kernel: int
+    dilation: int = 1
+
+    @property
+    def reach(self) -> int:
+        """The number of taps of the largest window."""
+        return self.kernel
+
+    def starts(self) -> Positions:
+        """The first element of each output's window."""
+        return np.arange(self.outputs, dtype=np.int64) * self.size // self.outputs
+
+    def tap_limits(self) -> tuple[Positions, Positions]:
+        """Of each output the first tap, which is 0, and the one after its own last."""
+        ends = -(-np.arange(1, self.outputs + 1, dtype=np.int64) * self.size // self.outputs)
+        return np.zeros_like(ends), ends - self.starts()
+
+    def counts_with_padding(self) -> Positions:
+        """How many taps each output has; there is no padding."""
+        return self.tap_limits()[1]
+
+    def inputs_of(self, start: int, stop: int) -> Range:
+        """The range of elements that the windows of outputs [start, stop) span."""
+        return start * self.size // self.outputs, -(-stop * self.size // self.outputs)
+
+    def outputs_of(self, start: int, stop: int) -> Range:
+        """The range of outputs whose windows reach elements [start, stop)."""
+        return start * self.outputs // self.size, -(-stop * self.outputs // self.size)
+
+    def taps(self, outputs: Range, inputs: Range) -> list[Tap]:
+        """The taps that join outputs of one range to elements of another, in tap order."""
+        common = math.gcd(self.size, self.outputs)
+        period, step = self.outputs // common, self.size // common
+        taps = []
+        for kind in range(period):
+            start, stop = self.inputs_of(kind, kind + 1)
+            for position in range(start, stop):
+                first = max(-((kind - outputs[0]) // period), -((position - inputs[0]) // step))
+                last = min((outputs[1] - 1 - kind) // period, (inputs[1] - 1 - position) // step)
+                if first <= last:
+                    served = _every(kind - outputs[0], period, first, last)
+                    taken = _every(position - inputs[0], step, first, last)
+                    taps.append(Tap(position - start, served, taken))
+        return taps
+
+
+Axis = SlidingAxis | AdaptiveAxis
+
+
+def _every(start: int, step: int, first: int, last: int) -> slice:
+    """The positions ``start + i * step`` for i from `first` to `last`."""
+    return slice(start + first * step, start + last * step + 1, step)
+
 
 @lru_cache(maxsize=1024)
-def taps_between(axis: Axis, outputs: tuple[int, int], inputs: tuple[int, int]) -> tuple[Tap, ...]:
-    """The taps that join outputs of one range to elements of another, in tap order."""
-    w = axis.window
-    taps = []
-    for number in tap_numbers(axis, outputs, inputs):
-        offset = number * w.dilation - w.padding_before
-        first = max(outputs[0], -((offset - inputs[0]) // w.stride))
-        last = min(outputs[1] - 1, (inputs[1] - 1 - offset) // w.stride)
-        if first <= last:
-            begin = first * w.stride + offset - inputs[0]
-            end = last * w.stride + offset - inputs[0] + 1
-            taps.append(
-                Tap(
-                    number,
-                    slice(first - outputs[0], last - outputs[0] + 1),
-                    slice(begin, end, w.stride),
-                )
-            )
-    return tuple(taps)
+def taps_between(axis: Axis, outputs: Range, inputs: Range) -> tuple[Tap, ...]:
+    """The taps that join outputs of one range to elements of another; of each output in order."""
+    return tuple(axis.taps(outputs, inputs))
 
 
-def tap_numbers(axis: Axis, outputs: tuple[int, int], inputs: tuple[int, int]) -> range:
-    """The taps that can lie on an element at all, whatever the kernel claims."""
-    w = axis.window
-    lowest_start = outputs[0] * w.stride - w.padding_before
-    highest_start = (outputs[1] - 1) * w.stride - w.padding_before
-    first = max(0, -((highest_start - inputs[0]) // w.dilation))
-    last = min(w.kernel - 1, (inputs[1] - 1 - lowest_start) // w.dilation)
-    return range(first, last + 1)
-
-
-def resolve_axis(number: int, size: int, window: Window, named: object, ceil_mode: bool) -> Axis:
+def resolve_sliding(
+    number: int, size: int, window: Window, named: object, ceil_mode: bool
+) -> SlidingAxis:
     """Resolves the padding and counts the outputs of one axis (contract, section 2).
 
     Raises:
@@ -134,15 +214,37 @@ def resolve_axis(number: int, size: int, window: Window, named: object, ceil_mod
             f"(kernel {window.kernel}, dilation {window.dilation}), the padded input {padded}",
             field=f"kernel[{number}]",
         )
-    axis = Axis(size, window, outputs)
-    taps = len(tap_numbers(axis, (0, outputs), (0, size)))
-    if taps > MAX_TAPS_PER_AXIS:
+    axis = SlidingAxis(size, window, outputs)
+    if axis.reach > MAX_TAPS_PER_AXIS:
         raise UnsupportedError(
-            f"the windows of spatial axis {number} reach {taps} taps; "
+            f"the windows of spatial axis {number} reach {axis.reach} taps; "
             f"at most {MAX_TAPS_PER_AXIS} along one axis are supported",
             field=f"kernel[{number}]",
         )
     return axis
+
+
+def resolve_adaptive(number: int, size: int, outputs: int) -> Axis:
+    """The windows that divide one axis among `outputs` outputs (contract, section 1).
+
+    Raises:
+        UnsupportedError: the windows have more different taps than can be walked one by one.
+    """
+    if size % outputs == 0:
+        return SlidingAxis(size, Window(size // outputs, size // outputs), outputs)
+    common = math.gcd(size, outputs)
+    taps = size // common + outputs // common  # an upper bound over the kinds of windows
+    if taps > MAX_TAPS_PER_AXIS:
+        raise UnsupportedError(
+            f"{outputs} adaptive outputs of spatial axis {number}, of size {size}, have about "
+            f"{taps} different taps; at most {MAX_TAPS_PER_AXIS} along one axis are supported",
+            field=f"adaptive_output[{number}]",
+        )
+    # The size of a window: the elements from the floor of its start to the ceiling of its end.
+    kernel = max(
+        -(-(i + 1) * size // outputs) - i * size // outputs for i in range(outputs // common)
+    )
+    return AdaptiveAxis(size, outputs, kernel)
 
 
 def count_outputs(size: int, window: Window, ceil_mode: bool) -> int:

@@ -9,25 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pooling_engine.enums import IndexFormat
-from pooling_engine.errors import InvalidSpecError, InvalidTensorError, UnsupportedError
+from pooling_engine.errors import InvalidSpecError, InvalidTensorError
 from pooling_engine.geometry import Axis
 from pooling_engine.plan import MAX_INDEXED_TAPS, PoolPlan
 
 Array = NDArray[Any]
 NO_POSITION = -1  # of a window without a valid tap, in the int64 formats
-
-
-def refuse_unbuilt_format(index_format: IndexFormat) -> None:
-    """Refuses the format that is legal but not built yet.
-
-    Raises:
-        UnsupportedError: the format is "tensor".
-    """
-    if index_format is IndexFormat.TENSOR:
-        raise UnsupportedError(
-            'index_format "tensor" is not supported yet; use "window" or "plane"',
-            field="index_format",
-        )
 
 
 def refuse_too_many_taps(plan: PoolPlan) -> None:
@@ -43,16 +30,32 @@ def refuse_too_many_taps(plan: PoolPlan) -> None:
         )
 
 
-def to_plane(plan: PoolPlan, windows: Array) -> Array:
-    """Window indices of the output's shape as int64 positions in the spatial plane."""
+def to_positions(plan: PoolPlan, windows: Array, index_format: IndexFormat) -> Array:
+    """Window indices of the output's shape as int64 positions in the plane or the tensor."""
     numbers = windows.reshape(plan.output_block_shape).astype(np.int64)
     positions = np.zeros_like(numbers)
     for axis, weight, plane_step, trailing in _axes(plan):
-        number = numbers // weight % axis.window.kernel
+        number = numbers // weight % axis.kernel
         starts = axis.starts().reshape((-1,) + (1,) * trailing)
-        positions += (starts + number * axis.window.dilation) * plane_step
+        positions += (starts + number * axis.dilation) * plane_step
+    if index_format is IndexFormat.TENSOR:
+        positions += _plane_starts(plan)
     positions[numbers == np.iinfo(windows.dtype).max] = NO_POSITION
     return positions.reshape(plan.output_shape)
+
+
+def _plane_starts(plan: PoolPlan) -> Array:
+    """Where each plane begins in a tensor of shape (N, C, D1..Dn), for the output's blocks.
+
+    Blocks are (N * C, .., 1) or, channels last, (N, .., C).
+    """
+    starts = np.arange(plan.outer * plan.inner, dtype=np.int64) * _plane_size(plan)
+    middle = (1,) * len(plan.axes)
+    return starts.reshape(plan.outer, *middle, plan.inner)
+
+
+def _plane_size(plan: PoolPlan) -> int:
+    return math.prod(axis.size for axis in plan.axes)
 
 
 def from_caller(plan: PoolPlan, indices: Array, index_format: IndexFormat | None) -> Array:
@@ -63,8 +66,8 @@ def from_caller(plan: PoolPlan, indices: Array, index_format: IndexFormat | None
         index_format: what they are; None means that the element type says it.
 
     Raises:
+        InvalidSpecError: a window has more taps than an index can number.
         InvalidTensorError: the type, the shape or an entry is wrong.
-        UnsupportedError: the format is not built yet.
     """
     if indices.shape != plan.output_shape:
         raise InvalidTensorError(
@@ -73,33 +76,37 @@ def from_caller(plan: PoolPlan, indices: Array, index_format: IndexFormat | None
         )
     is_positions = indices.dtype == np.int64
     index_format = index_format or (IndexFormat.PLANE if is_positions else IndexFormat.WINDOW)
-    refuse_unbuilt_format(index_format)
     refuse_too_many_taps(plan)
-    expected = np.dtype(np.int64) if index_format is IndexFormat.PLANE else plan.index_dtype
+    is_window = index_format is IndexFormat.WINDOW
+    expected = plan.index_dtype if is_window else np.dtype(np.int64)
     if indices.dtype != expected:
         raise InvalidTensorError(
             f'indices are {indices.dtype.name}; format "{index_format}" takes {expected.name} here',
             field="indices",
         )
-    if index_format is IndexFormat.PLANE:
-        return _from_plane(plan, indices)
-    _refuse_forged_windows(plan, indices)
-    return indices
+    if is_window:
+        _refuse_forged_windows(plan, indices)
+        return indices
+    return _from_positions(plan, indices, index_format)
 
 
-def _from_plane(plan: PoolPlan, positions: Array) -> Array:
-    size = math.prod(axis.size for axis in plan.axes)
-    _refuse(positions, (positions < NO_POSITION) | (positions >= size), f"from -1 to {size - 1}")
+def _from_positions(plan: PoolPlan, positions: Array, index_format: IndexFormat) -> Array:
     blocks = positions.reshape(plan.output_block_shape)
+    is_none = blocks == NO_POSITION
+    legal = f"from 0 to {_plane_size(plan) - 1}, or -1 for none"
+    if index_format is IndexFormat.TENSOR:
+        blocks = blocks - _plane_starts(plan)
+        legal = "a position in its own plane of the tensor, or -1 for none"
+    is_outside = ((blocks < 0) | (blocks >= _plane_size(plan))) & ~is_none
+    _refuse(positions, is_outside.reshape(positions.shape), legal)
     numbers = np.zeros_like(blocks)
-    is_outside = np.zeros(blocks.shape, np.bool_)
     for axis, weight, plane_step, trailing in _axes(plan):
         starts = axis.starts().reshape((-1,) + (1,) * trailing)
         distance = blocks // plane_step % axis.size - starts
-        number, remainder = np.divmod(distance, axis.window.dilation)
-        is_outside |= (remainder != 0) | (number < 0) | (number >= axis.window.kernel)
+        number, remainder = np.divmod(distance, axis.dilation)
+        first, stop = (limit.reshape((-1,) + (1,) * trailing) for limit in axis.tap_limits())
+        is_outside |= (remainder != 0) | (number < first) | (number >= stop)
         numbers += number * weight
-    is_none = blocks == NO_POSITION
     is_outside &= ~is_none
     _refuse(positions, is_outside.reshape(positions.shape), "a position inside its own window")
     numbers[is_none] = np.iinfo(plan.index_dtype).max
@@ -115,20 +122,22 @@ def _refuse_forged_windows(plan: PoolPlan, indices: Array) -> None:
         _refuse(indices, wrong, f"from 0 to {plan.taps - 1}, or {none} for none")
     blocks = indices.reshape(plan.output_block_shape)
     for number, (axis, weight, _, trailing) in enumerate(_axes(plan)):
+        first, stop = axis.tap_limits()
         # Only the windows at the borders have taps in the padding; they are few.
-        border = np.flatnonzero(axis.valid_counts() < axis.window.kernel)
+        border = np.flatnonzero(stop - first < axis.kernel)
         if not border.size:
             continue
         strip = np.take(blocks, border, axis=number + 1)
-        taps = strip.astype(np.int64) // weight % axis.window.kernel
-        starts = axis.starts()[border].reshape((-1,) + (1,) * trailing)
-        positions = starts + taps * axis.window.dilation
-        is_padding = ((positions < 0) | (positions >= axis.size)) & (strip != none)
-        if is_padding.any():
+        taps = strip.astype(np.int64) // weight % axis.kernel
+        least, end = (limit[border].reshape((-1,) + (1,) * trailing) for limit in (first, stop))
+        is_outside = ((taps < least) | (taps >= end)) & (strip != none)
+        if is_outside.any():
             wrong = np.zeros(blocks.shape, np.bool_)
-            wrong[(slice(None),) * (number + 1) + (border,)] = is_padding
+            wrong[(slice(None),) * (number + 1) + (border,)] = is_outside
             _refuse(
-                indices, wrong.reshape(indices.shape), "a tap on an element, not in the padding"
+                indices,
+                wrong.reshape(indices.shape),
+                "a tap on an element of its window, not in the padding",
             )
 
 
@@ -146,7 +155,7 @@ def _axes(plan: PoolPlan) -> list[tuple[Axis, int, int, int]]:
     return [
         (
             axis,
-            math.prod(later.window.kernel for later in plan.axes[number + 1 :]),
+            math.prod(later.kernel for later in plan.axes[number + 1 :]),
             math.prod(later.size for later in plan.axes[number + 1 :]),
             count - number,
         )

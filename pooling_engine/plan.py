@@ -21,13 +21,13 @@ from pooling_engine.errors import (
     TensorTooLargeError,
     UnsupportedError,
 )
-from pooling_engine.geometry import Axis, resolve_axis, tap_numbers
+from pooling_engine.geometry import Axis, SlidingAxis, resolve_adaptive, resolve_sliding
 from pooling_engine.options import MAX_SPATIAL_AXES
-from pooling_engine.spec import SELECTING_MODES, PoolSpec
+from pooling_engine.spec import SELECTING_MODES, PoolSpec, Window
 
 FLOATS = tuple(np.dtype(name) for name in ("float16", "float32", "float64"))
-# Legal by the contract, computed by no backend yet.
-UNSUPPORTED_NAMES = frozenset({"bfloat16", "int8", "uint8", "int16", "int32", "int64"})
+INTEGERS = tuple(np.dtype(name) for name in ("int8", "uint8", "int16", "int32", "int64"))
+_LEGAL_NAMES = ", ".join(dtype.name for dtype in FLOATS + INTEGERS)
 _INDEX_TYPES = tuple(np.dtype(name) for name in ("uint8", "uint16", "uint32", "uint64"))
 MAX_INDEXED_TAPS = 2**32 - 1  # uint64 numbers more, but only within the engine
 _SHAPE, _DTYPE = "the shape", "the element type"  # stand in for the arguments that gave them
@@ -40,7 +40,7 @@ class PoolPlan:
 
     Attributes:
         mode: what is computed.
-        dtype: the element type of input, output and gradients.
+        dtype: the element type of the input and of gradients.
         input_shape: the shape of the forward input, in the caller's layout.
         output_shape: the shape of the output, in the same layout.
         axes: the spatial axes, outermost first.
@@ -49,7 +49,10 @@ class PoolPlan:
         norm_p: the p of mode LP.
         count_include_pad: whether padded taps count in the divisor of mode AVERAGE.
         divisor_override: the divisor in place of that count, or None.
-        taps: the number of taps of one window.
+        taps: the number of taps of one window; of the largest, where they differ.
+        is_global: whether one window spans the whole plane, which is then one axis here.
+        tie_policy: who receives the gradient of tied taps.
+        nan_policy: what a NaN does to an extreme.
     """
 
     mode: Mode
@@ -63,6 +66,9 @@ class PoolPlan:
     count_include_pad: bool
     divisor_override: float | None
     taps: int
+    is_global: bool
+    tie_policy: TiePolicy
+    nan_policy: NanPolicy
 
     @cached_property
     def input_block_shape(self) -> tuple[int, ...]:
@@ -82,15 +88,21 @@ class PoolPlan:
     @property
     def output_bytes(self) -> int:
         """The size of the output in bytes."""
-        return math.prod(self.output_shape) * self.dtype.itemsize
+        return math.prod(self.output_shape) * self.output_dtype.itemsize
+
+    @cached_property
+    def output_dtype(self) -> np.dtype[Any]:
+        """The element type of the output: the input's, but wider for sums of integers."""
+        if self.dtype in FLOATS or self.selects:
+            return self.dtype
+        if self.mode is Mode.SUM:
+            return np.dtype(np.int64)
+        return np.dtype(np.float64 if self.dtype == np.int64 else np.float32)
 
     @property
     def tap_visits(self) -> int:
         """How many taps are visited in all, each spatial axis pooled on its own."""
-        per_output = sum(
-            len(tap_numbers(axis, (0, axis.outputs), (0, axis.size))) for axis in self.axes
-        )
-        return math.prod(self.output_shape) * per_output
+        return math.prod(self.output_shape) * sum(axis.reach for axis in self.axes)
 
     @cached_property
     def index_dtype(self) -> np.dtype[Any]:
@@ -108,11 +120,18 @@ class PoolPlan:
         """Whether the mode selects one tap of each window, and so has indices."""
         return self.mode in SELECTING_MODES
 
+    @property
+    def shares_ties(self) -> bool:
+        """Whether the backward pass needs the input to find all tied taps."""
+        return self.selects and self.tie_policy is not TiePolicy.FIRST
+
     @cached_property
     def divisors(self) -> tuple[NDArray[np.int64], ...]:
         """The divisor of mode AVERAGE, factored over the spatial axes; at least 1."""
-        counts = Axis.counts_with_padding if self.count_include_pad else Axis.valid_counts
-        return tuple(np.maximum(1, counts(axis)) for axis in self.axes)
+        if self.count_include_pad:
+            return tuple(np.maximum(1, axis.counts_with_padding()) for axis in self.axes)
+        limits = [axis.tap_limits() for axis in self.axes]
+        return tuple(np.maximum(1, stop - first) for first, stop in limits)
 
 
 def make_plan(
@@ -160,19 +179,12 @@ def as_shape(shape: Sequence[int], field: str) -> tuple[int, ...]:
 
 @lru_cache(maxsize=512)
 def _cached_plan(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype[Any]) -> PoolPlan:
-    _refuse_dtype(dtype)
+    _refuse_dtype(dtype, spec.mode)
     _refuse_shape(shape)
-    _refuse_unbuilt(spec)
     channels_last = spec.layout is Layout.CHANNELS_LAST
     spatial = shape[1:-1] if channels_last else shape[2:]
-    named = spec.padding
-    axes = tuple(
-        resolve_axis(number, size, window, named, spec.ceil_mode)
-        for number, (size, window) in enumerate(
-            zip(spatial, spec.windows(len(spatial)), strict=True)
-        )
-    )
-    outputs = tuple(axis.outputs for axis in axes)
+    axes = _resolve_axes(spec, spatial)
+    outputs = (1,) * len(spatial) if spec.global_window else tuple(a.outputs for a in axes)
     output_shape = (shape[0], *outputs, shape[-1]) if channels_last else (*shape[:2], *outputs)
     plan = PoolPlan(
         mode=spec.mode,
@@ -185,7 +197,10 @@ def _cached_plan(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype[Any]) -
         norm_p=spec.norm_p,
         count_include_pad=spec.count_include_pad,
         divisor_override=spec.divisor_override,
-        taps=math.prod(axis.window.kernel for axis in axes),
+        taps=math.prod(axis.kernel for axis in axes),
+        is_global=spec.global_window,
+        tie_policy=spec.tie_policy,
+        nan_policy=spec.nan_policy,
     )
     if max(plan.input_bytes, plan.output_bytes) > _MAX_BYTES:
         raise TensorTooLargeError(
@@ -196,15 +211,33 @@ def _cached_plan(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype[Any]) -
     return plan
 
 
-def _refuse_dtype(dtype: np.dtype[Any]) -> None:
-    if dtype in FLOATS:
+def _resolve_axes(spec: PoolSpec, sizes: tuple[int, ...]) -> tuple[Axis, ...]:
+    if spec.global_window:
+        size = math.prod(sizes)
+        return (SlidingAxis(size, Window(size, size), 1),)
+    if spec.adaptive_output is not None:
+        outputs = spec.adaptive_outputs(len(sizes))
+        return tuple(
+            resolve_adaptive(number, size, count)
+            for number, (size, count) in enumerate(zip(sizes, outputs, strict=True))
+        )
+    windows = spec.windows(len(sizes))
+    return tuple(
+        resolve_sliding(number, size, window, spec.padding, spec.ceil_mode)
+        for number, (size, window) in enumerate(zip(sizes, windows, strict=True))
+    )
+
+
+def _refuse_dtype(dtype: np.dtype[Any], mode: Mode) -> None:
+    if dtype in FLOATS or (dtype in INTEGERS and mode is not Mode.LP):
         return
-    if dtype.name in UNSUPPORTED_NAMES:
-        raise UnsupportedError(
-            f"{dtype.name} is not supported yet; use float16, float32 or float64", field=_DTYPE
+    if dtype in INTEGERS:
+        raise InvalidTensorError(
+            f'the element type is {dtype.name}; mode "lp" takes float16, float32 or float64',
+            field=_DTYPE,
         )
     raise InvalidTensorError(
-        f"the element type is {dtype.name}; it must be float16, float32 or float64", field=_DTYPE
+        f"the element type is {dtype.name}; it must be one of {_LEGAL_NAMES}", field=_DTYPE
     )
 
 
@@ -220,15 +253,3 @@ def _refuse_shape(shape: tuple[int, ...]) -> None:
             f"the shape is {shape}; N may be zero, every other size must be at least 1",
             field=_SHAPE,
         )
-
-
-def _refuse_unbuilt(spec: PoolSpec) -> None:
-    unbuilt = {
-        "adaptive_output": spec.adaptive_output is not None,
-        "global_window": spec.global_window,
-        "tie_policy": spec.tie_policy is not TiePolicy.FIRST,
-        "nan_policy": spec.nan_policy is not NanPolicy.PROPAGATE,
-    }
-    for name, is_asked in unbuilt.items():
-        if is_asked:
-            raise UnsupportedError(f"{name} {getattr(spec, name)} is not supported yet", field=name)

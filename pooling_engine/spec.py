@@ -162,12 +162,7 @@ class PoolSpec:
             raise InvalidSpecError(
                 "only a spec with a kernel has windows of one size", field="kernel"
             )
-        named, field = self._axes_named()
-        if named not in (0, spatial_axes):
-            raise InvalidSpecError(
-                f"{field} gives sizes for {named} spatial axes, the tensor has {spatial_axes}",
-                field=field,
-            )
+        self._refuse_other_rank(spatial_axes)
         kernels = _per_axis(self.kernel, spatial_axes)
         strides = kernels if self.stride is None else _per_axis(self.stride, spatial_axes)
         dilations = _per_axis(self.dilation, spatial_axes)
@@ -186,6 +181,25 @@ class PoolSpec:
                 )
             windows.append(window)
         return tuple(windows)
+
+    def adaptive_outputs(self, spatial_axes: int) -> tuple[int, ...]:
+        """The number of outputs along each of `spatial_axes` axes of an adaptive spec.
+
+        Raises:
+            InvalidSpecError: the spec names another number of axes, or is not adaptive.
+        """
+        if self.adaptive_output is None:
+            raise InvalidSpecError("the spec is not adaptive", field="adaptive_output")
+        self._refuse_other_rank(spatial_axes)
+        return _per_axis(self.adaptive_output, spatial_axes)
+
+    def _refuse_other_rank(self, spatial_axes: int) -> None:
+        named, field = self._axes_named()
+        if named not in (0, spatial_axes):
+            raise InvalidSpecError(
+                f"{field} gives sizes for {named} spatial axes, the tensor has {spatial_axes}",
+                field=field,
+            )
 
     def _axes_named(self) -> tuple[int, str]:
         """How many axes are named by sizes that were given one by one, or 0, and by which."""

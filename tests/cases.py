@@ -16,6 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 FLOATS = ("float16", "float32", "float64")
+INTEGERS = ("int8", "uint8", "int16", "int32", "int64")
 
 many_examples = settings(derandomize=True, database=None, deadline=None, max_examples=150)
 
@@ -58,6 +59,24 @@ WINDOWS = (
     ({"kernel": 2, "stride": 1, "padding": (1, 0, 0, 0, 0, 0)}, (1, 2, 2, 2, 2, 2)),
 )
 
+# Windows that follow from the sizes alone: shared out among outputs, or one over everything.
+SIZED_WINDOWS = (
+    ({"adaptive_output": 3}, (5,)),
+    ({"adaptive_output": 7}, (3,)),
+    ({"adaptive_output": 4}, (4,)),
+    ({"adaptive_output": 5}, (1,)),
+    ({"global_window": True}, (7,)),
+    ({"adaptive_output": 3}, (7, 4)),
+    ({"adaptive_output": (1, 4)}, (3, 7)),
+    ({"adaptive_output": (5, 2)}, (3, 9)),
+    ({"global_window": True}, (4, 5)),
+    ({"adaptive_output": (2, 3, 2)}, (5, 4, 3)),
+    ({"global_window": True}, (2, 3, 4)),
+    ({"adaptive_output": (2, 1, 3, 2)}, (3, 2, 2, 3)),
+    ({"adaptive_output": 2}, (1, 2, 3, 1, 2, 1)),
+    ({"global_window": True}, (2, 1, 2, 3, 1, 2)),
+)
+
 # Legal by the contract, not built yet: (options, element type, the field that is named).
 UNSUPPORTED = (
     ({"adaptive_output": 2}, "float32", "adaptive_output"),
@@ -81,8 +100,13 @@ INVALID_SHAPES = ((), (4,), (2, 4), (1, 0, 4), (1, 1, 0), (1, 1, 4, 0), (0, 0, 4
 
 
 def windows_of(options, sizes):
-    """The oracle's windows: one tuple of five integers for each spatial axis."""
+    """The oracle's windows: five integers, or all positions, for each spatial axis."""
     count = len(sizes)
+    if options.get("global_window"):
+        return tuple((size, size, 1, 0, 0) for size in sizes)
+    if "adaptive_output" in options:
+        outputs = per_axis(options["adaptive_output"], count)
+        return tuple(map(oracle.adaptive_windows, sizes, outputs))
     kernels = per_axis(options["kernel"], count)
     strides = per_axis(options.get("stride") or kernels, count)
     dilations = per_axis(options.get("dilation", 1), count)
@@ -105,7 +129,7 @@ def per_axis(value, count):
 
 def arithmetic_of(options):
     """The options that the oracle takes by the same names."""
-    names = ("count_include_pad", "divisor_override", "norm_p")
+    names = ("count_include_pad", "divisor_override", "norm_p", "nan_policy")
     return {name: options[name] for name in names if name in options}
 
 
@@ -123,14 +147,13 @@ def expected_forward(options, x):
 def expected_backward(options, dy, shape, **residual):
     """The oracle's gradient for a channels-first tensor; `residual` is ``x=`` or ``taps=``."""
     windows = windows_of(options, shape[2:])
-    return oracle.backward(
-        dy, options["mode"], shape, windows, **residual, **arithmetic_of(options)
-    )
+    how = arithmetic_of(options) | {"tie_policy": options.get("tie_policy", "first")}
+    return oracle.backward(dy, options["mode"], shape, windows, **residual, **how)
 
 
 def window_indices(taps, windows):
     """The oracle's tap numbers in the type and with the "none" of the contract's section 4."""
-    count = math.prod(window[0] for window in windows)
+    count = math.prod(map(oracle.kernel_of, windows))
     dtype = np.dtype("uint8" if count <= 255 else "uint16" if count <= 65535 else "uint32")
     return np.where(taps == oracle.NONE, np.iinfo(dtype).max, taps).astype(dtype)
 
@@ -148,6 +171,21 @@ def hard(shape, dtype="float32", seed=0, has_nan=True):
         nans = np.array([np.nan, -np.nan, np.nan], dtype)
         nans[2:].view(unsigned)[:] |= 3
         palette = np.concatenate([palette, nans])
+    return np.random.default_rng(seed).choice(palette, shape)
+
+
+def integers(shape, dtype, seed=0):
+    """Integers of all sizes; those of int64 leave room for the sum of some hundreds."""
+    legal = np.iinfo(dtype)
+    room = 512 if legal.bits == 64 else 1
+    random = np.random.default_rng(seed)
+    return random.integers(legal.min // room, legal.max // room, shape, dtype, endpoint=True)
+
+
+def extremes(shape, dtype, seed=0):
+    """Integers with ties, most of them at either end of the type."""
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    palette = np.array([low, low, high, high, low + 1, high - 1, 0, 0, 1], dtype)
     return np.random.default_rng(seed).choice(palette, shape)
 
 

@@ -1,8 +1,9 @@
 """Pooling as the contract says it: loops over outputs and taps, Python numbers, exact sums.
 
-Slow and obvious, and free of any code of ours. Tensors are channels first. A window is given
-as one tuple ``(kernel, stride, dilation, before, after)`` for each spatial axis. An index of
--1 means "none". Sums come back as float64, selected elements bit for bit.
+Slow and obvious, and free of any code of ours. Tensors are channels first. Windows are given
+for each spatial axis: as one tuple ``(kernel, stride, dilation, before, after)``, or as a list
+with the positions of every window's taps. An index of -1 means "none". Sums of floats come back
+as float64, sums of integers as int64, selected elements bit for bit.
 """
 
 from __future__ import annotations
@@ -10,11 +11,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
 
 NONE = -1
+# The bits of a number's significand, and the exponent (that of `math.frexp`) of the least normal.
+FORMATS = {
+    "bfloat16": (8, -125),
+    "float16": (11, -13),
+    "float32": (24, -125),
+    "float64": (53, -1021),
+}
 
 
 class Pooled(NamedTuple):
@@ -35,8 +44,23 @@ def named_padding(name, size, kernel, stride, dilation):
     return (smaller, larger) if name == "same_upper" else (larger, smaller)
 
 
+def adaptive_windows(size, outputs):
+    """Section 1: the windows along one axis that share it out among so many outputs."""
+    return [
+        range(math.floor(Fraction(i * size, outputs)), math.ceil(Fraction((i + 1) * size, outputs)))
+        for i in range(outputs)
+    ]
+
+
+def kernel_of(window):
+    """The taps of the largest window along one axis."""
+    return max(map(len, window)) if isinstance(window, list) else window[0]
+
+
 def output_size(size, window, ceil_mode=False):
     """Section 2: the outputs along one axis; less than 1 where no window fits."""
+    if isinstance(window, list):
+        return len(window)
     kernel, stride, dilation, before, after = window
     room = size + before + after - ((kernel - 1) * dilation + 1)
     if not ceil_mode:
@@ -54,13 +78,25 @@ def output_shape(shape, windows, ceil_mode=False):
     return (*shape[:2], *sizes)
 
 
+def taps_along(output, window):
+    """The positions of the taps of one window along one axis."""
+    if isinstance(window, list):
+        return window[output]
+    kernel, stride, dilation, before, _ = window
+    return [output * stride - before + tap * dilation for tap in range(kernel)]
+
+
 def taps_of(place, windows):
     """The position of every tap of the window at output `place`, in row-major window order."""
-    along = [
-        [output * stride - before + tap * dilation for tap in range(kernel)]
-        for output, (kernel, stride, dilation, before, _) in zip(place, windows, strict=True)
-    ]
-    return list(itertools.product(*along))
+    return list(itertools.product(*map(taps_along, place, windows)))
+
+
+def numbered_taps(place, windows):
+    """Section 4: the same under their numbers, which are row-major over the largest window."""
+    kernels = [kernel_of(window) for window in windows]
+    lengths = [len(taps_along(*axis)) for axis in zip(place, windows, strict=True)]
+    numbers = [flat(offsets, kernels) for offsets in np.ndindex(*lengths)]
+    return dict(zip(numbers, taps_of(place, windows), strict=True))
 
 
 def is_valid(position, sizes):
@@ -74,7 +110,8 @@ def divisor(place, sizes, windows, count_include_pad=True, divisor_override=None
         return divisor_override
     if not count_include_pad:
         return max(1, sum(is_valid(position, sizes) for position in taps_of(place, windows)))
-    ends = [size + window[4] for size, window in zip(sizes, windows, strict=True)]
+    pads = [0 if isinstance(window, list) else window[4] for window in windows]
+    ends = [size + pad for size, pad in zip(sizes, pads, strict=True)]
     return sum(
         all(at < end for at, end in zip(position, ends, strict=True))
         for position in taps_of(place, windows)
@@ -90,21 +127,62 @@ def outranks(mode, challenger, holder):
     return challenger > holder if mode == "max" else challenger < holder
 
 
-def select(mode, plane, place, windows):
-    """The number and the position of the selected tap, or None."""
+def as_number(element):
+    """An element as a Python number, exactly."""
+    return int(element) if element.dtype.kind in "iu" else float(element)
+
+
+def eligible(plane, place, windows, nan_policy="propagate"):
+    """The valid taps of a window that may be selected: (number, position, value)."""
+    taps = [
+        (number, position, as_number(plane[position]))
+        for number, position in numbered_taps(place, windows).items()
+        if is_valid(position, plane.shape)
+    ]
+    if nan_policy == "error" and any(math.isnan(value) for _, _, value in taps):
+        raise ValueError(f"there is a NaN in the window at {place}")
+    return [tap for tap in taps if nan_policy != "ignore" or not math.isnan(tap[2])]
+
+
+def select(mode, taps):
+    """The selected one of such taps, or None."""
     best = None
-    for number, position in enumerate(taps_of(place, windows)):
-        if is_valid(position, plane.shape) and (
-            best is None or outranks(mode, float(plane[position]), float(plane[best[1]]))
-        ):
-            best = number, position
+    for tap in taps:
+        if best is None or outranks(mode, tap[2], best[2]):
+            best = tap
     return best
+
+
+def selected_by_none(mode, dtype, is_all_nan):
+    """Section 3: what a window without an eligible tap gives."""
+    if is_all_nan:
+        return math.nan
+    if dtype.kind in "iu":
+        return np.iinfo(dtype).min if mode == "max" else np.iinfo(dtype).max
+    return -math.inf if mode == "max" else math.inf
 
 
 def exact_sum(values):
     """The correctly rounded sum; IEEE's answer where a value is not finite."""
     values = list(values)
     return math.fsum(values) if all(map(math.isfinite, values)) else float(sum(values))
+
+
+def integer_sum(values):
+    """The sum, which must be an int64."""
+    total = sum(values)
+    if not -(2**63) <= total < 2**63:
+        raise OverflowError(f"the sum is {total}")
+    return total
+
+
+def rounded(value, dtype):
+    """The number of a type that is nearest to a float or a fraction; of two, the even one."""
+    bits, least = FORMATS[np.dtype(dtype).name]
+    if value == 0 or not math.isfinite(value):
+        return float(value)
+    quantum = Fraction(2) ** (max(math.frexp(value)[1], least) - bits)
+    return math.copysign(float(round(Fraction(value) / quantum) * quantum), value)
 
 
 def norm(values, p):
@@ -118,34 +196,55 @@ def norm(values, p):
     return largest * math.fsum((m / largest) ** p for m in magnitudes) ** (1 / p)
 
 
+def result_type(mode, dtype):
+    """Section 1: the type of the output; sums of floats are left as float64."""
+    if mode in ("max", "min"):
+        return dtype
+    if dtype.kind not in "iu" or (mode == "average" and dtype == np.int64):
+        return np.dtype(np.float64)
+    return np.dtype({"sum": np.int64, "average": np.float32}[mode])
+
+
 def forward(
-    x, mode, windows, ceil_mode=False, count_include_pad=True, divisor_override=None, norm_p=2.0
+    x,
+    mode,
+    windows,
+    ceil_mode=False,
+    count_include_pad=True,
+    divisor_override=None,
+    norm_p=2.0,
+    nan_policy="propagate",
 ):
-    """Sections 1 to 4: pools every window of every plane on its own."""
+    """Sections 1 to 4: pools every window of every plane on its own.
+
+    Raises OverflowError where a sum of integers does, ValueError where a NaN is an error.
+    """
     sizes = x.shape[2:]
-    selects = mode in ("max", "min")
     shape = output_shape(x.shape, windows, ceil_mode)
-    output = np.empty(shape, x.dtype if selects else np.float64)
+    output = np.empty(shape, result_type(mode, x.dtype))
     taps = np.full(shape, NONE, np.int64)
     cells = np.full(shape, NONE, np.int64)
     for place in np.ndindex(shape):
         plane, spot = x[place[:2]], place[2:]
-        if selects:
-            output[place] = -math.inf if mode == "max" else math.inf
-            best = select(mode, plane, spot, windows)
-            if best is not None:
+        valid = [at for at in taps_of(spot, windows) if is_valid(at, sizes)]
+        if mode in ("max", "min"):
+            best = select(mode, eligible(plane, spot, windows, nan_policy))
+            if best is None:
+                output[place] = selected_by_none(mode, x.dtype, is_all_nan=bool(valid))
+            else:
                 output[place] = plane[best[1]]
                 taps[place], cells[place] = best[0], flat(best[1], sizes)
             continue
-        values = [float(plane[at]) for at in taps_of(spot, windows) if is_valid(at, sizes)]
+        values = [as_number(plane[at]) for at in valid]
+        d = divisor(spot, sizes, windows, count_include_pad, divisor_override)
         if mode == "lp":
             output[place] = norm(values, norm_p)
-        elif mode == "sum":
-            output[place] = exact_sum(values)
+        elif x.dtype.kind in "iu":
+            total = integer_sum(values)
+            mean = Fraction(total) / Fraction(d)
+            output[place] = total if mode == "sum" else rounded(mean, output.dtype)
         else:
-            output[place] = exact_sum(values) / divisor(
-                spot, sizes, windows, count_include_pad, divisor_override
-            )
+            output[place] = exact_sum(values) / (1 if mode == "sum" else d)
     return Pooled(output, taps, cells)
 
 
@@ -155,6 +254,16 @@ def flat(position, sizes):
     for at, size in zip(position, sizes, strict=True):
         number = number * size + at
     return number
+
+
+def in_tensor(cells, shape):
+    """Section 4: positions in the plane as positions in the whole tensor of `shape`."""
+    numbers = np.full_like(cells, NONE)
+    for place in np.ndindex(cells.shape):
+        if cells[place] != NONE:
+            plane = flat(place[:2], shape[:2])
+            numbers[place] = plane * math.prod(shape[2:]) + cells[place]
+    return numbers
 
 
 def backward(
@@ -167,21 +276,29 @@ def backward(
     count_include_pad=True,
     divisor_override=None,
     norm_p=2.0,
+    tie_policy="first",
+    nan_policy="propagate",
 ):
     """Section 3: every window's gradient, handed to the cells of its taps and added up exactly.
 
-    `taps` are those of `forward`; "max" and "min" need them, "lp" needs `x`.
+    `taps` are those of `forward`; "max" and "min" need them, or `x` if ties share the gradient;
+    "lp" needs `x`.
     """
     received = defaultdict(list)
     sizes = shape[2:]
     for place in np.ndindex(dy.shape):
         plane, spot, g = place[:2], place[2:], float(dy[place])
-        positions = taps_of(spot, windows)
         if mode in ("max", "min"):
-            if taps[place] != NONE:
-                received[plane + positions[taps[place]]].append(g)
+            if tie_policy != "first":
+                winners = tied(mode, eligible(x[plane], spot, windows, nan_policy))
+            elif taps[place] != NONE:
+                winners = [numbered_taps(spot, windows)[taps[place]]]
+            else:
+                winners = []
+            for at in winners:
+                received[plane + at].append(g / len(winners) if tie_policy == "split" else g)
             continue
-        valid = [at for at in positions if is_valid(at, sizes)]
+        valid = [at for at in taps_of(spot, windows) if is_valid(at, sizes)]
         if mode == "lp":
             shares = norm_shares(g, [float(x[plane + at]) for at in valid], norm_p)
         elif mode == "sum":
@@ -197,6 +314,16 @@ def backward(
     return dx
 
 
+def tied(mode, taps):
+    """The positions of all eligible taps that equal the selected one; NaNs equal each other."""
+    best = select(mode, taps)
+    return [
+        position
+        for _, position, value in taps
+        if value == best[2] or (math.isnan(value) and math.isnan(best[2]))
+    ]
+
+
 def norm_shares(g, values, p):
     """The gradient of each value of one window's norm: ``g * sign(v) * (abs(v) / y)^(p - 1)``."""
     y = norm(values, p)
@@ -208,6 +335,21 @@ def norm_shares(g, values, p):
         chosen = next((i for i, v in enumerate(values) if math.isnan(v)), ranks.index(max(ranks)))
         return [g * sign if i == chosen else 0.0 for i, sign in enumerate(signs)]
     return [g * sign * (abs(v) / y) ** (p - 1) for sign, v in zip(signs, values, strict=True)]
+
+
+def to_type(values, dtype):
+    """Floats in another type, rounded once; the casts of `ml_dtypes` round twice."""
+    if np.dtype(dtype).name == "bfloat16":
+        values = np.array([rounded(float(v), dtype) for v in values.flat]).reshape(values.shape)
+    return values.astype(dtype)
+
+
+def ulp(values):
+    """The distance from each magnitude to the next, as float64."""
+    magnitudes = np.abs(values)
+    if values.dtype.name == "bfloat16":  # a float32 with 16 bits less
+        return np.spacing(magnitudes.astype(np.float32)).astype(np.float64) * 2**16
+    return np.spacing(magnitudes).astype(np.float64)
 
 
 def assert_same_bits(actual, expected):
@@ -228,14 +370,14 @@ def assert_close(actual, expected, ulps, slack=0.0):
     """Raises where `actual` is further than `ulps` of its type, plus `slack`, from `expected`."""
     assert actual.shape == expected.shape, (actual.shape, expected.shape)
     with np.errstate(all="ignore"):
-        rounded = expected.astype(actual.dtype)
-        allowed = ulps * np.abs(np.spacing(np.abs(rounded))).astype(np.float64) + slack
+        nearest = to_type(expected, actual.dtype)
+        allowed = ulps * ulp(nearest) + slack
         distance = np.abs(actual.astype(np.float64) - expected.astype(np.float64))
-        is_same = (actual == rounded) | (np.isnan(actual) & np.isnan(rounded))
+        is_same = (actual == nearest) | (np.isnan(actual) & np.isnan(nearest))
         wrong = ~is_same & ~(np.isfinite(actual) & (distance <= allowed))
     if wrong.any():
         where = tuple(map(int, np.argwhere(wrong)[0]))
         raise AssertionError(
             f"{wrong.sum()} of {wrong.size} differ; at {where}: "
-            f"{actual[where]!r}, expected {rounded[where]!r}"
+            f"{actual[where]!r}, expected {nearest[where]!r}"
         )

@@ -29,7 +29,7 @@ def forward_request(
     tensor = as_tensor(x, "input")
     plan = make_plan(spec, tensor.shape, tensor.dtype)
     chosen = check_index_request(plan, return_indices, index_format)
-    check_out(out, plan.output_shape, plan.dtype, tensor)
+    check_out(out, plan.output_shape, plan.output_dtype, tensor)
     call = pooling_wire.ForwardCall(tensor, spec, return_indices, chosen)
     return pooling_wire.encode_forward_request(call)
 

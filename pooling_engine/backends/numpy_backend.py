@@ -21,8 +21,10 @@ from pooling_engine.backends.numpy_kernels.sums import (
     sum_forward,
     times_sign,
 )
+from pooling_engine.backends.numpy_kernels.ties import global_tie_backward, tie_backward
+from pooling_engine.backends.numpy_kernels.whole import global_backward, global_forward
 from pooling_engine.enums import IndexFormat, Mode
-from pooling_engine.plan import FLOATS, PoolPlan
+from pooling_engine.plan import FLOATS, INTEGERS, PoolPlan
 from pooling_engine.threads import run_blocks, thread_count
 
 Array = NDArray[Any]
@@ -33,8 +35,8 @@ class NumpyBackend:
 
     name = "numpy"
     modes = tuple(Mode)
-    dtypes = FLOATS
-    index_formats = (IndexFormat.WINDOW, IndexFormat.PLANE)
+    dtypes = FLOATS + INTEGERS
+    index_formats = tuple(IndexFormat)
 
     def devices(self) -> tuple[str, ...]:
         """The processor and the threads that one call may use."""
@@ -54,10 +56,11 @@ class NumpyBackend:
 
         def pool(block: Block) -> None:
             source, target = inputs[block.input_part], outputs[block.output_part]
-            if plan.selects:
-                select_forward(
-                    plan, block, source, target, None if taps is None else taps[block.output_part]
-                )
+            chosen = None if taps is None else taps[block.output_part]
+            if plan.is_global:
+                global_forward(plan, source, target, chosen)
+            elif plan.selects:
+                select_forward(plan, block, source, target, chosen)
             elif plan.mode is Mode.LP:
                 norm_forward(plan, block, source, target)
             else:
@@ -80,8 +83,17 @@ class NumpyBackend:
 
         def scatter(block: Block) -> None:
             source, target = gradients[block.output_part], results[block.input_part]
-            if plan.selects:
+            if plan.shares_ties:
+                tied = _given(inputs)[block.input_part]
+                if plan.is_global:
+                    global_tie_backward(plan, source, tied, target)
+                else:
+                    tie_backward(plan, block, source, tied, target)
+            elif plan.selects:
                 select_backward(plan, block, source, _given(taps)[block.output_part], target)
+            elif plan.is_global:
+                x_part = None if inputs is None else inputs[block.input_part]
+                global_backward(plan, source, x_part, target)
             elif plan.mode is Mode.LP:
                 norm_backward(plan, block, source, _given(inputs)[block.input_part], target)
             else:

@@ -27,9 +27,7 @@ def encode_spec(spec: PoolSpec, spatial_axes: int) -> pb.PoolSpec:
     if spec.global_window:
         message.global_window.SetInParent()
     elif spec.adaptive_output is not None:
-        sizes = spec.adaptive_output
-        many = sizes if isinstance(sizes, tuple) else (sizes,) * spatial_axes
-        message.adaptive_windows.output_sizes.extend(many)
+        message.adaptive_windows.output_sizes.extend(spec.adaptive_outputs(spatial_axes))
     else:
         message.sliding_windows.CopyFrom(_encode_windows(spec, spatial_axes))
     if _applies("count_include_pad", spec):

@@ -31,6 +31,8 @@ SPECS = {
     "average, ceil": PoolSpec("average", kernel=3, stride=2, padding=(0, (1, 2)), ceil_mode=True),
     "sum, dilated": PoolSpec("sum", kernel=2, stride=1, dilation=2),
     "lp, same": PoolSpec("lp", kernel=3, stride=2, padding="same_upper", norm_p=3),
+    "max, adaptive": PoolSpec("max", adaptive_output=(4, 3)),
+    "average, global": PoolSpec("average", global_window=True),
 }
 
 
@@ -57,7 +59,7 @@ def test_forward_and_backward_equal_the_engine(
     )
 
 
-@pytest.mark.parametrize("index_format", ["window", "plane"])
+@pytest.mark.parametrize("index_format", ["window", "plane", "tensor"])
 def test_indices_of_every_format_go_there_and_back(
     client: PoolingClient, index_format: str
 ) -> None:
@@ -103,15 +105,29 @@ MISTAKES: dict[str, tuple[type[Exception], Callable[[Any], Any]]] = {
     "complex": (InvalidTensorError, lambda it: it.forward(X.astype("complex64"), MAX)),
     "strings": (InvalidTensorError, lambda it: it.forward(np.full((1, 1, 2, 2), "a"), MAX)),
     "ragged": (InvalidTensorError, lambda it: it.forward([[1, 2], [3]], MAX)),
-    "integers": (UnsupportedError, lambda it: it.forward(X.astype("int32"), MAX)),
-    "global": (UnsupportedError, lambda it: it.forward(X, PoolSpec("max", global_window=True))),
+    "norm of integers": (
+        InvalidTensorError,
+        lambda it: it.forward(X.astype("int32"), PoolSpec("lp", 2)),
+    ),
+    "integer gradient": (
+        InvalidTensorError,
+        lambda it: it.backward(DY.astype("int8"), MAX, input=X.astype("int8")),
+    ),
+    "kernel": (
+        UnsupportedError,
+        lambda it: it.forward(np.ones((1, 1, 70000)), PoolSpec("max", 66000)),
+    ),
+    "NaN": (
+        InvalidTensorError,
+        lambda it: it.forward(X * np.nan, PoolSpec("max", 2, nan_policy="error")),
+    ),
+    "overflow": (
+        InvalidTensorError,
+        lambda it: it.forward(np.full((1, 1, 2), 2**62), PoolSpec("sum", 2)),
+    ),
     "format": (
         InvalidSpecError,
         lambda it: it.forward(X, MAX, return_indices=True, index_format="atlas"),
-    ),
-    "tensor format": (
-        UnsupportedError,
-        lambda it: it.forward(X, MAX, return_indices=True, index_format="tensor"),
     ),
     "average's indices": (
         InvalidSpecError,

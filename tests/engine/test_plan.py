@@ -131,15 +131,6 @@ def test_types_outside_the_contract_are_refused_and_named(dtype):
     assert np.dtype(dtype).name in str(error.value)
 
 
-@pytest.mark.parametrize(("options", "dtype", "field"), cases.UNSUPPORTED)
-def test_what_is_not_built_yet_is_unsupported(options, dtype, field):
-    spec = PoolSpec(**{"mode": "max"} | options)
-    with pytest.raises(UnsupportedError) as error:
-        make_plan(spec, (1, 1, 4, 6), dtype)
-    assert error.value.field == field
-    assert isinstance(error.value, NotImplementedError)
-
-
 @pytest.mark.parametrize("option", ["kernel", "stride", "dilation", "padding"])
 def test_sizes_for_another_number_of_axes_are_refused(option):
     options = {"kernel": 2} | {option: (1, 1)}

@@ -56,6 +56,10 @@ def sliding(
     }
 
 
+def adaptive(*sizes: int) -> dict[str, Any]:
+    return {"adaptive_windows": pb.AdaptiveWindows(output_sizes=sizes)}
+
+
 def spec(
     mode: int = pb.MODE_MAX, windows: dict[str, Any] | None = None, **options: Any
 ) -> pb.PoolSpec:
@@ -226,23 +230,38 @@ FORWARD_REFUSALS = {
         TOO_LARGE,
     ),
     "bfloat16": (forward(input=tensor(element_type=pb.ELEMENT_TYPE_BFLOAT16)), UNSUPPORTED, ""),
-    "integers": (forward(input=tensor(dtype="int32")), UNSUPPORTED),
-    "adaptive windows": (
-        forward(spec=spec(windows={"adaptive_windows": pb.AdaptiveWindows(output_sizes=(2, 2))})),
-        UNSUPPORTED,
-        "",
+    "norm of integers": (forward(spec=spec(LP), input=tensor(dtype="int32")), BAD_TENSOR, "input"),
+    "unsigned of 16 bits": (forward(input=tensor(dtype="uint16")), BAD_TENSOR, "input"),
+    "sum that overflows": (
+        forward(
+            spec=spec(pb.MODE_SUM),
+            input=tensor(dtype="int64", data=np.full(16, 2**62, "<i8").tobytes()),
+        ),
+        BAD_TENSOR,
+        "input",
     ),
-    "global window": (
-        forward(spec=spec(windows={"global_window": pb.GlobalWindow()})),
-        UNSUPPORTED,
-        "",
+    "adaptive to nothing": (
+        forward(spec=spec(windows=adaptive(2, 0))),
+        BAD_SPEC,
+        "spec.adaptive_windows.output_sizes[1]",
     ),
-    "tie policy ALL": (forward(spec=spec(tie_policy=pb.TIE_POLICY_ALL)), UNSUPPORTED, ""),
-    "NaN policy IGNORE": (forward(spec=spec(nan_policy=pb.NAN_POLICY_IGNORE)), UNSUPPORTED, ""),
-    "tensor index format": (
-        forward(return_indices=True, index_format=pb.INDEX_FORMAT_TENSOR),
-        UNSUPPORTED,
-        "",
+    "adaptive of another rank": (
+        forward(spec=spec(windows=adaptive(2, 2, 2))),
+        BAD_SPEC,
+        "spec.adaptive_windows.output_sizes",
+    ),
+    "adaptive without sizes": (
+        forward(spec=spec(windows=adaptive())),
+        BAD_SPEC,
+        "spec.adaptive_windows.output_sizes",
+    ),
+    "NaN where the policy refuses it": (
+        forward(
+            spec=spec(nan_policy=pb.NAN_POLICY_ERROR),
+            input=tensor(data=np.full(16, np.nan, "<f4").tobytes()),
+        ),
+        BAD_TENSOR,
+        "input",
     ),
 }
 
@@ -324,8 +343,26 @@ BACKWARD_REFUSALS = {
         BAD_SPEC,
         "index_format",
     ),
-    "tensor index format": (backward(index_format=pb.INDEX_FORMAT_TENSOR), UNSUPPORTED, ""),
-    "integer gradient": (backward(output_gradient=tensor((1, 1, 2, 2), "int32")), UNSUPPORTED, ""),
+    "format of another type": (
+        backward(index_format=pb.INDEX_FORMAT_TENSOR),
+        BAD_TENSOR,
+        "indices",
+    ),
+    "tensor index of another plane": (
+        backward(indices=positions(0, 2, 8, 16), index_format=pb.INDEX_FORMAT_TENSOR),
+        BAD_TENSOR,
+        "indices",
+    ),
+    "shared ties with indices": (
+        backward(spec=spec(tie_policy=pb.TIE_POLICY_SPLIT)),
+        BAD_TENSOR,
+        "indices",
+    ),
+    "integer gradient": (
+        backward(output_gradient=tensor((1, 1, 2, 2), "int32")),
+        BAD_TENSOR,
+        "output_gradient",
+    ),
 }
 
 

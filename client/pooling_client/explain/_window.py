@@ -11,9 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pooling_client.explain._axes import AxisTaps, Taps, axis_names, ravel, resolve_axes, unravel
-from pooling_engine import InvalidSpecError, InvalidTensorError, Layout, PoolSpec
+from pooling_engine import (
+    InvalidSpecError,
+    InvalidTensorError,
+    Layout,
+    NanPolicy,
+    PoolSpec,
+    TiePolicy,
+    UnsupportedError,
+)
 from pooling_engine.checks import as_tensor
-from pooling_engine.plan import make_plan
+from pooling_engine.plan import FLOATS, PoolPlan, make_plan
 
 Array = NDArray[Any]
 
@@ -81,6 +89,7 @@ def look_at(x: Array, spec: PoolSpec, at: tuple[int, ...], output_gradient: Arra
     """
     x = as_tensor(x, "input")
     plan = make_plan(spec, x.shape, x.dtype)
+    _refuse_what_is_not_explained(plan, spec)
     is_last = spec.layout is Layout.CHANNELS_LAST
     sizes = x.shape[1:-1] if is_last else x.shape[2:]
     at = _checked(at, plan.output_shape, coordinate_names(spec, len(sizes)))
@@ -109,6 +118,16 @@ def coordinate_names(spec: PoolSpec, count: int) -> tuple[str, ...]:
     """What the coordinates of an output are called, in the order of the layout."""
     names = axis_names(count)
     return ("n", *names, "c") if spec.layout is Layout.CHANNELS_LAST else ("n", "c", *names)
+
+
+def _refuse_what_is_not_explained(plan: PoolPlan, spec: PoolSpec) -> None:
+    policies = (spec.tie_policy, spec.nan_policy)
+    is_plain = policies == (TiePolicy.FIRST, NanPolicy.PROPAGATE) and spec.kernel is not None
+    if not is_plain or plan.dtype not in FLOATS:
+        raise UnsupportedError(
+            "only windows with a kernel are explained, of float16, float32 or float64, "
+            "with the default tie and NaN policies"
+        )
 
 
 def _checked(at: Any, shape: tuple[int, ...], names: tuple[str, ...]) -> tuple[int, ...]:

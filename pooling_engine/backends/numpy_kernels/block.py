@@ -22,7 +22,7 @@ class Step(NamedTuple):
         number: the tap's number along the axis.
         outputs: the outputs whose window has this tap on an element.
         inputs: those elements; as many as outputs.
-        others: the outputs that this tap does not reach, in up to two parts.
+        others: parts with all outputs that this tap does not reach, and perhaps some that it does.
     """
 
     number: int
@@ -89,12 +89,13 @@ def forward_blocks(plan: PoolPlan) -> tuple[Block, ...]:
 def backward_blocks(plan: PoolPlan) -> tuple[Block, ...]:
     """Blocks whose inputs, together, are all inputs; the outputs of bands may overlap.
 
-    Every input cell is in exactly one block, with all outputs that reach it. A norm's
-    gradient needs the whole windows of those outputs, so its planes are not cut in bands.
+    Every input cell is in exactly one block, with all outputs that reach it. The gradients of
+    norms and of shared ties need the whole windows of those outputs, so their planes are not
+    cut in bands; nor are those of a global window.
     """
     first = plan.axes[0]
     planes, rows = _planes_and_rows(plan, first.size)
-    if plan.mode is Mode.LP:
+    if plan.mode is Mode.LP or plan.is_global or plan.shares_ties:
         rows = first.size
     bands = [
         (first.outputs_of(start, stop), (start, stop)) for start, stop in _runs(first.size, rows)
@@ -137,7 +138,8 @@ def _flat(plan: PoolPlan, passes: tuple[tuple[Step, ...], ...]) -> Flat | None:
     is_interior = all(steps and not any(step.others for step in steps) for steps in passes)
     if not (plan.selects and is_interior and plan.inner == 1):
         return None
-    if math.prod(axis.window.stride for axis in plan.axes) > 4:
+    strides = math.prod(steps[0].inputs[-1].step for steps in passes)
+    if strides > 4:
         return None
     offsets, firsts = [], []
     for number, steps in enumerate(passes):
@@ -152,7 +154,7 @@ def _steps(
     plan: PoolPlan, number: int, axis: Axis, outputs: tuple[int, int], inputs: tuple[int, int]
 ) -> tuple[Step, ...]:
     count = outputs[1] - outputs[0]
-    taps = taps_between(axis, outputs, inputs) if count else ()
+    taps = taps_between(axis, outputs, inputs) if count and not plan.is_global else ()
     if plan.selects:
         taps = tuple(sorted(taps, key=lambda tap: tap.outputs.start - tap.outputs.stop))
     before = (slice(None),) * (number + 1)
@@ -161,14 +163,17 @@ def _steps(
             tap.number,
             (*before, tap.outputs),
             (*before, tap.inputs),
-            tuple(
-                (*before, part)
-                for part in (slice(0, tap.outputs.start), slice(tap.outputs.stop, count))
-                if part.start < part.stop
-            ),
+            tuple((*before, part) for part in _others(tap.outputs, count)),
         )
         for tap in taps
     )
+
+
+def _others(outputs: slice, count: int) -> list[slice]:
+    if outputs.step not in (None, 1):
+        return [slice(0, count)]
+    parts = (slice(0, outputs.start), slice(outputs.stop, count))
+    return [part for part in parts if part.start < part.stop]
 
 
 def _runs(total: int, length: int) -> list[tuple[int, int]]:

@@ -53,9 +53,9 @@ def fold(
         second = rest.pop(0)
         combine(source[first.inputs], source[second.inputs], out=target, dtype=target.dtype)
     else:
-        target[first.outputs] = source[first.inputs]
         for other in first.others:
             target[other] = empty
+        target[first.outputs] = source[first.inputs]
     for step in rest:
         part = target[step.outputs]
         combine(part, source[step.inputs], out=part)

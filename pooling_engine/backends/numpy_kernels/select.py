@@ -20,8 +20,9 @@ from pooling_engine.backends.numpy_kernels.passes import (
     fold_flat,
     scratch,
 )
-from pooling_engine.enums import Mode
-from pooling_engine.plan import PoolPlan
+from pooling_engine.enums import Mode, NanPolicy
+from pooling_engine.errors import InvalidTensorError
+from pooling_engine.plan import INTEGERS, PoolPlan
 
 _TABLE_TAPS = 65_536  # windows up to this size get a table of tap offsets
 
@@ -30,23 +31,25 @@ def select_forward(
     plan: PoolPlan, block: Block, x: Array, output: Array, indices: Array | None
 ) -> None:
     """Writes the selected element of each window and, if given, its window index."""
-    values = _as_comparable(x)
+    values = as_comparable(x)
     if indices is None and block.flat is not None:
         is_output = output.dtype == values.dtype
         extremes = output if is_output else _extreme(output, values, len(block.passes) - 1)
-        fold_flat(_combine(plan), values, extremes, block.flat)
+        fold_flat(combine_of(plan), values, extremes, block.flat)
         stages = []
     else:
-        stages = _extremes(plan, block, values, output)
+        stages = extremes_by_axis(plan, block, values, output)
         extremes = stages[-1]
     if extremes is not output:
         np.copyto(output, extremes, casting="same_kind")
     has_nan, has_zeros_of_both_signs = _doubts(values, extremes)
+    if has_nan:
+        refuse_nan(plan)
     is_ambiguous = has_nan or has_zeros_of_both_signs
     if indices is None and not is_ambiguous:
         return
     taps = scratch("indices", output.shape, plan.index_dtype) if indices is None else indices
-    stages = stages or _extremes(plan, block, values, output)
+    stages = stages or extremes_by_axis(plan, block, values, output)
     _first_taps(plan, block, [values, *stages], taps, has_nan)
     if is_ambiguous:
         _copy_selected(plan, block, x, output, taps)
@@ -67,7 +70,19 @@ def select_backward(plan: PoolPlan, block: Block, dy: Array, indices: Array, dx:
     np.copyto(dx, total.reshape(dx.shape), casting="same_kind")
 
 
-def _as_comparable(x: Array) -> Array:
+def refuse_nan(plan: PoolPlan) -> None:
+    """Refuses a NaN that was found, if the policy says so.
+
+    Raises:
+        InvalidTensorError: the policy is ERROR.
+    """
+    if plan.nan_policy is NanPolicy.ERROR:
+        raise InvalidTensorError(
+            'input has a NaN in a window; nan_policy "error" refuses it', field="input"
+        )
+
+
+def as_comparable(x: Array) -> Array:
     """The block in a type that NumPy compares at full speed: float16 becomes float32."""
     if x.dtype != np.float16:
         return x
@@ -76,13 +91,25 @@ def _as_comparable(x: Array) -> Array:
     return values
 
 
-def _combine(plan: PoolPlan) -> np.ufunc:
+def combine_of(plan: PoolPlan) -> np.ufunc:
+    """The function that keeps the extreme of two elements, and a NaN or not by the policy."""
+    if plan.nan_policy is NanPolicy.IGNORE:
+        return np.fmin if plan.mode is Mode.MIN else np.fmax
     return np.minimum if plan.mode is Mode.MIN else np.maximum
 
 
-def _extremes(plan: PoolPlan, block: Block, values: Array, output: Array) -> list[Array]:
+def _extreme_of_nothing(plan: PoolPlan) -> float:
+    if plan.dtype in INTEGERS:
+        limits = np.iinfo(plan.dtype)
+        return limits.max if plan.mode is Mode.MIN else limits.min
+    return np.inf if plan.mode is Mode.MIN else -np.inf
+
+
+def extremes_by_axis(plan: PoolPlan, block: Block, values: Array, output: Array) -> list[Array]:
     """The extremes along the first spatial axis, the first two, and so on to the outputs."""
-    combine, empty = _combine(plan), np.inf if plan.mode is Mode.MIN else -np.inf
+    combine, empty = combine_of(plan), _extreme_of_nothing(plan)
+    if plan.nan_policy is NanPolicy.IGNORE and plan.dtype not in INTEGERS:
+        empty = np.nan  # what the other taps of a window are compared with: it must not win
     stages: list[Array] = []
     source = values
     for axis, steps in enumerate(block.passes):
@@ -92,6 +119,8 @@ def _extremes(plan: PoolPlan, block: Block, values: Array, output: Array) -> lis
         fold(combine, source, target, steps, empty)
         stages.append(target)
         source = target
+    if plan.nan_policy is NanPolicy.IGNORE:
+        _fill_empty_windows(plan, block, source, _extreme_of_nothing(plan))
     return stages
 
 
@@ -103,7 +132,7 @@ def _extreme(output: Array, values: Array, axis: int) -> Array:
 
 def _doubts(values: Array, extremes: Array) -> tuple[bool, bool]:
     """Whether an output is a NaN; whether one is a zero while the block has both zeros."""
-    if extremes.size == 0:
+    if extremes.size == 0 or extremes.dtype in INTEGERS:
         return False, False
     smallest = np.abs(extremes).min()
     if smallest > 0:
@@ -122,7 +151,8 @@ def _first_taps(
     window index is kept; NaNs equal one another. No match leaves the top value, "none".
     """
     none = np.iinfo(indices.dtype).max
-    weights = _tap_weights([axis.window.kernel for axis in plan.axes])
+    weights = _tap_weights([axis.kernel for axis in plan.axes])
+    ignores = plan.nan_policy is NanPolicy.IGNORE
     previous: Array | None = None
     for axis, steps in enumerate(block.passes):
         source, extreme = stages[axis], stages[axis + 1]
@@ -131,7 +161,7 @@ def _first_taps(
         current.fill(none)
         for step in steps:
             part = step.outputs
-            found = _equal(source[step.inputs], extreme[part], has_nan)
+            found = equal(source[step.inputs], extreme[part], has_nan and not ignores)
             candidate = scratch("candidate", found.shape, indices.dtype)
             np.subtract(found.view(np.uint8), 1, out=candidate, dtype=indices.dtype)  # 0 or none
             weight = step.number * weights[axis]
@@ -143,27 +173,31 @@ def _first_taps(
                 np.bitwise_or(candidate, number, out=candidate)
             np.minimum(current[part], candidate, out=current[part])
         previous = current
-    _clear_empty_windows(plan, block, indices, none)
+    _fill_empty_windows(plan, block, indices, none)
 
 
-def _equal(tap: Array, extreme: Array, has_nan: bool) -> Array:
+def equal(tap: Array, extreme: Array, has_nan: bool) -> Array:
+    """Where a tap equals the extreme; with `has_nan`, NaNs equal one another."""
     found = np.equal(tap, extreme, out=scratch("found", tap.shape, np.bool_))
     return found | (np.isnan(tap) & np.isnan(extreme)) if has_nan else found
 
 
-def _clear_empty_windows(plan: PoolPlan, block: Block, indices: Array, none: int) -> None:
-    """Outputs without a valid tap along some axis have no index, whatever the other axes say."""
+def _fill_empty_windows(plan: PoolPlan, block: Block, target: Array, value: float) -> None:
+    """Sets the outputs that have no valid tap along some axis, whatever the other axes say."""
     for number, axis in enumerate(plan.axes):
-        if axis.window.dilation == 1:
+        if axis.dilation == 1:
             continue  # padding is less than the extent, so every window reaches an element
-        counts = axis.valid_counts()
-        empty = np.flatnonzero(counts[slice(*block.outputs)] == 0 if number == 0 else counts == 0)
-        indices[(slice(None),) * (number + 1) + (empty,)] = none
+        first, stop = axis.tap_limits()
+        is_empty = first == stop
+        empty = np.flatnonzero(is_empty[slice(*block.outputs)] if number == 0 else is_empty)
+        target[(slice(None),) * (number + 1) + (empty,)] = value
 
 
 def _copy_selected(plan: PoolPlan, block: Block, x: Array, output: Array, indices: Array) -> None:
     """Copies the selected element bit for bit where the output is a zero or a NaN."""
-    doubtful = (output == 0) | np.isnan(output)
+    is_nan = np.isnan(output)
+    doubtful = (output == 0) | is_nan
+    output[is_nan] = np.nan  # one form, where none is selected
     doubtful &= indices != np.iinfo(indices.dtype).max
     cells = _cells(plan, block, indices)[doubtful]
     output[doubtful] = np.ascontiguousarray(x).reshape(-1)[cells]
@@ -210,9 +244,9 @@ def _steps_in_block(plan: PoolPlan, inputs: tuple[int, int]) -> list[int]:
 def _tap_offsets(plan: PoolPlan, steps: list[int], taps: Array) -> Array:
     """How far each tap is from the first, in elements of the block."""
     offsets = np.zeros_like(taps)
-    weights = _tap_weights([axis.window.kernel for axis in plan.axes])
+    weights = _tap_weights([axis.kernel for axis in plan.axes])
     for axis, weight, step in zip(plan.axes, weights, steps, strict=True):
-        offsets += taps // weight % axis.window.kernel * (axis.window.dilation * step)
+        offsets += taps // weight % axis.kernel * (axis.dilation * step)
     return offsets
 
 

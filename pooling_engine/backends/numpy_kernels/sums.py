@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -14,20 +15,51 @@ from pooling_engine.backends.numpy_kernels.passes import (
     spread,
 )
 from pooling_engine.enums import Mode
-from pooling_engine.plan import PoolPlan
+from pooling_engine.errors import InvalidTensorError
+from pooling_engine.plan import FLOATS, INTEGERS, PoolPlan
 
 
 def sum_forward(plan: PoolPlan, block: Block, x: Array, output: Array) -> None:
     """The sum of each window, over the divisor for AVERAGE."""
-    for axis, steps in enumerate(block.passes):
-        total = scratch(f"sum{axis % 2}", _shape_after(x, output, axis), np.float64)
-        fold(np.add, x, total, steps, 0.0)
-        x = total
+
+    def add(values: Array, dtype: type) -> Array:
+        for axis, steps in enumerate(block.passes):
+            total = scratch(f"sum{axis % 2}", _shape_after(values, output, axis), dtype)
+            fold(np.add, values, total, steps, 0)
+            values = total
+        return values
+
+    write_sums(plan, total_of(plan, x, add), _divisor(plan, block), output)
+
+
+def total_of(plan: PoolPlan, x: Array, add: Callable[[Array, type], Array]) -> Array:
+    """The sums that `add` gives: of floats in float64, of integers in 64 bits, never wrapped.
+
+    Raises:
+        InvalidTensorError: a sum of integers does not fit in int64.
+    """
+    if x.dtype not in INTEGERS:
+        return add(x, np.float64)
+    if plan.taps << (x.dtype.itemsize * 8 - 1) < 1 << 63:
+        return add(x, np.int64)
+    # Upper and lower halves apart: neither sum can wrap, and what they carry shows.
+    upper = add(x >> 32, np.int64).copy()
+    lower = add(x & 0xFFFFFFFF, np.int64)
+    upper += lower >> 32
+    if upper.size and (upper.min() < -(1 << 31) or upper.max() >= 1 << 31):
+        raise InvalidTensorError("sum overflows: it does not fit in int64", field="input")
+    whole: Array = (upper << 32) | (lower & 0xFFFFFFFF)
+    return whole
+
+
+def write_sums(plan: PoolPlan, total: Array, divisor: float | Array, output: Array) -> None:
+    """Writes sums, over the divisor for AVERAGE, in the output's type."""
     if plan.mode is Mode.AVERAGE:
-        np.divide(x, _divisor(plan, block), out=output, casting="same_kind")
+        np.divide(total, divisor, out=output, casting="same_kind")
     else:
-        np.copyto(output, x, casting="same_kind")
-    make_canonical(output)
+        np.copyto(output, total, casting="same_kind")
+    if output.dtype in FLOATS:
+        make_canonical(output)
 
 
 def sum_backward(plan: PoolPlan, block: Block, dy: Array, dx: Array) -> None:
@@ -99,7 +131,7 @@ def _norms(plan: PoolPlan, block: Block, x: Array, output: Array) -> list[Array]
         source, shape = norms[-1], _shape_after(x, output, axis)
         largest = scratch(f"norm{axis}", shape, np.float64)
         fold(np.maximum, source, largest, steps, 0.0)
-        scale = _scale(largest, p)
+        scale = norm_scale(largest, p)
         total = scratch("powers", shape, np.float64)
         total.fill(0)
         for step in steps:
@@ -109,7 +141,7 @@ def _norms(plan: PoolPlan, block: Block, x: Array, output: Array) -> list[Array]
     return norms
 
 
-def _scale(largest: Array, p: float) -> Array:
+def norm_scale(largest: Array, p: float) -> Array:
     """What to divide a window by before the power: of the size of its largest magnitude.
 
     A power of two divides exactly, so sums of integers stay exact; but with ratios up to 2 a

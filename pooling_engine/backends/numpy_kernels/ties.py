@@ -1,0 +1,76 @@
+"""Tie policies ALL and SPLIT: every tap that equals the extreme receives a share."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pooling_engine.backends.numpy_kernels.block import Block
+from pooling_engine.backends.numpy_kernels.passes import Array, scratch
+from pooling_engine.backends.numpy_kernels.select import (
+    as_comparable,
+    combine_of,
+    equal,
+    extremes_by_axis,
+    refuse_nan,
+)
+from pooling_engine.backends.numpy_kernels.sums import make_canonical
+from pooling_engine.enums import NanPolicy, TiePolicy
+from pooling_engine.plan import PoolPlan
+
+
+def tie_backward(plan: PoolPlan, block: Block, dy: Array, x: Array, dx: Array) -> None:
+    """Each window's gradient to all taps that equal its extreme, whole or in equal shares.
+
+    A tap equals the extreme of its window if it equals the extreme along the first axis, and
+    that the extreme along the next: so the gradient goes back one axis at a time.
+    """
+    values = as_comparable(x)
+    output = scratch("output", dy.shape, values.dtype)
+    stages = [values, *extremes_by_axis(plan, block, values, output)]
+    has_nan = _has_nan(plan, stages[-1])
+    gradient = scratch("gradient", dy.shape, np.float64)
+    np.copyto(gradient, dy)
+    if plan.tie_policy is TiePolicy.SPLIT:
+        gradient /= np.maximum(1, _count_ties(block, stages, has_nan))
+    for axis in reversed(range(len(block.passes))):
+        source, extreme = stages[axis], stages[axis + 1]
+        total = scratch(f"sum{axis % 2}", source.shape, np.float64)
+        total.fill(0)
+        for step in block.passes[axis]:
+            is_tied = equal(source[step.inputs], extreme[step.outputs], has_nan)
+            total[step.inputs] += np.where(is_tied, gradient[step.outputs], 0.0)
+        gradient = total
+    np.copyto(dx, gradient, casting="same_kind")
+    make_canonical(dx)
+
+
+def global_tie_backward(plan: PoolPlan, dy: Array, x: Array, dx: Array) -> None:
+    """The same for one window over the plane (outer, positions, inner)."""
+    extreme = combine_of(plan).reduce(x, axis=1, keepdims=True)
+    is_tied = equal(x, extreme, _has_nan(plan, extreme))
+    gradient = dy.astype(np.float64)
+    if plan.tie_policy is TiePolicy.SPLIT:
+        gradient /= np.maximum(1, is_tied.sum(axis=1, keepdims=True))
+    np.copyto(dx, np.where(is_tied, gradient, 0.0), casting="same_kind")
+    make_canonical(dx)
+
+
+def _has_nan(plan: PoolPlan, extremes: Array) -> bool:
+    """Whether NaNs are selected, and so tied with one another."""
+    if not np.isnan(extremes).any():
+        return False
+    refuse_nan(plan)
+    return plan.nan_policy is not NanPolicy.IGNORE
+
+
+def _count_ties(block: Block, stages: list[Array], has_nan: bool) -> Array:
+    """How many taps of each window equal its extreme."""
+    count: Array = np.ones(stages[0].shape)
+    for axis, steps in enumerate(block.passes):
+        source, extreme = stages[axis], stages[axis + 1]
+        total = np.zeros(extreme.shape)
+        for step in steps:
+            is_tied = equal(source[step.inputs], extreme[step.outputs], has_nan)
+            total[step.outputs] += np.where(is_tied, count[step.inputs], 0.0)
+        count = total
+    return count

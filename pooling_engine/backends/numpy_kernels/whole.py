@@ -1,0 +1,82 @@
+"""Global windows: one over the whole plane, which is one axis of the block here.
+
+Reductions along that axis take the place of a pass for each tap.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pooling_engine.backends.numpy_kernels.passes import Array
+from pooling_engine.backends.numpy_kernels.select import combine_of, refuse_nan
+from pooling_engine.backends.numpy_kernels.sums import (
+    make_canonical,
+    norm_scale,
+    times_sign,
+    total_of,
+    write_sums,
+)
+from pooling_engine.enums import Mode, NanPolicy
+from pooling_engine.plan import PoolPlan
+
+
+def global_forward(plan: PoolPlan, x: Array, output: Array, indices: Array | None) -> None:
+    """Pools planes (outer, positions, inner) into (outer, 1, inner)."""
+    if plan.selects:
+        _select(plan, x, output, indices)
+        return
+    if plan.mode is Mode.LP:
+        total = _norm(plan, np.abs(x, dtype=np.float64))
+    else:
+        total = total_of(plan, x, _add)
+    write_sums(plan, total, _divisor(plan), output)
+
+
+def global_backward(plan: PoolPlan, dy: Array, x: Array | None, dx: Array) -> None:
+    """The gradient of AVERAGE, SUM and LP; maxima scatter like those of any window."""
+    gradient = dy.astype(np.float64)
+    if plan.mode is Mode.AVERAGE:
+        gradient /= _divisor(plan)
+    if x is not None:
+        magnitudes = np.abs(x, dtype=np.float64)
+        norm = _norm(plan, magnitudes)
+        ratio = np.where(magnitudes == norm, 1.0, magnitudes / norm)
+        share = gradient * ratio ** (plan.norm_p - 1)
+        gradient = times_sign(np.where(norm == 0, 0.0, share), x)
+    np.copyto(dx, gradient, casting="same_kind")
+    make_canonical(dx)
+
+
+def _select(plan: PoolPlan, x: Array, output: Array, indices: Array | None) -> None:
+    # NumPy's own rule is ours: the first extreme, and of NaNs the first.
+    choose = np.argmin if plan.mode is Mode.MIN else np.argmax
+    chosen = choose(x, axis=1, keepdims=True)
+    output[...] = np.take_along_axis(x, chosen, axis=1)
+    is_nan = np.isnan(output)
+    is_none = np.zeros_like(is_nan)
+    if is_nan.any():
+        refuse_nan(plan)
+        if plan.nan_policy is NanPolicy.IGNORE:
+            extreme = combine_of(plan).reduce(x, axis=1, keepdims=True)
+            chosen = np.argmax(x == extreme, axis=1, keepdims=True)
+            is_none = np.isnan(extreme)
+            output[...] = np.where(is_none, np.nan, np.take_along_axis(x, chosen, axis=1))
+    if indices is not None:
+        np.copyto(indices, chosen, casting="unsafe")
+        indices[is_none] = np.iinfo(indices.dtype).max
+
+
+def _add(values: Array, dtype: type) -> Array:
+    total: Array = np.add.reduce(values, axis=1, dtype=dtype, keepdims=True)
+    return total
+
+
+def _norm(plan: PoolPlan, magnitudes: Array) -> Array:
+    scale = norm_scale(np.maximum.reduce(magnitudes, axis=1, keepdims=True), plan.norm_p)
+    powers = (magnitudes / scale) ** plan.norm_p
+    total: Array = np.add.reduce(powers, axis=1, keepdims=True) ** (1 / plan.norm_p) * scale
+    return total
+
+
+def _divisor(plan: PoolPlan) -> float:
+    return plan.taps if plan.divisor_override is None else plan.divisor_override
