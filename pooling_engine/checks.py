@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pooling_engine.dtypes import FLOATS
 from pooling_engine.enums import IndexFormat, Mode
 from pooling_engine.errors import InvalidSpecError, InvalidTensorError
 from pooling_engine.indices import refuse_too_many_taps
-from pooling_engine.plan import FLOATS, PoolPlan, as_shape, make_plan
+from pooling_engine.plan import PoolPlan, as_shape, make_plan
 from pooling_engine.spec import PoolSpec
 
 Array = NDArray[Any]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pooling_engine.dtypes import FLOAT_NAMES, FLOATS, INTEGERS, LEGAL_NAMES
 from pooling_engine.enums import IndexFormat, Layout, Mode, NanPolicy, TiePolicy
 from pooling_engine.errors import (
     InvalidTensorError,
@@ -25,9 +26,6 @@ from pooling_engine.geometry import Axis, SlidingAxis, resolve_adaptive, resolve
 from pooling_engine.options import MAX_SPATIAL_AXES
 from pooling_engine.spec import SELECTING_MODES, PoolSpec, Window
 
-FLOATS = tuple(np.dtype(name) for name in ("float16", "float32", "float64"))
-INTEGERS = tuple(np.dtype(name) for name in ("int8", "uint8", "int16", "int32", "int64"))
-_LEGAL_NAMES = ", ".join(dtype.name for dtype in FLOATS + INTEGERS)
 _INDEX_TYPES = tuple(np.dtype(name) for name in ("uint8", "uint16", "uint32", "uint64"))
 MAX_INDEXED_TAPS = 2**32 - 1  # uint64 numbers more, but only within the engine
 _SHAPE, _DTYPE = "the shape", "the element type"  # stand in for the arguments that gave them
@@ -233,11 +231,11 @@ def _refuse_dtype(dtype: np.dtype[Any], mode: Mode) -> None:
         return
     if dtype in INTEGERS:
         raise InvalidTensorError(
-            f'the element type is {dtype.name}; mode "lp" takes float16, float32 or float64',
+            f'the element type is {dtype.name}; mode "lp" takes {FLOAT_NAMES}',
             field=_DTYPE,
         )
     raise InvalidTensorError(
-        f"the element type is {dtype.name}; it must be one of {_LEGAL_NAMES}", field=_DTYPE
+        f"the element type is {dtype.name}; it must be one of {LEGAL_NAMES}", field=_DTYPE
     )
 
 

@@ -23,8 +23,9 @@ from pooling_engine.backends.numpy_kernels.sums import (
 )
 from pooling_engine.backends.numpy_kernels.ties import global_tie_backward, tie_backward
 from pooling_engine.backends.numpy_kernels.whole import global_backward, global_forward
+from pooling_engine.dtypes import FLOATS, INTEGERS, as_summable
 from pooling_engine.enums import IndexFormat, Mode
-from pooling_engine.plan import FLOATS, INTEGERS, PoolPlan
+from pooling_engine.plan import PoolPlan
 from pooling_engine.threads import run_blocks, thread_count
 
 Array = NDArray[Any]
@@ -62,9 +63,9 @@ class NumpyBackend:
             elif plan.selects:
                 select_forward(plan, block, source, target, chosen)
             elif plan.mode is Mode.LP:
-                norm_forward(plan, block, source, target)
+                norm_forward(plan, block, as_summable(source), target)
             else:
-                sum_forward(plan, block, source, target)
+                sum_forward(plan, block, as_summable(source), target)
 
         run_blocks(partial(_quietly, pool), forward_blocks(plan))
 
@@ -82,7 +83,7 @@ class NumpyBackend:
         inputs = None if x is None else x.reshape(plan.input_block_shape)
 
         def scatter(block: Block) -> None:
-            source, target = gradients[block.output_part], results[block.input_part]
+            source, target = as_summable(gradients[block.output_part]), results[block.input_part]
             if plan.shares_ties:
                 tied = _given(inputs)[block.input_part]
                 if plan.is_global:
@@ -92,10 +93,11 @@ class NumpyBackend:
             elif plan.selects:
                 select_backward(plan, block, source, _given(taps)[block.output_part], target)
             elif plan.is_global:
-                x_part = None if inputs is None else inputs[block.input_part]
+                x_part = None if inputs is None else as_summable(inputs[block.input_part])
                 global_backward(plan, source, x_part, target)
             elif plan.mode is Mode.LP:
-                norm_backward(plan, block, source, _given(inputs)[block.input_part], target)
+                x_part = as_summable(_given(inputs)[block.input_part])
+                norm_backward(plan, block, source, x_part, target)
             else:
                 sum_backward(plan, block, source, target)
 

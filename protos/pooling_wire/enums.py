@@ -22,11 +22,10 @@ from pooling_engine import (
     TiePolicy,
     UnsupportedError,
 )
+from pooling_engine.dtypes import BFLOAT16
 from pooling_wire.v1 import pooling_pb2 as pb
 
 E = TypeVar("E", bound=StrEnum)
-
-BFLOAT16 = "bfloat16"
 
 
 class EnumTable(Generic[E]):
@@ -118,10 +117,10 @@ INDEX_FORMATS = EnumTable(
     pb.IndexFormat,
 )
 
-# NumPy's name of each element type; bfloat16 has a number but no NumPy type of its own.
+# NumPy's name of each element type; that of bfloat16 is there with ml_dtypes only.
 _ELEMENT_TYPES: dict[str, int] = {
     "float16": pb.ELEMENT_TYPE_FLOAT16,
-    BFLOAT16: pb.ELEMENT_TYPE_BFLOAT16,
+    "bfloat16": pb.ELEMENT_TYPE_BFLOAT16,
     "float32": pb.ELEMENT_TYPE_FLOAT32,
     "float64": pb.ELEMENT_TYPE_FLOAT64,
     "int8": pb.ELEMENT_TYPE_INT8,
@@ -162,6 +161,12 @@ def element_dtype(number: int, field: str) -> np.dtype[Any]:
         said = "not set" if number == 0 else f"{number}, which is unknown"
         raise InvalidTensorError(f"{field} is {said}; legal: {legal}", field=field)
     name = _ELEMENT_NAMES[number]
-    if name == BFLOAT16:
-        raise UnsupportedError("bfloat16 is not supported yet", field=field)
+    if name == "bfloat16":
+        if BFLOAT16 is None:
+            raise UnsupportedError(
+                f"{field} is bfloat16, which needs ml_dtypes: "
+                "pip install 'pooling-service[bfloat16]'",
+                field=field,
+            )
+        return BFLOAT16
     return np.dtype(name).newbyteorder("<")

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -36,7 +37,7 @@ SPECS = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float16", ml_dtypes.bfloat16, "float32", "float64"])
 @pytest.mark.parametrize("name", SPECS)
 def test_forward_and_backward_equal_the_engine(
     client: PoolingClient, name: str, dtype: str

@@ -82,7 +82,8 @@ def test_the_server_serves_without_health_and_reflection() -> None:
 
 def test_the_oldest_versions_are_those_that_the_package_declares() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = project["dependencies"] + project["optional-dependencies"]["server"]
+    extras = project["optional-dependencies"]
+    declared = project["dependencies"] + extras["server"][1:] + extras["bfloat16"]
     oldest = (ROOT / "constraints-lowest.txt").read_text().splitlines()
     assert sorted(line.replace(">=", "==") for line in declared) == sorted(
         line for line in oldest if not line.startswith("#")
@@ -94,3 +95,22 @@ def test_generated_code_says_which_toolchain_made_it() -> None:
     generated = ROOT / "protos/pooling_wire/v1"
     assert "GRPC_GENERATED_VERSION = '1.71.0'" in (generated / "pooling_pb2_grpc.py").read_text()
     assert "# Protobuf Python Version: 5.29.0" in (generated / "pooling_pb2.py").read_text()
+
+
+def test_without_ml_dtypes_bfloat16_is_refused_by_name() -> None:
+    done = run(
+        "import sys\n"
+        "sys.modules['ml_dtypes'] = None\n"
+        "import pooling_engine, pooling_wire\n"
+        "from pooling_wire.v1 import pooling_pb2 as pb\n"
+        "tensor = pb.Tensor(element_type=pb.ELEMENT_TYPE_BFLOAT16, shape=(1, 1, 2), data=bytes(4))\n"
+        "request = pb.ForwardRequest(input=tensor).SerializeToString()\n"
+        "try:\n"
+        "    pooling_wire.decode_forward_request(request)\n"
+        "except pooling_engine.UnsupportedError as error:\n"
+        "    print(error.field, '-', error)\n"
+    )
+    assert done.stdout == (
+        "input.element_type - input.element_type is bfloat16, which needs ml_dtypes: "
+        "pip install 'pooling-service[bfloat16]'\n"
+    )

@@ -229,7 +229,12 @@ FORWARD_REFUSALS = {
         forward(input=tensor((1, 1, 1, 1)), spec=spec(windows=PADDED_TO_4_GIB)),
         TOO_LARGE,
     ),
-    "bfloat16": (forward(input=tensor(element_type=pb.ELEMENT_TYPE_BFLOAT16)), UNSUPPORTED, ""),
+    "a kernel of too many taps": (
+        forward(
+            input=tensor((1, 1, 70_000)), spec=spec(windows=sliding(1, kernel=66_000, stride=1))
+        ),
+        UNSUPPORTED,
+    ),
     "norm of integers": (forward(spec=spec(LP), input=tensor(dtype="int32")), BAD_TENSOR, "input"),
     "unsigned of 16 bits": (forward(input=tensor(dtype="uint16")), BAD_TENSOR, "input"),
     "sum that overflows": (

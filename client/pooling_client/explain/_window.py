@@ -21,7 +21,8 @@ from pooling_engine import (
     UnsupportedError,
 )
 from pooling_engine.checks import as_tensor
-from pooling_engine.plan import FLOATS, PoolPlan, make_plan
+from pooling_engine.dtypes import FLOATS
+from pooling_engine.plan import PoolPlan, make_plan
 
 Array = NDArray[Any]
 

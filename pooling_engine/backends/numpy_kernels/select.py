@@ -20,9 +20,10 @@ from pooling_engine.backends.numpy_kernels.passes import (
     fold_flat,
     scratch,
 )
+from pooling_engine.dtypes import INTEGERS, store
 from pooling_engine.enums import Mode, NanPolicy
 from pooling_engine.errors import InvalidTensorError
-from pooling_engine.plan import INTEGERS, PoolPlan
+from pooling_engine.plan import PoolPlan
 
 _TABLE_TAPS = 65_536  # windows up to this size get a table of tap offsets
 
@@ -41,7 +42,7 @@ def select_forward(
         stages = extremes_by_axis(plan, block, values, output)
         extremes = stages[-1]
     if extremes is not output:
-        np.copyto(output, extremes, casting="same_kind")
+        store(output, extremes)
     has_nan, has_zeros_of_both_signs = _doubts(values, extremes)
     if has_nan:
         refuse_nan(plan)
@@ -67,7 +68,7 @@ def select_backward(plan: PoolPlan, block: Block, dy: Array, indices: Array, dx:
     if not kept.all():
         cells, weights = cells[kept], weights[kept]
     total = np.bincount(cells, weights=weights, minlength=dx.size)
-    np.copyto(dx, total.reshape(dx.shape), casting="same_kind")
+    store(dx, total.reshape(dx.shape))
 
 
 def refuse_nan(plan: PoolPlan) -> None:
@@ -83,8 +84,8 @@ def refuse_nan(plan: PoolPlan) -> None:
 
 
 def as_comparable(x: Array) -> Array:
-    """The block in a type that NumPy compares at full speed: float16 becomes float32."""
-    if x.dtype != np.float16:
+    """The block in a type that NumPy compares at full speed: 16-bit floats become float32."""
+    if x.dtype in INTEGERS or x.dtype.itemsize > 2:
         return x
     values = scratch("values", x.shape, np.float32)
     np.copyto(values, x)

@@ -14,9 +14,10 @@ from pooling_engine.backends.numpy_kernels.passes import (
     scratch,
     spread,
 )
+from pooling_engine.dtypes import FLOATS, INTEGERS, is_bfloat16, store
 from pooling_engine.enums import Mode
 from pooling_engine.errors import InvalidTensorError
-from pooling_engine.plan import FLOATS, INTEGERS, PoolPlan
+from pooling_engine.plan import PoolPlan
 
 
 def sum_forward(plan: PoolPlan, block: Block, x: Array, output: Array) -> None:
@@ -54,10 +55,16 @@ def total_of(plan: PoolPlan, x: Array, add: Callable[[Array, type], Array]) -> A
 
 def write_sums(plan: PoolPlan, total: Array, divisor: float | Array, output: Array) -> None:
     """Writes sums, over the divisor for AVERAGE, in the output's type."""
-    if plan.mode is Mode.AVERAGE:
+    if plan.mode is Mode.AVERAGE and is_bfloat16(output.dtype):
+        store(output, total / divisor)
+    elif plan.mode is Mode.AVERAGE and plan.dtype == np.int64:
+        output[...] = total.astype(np.longdouble) / divisor  # float64 would round the sum first
+    elif plan.mode is Mode.AVERAGE:
         np.divide(total, divisor, out=output, casting="same_kind")
+    elif output.dtype in INTEGERS:
+        np.copyto(output, total)
     else:
-        np.copyto(output, total, casting="same_kind")
+        store(output, total)
     if output.dtype in FLOATS:
         make_canonical(output)
 
@@ -73,13 +80,13 @@ def sum_backward(plan: PoolPlan, block: Block, dy: Array, dx: Array) -> None:
         total = scratch(f"sum{axis % 2}", _shape_after(gradient, dx, axis), np.float64)
         spread(gradient, total, steps)
         gradient = total
-    np.copyto(dx, gradient, casting="same_kind")
+    store(dx, gradient)
     make_canonical(dx)
 
 
 def norm_forward(plan: PoolPlan, block: Block, x: Array, output: Array) -> None:
     """The p-norm of each window: the norm along the last axis of norms along the others."""
-    np.copyto(output, _norms(plan, block, x, output)[-1], casting="same_kind")
+    store(output, _norms(plan, block, x, output)[-1])
     make_canonical(output)
 
 
@@ -103,7 +110,7 @@ def norm_backward(plan: PoolPlan, block: Block, dy: Array, x: Array, dx: Array) 
             share = gradient[step.outputs] * ratio ** (plan.norm_p - 1)
             total[step.inputs] += np.where(norm == 0, 0.0, share)
         gradient = total
-    np.copyto(dx, times_sign(gradient, x), casting="same_kind")
+    store(dx, times_sign(gradient, x))
     make_canonical(dx)
 
 
@@ -114,7 +121,10 @@ def times_sign(gradient: Array, x: Array) -> Array:
 
 def make_canonical(array: Array) -> None:
     """Gives zeros and NaNs one form, since that of a sum depends on how it was blocked."""
-    np.add(array, 0.0, out=array)  # -0.0 becomes 0.0
+    if is_bfloat16(array.dtype):
+        array[array == 0] = 0
+    else:
+        np.add(array, 0.0, out=array)  # -0.0 becomes 0.0
     is_nan = np.isnan(array)
     if is_nan.any():
         array[is_nan] = np.nan

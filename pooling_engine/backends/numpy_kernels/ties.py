@@ -14,6 +14,7 @@ from pooling_engine.backends.numpy_kernels.select import (
     refuse_nan,
 )
 from pooling_engine.backends.numpy_kernels.sums import make_canonical
+from pooling_engine.dtypes import store
 from pooling_engine.enums import NanPolicy, TiePolicy
 from pooling_engine.plan import PoolPlan
 
@@ -40,18 +41,19 @@ def tie_backward(plan: PoolPlan, block: Block, dy: Array, x: Array, dx: Array) -
             is_tied = equal(source[step.inputs], extreme[step.outputs], has_nan)
             total[step.inputs] += np.where(is_tied, gradient[step.outputs], 0.0)
         gradient = total
-    np.copyto(dx, gradient, casting="same_kind")
+    store(dx, gradient)
     make_canonical(dx)
 
 
 def global_tie_backward(plan: PoolPlan, dy: Array, x: Array, dx: Array) -> None:
     """The same for one window over the plane (outer, positions, inner)."""
-    extreme = combine_of(plan).reduce(x, axis=1, keepdims=True)
-    is_tied = equal(x, extreme, _has_nan(plan, extreme))
+    values = as_comparable(x)
+    extreme = combine_of(plan).reduce(values, axis=1, keepdims=True)
+    is_tied = equal(values, extreme, _has_nan(plan, extreme))
     gradient = dy.astype(np.float64)
     if plan.tie_policy is TiePolicy.SPLIT:
         gradient /= np.maximum(1, is_tied.sum(axis=1, keepdims=True))
-    np.copyto(dx, np.where(is_tied, gradient, 0.0), casting="same_kind")
+    store(dx, np.where(is_tied, gradient, 0.0))
     make_canonical(dx)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from pooling_engine.backends.numpy_kernels.passes import Array
-from pooling_engine.backends.numpy_kernels.select import combine_of, refuse_nan
+from pooling_engine.backends.numpy_kernels.select import as_comparable, combine_of, refuse_nan
 from pooling_engine.backends.numpy_kernels.sums import (
     make_canonical,
     norm_scale,
@@ -16,6 +16,7 @@ from pooling_engine.backends.numpy_kernels.sums import (
     total_of,
     write_sums,
 )
+from pooling_engine.dtypes import as_summable, store
 from pooling_engine.enums import Mode, NanPolicy
 from pooling_engine.plan import PoolPlan
 
@@ -25,6 +26,7 @@ def global_forward(plan: PoolPlan, x: Array, output: Array, indices: Array | Non
     if plan.selects:
         _select(plan, x, output, indices)
         return
+    x = as_summable(x)
     if plan.mode is Mode.LP:
         total = _norm(plan, np.abs(x, dtype=np.float64))
     else:
@@ -43,24 +45,26 @@ def global_backward(plan: PoolPlan, dy: Array, x: Array | None, dx: Array) -> No
         ratio = np.where(magnitudes == norm, 1.0, magnitudes / norm)
         share = gradient * ratio ** (plan.norm_p - 1)
         gradient = times_sign(np.where(norm == 0, 0.0, share), x)
-    np.copyto(dx, gradient, casting="same_kind")
+    store(dx, gradient)
     make_canonical(dx)
 
 
 def _select(plan: PoolPlan, x: Array, output: Array, indices: Array | None) -> None:
     # NumPy's own rule is ours: the first extreme, and of NaNs the first.
     choose = np.argmin if plan.mode is Mode.MIN else np.argmax
-    chosen = choose(x, axis=1, keepdims=True)
+    values = as_comparable(x)
+    chosen = choose(values, axis=1, keepdims=True)
     output[...] = np.take_along_axis(x, chosen, axis=1)
     is_nan = np.isnan(output)
     is_none = np.zeros_like(is_nan)
     if is_nan.any():
         refuse_nan(plan)
         if plan.nan_policy is NanPolicy.IGNORE:
-            extreme = combine_of(plan).reduce(x, axis=1, keepdims=True)
-            chosen = np.argmax(x == extreme, axis=1, keepdims=True)
+            extreme = combine_of(plan).reduce(values, axis=1, keepdims=True)
+            chosen = np.argmax(values == extreme, axis=1, keepdims=True)
             is_none = np.isnan(extreme)
-            output[...] = np.where(is_none, np.nan, np.take_along_axis(x, chosen, axis=1))
+            output[...] = np.take_along_axis(x, chosen, axis=1)
+            output[is_none] = np.nan
     if indices is not None:
         np.copyto(indices, chosen, casting="unsafe")
         indices[is_none] = np.iinfo(indices.dtype).max
