@@ -8,7 +8,15 @@ dx = backward(dy, spec, input_shape=x.shape, indices=result.indices)
 """
 
 from pooling_engine._pool import ForwardResult, backward, forward
-from pooling_engine.enums import IndexFormat, Layout, Mode, NamedPadding, NanPolicy, TiePolicy
+from pooling_engine.enums import (
+    DivisorRule,
+    IndexFormat,
+    Layout,
+    Mode,
+    NamedPadding,
+    NanPolicy,
+    TiePolicy,
+)
 from pooling_engine.errors import (
     DeadlineError,
     DeviceMemoryError,
@@ -21,12 +29,14 @@ from pooling_engine.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from pooling_engine.plan import PlannedAxis, PoolPlan
 from pooling_engine.spec import PoolSpec, Window
 from pooling_engine.threads import set_thread_count, thread_count
 
 __all__ = [
     "DeadlineError",
     "DeviceMemoryError",
+    "DivisorRule",
     "ForwardResult",
     "IndexFormat",
     "InternalError",
@@ -37,6 +47,8 @@ __all__ = [
     "NamedPadding",
     "NanPolicy",
     "OverloadedError",
+    "PlannedAxis",
+    "PoolPlan",
     "PoolSpec",
     "PoolingError",
     "TensorTooLargeError",

@@ -46,6 +46,14 @@ class NanPolicy(StrEnum):
     ERROR = "error"
 
 
+class DivisorRule(StrEnum):
+    """What the sum of an average is divided by."""
+
+    VALID_TAPS = "valid_taps"
+    PADDED_TAPS = "padded_taps"
+    OVERRIDE = "override"
+
+
 class IndexFormat(StrEnum):
     """How an index names the selected tap (contract, section 4)."""
 

@@ -10,19 +10,25 @@ import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pooling_engine.dtypes import FLOAT_NAMES, FLOATS, INTEGERS, LEGAL_NAMES
-from pooling_engine.enums import IndexFormat, Layout, Mode, NanPolicy, TiePolicy
+from pooling_engine.enums import DivisorRule, IndexFormat, Layout, Mode, NanPolicy, TiePolicy
 from pooling_engine.errors import (
     InvalidTensorError,
     TensorTooLargeError,
     UnsupportedError,
 )
-from pooling_engine.geometry import Axis, SlidingAxis, resolve_adaptive, resolve_sliding
+from pooling_engine.geometry import (
+    AdaptiveAxis,
+    Axis,
+    SlidingAxis,
+    resolve_adaptive,
+    resolve_sliding,
+)
 from pooling_engine.options import MAX_SPATIAL_AXES
 from pooling_engine.spec import SELECTING_MODES, PoolSpec, Window
 
@@ -30,6 +36,36 @@ _INDEX_TYPES = tuple(np.dtype(name) for name in ("uint8", "uint16", "uint32", "u
 MAX_INDEXED_TAPS = 2**32 - 1  # uint64 numbers more, but only within the engine
 _SHAPE, _DTYPE = "the shape", "the element type"  # stand in for the arguments that gave them
 _MAX_BYTES = 2**63 - 1
+
+
+class PlannedAxis(NamedTuple):
+    """The windows along one spatial axis, resolved; all sizes in elements.
+
+    Attributes:
+        size: of the input.
+        outputs: the size of the output.
+        kernel: the taps of a window; of the largest, where they differ.
+        stride: the step from window to window; 0 where it differs.
+        dilation: the step from tap to tap.
+        padding_before: positions added before the first element.
+        padding_after: positions added after the last element.
+    """
+
+    size: int
+    outputs: int
+    kernel: int
+    stride: int
+    dilation: int = 1
+    padding_before: int = 0
+    padding_after: int = 0
+
+
+def _planned(axis: Axis) -> PlannedAxis:
+    if isinstance(axis, AdaptiveAxis):
+        return PlannedAxis(axis.size, axis.outputs, axis.kernel, 0)
+    w = axis.window
+    pads = (w.padding_before, w.padding_after)
+    return PlannedAxis(axis.size, axis.outputs, w.kernel, w.stride, w.dilation, *pads)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +84,7 @@ class PoolPlan:
         count_include_pad: whether padded taps count in the divisor of mode AVERAGE.
         divisor_override: the divisor in place of that count, or None.
         taps: the number of taps of one window; of the largest, where they differ.
+        sizes: the sizes of the spatial axes of the input.
         is_global: whether one window spans the whole plane, which is then one axis here.
         tie_policy: who receives the gradient of tied taps.
         nan_policy: what a NaN does to an extreme.
@@ -64,6 +101,7 @@ class PoolPlan:
     count_include_pad: bool
     divisor_override: float | None
     taps: int
+    sizes: tuple[int, ...]
     is_global: bool
     tie_policy: TiePolicy
     nan_policy: NanPolicy
@@ -117,6 +155,22 @@ class PoolPlan:
     def selects(self) -> bool:
         """Whether the mode selects one tap of each window, and so has indices."""
         return self.mode in SELECTING_MODES
+
+    @property
+    def divisor_rule(self) -> DivisorRule | None:
+        """What the sum is divided by, or None where the mode does not divide."""
+        if self.mode is not Mode.AVERAGE:
+            return None
+        if self.divisor_override is not None:
+            return DivisorRule.OVERRIDE
+        return DivisorRule.PADDED_TAPS if self.count_include_pad else DivisorRule.VALID_TAPS
+
+    @property
+    def planned_axes(self) -> tuple[PlannedAxis, ...]:
+        """The windows along each spatial axis, resolved."""
+        if self.is_global:
+            return tuple(PlannedAxis(size, 1, size, size) for size in self.sizes)
+        return tuple(_planned(axis) for axis in self.axes)
 
     @property
     def shares_ties(self) -> bool:
@@ -196,6 +250,7 @@ def _cached_plan(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype[Any]) -
         count_include_pad=spec.count_include_pad,
         divisor_override=spec.divisor_override,
         taps=math.prod(axis.kernel for axis in axes),
+        sizes=spatial,
         is_global=spec.global_window,
         tie_policy=spec.tie_policy,
         nan_policy=spec.nan_policy,

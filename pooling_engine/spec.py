@@ -6,11 +6,14 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pooling_engine.enums import Layout, Mode, NamedPadding, NanPolicy, TiePolicy
 from pooling_engine.errors import InvalidSpecError
 from pooling_engine.options import choice, flag, number, optional, paddings, sizes
+
+if TYPE_CHECKING:
+    from pooling_engine.plan import PoolPlan
 
 SELECTING_MODES = frozenset({Mode.MAX, Mode.MIN})
 
@@ -181,6 +184,26 @@ class PoolSpec:
                 )
             windows.append(window)
         return tuple(windows)
+
+    def plan(self, shape: Sequence[int], dtype: Any) -> PoolPlan:
+        """What the spec comes to for an input, with everything resolved; nothing is computed.
+
+        Args:
+            shape: the input's.
+            dtype: the input's element type.
+
+        Returns:
+            The plan: `output_shape`, `output_dtype`, `planned_axes` with the padding in effect,
+            `taps`, `index_dtype`, `divisor_rule`.
+
+        Raises:
+            InvalidSpecError: the windows do not fit the shape.
+            InvalidTensorError: the shape or the element type is illegal.
+            UnsupportedError: legal, but not built.
+        """
+        from pooling_engine.plan import make_plan
+
+        return make_plan(self, shape, dtype)
 
     def adaptive_outputs(self, spatial_axes: int) -> tuple[int, ...]:
         """The number of outputs along each of `spatial_axes` axes of an adaptive spec.

@@ -19,6 +19,7 @@ from pooling_wire.info import (
     decode_server_info,
     encode_server_info,
 )
+from pooling_wire.plans import decode_plan_request, encode_plan_response
 from pooling_wire.status import DETAILS_KEY, Status, decode_error, encode_error
 
 SERVICE_NAME = "pooling.v1.PoolingService"
@@ -37,11 +38,13 @@ __all__ = [
     "decode_error",
     "decode_forward_request",
     "decode_forward_response",
+    "decode_plan_request",
     "decode_server_info",
     "encode_backward_request",
     "encode_backward_response",
     "encode_error",
     "encode_forward_request",
     "encode_forward_response",
+    "encode_plan_response",
     "encode_server_info",
 ]

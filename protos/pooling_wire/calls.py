@@ -66,14 +66,14 @@ def decode_forward_request(data: bytes) -> ForwardCall:
     Raises:
         InvalidSpecError, InvalidTensorError, UnsupportedError: the request is wrong.
     """
-    request = _parse(pb.ForwardRequest, data)
+    request = parse(pb.ForwardRequest, data)
     if request.index_format and not request.return_indices:
         raise InvalidSpecError(
             "index_format applies only with return_indices", field="index_format"
         )
     return ForwardCall(
         input=_required_tensor(request, "input"),
-        spec=_required_spec(request),
+        spec=required_spec(request),
         return_indices=request.return_indices,
         index_format=INDEX_FORMATS.name(
             request.index_format, "index_format", default=IndexFormat.WINDOW
@@ -89,7 +89,7 @@ def encode_forward_response(result: ForwardResult) -> bytes:
 
 def decode_forward_response(data: bytes) -> ForwardResult:
     """The result in a ForwardResponse; its arrays are read-only views."""
-    response = _parse(pb.ForwardResponse, data)
+    response = parse(pb.ForwardResponse, data)
     has_indices = response.HasField("indices")
     indices = decode_tensor(response.indices, "indices") if has_indices else None
     return ForwardResult(decode_tensor(response.output, "output"), indices)
@@ -116,12 +116,12 @@ def decode_backward_request(data: bytes) -> BackwardCall:
     Raises:
         InvalidSpecError, InvalidTensorError, UnsupportedError: the request is wrong.
     """
-    request = _parse(pb.BackwardRequest, data)
+    request = parse(pb.BackwardRequest, data)
     residual = request.WhichOneof("residual")
     number = request.index_format
     return BackwardCall(
         output_gradient=_required_tensor(request, "output_gradient"),
-        spec=_required_spec(request),
+        spec=required_spec(request),
         input_shape=decode_shape(request.input_shape, "input_shape") or None,
         indices=decode_tensor(request.indices, "indices") if residual == "indices" else None,
         input=decode_tensor(request.input, "input") if residual == "input" else None,
@@ -136,10 +136,15 @@ def encode_backward_response(gradient: Array) -> bytes:
 
 def decode_backward_response(data: bytes) -> Array:
     """The gradient in a BackwardResponse, as a read-only view."""
-    return decode_tensor(_parse(pb.BackwardResponse, data).input_gradient, "input_gradient")
+    return decode_tensor(parse(pb.BackwardResponse, data).input_gradient, "input_gradient")
 
 
-def _parse(message: type[M], data: bytes) -> M:
+def parse(message: type[M], data: bytes) -> M:
+    """The message that the bytes are.
+
+    Raises:
+        InvalidTensorError: they do not parse.
+    """
     try:
         return message.FromString(data)
     except DecodeError:
@@ -154,7 +159,12 @@ def _required_tensor(request: Any, field: str) -> Array:
     return decode_tensor(getattr(request, field), field)
 
 
-def _required_spec(request: Any) -> PoolSpec:
+def required_spec(request: Any) -> PoolSpec:
+    """The spec of a request.
+
+    Raises:
+        InvalidSpecError: it is missing, or wrong.
+    """
     if not request.HasField("spec"):
         raise InvalidSpecError("spec is missing", field="spec")
     return decode_spec(request.spec)

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from pooling_engine import (
+    DivisorRule,
     IndexFormat,
     InvalidSpecError,
     InvalidTensorError,
@@ -115,6 +116,16 @@ INDEX_FORMATS = EnumTable(
     },
     IndexFormat,
     pb.IndexFormat,
+)
+
+DIVISOR_RULES = EnumTable(
+    {
+        DivisorRule.VALID_TAPS: pb.DIVISOR_RULE_VALID_TAPS,
+        DivisorRule.PADDED_TAPS: pb.DIVISOR_RULE_PADDED_TAPS,
+        DivisorRule.OVERRIDE: pb.DIVISOR_RULE_OVERRIDE,
+    },
+    DivisorRule,
+    pb.DivisorRule,
 )
 
 # NumPy's name of each element type; that of bfloat16 is there with ml_dtypes only.

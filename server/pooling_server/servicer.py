@@ -54,6 +54,7 @@ class PoolingServicer:
                 "ForwardStream": stream(self._refuse_stream),
                 "BackwardStream": stream(self._refuse_stream),
                 "GetServerInfo": unary(self._answer_info),
+                "GetPlan": unary(partial(self._answer, self.plan)),
             },
         )
 
@@ -91,6 +92,10 @@ class PoolingServicer:
             backend=self._config.backend,
         )
         return pooling_wire.encode_backward_response(gradient)
+
+    def plan(self, request: bytes) -> bytes:
+        """The reply to a GetPlanRequest."""
+        return pooling_wire.encode_plan_response(pooling_wire.decode_plan_request(request))
 
     def info(self) -> pooling_wire.ServerInfo:
         """What GetServerInfo answers."""

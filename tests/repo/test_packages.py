@@ -103,7 +103,7 @@ def test_without_ml_dtypes_bfloat16_is_refused_by_name() -> None:
         "sys.modules['ml_dtypes'] = None\n"
         "import pooling_engine, pooling_wire\n"
         "from pooling_wire.v1 import pooling_pb2 as pb\n"
-        "tensor = pb.Tensor(element_type=pb.ELEMENT_TYPE_BFLOAT16, shape=(1, 1, 2), data=bytes(4))\n"
+        "tensor = pb.Tensor(element_type=pb.ELEMENT_TYPE_BFLOAT16, shape=(1, 1, 2))\n"
         "request = pb.ForwardRequest(input=tensor).SerializeToString()\n"
         "try:\n"
         "    pooling_wire.decode_forward_request(request)\n"

@@ -49,6 +49,13 @@ class IndexFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     INDEX_FORMAT_PLANE: _ClassVar[IndexFormat]
     INDEX_FORMAT_TENSOR: _ClassVar[IndexFormat]
 
+class DivisorRule(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DIVISOR_RULE_UNSPECIFIED: _ClassVar[DivisorRule]
+    DIVISOR_RULE_VALID_TAPS: _ClassVar[DivisorRule]
+    DIVISOR_RULE_PADDED_TAPS: _ClassVar[DivisorRule]
+    DIVISOR_RULE_OVERRIDE: _ClassVar[DivisorRule]
+
 class ElementType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ELEMENT_TYPE_UNSPECIFIED: _ClassVar[ElementType]
@@ -88,6 +95,10 @@ INDEX_FORMAT_UNSPECIFIED: IndexFormat
 INDEX_FORMAT_WINDOW: IndexFormat
 INDEX_FORMAT_PLANE: IndexFormat
 INDEX_FORMAT_TENSOR: IndexFormat
+DIVISOR_RULE_UNSPECIFIED: DivisorRule
+DIVISOR_RULE_VALID_TAPS: DivisorRule
+DIVISOR_RULE_PADDED_TAPS: DivisorRule
+DIVISOR_RULE_OVERRIDE: DivisorRule
 ELEMENT_TYPE_UNSPECIFIED: ElementType
 ELEMENT_TYPE_FLOAT16: ElementType
 ELEMENT_TYPE_BFLOAT16: ElementType
@@ -182,6 +193,50 @@ class BackwardStreamResponse(_message.Message):
 class GetServerInfoRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class GetPlanRequest(_message.Message):
+    __slots__ = ("spec", "input_shape", "element_type")
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    INPUT_SHAPE_FIELD_NUMBER: _ClassVar[int]
+    ELEMENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    spec: PoolSpec
+    input_shape: _containers.RepeatedScalarFieldContainer[int]
+    element_type: ElementType
+    def __init__(self, spec: _Optional[_Union[PoolSpec, _Mapping]] = ..., input_shape: _Optional[_Iterable[int]] = ..., element_type: _Optional[_Union[ElementType, str]] = ...) -> None: ...
+
+class GetPlanResponse(_message.Message):
+    __slots__ = ("output_shape", "output_element_type", "axes", "window_taps", "index_element_type", "divisor_rule")
+    OUTPUT_SHAPE_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_ELEMENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    AXES_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_TAPS_FIELD_NUMBER: _ClassVar[int]
+    INDEX_ELEMENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    DIVISOR_RULE_FIELD_NUMBER: _ClassVar[int]
+    output_shape: _containers.RepeatedScalarFieldContainer[int]
+    output_element_type: ElementType
+    axes: _containers.RepeatedCompositeFieldContainer[PlannedAxis]
+    window_taps: int
+    index_element_type: ElementType
+    divisor_rule: DivisorRule
+    def __init__(self, output_shape: _Optional[_Iterable[int]] = ..., output_element_type: _Optional[_Union[ElementType, str]] = ..., axes: _Optional[_Iterable[_Union[PlannedAxis, _Mapping]]] = ..., window_taps: _Optional[int] = ..., index_element_type: _Optional[_Union[ElementType, str]] = ..., divisor_rule: _Optional[_Union[DivisorRule, str]] = ...) -> None: ...
+
+class PlannedAxis(_message.Message):
+    __slots__ = ("size", "outputs", "kernel", "stride", "dilation", "padding_before", "padding_after")
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    KERNEL_FIELD_NUMBER: _ClassVar[int]
+    STRIDE_FIELD_NUMBER: _ClassVar[int]
+    DILATION_FIELD_NUMBER: _ClassVar[int]
+    PADDING_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    PADDING_AFTER_FIELD_NUMBER: _ClassVar[int]
+    size: int
+    outputs: int
+    kernel: int
+    stride: int
+    dilation: int
+    padding_before: int
+    padding_after: int
+    def __init__(self, size: _Optional[int] = ..., outputs: _Optional[int] = ..., kernel: _Optional[int] = ..., stride: _Optional[int] = ..., dilation: _Optional[int] = ..., padding_before: _Optional[int] = ..., padding_after: _Optional[int] = ...) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
     __slots__ = ("version", "backends", "limits")

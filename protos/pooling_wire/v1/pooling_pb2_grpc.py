@@ -60,6 +60,11 @@ class PoolingServiceStub(object):
                 request_serializer=pooling__wire_dot_v1_dot_pooling__pb2.GetServerInfoRequest.SerializeToString,
                 response_deserializer=pooling__wire_dot_v1_dot_pooling__pb2.GetServerInfoResponse.FromString,
                 _registered_method=True)
+        self.GetPlan = channel.unary_unary(
+                '/pooling.v1.PoolingService/GetPlan',
+                request_serializer=pooling__wire_dot_v1_dot_pooling__pb2.GetPlanRequest.SerializeToString,
+                response_deserializer=pooling__wire_dot_v1_dot_pooling__pb2.GetPlanResponse.FromString,
+                _registered_method=True)
 
 
 class PoolingServiceServicer(object):
@@ -105,6 +110,14 @@ class PoolingServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetPlan(self, request, context):
+        """Reports what a spec comes to for a shape and an element type, with every
+        default and name resolved. No tensor is sent, and nothing is computed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PoolingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -132,6 +145,11 @@ def add_PoolingServiceServicer_to_server(servicer, server):
                     servicer.GetServerInfo,
                     request_deserializer=pooling__wire_dot_v1_dot_pooling__pb2.GetServerInfoRequest.FromString,
                     response_serializer=pooling__wire_dot_v1_dot_pooling__pb2.GetServerInfoResponse.SerializeToString,
+            ),
+            'GetPlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPlan,
+                    request_deserializer=pooling__wire_dot_v1_dot_pooling__pb2.GetPlanRequest.FromString,
+                    response_serializer=pooling__wire_dot_v1_dot_pooling__pb2.GetPlanResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -270,6 +288,33 @@ class PoolingService(object):
             '/pooling.v1.PoolingService/GetServerInfo',
             pooling__wire_dot_v1_dot_pooling__pb2.GetServerInfoRequest.SerializeToString,
             pooling__wire_dot_v1_dot_pooling__pb2.GetServerInfoResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pooling.v1.PoolingService/GetPlan',
+            pooling__wire_dot_v1_dot_pooling__pb2.GetPlanRequest.SerializeToString,
+            pooling__wire_dot_v1_dot_pooling__pb2.GetPlanResponse.FromString,
             options,
             channel_credentials,
             insecure,
