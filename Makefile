@@ -12,13 +12,17 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 LOWEST := .venv-lowest
 
-.PHONY: demo test test-lowest lint protos protos-check protos-baseline bench bench-server-kind clean
+.PHONY: demo test test-deep test-lowest lint protos protos-check protos-baseline bench bench-server-kind clean
 
 demo: $(VENV)/.demo
 	$(BIN)/pooling demo --output demo.png
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+# The same tests with many more random cases each; takes about half an hour.
+test-deep: $(VENV)/.test
+	POOLING_TEST_EXAMPLES=5000 $(BIN)/python -m pytest tests/engine tests/oracles
 
 # The same tests on the oldest supported protobuf, grpcio and NumPy.
 test-lowest: $(LOWEST)/.test
@@ -64,7 +68,7 @@ $(VENV)/.demo: $(BIN)/pip pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.test: $(BIN)/pip pyproject.toml constraints.txt
-	$(PIP) --constraint constraints.txt --editable '.[test]'
+	$(PIP) --constraint constraints.txt --editable '.[test,oracles]'
 	touch $@
 
 $(VENV)/.dev: $(BIN)/pip pyproject.toml constraints.txt

@@ -37,8 +37,9 @@ def as_summable(array: Array) -> Array:
 
 def store(target: Array, values: Array) -> None:
     """Writes float32 or float64 values into an array of another type, each rounded once."""
-    if is_bfloat16(target.dtype) and values.dtype == np.float64:
-        # By way of float32 rounded to odd, which keeps what the second rounding must know.
+    if target.dtype.itemsize == 2 and values.dtype == np.float64:
+        # Casts to 16 bits go by way of float32 and round twice; rounded to odd, float32 keeps
+        # what the second rounding must know.
         values = _float32_to_odd(values)
     np.copyto(target, values, casting="same_kind")
 

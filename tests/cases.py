@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,13 @@ from hypothesis import strategies as st
 FLOATS = ("float16", "float32", "float64")
 INTEGERS = ("int8", "uint8", "int16", "int32", "int64")
 
-many_examples = settings(derandomize=True, database=None, deadline=None, max_examples=150)
+# `make test-deep` asks for more.
+many_examples = settings(
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=int(os.environ.get("POOLING_TEST_EXAMPLES", "150")),
+)
 
 # Every mode with the options that change its arithmetic.
 MODES = (

@@ -127,3 +127,15 @@ def test_wide_norms(dtype):
     output = forward(x, PoolSpec(**options)).output
     ulps = {"float16": 1, "float32": 4, "float64": 64}[dtype]
     oracle.assert_close(output, cases.expected_forward(options, x).output, ulps)
+
+
+@pytest.mark.parametrize("mode", ["sum", "average"])
+def test_float16_is_rounded_once(mode):
+    """Just above a tie of float16, by less than float32 can show: two roundings would go down."""
+    dy = np.array([[[2.0**-24, 2.0**-11, 1.0]]]).astype(np.float16)
+    options = {"divisor_override": 1} if mode == "average" else {}
+    dx = backward(dy, PoolSpec(mode, 3, 1, 2, **options), input_shape=(1, 1, 1))
+    assert math.fsum([2.0**-24, 2.0**-11, 1.0]) > 1 + 2.0**-11
+    assert dx.item() == 1 + 2.0**-10
+    output = forward(dy, PoolSpec(mode, 3, **options)).output
+    assert output.item() == 1 + 2.0**-10

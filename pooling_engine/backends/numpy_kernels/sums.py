@@ -55,7 +55,7 @@ def total_of(plan: PoolPlan, x: Array, add: Callable[[Array, type], Array]) -> A
 
 def write_sums(plan: PoolPlan, total: Array, divisor: float | Array, output: Array) -> None:
     """Writes sums, over the divisor for AVERAGE, in the output's type."""
-    if plan.mode is Mode.AVERAGE and is_bfloat16(output.dtype):
+    if plan.mode is Mode.AVERAGE and output.dtype.itemsize == 2:
         store(output, total / divisor)
     elif plan.mode is Mode.AVERAGE and plan.dtype == np.int64:
         output[...] = total.astype(np.longdouble) / divisor  # float64 would round the sum first
