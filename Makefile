@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 LOWEST := .venv-lowest
 
-.PHONY: demo test test-deep test-lowest lint protos protos-check protos-baseline bench bench-server-kind clean
+.PHONY: demo test test-deep test-lowest lint protos protos-check protos-baseline bench bench-server-kind exactness clean
 
 demo: $(VENV)/.demo
 	$(BIN)/pooling demo --output demo.png
@@ -56,6 +56,10 @@ bench: $(VENV)/.test
 
 bench-server-kind: $(VENV)/.test
 	$(BIN)/python benchmarks/bench_server_kind.py
+
+# Asks every library live; flax and tensorflow-cpu are used where they are installed.
+exactness: $(VENV)/.test
+	$(BIN)/python benchmarks/exactness.py
 
 clean:
 	rm -rf $(VENV) $(LOWEST) .venv-protos build demo.png

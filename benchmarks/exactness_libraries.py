@@ -7,16 +7,12 @@ Tensors are NumPy arrays, channels first. What a library has no operation or opt
 from __future__ import annotations
 
 import importlib
-import os
 from typing import Any
 
 import numpy as np
 
 import pooling_engine
 from pooling_engine import PoolSpec
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 Options = dict[str, Any]
 
@@ -80,7 +76,7 @@ class Engine(Library):
         return pooling_engine.backward(dy, PoolSpec(**options), **residual)
 
     def unpool(self, values, indices, size):
-        spec = PoolSpec("max", size, size - 1, 1)  # two windows that both reach every element
+        spec = PoolSpec("max", size - 1, 1)  # its two windows share all but the ends
         shape = (1, 1, size)
         return pooling_engine.backward(values, spec, input_shape=shape, indices=indices)
 
@@ -89,6 +85,8 @@ SUMS = ("sum", "average")
 
 
 class Torch(Library):
+    """PyTorch on the CPU; its average with a divisor of 1 stands for the sum it lacks."""
+
     title = "PyTorch"
     modules = ("torch", "torch.nn.functional")
 
@@ -152,6 +150,8 @@ class Torch(Library):
 
 
 class OnnxRuntime(Library):
+    """ONNX Runtime on the CPU, one operator of set 22 at a time; it has no gradients."""
+
     title = "ONNX Runtime"
     modules = ("onnx", "onnxruntime")
 
@@ -218,135 +218,3 @@ class OnnxRuntime(Library):
 
 
 ONNX_SIZES = {"kernel_shape": "kernel", "strides": "stride", "dilations": "dilation"}
-SAME = {"same_upper": "SAME", "same_lower": "SAME_LOWER"}
-
-
-class Jax(Library):
-    title = "JAX / Flax"
-    modules = ("jax", "flax.linen")
-
-    def __init__(self):
-        super().__init__()
-        self.jax.config.update("jax_enable_x64", True)
-
-    def pool(self, x, options):
-        mode, count = options["mode"], x.ndim - 2
-        if mode == "lp" or "kernel" not in options or options.get("ceil_mode"):
-            raise NotOffered
-        kernel, padding = (options["kernel"],) * count, options.get("padding", 0)
-        strides = (options.get("stride") or options["kernel"],) * count
-        pads = SAME.get(padding) if isinstance(padding, str) else [(padding, padding)] * count
-        if mode == "average":
-            if "dilation" in options:
-                raise NotOffered
-            include = options.get("count_include_pad", True)
-            last = self.jax.numpy.moveaxis(x, 1, -1)
-            output = self.linen.avg_pool(last, kernel, strides, pads, count_include_pad=include)
-            return self.jax.numpy.moveaxis(output, -1, 1)
-        lax = self.jax.lax
-        reducer = {"max": lax.max, "min": lax.min, "sum": lax.add}[mode]
-        start = np.array(0, x.dtype)
-        if mode != "sum":
-            is_float = not np.issubdtype(x.dtype, np.integer)
-            limits = (-np.inf, np.inf) if is_float else (np.iinfo(x.dtype).min, np.iinfo(x.dtype).max)
-            start = np.array(limits[mode == "min"]).astype(x.dtype)
-        pads = pads if isinstance(pads, str) else [(0, 0), (0, 0), *pads]
-        ones, dilation = (1, 1), (options.get("dilation", 1),) * count
-        return lax.reduce_window(
-            x, start, reducer, ones + kernel, ones + strides, pads, window_dilation=ones + dilation
-        )
-
-    def forward(self, x, options):
-        return np.asarray(self.pool(self.jax.numpy.asarray(x), options))
-
-    def backward(self, x, dy, options):
-        if "dilation" in options:
-            raise NotOffered
-        _, pull = self.jax.vjp(lambda x: self.pool(x, options), self.jax.numpy.asarray(x))
-        return np.asarray(pull(self.jax.numpy.asarray(dy))[0])
-
-
-class TensorFlow(Library):
-    title = "TensorFlow"
-    modules = ("tensorflow",)
-
-    def pool(self, x, options):
-        """Pools a channels-last tensor."""
-        mode, padding = options["mode"], options.get("padding", 0)
-        named = {"max": "MAX", "average": "AVG"}.get(mode)
-        if named is None or "kernel" not in options or options.get("ceil_mode"):
-            raise NotOffered
-        count, kernel = len(x.shape) - 2, options["kernel"]
-        stride = options.get("stride") or kernel
-        if padding == "same_lower" or (mode == "average" and padding and include_pads(options)):
-            raise NotOffered
-        if padding == "same_upper" or not padding:
-            return self.tensorflow.nn.pool(
-                x,
-                [kernel] * count,
-                named,
-                [stride] * count,
-                padding="SAME" if padding else "VALID",
-                dilations=[options.get("dilation", 1)] * count,
-            )
-        if mode == "average" or "dilation" in options or count > 2:
-            raise NotOffered
-        lifted = x[:, None] if count == 1 else x
-        rows = (1, 1, (0, 0)) if count == 1 else (kernel, stride, (padding, padding))
-        output = self.tensorflow.nn.max_pool2d(
-            lifted,
-            [rows[0], kernel],
-            [rows[1], stride],
-            [(0, 0), rows[2], (padding, padding), (0, 0)],
-        )
-        return output[:, 0] if count == 1 else output
-
-    def forward(self, x, options):
-        return np.moveaxis(self.pool(self.tensorflow.constant(last(x)), options).numpy(), -1, 1)
-
-    def channels_last_indices(self, x, options, has_batch):
-        padding = options.get("padding", 0)
-        if options["mode"] != "max" or padding not in (0, "same_upper") or "ceil_mode" in options:
-            raise NotOffered
-        lifted = last(x)[:, None] if x.ndim == 3 else last(x)
-        kernel, stride = options["kernel"], options.get("stride") or options["kernel"]
-        _, indices = self.tensorflow.nn.max_pool_with_argmax(
-            lifted,
-            [1, kernel] if x.ndim == 3 else kernel,
-            [1, stride] if x.ndim == 3 else stride,
-            "SAME" if padding else "VALID",
-            include_batch_in_index=has_batch,
-        )
-        return indices.numpy()
-
-    def indices(self, x, options):
-        if x.shape[1] != 1 or x.ndim > 4:
-            raise NotOffered
-        return self.channels_last_indices(x, options, has_batch=False)
-
-    def backward(self, x, dy, options):
-        tensor = self.tensorflow.constant(last(x))
-        with self.tensorflow.GradientTape() as tape:
-            tape.watch(tensor)
-            output = self.pool(tensor, options)
-        dy = self.tensorflow.constant(last(dy))
-        return np.moveaxis(tape.gradient(output, tensor, dy).numpy(), -1, 1)
-
-
-def last(x):
-    return np.ascontiguousarray(np.moveaxis(x, 1, -1))
-
-
-def include_pads(options):
-    return options.get("count_include_pad", True)
-
-
-def installed() -> list[Library]:
-    """This engine, and the libraries that can be imported."""
-    libraries = []
-    for library in (Engine, Torch, OnnxRuntime, Jax, TensorFlow):
-        try:
-            libraries.append(library())
-        except ImportError as error:
-            print(f"{library.title} is left out: {error}")
-    return libraries

@@ -54,7 +54,8 @@ def forward(
         spec: what to compute.
         return_indices: whether to return the selected taps; "max" and "min" only.
         index_format: "window" (the tap's number in its window, in the smallest unsigned
-            type), "plane" (PyTorch's: int64, flat in the spatial plane) or "tensor".
+            type), "plane" (PyTorch's: int64, flat in the spatial plane) or "tensor" (ONNX's:
+            int64, flat in the whole tensor, counted channels first in either layout).
         backend: the name of a backend, or "auto".
         out: a C-contiguous array of the output's shape and type to write into.
 

@@ -189,3 +189,14 @@ def test_average_is_pytorchs(window, sizes, count_include_pad):
     )
     spec = PoolSpec("average", **window, count_include_pad=count_include_pad)
     np.testing.assert_allclose(forward(x, spec).output, theirs.numpy(), rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("kernel", [(2, 1, 3), (1, 2, 1, 3), (3, 1, 1, 2), (2, 1, 2, 1, 2)])
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_axes_that_are_not_pooled_between_axes_that_are(mode, kernel):
+    x = cases.normal((2, 3, *(size + 2 for size in kernel)))
+    spec = PoolSpec(mode, kernel, 1)
+    expected = oracle.forward(
+        x, mode, cases.windows_of({"kernel": kernel, "stride": 1}, x.shape[2:])
+    )
+    oracle.assert_same_bits(forward(x, spec).output, expected.output)

@@ -68,10 +68,9 @@ def fold_flat(combine: np.ufunc, source: Array, target: Array, flat: Flat) -> No
     taps is not kept, so this is for extremes.
     """
     row, folded = source.reshape(-1), source
-    for axis, offsets in enumerate(flat.offsets):
-        if len(offsets) == 1:
-            continue
-        folded = scratch(f"flat{axis % 2}", source.shape, source.dtype)
+    pooled = [offsets for offsets in flat.offsets if len(offsets) > 1]
+    for number, offsets in enumerate(pooled):  # in two buffers by turns: one is read
+        folded = scratch(f"flat{number % 2}", source.shape, source.dtype)
         length = row.size - offsets[-1]
         result = folded.reshape(-1)[:length]
         combine(row[:length], row[offsets[1] : offsets[1] + length], out=result)
