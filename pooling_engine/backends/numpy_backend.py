@@ -23,7 +23,7 @@ from pooling_engine.backends.numpy_kernels.sums import (
 )
 from pooling_engine.backends.numpy_kernels.ties import global_tie_backward, tie_backward
 from pooling_engine.backends.numpy_kernels.whole import global_backward, global_forward
-from pooling_engine.dtypes import FLOATS, INTEGERS, as_summable
+from pooling_engine.dtypes import FLOATS, INTEGERS, as_summable, is_bfloat16, store
 from pooling_engine.enums import IndexFormat, Mode
 from pooling_engine.plan import PoolPlan
 from pooling_engine.threads import run_blocks, thread_count
@@ -46,6 +46,11 @@ class NumpyBackend:
 
     def forward(self, plan: PoolPlan, x: Array, output: Array, indices: Array | None) -> None:
         """Pools C-contiguous `x` into C-contiguous `output` and, if given, `indices`."""
+        if _is_largest_magnitude(plan) and is_bfloat16(plan.dtype):
+            wide = np.empty(output.shape)
+            self.forward(_as_float64(plan), x.astype(np.float64), wide, indices)
+            store(output, wide)
+            return
         if _is_largest_magnitude(plan):
             self.forward(_as_maximum(plan), np.abs(x), output, indices)
             with np.errstate(all="ignore"):
@@ -73,6 +78,12 @@ class NumpyBackend:
         self, plan: PoolPlan, dy: Array, indices: Array | None, x: Array | None, dx: Array
     ) -> None:
         """Computes the gradient into C-contiguous `dx` from C-contiguous arrays."""
+        if _is_largest_magnitude(plan) and is_bfloat16(plan.dtype):
+            wide = np.empty(dx.shape)
+            x = _given(x).astype(np.float64)
+            self.backward(_as_float64(plan), dy.astype(np.float64), None, x, wide)
+            store(dx, wide)
+            return
         if _is_largest_magnitude(plan):
             with np.errstate(all="ignore"):
                 self._largest_magnitude_backward(plan, dy, _given(x), dx)
@@ -127,6 +138,11 @@ def _is_largest_magnitude(plan: PoolPlan) -> bool:
 @lru_cache(maxsize=64)  # one plan for each, so that its blocks are cut once
 def _as_maximum(plan: PoolPlan) -> PoolPlan:
     return replace(plan, mode=Mode.MAX)
+
+
+@lru_cache(maxsize=64)
+def _as_float64(plan: PoolPlan) -> PoolPlan:
+    return replace(plan, dtype=np.dtype(np.float64))
 
 
 def _quietly(work: Callable[[Block], None], block: Block) -> None:
