@@ -181,7 +181,8 @@ TORCH_WINDOWS = (
 @pytest.mark.parametrize(("window", "sizes"), TORCH_WINDOWS, ids=cases.name_of)
 @pytest.mark.parametrize("mode", ["max", "average"])
 def test_gradients_are_autograds(mode, window, sizes):
-    torch = pytest.importorskip("torch")
+    import torch
+
     name = "max_pool" if mode == "max" else "avg_pool"
     x = torch.from_numpy(cases.normal((2, 3, *sizes), "float64")).requires_grad_()
     arguments = dict(window)

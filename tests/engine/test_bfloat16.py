@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import agreement
 import cases
+import ml_dtypes
 import numpy as np
 import oracle
 import pytest
@@ -11,7 +12,6 @@ from hypothesis import given
 
 from pooling_engine import InvalidTensorError, PoolSpec, backward, forward
 
-ml_dtypes = pytest.importorskip("ml_dtypes")
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 LAYOUTS = ("channels_first", "channels_last")
 POLICIES = tuple(
@@ -62,7 +62,8 @@ def test_random_selection_among_ties_and_nans(case, run_with):
 
 
 def test_the_oracle_rounds_as_pytorch_does():
-    torch = pytest.importorskip("torch")
+    import torch
+
     values = torch.arange(0x0001_7FFF, 0x7F7F_0000, 0x0012_34CD, dtype=torch.int32)
     ties = torch.arange(0x0000_8000, 0x7F7F_0000, 0x0011_0000, dtype=torch.int32)
     for bits in (values, ties):
@@ -138,7 +139,8 @@ def test_averages_of_large_values_do_not_overflow():
 
 @pytest.mark.parametrize("axes", [1, 2, 3])
 def test_max_is_pytorchs(axes):
-    torch = pytest.importorskip("torch")
+    import torch
+
     pool = getattr(torch.nn.functional, f"max_pool{axes}d")
     x = cases.normal((2, 3, *(9, 7, 5)[:axes]), BFLOAT16)
     tensor = torch.from_numpy(x.view(np.int16)).view(torch.bfloat16)
@@ -149,7 +151,8 @@ def test_max_is_pytorchs(axes):
 
 
 def test_the_average_is_pytorchs_within_a_rounding():
-    torch = pytest.importorskip("torch")
+    import torch
+
     x = cases.normal((2, 3, 9, 7), BFLOAT16)
     theirs = torch.nn.functional.avg_pool2d(torch.from_numpy(x.astype(np.float64)), 3, 2, 1)
     ours = forward(x, PoolSpec("average", 3, 2, 1)).output

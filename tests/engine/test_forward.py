@@ -158,7 +158,8 @@ TORCH_WINDOWS = (
 @pytest.mark.parametrize(("window", "sizes"), TORCH_WINDOWS, ids=cases.name_of)
 @pytest.mark.parametrize("dilation", [1, 2])
 def test_max_is_pytorchs(window, sizes, dilation):
-    torch = pytest.importorskip("torch")
+    import torch
+
     pool = getattr(torch.nn.functional, f"max_pool{len(sizes)}d")
     x = cases.normal((2, 3, *sizes))
     names = {"kernel": "kernel_size"}
@@ -177,7 +178,8 @@ def test_max_is_pytorchs(window, sizes, dilation):
 @pytest.mark.parametrize(("window", "sizes"), TORCH_WINDOWS, ids=cases.name_of)
 @pytest.mark.parametrize("count_include_pad", [False, True])
 def test_average_is_pytorchs(window, sizes, count_include_pad):
-    torch = pytest.importorskip("torch")
+    import torch
+
     pool = getattr(torch.nn.functional, f"avg_pool{len(sizes)}d")
     x = cases.normal((2, 3, *sizes), "float64")
     arguments = dict(window)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import agreement
 import cases
+import ml_dtypes  # noqa: F401  NumPy learns bfloat16
 import numpy as np
 import oracle
 import pytest
@@ -50,7 +51,8 @@ TORCH_WINDOWS = (
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("window", "sizes"), TORCH_WINDOWS, ids=cases.name_of)
 def test_without_duplicates_it_is_pytorchs(window, sizes, dtype):
-    torch = pytest.importorskip("torch")
+    import torch
+
     functions = torch.nn.functional
     x = torch.from_numpy(cases.normal((2, 3, *sizes), dtype))
     names = {"kernel": "kernel_size"}
@@ -168,8 +170,6 @@ def test_unpooling_is_the_transpose_of_taking_at_the_indices(drawn):
 )
 def test_duplicates_are_added_up_before_they_are_rounded(dtype, many):
     """One by one, every value after the large one would be lost."""
-    if dtype == "bfloat16":
-        pytest.importorskip("ml_dtypes")
     values = np.ones((1, 1, 65), dtype)
     values[0, 0, 0] = many
     indices = np.full((1, 1, 65), 64)
