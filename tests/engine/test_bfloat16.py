@@ -72,7 +72,7 @@ def test_the_oracle_rounds_as_pytorch_does():
         np.testing.assert_array_equal(rounded.view(np.int16), floats.bfloat16().view(torch.int16))
 
 
-def test_golden_31_the_gradient_of_an_average_over_many_windows():
+def test_the_gradient_of_an_average_over_many_windows():
     dx = backward(
         in_bfloat16(np.ones((1, 1, 64, 64))),
         PoolSpec("average", 65, 1),
@@ -85,7 +85,7 @@ def test_golden_31_the_gradient_of_an_average_over_many_windows():
 
 
 @pytest.mark.parametrize("mode", ["max", "min"])
-def test_golden_32_a_peak_collects_the_gradient_of_all_windows(mode):
+def test_a_peak_collects_the_gradient_of_all_windows(mode):
     x = in_bfloat16(np.zeros((1, 1, 64, 64)))
     x[0, 0, 32, 32] = 1 if mode == "max" else -1
     dx = backward(in_bfloat16(np.ones((1, 1, 32, 32))), PoolSpec(mode, 33, 1), input=x)

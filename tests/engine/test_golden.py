@@ -1,184 +1,170 @@
-"""The golden corner cases of `pooling-semantics.md`, section 7, under their numbers there."""
+"""The forty golden corner cases of `tests/golden.py`, on every backend and by the oracle."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from contextlib import contextmanager
 
 import cases
 import numpy as np
 import oracle
 import pytest
+from golden import GOLDEN, tensor
 
 from pooling_engine import InvalidSpecError, PoolSpec, backward, forward
 
-INF, NAN = np.inf, np.nan
+SELECTING = ("max", "min")
+SIZES = tuple(case for case in GOLDEN if case.outputs)
+VALUES = tuple(case for case in GOLDEN if not case.outputs)
+SMALL = tuple(case for case in VALUES if np.size(case.x) <= 100)  # enough for the oracle
 
 
-class Golden(NamedTuple):
-    """One case: spatial values in, the output, plane indices and gradient out, where stated."""
-
-    number: int
-    options: dict
-    x: Any
-    y: Any
-    cells: Any = None
-    dy: Any = None
-    dx: Any = None
+def name_of(case):
+    return f"{case.number} {cases.name_of(case.options)}"
 
 
-MAX, AVERAGE, LP = {"mode": "max"}, {"mode": "average"}, {"mode": "lp"}
-EXCLUDE = AVERAGE | {"count_include_pad": False}
-NO_TAP = {"kernel": 2, "stride": 2, "padding": 1, "dilation": 2}
-WIDE_CEIL = {"kernel": 4, "stride": 3, "padding": 2, "ceil_mode": True}
-SQUARE_CEIL = {"kernel": 3, "stride": 2, "padding": 1, "ceil_mode": True}
-DILATED_CEIL = {"kernel": 3, "stride": 3, "padding": 1, "dilation": 2, "ceil_mode": True}
-SAME = {"kernel": 3, "stride": 2, "padding": "same_upper"}
-UNEVEN = {"kernel": 3, "stride": 2, "padding": [(0, 2)], "ceil_mode": True}
-SQUARE = [[4 / 9, 2 / 3, 1 / 3], [2 / 3, 1, 1 / 2], [1 / 3, 1 / 2, 1 / 4]]
-
-GOLDEN = (
-    Golden(1, MAX | {"kernel": 3}, [2, 2, 2], [2], [0], [1], [1, 0, 0]),
-    Golden(
-        2,
-        MAX | {"kernel": 3, "stride": 1},
-        [1, 3, 3, 1, 3],
-        [3, 3, 3],
-        [1, 1, 2],
-        [1, 10, 100],
-        [0, 11, 100, 0, 0],
-    ),
-    Golden(3, MAX | {"kernel": 3, "stride": 1, "padding": 1}, [-5, -6], [-5, -5], [0, 0]),
-    Golden(
-        4,
-        MAX | {"kernel": 3, "stride": 1, "padding": 1},
-        [-INF] * 4,
-        [-INF] * 4,
-        [0, 0, 1, 2],
-    ),
-    Golden(5, MAX | {"kernel": 5}, [1, NAN, 3, NAN, 5], [NAN], [1], [1], [0, 1, 0, 0, 0]),
-    Golden(6, MAX | {"kernel": 3}, [2, NAN, 3], [NAN], [1], [1], [0, 1, 0]),
-    Golden(7, MAX | {"kernel": 2}, [-0.0, 0.0], [-0.0], [0]),
-    Golden(8, MAX | NO_TAP, [7], [-INF], [-1], [1], [0]),
-    Golden(10, MAX | NO_TAP | {"ceil_mode": True}, [1, 2], [2, 2], [1, 1]),
-    Golden(17, AVERAGE | WIDE_CEIL, [1] * 5, [0.5, 1, 1 / 3]),
-    Golden(18, EXCLUDE | WIDE_CEIL, [1] * 5, [1, 1, 1]),
-    Golden(19, AVERAGE | SQUARE_CEIL, [[1] * 4] * 4, SQUARE),
-    Golden(20, AVERAGE | {"kernel": 3, "ceil_mode": True}, [0, 1, 2, 3], [1, 3]),
-    Golden(21, AVERAGE | DILATED_CEIL, [1] * 7, [2 / 3, 1, 1 / 2]),
-    Golden(22, EXCLUDE | SAME, [1] * 4, [1, 1]),
-    Golden(22, AVERAGE | SAME, [1] * 4, [1, 2 / 3]),
-    Golden(23, AVERAGE | UNEVEN, [1] * 4, [1, 2 / 3]),
-    Golden(24, LP | {"norm_p": 1, "kernel": 2}, [-3, 4], [7], None, [1], [-1, 1]),
-    Golden(25, LP | {"norm_p": 3, "kernel": 2}, [-5, 4], [189 ** (1 / 3)]),
-    Golden(26, LP | {"norm_p": 1, "kernel": 3, "ceil_mode": True}, [1] * 4, [3, 1]),
-    Golden(27, LP | {"kernel": 2}, [0, 0], [0], None, [1], [0, 0]),
-    Golden(28, LP | {"kernel": 2}, [-3, 4], [5], None, [1], [-0.6, 0.8]),
-    Golden(29, LP | {"kernel": 2}, [1e30, 1e30], [2**0.5 * 1e30]),
-    Golden(
-        35, MAX | {"kernel": 3, "stride": 1}, [0, 9, 0, 0], [9, 9], [1, 1], [1, 2], [0, 3, 0, 0]
-    ),
-    Golden(40, MAX | {"kernel": 1, "stride": 3}, range(6), [0, 3], [0, 3], [1, 1], [1, 0, 0] * 2),
-)
-
-# (number, L, options, outputs or None for a refusal)
-SIZES = (
-    (12, 4, {"kernel": 1, "stride": 2, "ceil_mode": True}, 2),
-    (13, 2, {"kernel": 3, "stride": 3, "padding": 1, "ceil_mode": True}, 1),
-    (14, 9, {"kernel": 4, "stride": 4, "padding": 2, "ceil_mode": True}, 3),
-    (15, 6, {"kernel": 3, "stride": 1, "dilation": 2, "padding": "same_upper"}, 6),
-    (16, 1, {"kernel": 3, "stride": 2, "ceil_mode": True}, None),
-)
-
-# Below, or in a file of their own: integers, bfloat16, adaptive windows, unpooling.
-ELSEWHERE = (9, 11, 30, 31, 32, 33, 34, 36, 37, 38, 39)
+def in_every_type(of_cases):
+    """A case for each of its element types."""
+    return pytest.mark.parametrize(
+        ("case", "dtype"),
+        [
+            pytest.param(case, dtype, id=f"{name_of(case)} {dtype}")
+            for case in of_cases
+            for dtype in case.dtypes
+        ],
+    )
 
 
-def planes(values, dtype="float32"):
-    """Spatial values as a tensor of one plane."""
-    return np.asarray(values, dtype)[None, None]
+@contextmanager
+def others_noted(case):
+    """Says beside a failure how other systems answer."""
+    try:
+        yield
+    except AssertionError as error:
+        error.add_note(f"Golden case {case.number}. {case.others}")
+        raise
 
 
-def test_every_golden_case_has_its_place():
-    numbers = {case.number for case in GOLDEN} | {row[0] for row in SIZES}
-    assert sorted(numbers | set(ELSEWHERE)) == list(range(1, 41))
+def assert_golden(actual, expected, ulps):
+    """Within so many ulps, and zeros of the same sign."""
+    oracle.assert_close(actual, expected, ulps)
+    is_number = ~np.isnan(expected)
+    np.testing.assert_array_equal(np.signbit(actual)[is_number], np.signbit(expected)[is_number])
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(
-    "case", GOLDEN, ids=lambda case: f"{case.number} {cases.name_of(case.options)}"
-)
-def test_golden(case, dtype):
-    spec, x = PoolSpec(**case.options), planes(case.x, dtype)
-    selects = case.cells is not None
+def test_all_forty_are_here():
+    assert sorted({case.number for case in GOLDEN}) == list(range(1, 41))
+
+
+@in_every_type(VALUES)
+def test_values_and_indices(case, dtype):
+    spec, x = PoolSpec(**case.options), tensor(case.x, dtype)
+    selects = spec.mode in SELECTING
     result = forward(x, spec, return_indices=selects, index_format="plane")
-    oracle.assert_close(result.output, planes(case.y, "float64"), ulps=0 if selects else 2)
-    assert (np.signbit(result.output) == np.signbit(planes(case.y))).all() or np.isnan(case.y).any()
-    if selects:
-        oracle.assert_same_bits(result.indices, planes(case.cells, "int64"))
-    if case.dx is not None:
-        residual = {"input_shape": x.shape, "indices": result.indices} if selects else {"input": x}
-        dx = backward(planes(case.dy, dtype), spec, **residual)
-        oracle.assert_close(dx, planes(case.dx, "float64"), ulps=2)
+    with others_noted(case):
+        if case.y is not None:
+            assert_golden(result.output, tensor(case.y), ulps=0 if selects else 2)
+            assert result.output.dtype == x.dtype
+        if case.cells is not None:
+            oracle.assert_same_bits(result.indices, tensor(case.cells, "int64"))
+        if case.positions is not None:
+            result = forward(x, spec, return_indices=True, index_format="tensor")
+            oracle.assert_same_bits(result.indices, tensor(case.positions, "int64"))
 
 
-@pytest.mark.parametrize(
-    "case", GOLDEN, ids=lambda case: f"{case.number} {cases.name_of(case.options)}"
-)
+def residuals_of(spec, x):
+    """Every way to say what the forward pass did."""
+    if spec.mode == "lp":
+        return ({"input": x},)
+    if spec.mode not in SELECTING:
+        return ({"input_shape": x.shape},)
+    formats = ("window", "plane", "tensor")
+    indices = (forward(x, spec, return_indices=True, index_format=name)[1] for name in formats)
+    return (
+        {"input": x},
+        *(
+            {"input_shape": x.shape, "indices": array, "index_format": name}
+            for name, array in zip(formats, indices, strict=True)
+        ),
+    )
+
+
+@in_every_type([case for case in VALUES if case.dx is not None])
+def test_gradients(case, dtype):
+    spec, x = PoolSpec(**case.options), tensor(case.x, dtype)
+    expected = tensor(case.dx) if case.at is ... else np.float64(case.dx)
+    for residual in residuals_of(spec, x):
+        dx = backward(tensor(case.dy, dtype), spec, **residual)
+        assert (dx.shape, dx.dtype) == (x.shape, x.dtype)
+        with others_noted(case):
+            oracle.assert_close(dx[case.at], expected, ulps=2 if spec.mode == "lp" else 0)
+
+
+@in_every_type(SIZES)
+def test_sizes(case, dtype):
+    spec, x = PoolSpec(**case.options), tensor(case.x, dtype)
+    with others_noted(case):
+        if case.outputs == "refused":
+            with pytest.raises(InvalidSpecError, match="no output"):
+                forward(x, spec)
+        else:
+            assert list(forward(x, spec).output.shape[2:]) == case.outputs
+
+
+def column_major(plane, tensor_indices, shape):
+    """ONNX's positions for storage_order = 1, which follow from two formats of the contract."""
+    height, width = shape[2:]
+    return tensor_indices - plane + plane // width + plane % width * height
+
+
+def without_batch(plane, _, shape):
+    """TensorFlow's positions in (H, W, C)."""
+    return plane * shape[-1] + np.arange(shape[-1])
+
+
+def with_batch(plane, _, shape):
+    """TensorFlow's positions in (N, H, W, C)."""
+    starts = np.arange(shape[0]).reshape(-1, 1, 1, 1) * np.prod(shape[1:])
+    return without_batch(plane, _, shape) + starts
+
+
+FOREIGN = {"index": column_major, "without": without_batch, "with": with_batch}
+
+
+@in_every_type([case for case in VALUES if case.foreign])
+def test_formats_of_others_follow_from_ours(case, dtype):
+    spec, x = PoolSpec(**case.options), tensor(case.x, dtype)
+    plane, positions = (
+        forward(x, spec, return_indices=True, index_format=name).indices
+        for name in ("plane", "tensor")
+    )
+    for name, expected in case.foreign.items():
+        with others_noted(case):
+            assert FOREIGN[name](plane, positions, x.shape).ravel().tolist() == expected
+
+
+@pytest.mark.parametrize("case", SMALL, ids=name_of)
 def test_the_oracle_gives_the_golden_answers(case):
-    x = planes(case.x, "float64")
-    pooled = cases.expected_forward(case.options, x)
-    oracle.assert_close(pooled.output, planes(case.y, "float64"), ulps=2)
+    options = case.options
+    x = cases.from_layout(options, tensor(case.x, case.dtypes[-1]))
+    pooled = cases.expected_forward(options, x)
+    if case.y is not None:
+        oracle.assert_close(pooled.output, tensor(case.y), ulps=2)
     if case.cells is not None:
-        oracle.assert_same_bits(pooled.cells, planes(case.cells, "int64"))
+        cells = cases.from_layout(options, tensor(case.cells, "int64"))
+        oracle.assert_same_bits(pooled.cells, cells)
+    if case.positions is not None:
+        positions = oracle.in_tensor(pooled.cells, x.shape)
+        oracle.assert_same_bits(positions, tensor(case.positions, "int64"))
     if case.dx is not None:
-        dy = planes(case.dy, "float64")
-        dx = cases.expected_backward(case.options, dy, x.shape, x=x, taps=pooled.taps)
-        oracle.assert_close(dx, planes(case.dx, "float64"), ulps=2)
+        dy = tensor(case.dy)
+        dx = cases.expected_backward(options, dy, x.shape, x=x, taps=pooled.taps)
+        oracle.assert_close(dx, tensor(case.dx), ulps=2)
 
 
-@pytest.mark.parametrize(("number", "size", "options", "outputs"), SIZES)
-def test_golden_sizes(number, size, options, outputs):
-    spec, x = PoolSpec("max", **options), np.zeros((1, 1, size, size), np.float32)
-    if outputs is None:
-        with pytest.raises(InvalidSpecError, match="no output"):
-            forward(x, spec)
-    else:
-        assert forward(x, spec).output.shape == (1, 1, outputs, outputs)
-
-
-def test_golden_36_an_empty_batch():
-    spec, x = PoolSpec("max", 2), np.zeros((0, 3, 4), np.float32)
-    result = forward(x, spec, return_indices=True)
-    assert result.output.shape == result.indices.shape == (0, 3, 2)
-    dx = backward(result.output, spec, input_shape=x.shape, indices=result.indices)
-    assert dx.shape == x.shape
-
-
-def test_golden_37_plane_indices_start_anew_in_every_plane():
-    x = np.arange(16, dtype=np.float32).reshape(2, 2, 4)
-    spec = PoolSpec("max", 2)
-    indices = forward(x, spec, return_indices=True, index_format="plane").indices
-    assert indices.tolist() == [[[1, 3], [1, 3]], [[1, 3], [1, 3]]]
-    tensor = forward(x, spec, return_indices=True, index_format="tensor").indices
-    assert tensor.ravel().tolist() == [1, 3, 5, 7, 9, 11, 13, 15]
-
-
-def test_golden_38_column_major_positions_follow_from_ours():
-    """ONNX's storage_order = 1 is not a format of the contract; a line makes it of two that are."""
-    x = np.arange(32, dtype=np.float32).reshape(2, 1, 4, 4)
-    spec, height, width = PoolSpec("max", 2), 4, 4
-    plane = forward(x, spec, return_indices=True, index_format="plane").indices
-    tensor = forward(x, spec, return_indices=True, index_format="tensor").indices
-    column_major = tensor - plane + plane // width + plane % width * height
-    assert column_major.ravel().tolist() == [5, 13, 7, 15, 21, 29, 23, 31]
-
-
-def test_golden_39_channels_last_positions_follow_from_ours():
-    """Nor are TensorFlow's positions in (H, W, C), with and without the batch."""
-    x = np.arange(64, dtype=np.float32).reshape(2, 4, 4, 2)
-    spec = PoolSpec("max", 2, layout="channels_last")
-    plane = forward(x, spec, return_indices=True, index_format="plane").indices
-    without_batch = plane * 2 + np.arange(2)
-    assert without_batch.reshape(2, -1).tolist() == [[10, 11, 14, 15, 26, 27, 30, 31]] * 2
-    with_batch = without_batch + 32 * np.arange(2).reshape(2, 1, 1, 1)
-    assert with_batch[1].ravel().tolist() == [42, 43, 46, 47, 58, 59, 62, 63]
+@pytest.mark.parametrize("case", SIZES, ids=name_of)
+def test_the_oracle_gives_the_golden_sizes(case):
+    sizes = tensor(case.x).shape[2:]
+    windows = cases.windows_of(case.options, sizes)
+    is_ceil = case.options.get("ceil_mode", False)
+    outputs = [oracle.output_size(*axis, is_ceil) for axis in zip(sizes, windows, strict=True)]
+    assert outputs == ([0] if case.outputs == "refused" else case.outputs)

@@ -16,15 +16,6 @@ LAYOUTS = ("channels_first", "channels_last")
 HALVES = PoolSpec("max", 2)
 
 
-def test_golden_37_tensor_indices_count_through_all_planes():
-    x = np.arange(16, dtype=np.float32).reshape(2, 2, 4)
-    indices = forward(x, HALVES, return_indices=True, index_format="tensor").indices
-    expected = np.array([[[1, 3], [5, 7]], [[9, 11], [13, 15]]], np.int64)
-    oracle.assert_same_bits(indices, expected)
-    pooled = oracle.forward(x, "max", ((2, 2, 1, 0, 0),))
-    oracle.assert_same_bits(oracle.in_tensor(pooled.cells, x.shape), expected)
-
-
 def test_channels_last_are_numbered_as_channels_first():
     first = np.arange(16, dtype=np.float32).reshape(2, 2, 4)
     last = np.moveaxis(first, 1, -1)

@@ -19,7 +19,7 @@ LAYOUTS = ("channels_first", "channels_last")
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("dtype", cases.FLOATS)
-def test_golden_35_duplicates_add_up(dtype, mode):
+def test_duplicates_add_up_in_every_format(dtype, mode):
     values = np.array([[[1, 2]]], dtype)
     spec = PoolSpec(mode, 3, 1)
     for name, indices in (("window", [1, 0]), ("plane", [1, 1]), ("tensor", [1, 1])):
