@@ -388,7 +388,8 @@ def details_of(error: grpc.RpcError) -> dict[str, Any]:
 
 def assert_refused(
     call: Callable[[Any], Any], request: Any, refusal: Refusal, path: str = ""
-) -> None:
+) -> str:
+    """The text of the refusal, once it is the one expected."""
     with pytest.raises(grpc.RpcError) as caught:
         call(request)
     error = caught.value
@@ -402,6 +403,7 @@ def assert_refused(
         assert violation.description == error.details()
     if refusal is TOO_LARGE:
         assert details["ErrorInfo"].metadata["option"].removeprefix("--") in error.details()
+    return str(error.details())
 
 
 def assert_serves(stub: Any) -> None:
