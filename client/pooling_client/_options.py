@@ -71,6 +71,24 @@ _SPEC_OPTIONS = (
         "--norm-p", type=float, default=2.0, show_default=True, help="lp: p, 1 to infinity (inf)."
     ),
     click.option(
+        "--adaptive-output",
+        type=SIZES,
+        help="Instead of --kernel: the number of outputs, 7, or 7,5 for each axis.",
+    ),
+    click.option("--global-window", is_flag=True, help="Instead of --kernel: one over everything."),
+    click.option(
+        "--tie-policy",
+        default="first",
+        show_default=True,
+        help="max, min: who of equals receives the gradient: first, all or split.",
+    ),
+    click.option(
+        "--nan-policy",
+        default="propagate",
+        show_default=True,
+        help="max, min: what a NaN does: propagate, ignore or error.",
+    ),
+    click.option(
         "--layout",
         default="channels_first",
         show_default=True,

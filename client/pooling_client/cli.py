@@ -12,8 +12,9 @@ import click
 
 from pooling_client import PoolingClient
 from pooling_client._options import SHAPE, SIZES, read_array, spec_from, spec_options, write_array
-from pooling_client.explain import explain_seed_example, explain_window
+from pooling_client.explain import explain_seed_example, explain_spec, explain_window
 from pooling_engine import InvalidSpecError, InvalidTensorError, PoolingError, UnsupportedError
+from pooling_engine.dtypes import FLOATS, INTEGERS
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own log would stand beside our one line
 
@@ -143,20 +144,43 @@ def info(target: str, timeout: float) -> None:
 @spec_options
 @click.option("--at", type=SIZES, help="Which output, as n,c,i,j.")
 @click.option("--gradient", type=_ARRAY, help="Output gradient in a .npy file; default: ones.")
+@click.option(
+    "--shape", type=SHAPE, help="Instead of INPUT.npy: show what the spec comes to, 10,16,14,14."
+)
+@click.option(
+    "--dtype",
+    type=click.Choice([dtype.name for dtype in FLOATS + INTEGERS]),
+    metavar="TYPE",
+    help="With --shape: the element type.  [default: float32]",
+)
 @click.option("--seed-example", is_flag=True, help="Walk through the example of the seed article.")
 def explain(
     input: Path | None,  # noqa: A002  the argument's name on the command line
     at: Any,
     gradient: Path | None,
+    shape: tuple[int, ...] | None,
+    dtype: str | None,
     seed_example: bool,
     **spec: Any,
 ) -> None:
-    """Show the arithmetic of one window of the tensor in INPUT.npy, step by step."""
+    """Show the arithmetic of one window of the tensor in INPUT.npy, step by step.
+
+    With --shape instead: the effective parameters of the options, without a tensor.
+    """
     if seed_example:
         click.echo(explain_seed_example())
         return
+    if shape is not None:
+        if input is not None or at is not None or gradient is not None:
+            raise click.UsageError(
+                "--shape is in place of INPUT.npy; it takes no --at and no --gradient"
+            )
+        click.echo(explain_spec(spec_from(spec), shape, dtype or "float32"))
+        return
     if input is None or at is None:
-        raise click.UsageError("give INPUT.npy and --at n,c,i,j, or --seed-example")
+        raise click.UsageError("give INPUT.npy and --at n,c,i,j, or --shape, or --seed-example")
+    if dtype is not None:
+        raise click.UsageError("--dtype goes with --shape; INPUT.npy has a type of its own")
     dy = None if gradient is None else read_array(gradient)
     at = at if isinstance(at, tuple) else (at,)
     click.echo(explain_window(read_array(input), spec_from(spec), at, dy))

@@ -395,7 +395,8 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
         (0, 1, 0, 1),
         [
             "  input    (1, 4, 4, 2) float64, channels last",
-            "  output   (1, 2, 2, 2); here output[0, 1, 0, 1]: n 0, row 1, column 0, c 1",
+            "  output   (1, 2, 2, 2) float64",
+            "  here     output[0, 1, 0, 1]: n 0, row 1, column 0, c 1",
             "  The smallest of the 4 values is 17.0, at row 2, column 0.",
         ],
     ),

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from pooling_client.explain._window import View
-from pooling_engine import Mode
+from pooling_engine import Mode, NanPolicy, TiePolicy
+from pooling_engine.dtypes import INTEGERS
 
 _ROUNDING = 2.0**-52  # of one operation in float64
 _SAFE_POWER = 290.0  # decimal digits of a power that float64 holds with room for a sum
@@ -17,9 +21,9 @@ class Worked:
     """What the arithmetic gives.
 
     Attributes:
-        output: the value of the output, in float64.
+        output: the value of the output, in float64; exact where it is an integer.
         shares: what each cell of the region receives of the upstream gradient; None where
-            the output is no finite number and has no slope.
+            the output is no finite number and has no slope, and for integers.
         output_slack: how far the engine's output may be off before it is rounded to the
             element type: infinite where the order of a sum decides whether it overflows.
         share_slack: the same for the shares, relative to each.
@@ -36,12 +40,18 @@ class Selected(Worked):
     """The output is one element, or one magnitude.
 
     Attributes:
-        cell: which cell of the region is selected; None if no tap is on an element.
-        equals: how many cells hold an equal value, this one included.
+        tied: the cells of the region that hold the extreme, in row-major order; none if no
+            tap is on an element, or only on NaNs that are skipped.
+        receivers: which of them receive a share of the gradient.
     """
 
-    cell: int | None
-    equals: int
+    tied: list[int]
+    receivers: list[int]
+
+    @property
+    def cell(self) -> int | None:
+        """The cell that is selected: the first of those tied."""
+        return self.tied[0] if self.tied else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,43 +100,75 @@ def divisor_of(view: View) -> float:
 
 
 def _selected(view: View) -> Selected:
-    is_max = view.spec.mode is Mode.MAX
-    values = view.values
-    cell, equals = _extreme(values, is_max)
-    if cell is None:
-        return Selected(output=-math.inf if is_max else math.inf, shares=[], cell=None, equals=0)
-    shares = _all_to(cell, float(view.upstream), len(values))
-    return Selected(output=values[cell], shares=shares, cell=cell, equals=equals)
+    values, is_max, spec = view.values, view.spec.mode is Mode.MAX, view.spec
+    tied = _extreme(values, is_max, skips_nan=spec.nan_policy is NanPolicy.IGNORE)
+    receivers = tied[:1] if spec.tie_policy is TiePolicy.FIRST else tied
+    shares = None
+    if view.has_gradient:
+        parts = len(receivers) if spec.tie_policy is TiePolicy.SPLIT else 1
+        shares = _all_to(receivers, float(view.upstream) / max(1, parts), len(values))
+    if tied:
+        output = values[tied[0]]
+    else:
+        output = math.nan if values else _extreme_of_nothing(view.region.dtype, is_max)
+    return Selected(output=output, shares=shares, tied=tied, receivers=receivers)
+
+
+def _extreme_of_nothing(dtype: np.dtype[Any], is_max: bool) -> float:
+    """The output of a window without a tap on an element."""
+    if dtype in INTEGERS:
+        limits = np.iinfo(dtype)
+        return limits.min if is_max else limits.max
+    return -math.inf if is_max else math.inf
 
 
 def _largest_magnitude(view: View) -> Selected:
     values = view.values
-    cell, equals = _extreme([abs(value) for value in values], is_max=True)
-    if cell is None:
-        return Selected(output=0.0, shares=[], cell=None, equals=0)
+    tied = _extreme([abs(value) for value in values], is_max=True)
+    if not tied:
+        return Selected(output=0.0, shares=[], tied=[], receivers=[])
+    cell = tied[0]
     output, upstream = abs(values[cell]), float(view.upstream)
     shares = None
     if not math.isnan(output):
-        shares = _all_to(cell, upstream * _sign(values[cell]), len(values))
-    return Selected(output=output, shares=shares, cell=cell, equals=equals)
+        shares = _all_to([cell], upstream * _sign(values[cell]), len(values))
+    return Selected(output=output, shares=shares, tied=tied, receivers=[cell])
 
 
-def _extreme(values: list[float], is_max: bool) -> tuple[int | None, int]:
-    """The first cell with the extreme value, a NaN above all; and how many cells equal it."""
-    equal = [cell for cell, value in enumerate(values) if math.isnan(value)]
-    if not equal and values:
-        extreme = max(values) if is_max else min(values)
-        equal = [cell for cell, value in enumerate(values) if value == extreme]
-    return (equal[0], len(equal)) if equal else (None, 0)
+def _extreme(values: list[float], is_max: bool, skips_nan: bool = False) -> list[int]:
+    """The cells with the extreme value; a NaN is above all, or skipped."""
+    nans = [cell for cell, value in enumerate(values) if math.isnan(value)]
+    if nans and not skips_nan:
+        return nans
+    numbers = [value for value in values if not math.isnan(value)]
+    extreme = (max if is_max else min)(numbers, default=None)
+    return [cell for cell, value in enumerate(values) if value == extreme]
 
 
-def _all_to(cell: int, gradient: float, cells: int) -> list[float]:
-    return [gradient if other == cell else 0.0 for other in range(cells)]
+def _all_to(receivers: list[int], gradient: float, cells: int) -> list[float]:
+    shares = [0.0] * cells
+    for cell in receivers:
+        shares[cell] = gradient
+    return shares
 
 
 def _summed(view: View) -> Summed:
-    values = view.values
     divisor = divisor_of(view) if view.spec.mode is Mode.AVERAGE else 1
+    return _integer_sum(view, divisor) if not view.has_gradient else _float_sum(view, divisor)
+
+
+def _integer_sum(view: View, divisor: float) -> Summed:
+    """The exact sum, and its quotient rounded to float64."""
+    total = sum(view.values)
+    if view.spec.mode is Mode.SUM:
+        return Summed(output=total, shares=None, total=total, divisor=divisor)
+    output = total / divisor
+    slack = 2 * _ROUNDING * abs(output) if math.isfinite(output) else 0.0
+    return Summed(output=output, shares=None, output_slack=slack, total=total, divisor=divisor)
+
+
+def _float_sum(view: View, divisor: float) -> Summed:
+    values = view.values
     total = _sum(values)
     finite = [abs(value) for value in values if math.isfinite(value)]
     # An infinity or a NaN decides the sum, unless finite values overflow as well.

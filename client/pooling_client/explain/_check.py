@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 
 from pooling_client.explain._arithmetic import Selected, Worked
+from pooling_client.explain._parameters import disagreement
+from pooling_client.explain._rounding import format_of, round_to
 from pooling_client.explain._window import Array, View
-from pooling_engine import InternalError, Layout, Mode, backward, forward
+from pooling_engine import Layout, Mode, NanPolicy, TiePolicy, backward, forward
+from pooling_engine.dtypes import FLOATS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,6 +29,18 @@ class Answer:
     shares: Array
 
 
+def refuse_what_the_engine_refuses(x: Array, view: View) -> None:
+    """Lets the engine refuse the tensor for a NaN or an overflow, be it in another window.
+
+    Raises:
+        InvalidTensorError: nan_policy is "error" and a window has a NaN, or a sum of integers
+            overflows.
+    """
+    sums_integers = not view.has_gradient and not view.plan.selects
+    if view.spec.nan_policy is NanPolicy.ERROR or sums_integers:
+        forward(x, view.spec)
+
+
 def ask_engine(view: View, worked: Worked) -> Answer:
     """The engine's answer for the one plane, with the upstream gradient of this output alone.
 
@@ -33,12 +48,11 @@ def ask_engine(view: View, worked: Worked) -> Answer:
         InternalError: it is not what `worked` says.
     """
     spec, plane = view.spec, view.plane
-    selects = spec.mode in (Mode.MAX, Mode.MIN)
     at = _in_plane(view, tuple(axis.output for axis in view.axes))
-    result = forward(plane, spec, return_indices=selects)
+    result = forward(plane, spec, return_indices=spec.mode in (Mode.MAX, Mode.MIN))
     shape = _in_plane(view, tuple(axis.outputs for axis in view.axes), 1)
     if result.output.shape != shape:
-        raise _disagreement("the shape of the output", shape, result.output.shape)
+        raise disagreement("the shape of the output", shape, result.output.shape)
     output = result.output[at]
     _refuse_other_output(view, worked, output)
     if result.indices is not None:
@@ -47,17 +61,25 @@ def ask_engine(view: View, worked: Worked) -> Answer:
         return Answer(output, np.zeros(0, output.dtype))
     dy = np.zeros_like(result.output)
     dy[at] = view.upstream
-    # In mode "lp" a NaN of another window would reach these cells: zero times NaN is NaN.
-    x = _alone(view) if spec.mode is Mode.LP else None
-    dx = backward(dy, spec, input_shape=plane.shape, indices=result.indices, input=x)
+    x = _residual(view)
+    indices = result.indices if x is None else None
+    dx = backward(dy, spec, input_shape=plane.shape, indices=indices, input=x)
     dx = dx.reshape([axis.size for axis in view.axes])
     region = tuple(axis.elements for axis in view.axes)
     shares = dx[region].flatten()
     dx[region] = 0
     if np.any(dx != 0):
-        raise _disagreement("the gradient outside the window", 0, dx[dx != 0])
+        raise disagreement("the gradient outside the window", 0, dx[dx != 0])
     _refuse_other_shares(worked, worked.shares, shares)
     return Answer(output, shares)
+
+
+def _residual(view: View) -> Array | None:
+    """The input, where the backward pass needs it."""
+    if view.spec.mode is Mode.LP:
+        # A NaN of another window would reach these cells: zero times NaN is NaN.
+        return _alone(view)
+    return None if view.spec.tie_policy is TiePolicy.FIRST else view.plane
 
 
 def _in_plane(view: View, numbers: tuple[int, ...], other: int = 0) -> tuple[int, ...]:
@@ -75,10 +97,15 @@ def _alone(view: View) -> Array:
 
 
 def _refuse_other_output(view: View, worked: Worked, output: Any) -> None:
+    if view.spec.nan_policy is NanPolicy.ERROR and any(map(math.isnan, view.values)):
+        raise disagreement("a NaN in the window", "refused", output)
     if isinstance(worked, Selected) and view.spec.mode is not Mode.LP and worked.cell is not None:
         selected = view.region.ravel()[worked.cell]
         if selected.tobytes() != output.tobytes():
-            raise _disagreement("the output, bit for bit", selected, output)
+            raise disagreement("the output, bit for bit", selected, output)
+    elif output.dtype not in FLOATS:
+        if worked.output != int(output):
+            raise disagreement("the output", worked.output, output)
     elif not math.isinf(worked.output_slack):
         _refuse_difference("the output", [worked.output], np.array([output]), worked.output_slack)
 
@@ -87,7 +114,7 @@ def _refuse_other_index(view: View, worked: Worked, index: Any) -> None:
     cell = worked.cell if isinstance(worked, Selected) else None
     number = np.iinfo(index.dtype).max if cell is None else view.tap_number(cell)
     if number != index:
-        raise _disagreement("the selected tap", number, index)
+        raise disagreement("the selected tap", number, index)
 
 
 def _refuse_other_shares(worked: Worked, ours: list[float], shares: Array) -> None:
@@ -98,20 +125,13 @@ def _refuse_other_shares(worked: Worked, ours: list[float], shares: Array) -> No
 
 def _refuse_difference(what: str, ours: list[float], engines: Array, slack: Any) -> None:
     """Refuses values that differ by more than `slack` and one rounding to the element type."""
-    limits = np.finfo(engines.dtype)
     exact = np.array(ours, np.float64)
+    rounded = round_to(engines.dtype, exact)
     with np.errstate(all="ignore"):
-        rounded = exact.astype(engines.dtype)
         same = (rounded == engines) | (np.isnan(rounded) & np.isnan(engines))
         if np.any(slack):
-            rounding = float(limits.eps) * np.abs(exact) + float(limits.smallest_subnormal)
+            form = format_of(engines.dtype)
+            rounding = form.epsilon * np.abs(exact) + form.smallest
             same |= np.abs(exact - engines.astype(np.float64)) <= slack + rounding
     if not same.all():
-        raise _disagreement(what, exact[~same], engines[~same])
-
-
-def _disagreement(what: str, ours: object, engines: object) -> InternalError:
-    return InternalError(
-        f"explain and the engine disagree on {what}: {ours} by the arithmetic of one window, "
-        f"{engines} by the engine; one of them has a bug"
-    )
+        raise disagreement(what, exact[~same], engines[~same])

@@ -10,6 +10,7 @@ from pooling_client.explain._axes import AxisTaps, Taps, place, ravel, unravel
 from pooling_client.explain._text import INDENT, WIDTH
 
 _MOST_LINES = 12  # rows, and columns, of one grid; the others become "..."
+_MOST_LINES_EACH = 6  # rows of one grid of several
 _MOST_SLICES = 4
 _GAP = "..."
 
@@ -26,7 +27,7 @@ def draw(axes: Sequence[AxisTaps], text_of: Callable[[Taps], str], keep: Taps) -
         text_of: what to write for a tap, given by its number along each axis.
         keep: a tap to show even where the window is too large to show all.
     """
-    is_cut = axes[-1].window.kernel > _MOST_LINES
+    is_cut = axes[-1].kernel > _MOST_LINES
     for most in range(_MOST_LINES, 0, -2):
         tables = _tables(axes, text_of, keep, most if is_cut else _MOST_LINES)
         if not is_cut or _per_panel(tables[0][1]) >= len(tables[0][1][0]) - 1:
@@ -42,7 +43,7 @@ def _tables(
 ) -> list[tuple[str, Table]]:
     """For each slice its title and its cells, the positions of the input above and beside."""
     slices = _shown(axes[:-2], keep[:-2], _MOST_SLICES)
-    rows = _shown(axes[-2:-1], keep[-2:-1], _MOST_LINES)
+    rows = _shown(axes[-2:-1], keep[-2:-1], _MOST_LINES if len(slices) < 2 else _MOST_LINES_EACH)
     columns = _shown(axes[-1:], keep[-1:], most_columns)
     taps = [a + b + c for a in _present(slices) for b in _present(rows) for c in _present(columns)]
     texts = dict(zip(taps, _aligned([text_of(tap) for tap in taps]), strict=True))
@@ -65,7 +66,7 @@ def _tables(
 
 def _shown(axes: Sequence[AxisTaps], keep: Taps, most: int) -> list[Taps | None]:
     """The taps along some axes, about `most` of them; None stands for those left out."""
-    kernels = [axis.window.kernel for axis in axes]
+    kernels = [axis.kernel for axis in axes]
     count = math.prod(kernels)
     numbers = list(range(min(count, most)))
     if count > most:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
 
-import numpy as np
-
-from pooling_client.explain._arithmetic import Selected, Worked, work_out
+from pooling_client.explain._arithmetic import Normed, Selected, Summed, Worked, work_out
 from pooling_client.explain._axes import AxisTaps
 from pooling_client.explain._backward import backward_lines, overlap_lines, shape_lines
-from pooling_client.explain._check import ask_engine
+from pooling_client.explain._check import Answer, ask_engine, refuse_what_the_engine_refuses
 from pooling_client.explain._forward import forward_lines, output_name, region_lines
+from pooling_client.explain._overview import mode_name, overview_lines
+from pooling_client.explain._rounding import format_of
 from pooling_client.explain._sizes import size_lines
-from pooling_client.explain._text import by, count, heading, paragraph, plain, section, unbroken
+from pooling_client.explain._text import count, heading, paragraph, section, unbroken
 from pooling_client.explain._window import Array, View, coordinate_names, look_at
-from pooling_engine import Mode, NamedPadding, PoolSpec
+from pooling_engine import Mode, PoolSpec
+from pooling_engine.dtypes import FLOATS
 
 
 def explain_window(
@@ -38,74 +40,52 @@ def explain_window(
         InternalError: the explanation and the engine disagree.
     """
     view = look_at(x, spec, at, output_gradient)
+    refuse_what_the_engine_refuses(x, view)
     worked = work_out(view)
     answer = ask_engine(view, worked)
-    backward = [
+    forward, sizes = forward_lines(view, worked, answer.output), size_lines(view.axes, spec)
+    parts = [("The region", region_lines(view, worked)), ("Forward", forward)]
+    if view.has_gradient:
+        parts.append(("Backward", _backward(view, worked, answer)))
+    else:
+        forward += ["", *paragraph("Integers have no gradient, so there is no backward step.")]
+    parts.append(("Output size", sizes))
+    numbered = (section(f"{i}. {title}", lines) for i, (title, lines) in enumerate(parts, 1))
+    lines = [*_title(view), *chain.from_iterable(numbered), "", *_check_lines(view, worked)]
+    return "\n".join(lines)
+
+
+def _backward(view: View, worked: Selected | Summed | Normed, answer: Answer) -> list[str]:
+    return [
         *backward_lines(view, worked, answer.shares),
         "",
         *overlap_lines(view, worked),
         *shape_lines(view.axes),
     ]
-    return "\n".join(
-        [
-            *_title(view),
-            *section("1. The region", region_lines(view, worked)),
-            *section("2. Forward", forward_lines(view, worked, answer.output)),
-            *section("3. Backward", backward),
-            *section("4. Output size", size_lines(view.axes, spec)),
-            "",
-            *_check_lines(view, worked),
-        ]
-    )
 
 
 def _title(view: View) -> list[str]:
     spec, inside = view.spec, view.region.size
-    name = f"{spec.mode.capitalize()} pooling"
-    if spec.mode is Mode.LP:
-        name += f" with p = {plain(spec.norm_p)}"
-    dtype, layout = view.region.dtype.name, spec.layout.replace("_", " ")
     names = coordinate_names(spec, len(view.axes))
     numbers = zip(names, view.at, strict=True)
     where = ", ".join(unbroken(f"{name} {number}") for name, number in numbers)
     taps = "; ".join(unbroken(_positions(axis)) for axis in view.axes)
     on_elements = "all" if inside == view.taps else f"{inside} of them" if inside else "none"
     return [
-        *heading(f"{name}, one window step by step"),
-        *paragraph(f"{view.input_shape} {dtype}, {layout}", "input    "),
-        *paragraph(_window_text(view), "windows  "),
-        *paragraph(f"{view.output_shape}; here {output_name(view)}: {where}", "output   "),
+        *heading(f"{mode_name(spec)}, one window step by step"),
+        *overview_lines(view.plan, spec, view.parameters, view.axes),
+        *paragraph(f"{output_name(view)}: {where}", "here     "),
         *paragraph(f"{count(view.taps, 'tap')}, {on_elements} on elements: {taps}", "taps     "),
     ]
 
 
-def _window_text(view: View) -> str:
-    """The kernel and what else the spec says about the windows."""
-    spec, windows = view.spec, [axis.window for axis in view.axes]
-    parts = [
-        f"kernel {by([w.kernel for w in windows])}",
-        f"stride {by([w.stride for w in windows])}",
-    ]
-    if any(w.dilation > 1 for w in windows):
-        parts.append(f"dilation {by([w.dilation for w in windows])}")
-    pads = {(w.padding_before, w.padding_after) for w in windows}
-    if isinstance(spec.padding, NamedPadding):
-        parts.append(f'padding "{spec.padding}"')
-    elif len(pads) == 1 and len(set(*pads)) == 1:
-        parts += [f"padding {windows[0].padding_before}"] * (windows[0].padding_before > 0)
-    else:
-        pairs = ", ".join(f"({w.padding_before}, {w.padding_after})" for w in windows)
-        parts.append(f"padding (before, after) {pairs}")
-    return ", ".join(parts + ["ceil mode"] * spec.ceil_mode)
-
-
 def _positions(axis: AxisTaps) -> str:
     """Where the taps are along an axis, such as "rows 2 to 4" or "rows 1, 3, 5"."""
-    taps = axis.window.kernel
+    taps = axis.kernel
     first, last = axis.position(0), axis.position(taps - 1)
     if taps == 1:
         return f"{axis.name} {first}"
-    if axis.window.dilation == 1 and taps > 2:
+    if axis.dilation == 1 and taps > 2:
         return f"{axis.names} {first} to {last}"
     listed = [str(axis.position(tap)) for tap in range(min(taps, 6))]
     if taps > 6:
@@ -115,14 +95,15 @@ def _positions(axis: AxisTaps) -> str:
 
 def _check_lines(view: View, worked: Worked) -> list[str]:
     """What was compared with the engine, and how closely."""
-    selects = isinstance(worked, Selected) and view.spec.mode is not Mode.LP
-    compared = ["cell"] * (selects and view.region.size > 0)
+    compared = []
+    if isinstance(worked, Selected) and view.spec.mode is not Mode.LP:
+        compared = ["index"] if worked.cell is None else ["cell"]
     compared += ["output"] * math.isfinite(worked.output_slack)
     compared += ["gradient"] * (worked.shares is not None)
-    limits = np.finfo(view.region.dtype)
-    closeness = f"to the rounding of {limits.dtype} ({float(limits.eps):.1e})"
-    if isinstance(worked, Selected):
-        closeness = "exactly"
+    dtype = view.parameters.output_dtype
+    closeness = "exactly"
+    if dtype in FLOATS and not isinstance(worked, Selected):
+        closeness = f"to the rounding of {dtype.name} ({format_of(dtype).epsilon:.1e})"
     *first, last = compared
     same = f"{', '.join(first)} and {last}" if first else last
     return paragraph(f"Checked against the engine: same {same}, {closeness}.")

@@ -10,19 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pooling_client.explain._axes import AxisTaps, Taps, axis_names, ravel, resolve_axes, unravel
-from pooling_engine import (
-    InvalidSpecError,
-    InvalidTensorError,
-    Layout,
-    NanPolicy,
-    PoolSpec,
-    TiePolicy,
-    UnsupportedError,
-)
+from pooling_client.explain._axes import AxisTaps, Taps, axis_names, ravel, unravel
+from pooling_client.explain._parameters import Parameters, work_out_parameters
+from pooling_client.explain._resolve import resolve_axes
+from pooling_engine import InvalidSpecError, InvalidTensorError, Layout, PoolPlan, PoolSpec
 from pooling_engine.checks import as_tensor
 from pooling_engine.dtypes import FLOATS
-from pooling_engine.plan import PoolPlan, make_plan
 
 Array = NDArray[Any]
 
@@ -33,9 +26,9 @@ class View:
 
     Attributes:
         spec: what is computed.
+        plan: the engine's plan of it.
+        parameters: the same, worked out here.
         at: the output looked at, an index into the output.
-        input_shape: the shape of the tensor, in the caller's layout.
-        output_shape: the shape of the output, in the same layout.
         axes: the window along each spatial axis.
         plane: the plane, of shape (1, 1, D1..Dn) or, channels last, (1, D1..Dn, 1).
         region: the values of the taps on elements, one axis for each spatial axis.
@@ -44,9 +37,9 @@ class View:
     """
 
     spec: PoolSpec
+    plan: PoolPlan
+    parameters: Parameters
     at: tuple[int, ...]
-    input_shape: tuple[int, ...]
-    output_shape: tuple[int, ...]
     axes: tuple[AxisTaps, ...]
     plane: Array
     region: Array
@@ -55,13 +48,22 @@ class View:
 
     @property
     def values(self) -> list[float]:
-        """The values of the taps on elements in row-major order; float64 holds each exactly."""
-        return [float(value) for value in self.region.ravel()]
+        """The values of the taps on elements in row-major order, each exact.
+
+        Integers stay integers; float64 holds the elements of every other type.
+        """
+        number = float if self.has_gradient else int
+        return [number(value) for value in self.region.ravel()]
+
+    @property
+    def has_gradient(self) -> bool:
+        """Whether there is a backward step: not for integers."""
+        return self.plan.dtype in FLOATS
 
     @property
     def taps(self) -> int:
         """How many taps the window has, padded ones included."""
-        return math.prod(axis.window.kernel for axis in self.axes)
+        return math.prod(axis.kernel for axis in self.axes)
 
     def tap(self, cell: int) -> Taps:
         """The tap that is on a cell of the region; cells are numbered in row-major order."""
@@ -69,8 +71,8 @@ class View:
         return tuple(a.on_elements[place] for a, place in zip(self.axes, places, strict=True))
 
     def tap_number(self, cell: int) -> int:
-        """The number of that tap in the window, row by row from 0, padded taps included."""
-        return ravel(self.tap(cell), [axis.window.kernel for axis in self.axes])
+        """The number of that tap, row by row from 0 as in the largest window, with padding."""
+        return ravel(self.tap(cell), [axis.largest for axis in self.axes])
 
     def cell(self, tap: Taps) -> int | None:
         """The cell of the region that a tap is on, or None in the padding."""
@@ -87,26 +89,23 @@ def look_at(x: Array, spec: PoolSpec, at: tuple[int, ...], output_gradient: Arra
         InvalidSpecError: the spec does not fit the tensor, or `at` is no index of the output.
         InvalidTensorError: the tensor or the gradient has a wrong shape or element type.
         UnsupportedError: legal, but not built.
+        InternalError: the engine's plan says something else.
     """
     x = as_tensor(x, "input")
-    plan = make_plan(spec, x.shape, x.dtype)
-    _refuse_what_is_not_explained(plan, spec)
+    plan = spec.plan(x.shape, x.dtype)
+    parameters = work_out_parameters(spec, plan)
     is_last = spec.layout is Layout.CHANNELS_LAST
     sizes = x.shape[1:-1] if is_last else x.shape[2:]
     at = _checked(at, plan.output_shape, coordinate_names(spec, len(sizes)))
     upstream = _upstream(output_gradient, x.dtype, plan.output_shape)
-    outputs = at[1:-1] if is_last else at[2:]
-    axes = tuple(
-        AxisTaps(axis.name, axis.size, axis.window, axis.outputs, output)
-        for axis, output in zip(resolve_axes(spec, sizes), outputs, strict=True)
-    )
+    axes = resolve_axes(spec, sizes, at[1:-1] if is_last else at[2:])
     channel = slice(at[-1], at[-1] + 1) if is_last else slice(at[1], at[1] + 1)
     plane = x[at[0] : at[0] + 1, ..., channel] if is_last else x[at[0] : at[0] + 1, channel]
     return View(
         spec=spec,
+        plan=plan,
+        parameters=parameters,
         at=at,
-        input_shape=plan.input_shape,
-        output_shape=plan.output_shape,
         axes=axes,
         plane=plane,
         region=plane.reshape(sizes)[tuple(axis.elements for axis in axes)],
@@ -119,16 +118,6 @@ def coordinate_names(spec: PoolSpec, count: int) -> tuple[str, ...]:
     """What the coordinates of an output are called, in the order of the layout."""
     names = axis_names(count)
     return ("n", *names, "c") if spec.layout is Layout.CHANNELS_LAST else ("n", "c", *names)
-
-
-def _refuse_what_is_not_explained(plan: PoolPlan, spec: PoolSpec) -> None:
-    policies = (spec.tie_policy, spec.nan_policy)
-    is_plain = policies == (TiePolicy.FIRST, NanPolicy.PROPAGATE) and spec.kernel is not None
-    if not is_plain or plan.dtype not in FLOATS:
-        raise UnsupportedError(
-            "only windows with a kernel are explained, of float16, float32 or float64, "
-            "with the default tie and NaN policies"
-        )
 
 
 def _checked(at: Any, shape: tuple[int, ...], names: tuple[str, ...]) -> tuple[int, ...]:
@@ -161,6 +150,11 @@ def _upstream(given: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array
     if given is None:
         return None
     gradient: Array = as_tensor(given, "output_gradient")
+    if dtype not in FLOATS:
+        raise InvalidTensorError(
+            f"output_gradient is given, but input is {dtype.name}; integers have no gradient",
+            field="output_gradient",
+        )
     if gradient.shape != shape or gradient.dtype != dtype:
         raise InvalidTensorError(
             f"output_gradient is {gradient.dtype.name} of shape {gradient.shape}; "
