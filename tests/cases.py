@@ -170,6 +170,13 @@ def normal(shape, dtype="float32", seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
 
+def distinct(shape, seed=0):
+    """Values of both signs whose magnitudes are far from zero and from one another."""
+    rng = np.random.default_rng(seed)
+    magnitudes = rng.permutation(np.linspace(0.5, 2.5, math.prod(shape)))
+    return (magnitudes * rng.choice([-1, 1], magnitudes.size)).reshape(shape)
+
+
 def hard(shape, dtype="float32", seed=0, has_nan=True):
     """Ties, zeros of both signs, infinities and NaNs that differ in sign and payload."""
     palette = np.array([0.0, -0.0, 0.0, -0.0, 1, 1, -1, -1, 2, np.inf, -np.inf, 5e-8], dtype)
@@ -266,6 +273,28 @@ def cases(draw, modes=MODES, dtypes=FLOATS, most_axes=3):
         draw(st.sampled_from((8, 64, 1 << 20))),
         draw(st.sampled_from((1, 3))),
     )
+
+
+@st.composite
+def ranked_windows(draw, axes, most_cells=500):
+    """Windows of any kind over so many axes, the sizes that they fit, and a seed."""
+    rows, cells = [], 1
+    for _ in range(axes):
+        row = draw(axis_windows())
+        if cells * row[0] * row[1] > most_cells:
+            row = (1, 1, 1, 1, (0, 0))
+        rows.append(row)
+        cells *= row[0] * row[1]
+    sizes, kernels, strides, dilations, pads = zip(*rows, strict=True)
+    options = {"kernel": kernels, "stride": strides, "dilation": dilations}
+    options |= draw(st.sampled_from(({"padding": pads, "ceil_mode": True}, {"padding": pads})))
+    options |= draw(st.sampled_from(({}, {"layout": "channels_last"})))
+    kind = draw(st.integers(0, 5))
+    if kind < 2:
+        outputs = tuple(draw(st.integers(1, size + 1)) for size in sizes)
+        sized = {"adaptive_output": outputs} if kind else {"global_window": True}
+        options = sized | {"layout": options.get("layout", "channels_first")}
+    return options, sizes, draw(st.integers(0, 999))
 
 
 def to_layout(options, x):
