@@ -1,4 +1,4 @@
-"""Bitwise the same: from run to run, and however many threads, planes or bands share the work."""
+"""Bitwise the same: from run to run, and however many threads or planes share the work."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import cases
 import numpy as np
 import oracle
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pooling_engine import PoolSpec, backward, forward
 
@@ -117,104 +115,3 @@ def test_layouts_give_the_same_bits(options, sizes):
     oracle.assert_same_bits(np.moveaxis(theirs, -1, 1), output)
     gradient = backward(np.moveaxis(dy, 1, -1), spec, **residual_of(options, last, indices))
     oracle.assert_same_bits(np.moveaxis(gradient, -1, 1), dx)
-
-
-def band_of(options, sizes, start, stop):
-    """Outputs [start, stop) of the first axis as a call of their own: its rows and its options.
-
-    The band takes the rows that its windows span, and of the padding what lies beside them.
-    Ceil mode lets the last window hang over, where it does so in the whole.
-    """
-    windows = cases.windows_of(options, sizes)
-    kernel, stride, dilation, before, after = windows[0]
-    first = start * stride - before
-    last = (stop - 1) * stride - before + (kernel - 1) * dilation + 1
-    rows = max(0, first), min(sizes[0], last)
-    ends = max(0, -first), max(0, min(last, sizes[0] + after) - rows[1])
-    names = ("kernel", "stride", "dilation", "padding")
-    bands = {name: tuple(w[at] for w in windows) for at, name in enumerate(names[:3])}
-    bands["padding"] = (ends, *(w[3:] for w in windows[1:]))
-    return rows, options | bands | {"ceil_mode": True}
-
-
-def fits_ceil_mode(options, sizes):
-    """Whether ceil mode changes nothing on the axes after the first, so that a band may use it."""
-    windows = cases.windows_of(options, sizes)
-    return options.get("ceil_mode", False) or all(
-        oracle.output_size(size, window, True) == oracle.output_size(size, window)
-        for size, window in zip(sizes[1:], windows[1:], strict=True)
-    )
-
-
-def bands_forward(options, x, rows_per_band):
-    """The output put together from bands of so many outputs, and the indices or None."""
-    outputs, indices = [], []
-    total = forward(x, PoolSpec(**options)).output.shape[2]
-    for start in range(0, total, rows_per_band):
-        stop = min(start + rows_per_band, total)
-        rows, band = band_of(options, x.shape[2:], start, stop)
-        selects = options["mode"] in ("max", "min")
-        result = forward(x[:, :, slice(*rows)], PoolSpec(**band), return_indices=selects)
-        assert result.output.shape[2] == stop - start
-        outputs.append(result.output)
-        indices.append(result.indices)
-    taps = None if indices[0] is None else np.concatenate(indices, axis=2)
-    return np.concatenate(outputs, axis=2), taps
-
-
-def bands_backward(options, x, dy, indices, rows_per_band):
-    """The gradient put together from bands of so many rows, each with all outputs that reach it."""
-    sizes = x.shape[2:]
-    kernel, stride, dilation, before, _ = cases.windows_of(options, sizes)[0]
-    extent = (kernel - 1) * dilation + 1
-    dx = np.zeros_like(x)
-    for start in range(0, sizes[0], rows_per_band):
-        stop = min(start + rows_per_band, sizes[0])
-        first = max(0, -((extent - 1 - start - before) // stride))
-        last = min(dy.shape[2], (stop - 1 + before) // stride + 1)
-        if first >= last:
-            continue
-        rows, band = band_of(options, sizes, first, last)
-        part = x[:, :, slice(*rows)]
-        marks = None if indices is None else indices[:, :, first:last]
-        gradient = backward(
-            dy[:, :, first:last], PoolSpec(**band), **residual_of(options, part, marks)
-        )
-        kept = slice(max(start, rows[0]), min(stop, rows[1]))
-        dx[:, :, kept] = gradient[:, :, kept.start - rows[0] : kept.stop - rows[0]]
-    return dx
-
-
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
-@pytest.mark.parametrize(
-    ("options", "sizes"), [row for row in CASES if fits_ceil_mode(*row)], ids=cases.name_of
-)
-def test_bands_cut_by_hand_give_the_same_bits(options, sizes, dtype):
-    x = cases.normal((1, 2, *sizes), dtype)
-    output, indices, dy, dx = both_ways(options, x)
-    for rows_per_band in (1, 2, 5):
-        pooled = bands_forward(options, x, rows_per_band)
-        assert_all_same_bits((output, indices), pooled)
-        gradient = bands_backward(options, x, dy, indices, rows_per_band)
-        oracle.assert_same_bits(gradient, dx)
-
-
-@cases.many_examples
-@given(case=cases.cases(most_axes=2), rows_per_band=st.integers(1, 3))
-def test_random_bands_give_the_same_bits(case, rows_per_band):
-    options = case.options | {"layout": "channels_first"}
-    x = cases.normal(case.shape, case.dtype, case.seed)
-    if not fits_ceil_mode(options, x.shape[2:]):
-        options["ceil_mode"] = True
-    if isinstance(options["padding"], str) and not fits_ceil_mode(options, x.shape[2:]):
-        return
-    output, indices, dy, dx = both_ways(options, x)
-    assert_all_same_bits((output, indices), bands_forward(options, x, rows_per_band))
-    oracle.assert_same_bits(bands_backward(options, x, dy, indices, rows_per_band), dx)
-
-
-@pytest.mark.parametrize("mode", ["sum", "average"])
-def test_bands_of_negative_zeros_give_the_same_bits(mode):
-    options = {"mode": mode, "kernel": 3, "stride": 1, "padding": 1}
-    x = np.full((1, 1, 5), -0.0, np.float32)
-    assert_all_same_bits(both_ways(options, x)[:2], bands_forward(options, x, 1))
