@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import cases
+import ml_dtypes
 import numpy as np
 import oracle
 import pytest
@@ -21,6 +22,14 @@ WINDOWS = (
     ({"kernel": 5, "stride": 1, "padding": 4}, (9, 3)),
 )
 CASES = cases.all_cases(windows=WINDOWS)
+DTYPES = ("float16", ml_dtypes.bfloat16, "float32", "float64")
+SHARING = tuple(
+    {"mode": mode, "tie_policy": ties, "nan_policy": nans}
+    for mode in ("max", "min")
+    for ties, nans in (("all", "propagate"), ("split", "propagate"), ("split", "ignore"))
+)
+SPLIT_CASES = cases.all_cases(cases.MODES + SHARING, WINDOWS + cases.SIZED_WINDOWS[5:9])
+every_type = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: np.dtype(dtype).name)
 
 
 def both_ways(options, x, dy_seed=1):
@@ -33,9 +42,9 @@ def both_ways(options, x, dy_seed=1):
 
 
 def residual_of(options, x, indices):
-    if indices is not None:
-        return {"input_shape": x.shape, "indices": indices}
-    return {"input": x} if options["mode"] == "lp" else {"input_shape": x.shape}
+    if options["mode"] == "lp" or options.get("tie_policy", "first") != "first":
+        return {"input": x}
+    return {"input_shape": x.shape} | ({} if indices is None else {"indices": indices})
 
 
 def assert_all_same_bits(some, others):
@@ -76,23 +85,25 @@ def test_the_sign_of_a_zero_sum_does_not_depend_on_bands(mode, run_with):
         oracle.assert_same_bits(forward(x, spec).output, expected)
 
 
-@pytest.mark.parametrize(("options", "sizes"), CASES, ids=cases.name_of)
-def test_the_rest_of_the_batch_changes_no_bit(options, sizes):
-    x = cases.normal((3, 2, *sizes))
+@every_type
+@pytest.mark.parametrize(("options", "sizes"), SPLIT_CASES, ids=cases.name_of)
+def test_the_rest_of_the_batch_changes_no_bit(options, sizes, dtype):
+    x = cases.normal((3, 2, *sizes), dtype)
     output, indices, dy, dx = both_ways(options, x)
-    loud = np.concatenate([x[1:2], cases.hard((2, 2, *sizes))])
+    loud = np.concatenate([x[1:2], cases.hard((2, 2, *sizes), dtype)])
     spec = PoolSpec(**options)
     selects = indices is not None
     again, marks = forward(loud, spec, return_indices=selects)
     oracle.assert_same_bits(again[:1], output[1:2])
-    noise = np.concatenate([dy[1:2], cases.hard((2, *dy.shape[1:]))])
+    noise = np.concatenate([dy[1:2], cases.hard((2, *dy.shape[1:]), dtype)])
     gradient = backward(noise, spec, **residual_of(options, loud, marks))
     oracle.assert_same_bits(gradient[:1], dx[1:2])
 
 
-@pytest.mark.parametrize(("options", "sizes"), CASES, ids=cases.name_of)
-def test_planes_one_by_one_give_the_same_bits(options, sizes):
-    x = cases.normal((2, 3, *sizes))
+@every_type
+@pytest.mark.parametrize(("options", "sizes"), SPLIT_CASES, ids=cases.name_of)
+def test_planes_one_by_one_give_the_same_bits(options, sizes, dtype):
+    x = cases.normal((2, 3, *sizes), dtype)
     output, indices, dy, dx = both_ways(options, x)
     spec = PoolSpec(**options)
     for n, c in np.ndindex(2, 3):
