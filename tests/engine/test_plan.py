@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pooling_engine import InvalidSpecError, InvalidTensorError, PoolSpec, UnsupportedError
+from pooling_engine import (
+    InvalidSpecError,
+    InvalidTensorError,
+    PoolSpec,
+    UnsupportedError,
+    forward,
+)
 from pooling_engine.plan import make_plan
 
 
@@ -148,6 +154,52 @@ def test_windows_that_reach_too_many_taps_are_unsupported():
     with pytest.raises(UnsupportedError, match="65537 taps"):
         outputs_of(65_537, kernel=65_537)
     assert outputs_of(65_536, kernel=65_536) == 1
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int16", "int64"])
+@pytest.mark.parametrize(
+    ("options", "sizes"),
+    cases.all_cases(windows=cases.WINDOWS + cases.SIZED_WINDOWS),
+    ids=cases.name_of,
+)
+def test_a_plan_is_what_forward_does(options, sizes, dtype):
+    """Without a tensor: shape and type of the output and of the indices."""
+    spec, x = PoolSpec(**options), np.ones((2, 3, *sizes), dtype)
+    if options["mode"] == "lp" and dtype in cases.INTEGERS:
+        with pytest.raises(InvalidTensorError, match=dtype):
+            spec.plan(x.shape, dtype)
+        return
+    selects = options["mode"] in ("max", "min")
+    plan, result = spec.plan(x.shape, dtype), forward(x, spec, return_indices=selects)
+    assert (plan.output_shape, plan.output_dtype) == (result.output.shape, result.output.dtype)
+    if selects:
+        assert plan.index_dtype == result.indices.dtype
+
+
+@pytest.mark.parametrize(("options", "sizes"), cases.all_cases(), ids=cases.name_of)
+def test_a_plan_names_the_windows_in_effect(options, sizes):
+    """Defaults and named paddings resolved, as the oracle resolves them."""
+    plan = PoolSpec(**options).plan((2, 3, *sizes), "float32")
+    windows = cases.windows_of(options, sizes)
+    assert [tuple(axis)[2:] for axis in plan.planned_axes] == list(windows)
+    assert [axis.size for axis in plan.planned_axes] == list(sizes)
+    assert tuple(axis.outputs for axis in plan.planned_axes) == plan.output_shape[2:]
+    assert plan.taps == np.prod([window[0] for window in windows])
+
+
+RULES = (
+    ({}, "padded_taps"),
+    ({"count_include_pad": False}, "valid_taps"),
+    ({"divisor_override": 2}, "override"),
+    ({"divisor_override": 2, "count_include_pad": False}, "override"),
+)
+
+
+@pytest.mark.parametrize(("options", "rule"), RULES, ids=cases.name_of)
+def test_a_plan_names_the_divisor(options, rule):
+    assert PoolSpec("average", 2, **options).plan((1, 1, 4), "float32").divisor_rule == rule
+    for mode in ("max", "min", "sum", "lp"):
+        assert PoolSpec(mode, 2).plan((1, 1, 4), "float32").divisor_rule is None
 
 
 def test_equal_questions_share_a_plan():
