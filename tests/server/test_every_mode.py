@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import ml_dtypes  # noqa: F401  NumPy learns bfloat16
+import numpy as np
 import pytest
 from test_refusals import (
     BAD_SPEC,
@@ -176,6 +177,24 @@ def test_backward_of_another_shape(stub: Any, mode: int) -> None:
 def window_indices(*values: int) -> pb.Tensor:
     """Four uint8 window indices."""
     return tensor((1, 1, 2, 2), "uint8", data=bytes(values))
+
+
+@of_indices
+def test_nans_where_the_policy_refuses_them(stub: Any, mode: int) -> None:
+    nans = tensor(data=np.full(16, np.nan, "<f4").tobytes())
+    for ties in (pb.TIE_POLICY_FIRST, pb.TIE_POLICY_ALL, pb.TIE_POLICY_SPLIT):
+        message = spec(mode, nan_policy=pb.NAN_POLICY_ERROR, tie_policy=ties)
+        assert_refused(stub.Forward, forward(spec=message, input=nans), BAD_TENSOR, "input")
+        ask = backward(spec=message, indices=None, input=nans)
+        assert_refused(stub.Backward, ask, BAD_TENSOR, "input")
+
+
+@pytest.mark.parametrize("mode", [pb.MODE_SUM, pb.MODE_AVERAGE], ids=["sum", "average"])
+@pytest.mark.parametrize("value", [2**62, -(2**62) - 1])
+def test_sums_that_overflow(stub: Any, mode: int, value: int) -> None:
+    large = tensor(dtype="int64", data=np.full(16, value, "<i8").tobytes())
+    text = assert_refused(stub.Forward, forward(spec=spec(mode), input=large), BAD_TENSOR, "input")
+    assert "sum overflows" in text
 
 
 WINDOW, PLANE, TENSOR = (
