@@ -188,6 +188,16 @@ def test_random_bands(case, per_band, run_with):
         assert_same_in_bands(case.options, x, per_band)
 
 
+@pytest.mark.parametrize("policy", ["all", "split"])
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_shared_gradients_add_up_in_one_order(mode, policy):
+    """Which taps reach the most outputs differs from band to band; the order must not."""
+    options = {"mode": mode, "tie_policy": policy, "kernel": 3, "stride": 1, "dilation": 2}
+    for seed in range(20):
+        x = np.random.default_rng(seed).integers(0, 2, (2, 3, 5)).astype(np.float64)
+        assert_same_in_bands(options | {"padding": 3}, x, 1)
+
+
 @pytest.mark.parametrize("mode", ["sum", "average"])
 def test_the_sign_of_zeros(mode):
     options = {"mode": mode, "kernel": 3, "stride": 1, "padding": 1}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import numpy as np
 
 from pooling_engine.backends.numpy_kernels.block import Block
@@ -23,7 +25,8 @@ def tie_backward(plan: PoolPlan, block: Block, dy: Array, x: Array, dx: Array) -
     """Each window's gradient to all taps that equal its extreme, whole or in equal shares.
 
     A tap equals the extreme of its window if it equals the extreme along the first axis, and
-    that the extreme along the next: so the gradient goes back one axis at a time.
+    that the extreme along the next: so the gradient goes back one axis at a time. It is added
+    in tap order; that of the passes of extremes depends on where a call was cut.
     """
     values = as_comparable(x)
     output = scratch("output", dy.shape, values.dtype)
@@ -37,7 +40,7 @@ def tie_backward(plan: PoolPlan, block: Block, dy: Array, x: Array, dx: Array) -
         source, extreme = stages[axis], stages[axis + 1]
         total = scratch(f"sum{axis % 2}", source.shape, np.float64)
         total.fill(0)
-        for step in block.passes[axis]:
+        for step in sorted(block.passes[axis], key=operator.attrgetter("number")):
             is_tied = equal(source[step.inputs], extreme[step.outputs], has_nan)
             total[step.inputs] += np.where(is_tied, gradient[step.outputs], 0.0)
         gradient = total
