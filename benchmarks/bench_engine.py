@@ -1,143 +1,187 @@
-"""The NumPy backend against PyTorch, in one process, taking turns.
+"""The engine against PyTorch, ONNX Runtime and the memory itself, in one process, taking turns.
 
-Four layers, five operations, float32, both on the same number of threads, both allocating
-their results. Each figure is the median of the rounds; the ratio is taken round by round, so
-that the machine's drift cancels.
+Layers of well-known networks, five operations, two element types and layouts, all on the same
+number of threads. A figure is the median of the rounds; a ratio is taken round by round, so that
+the machine's drift cancels. Writes engine-cpu.json, .md and .png; all of it takes minutes.
 
     python benchmarks/bench_engine.py
+    python benchmarks/bench_engine.py --only "VGG.* forward max$" --dtype float32 --output /tmp
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
+import re
+import shlex
+import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import engine_plot
+import engine_report
 import numpy as np
 import report
 import torch
-from torch.nn import functional
+from engine_contenders import Call, answer, contenders
+from engine_suite import DTYPES, LAYERS, LAYOUTS, Layer, Tensors
 
 import pooling_engine
-from pooling_engine import PoolSpec
 
-LAYERS = {
-    "10x16x14x14 k3 s2": ((10, 16, 14, 14), 3, 2, 0),
-    "32x64x112x112 k3 s2 p1": ((32, 64, 112, 112), 3, 2, 1),
-    "32x64x56x56 k2 s2": ((32, 64, 56, 56), 2, 2, 0),
-    "8x256x28x28 k2 s2": ((8, 256, 28, 28), 2, 2, 0),
-}
+NAME = "engine-cpu"
 SAMPLE_S = 0.02  # calls shorter than this are repeated within a sample
-Pair = tuple[Callable[[], Any], Callable[[], Any]]
+SETTLE_S = 0.01  # idle threads of PyTorch and ONNX Runtime spin, on our cores, for about this long
+SLOW_S, FEW_ROUNDS = 0.3, 3  # calls longer than this, and the NumPy backend, get few rounds
+TOLERANCE = {"float32": 1e-5, "float16": 4e-3}  # of results: a float16 has 11 bits
 
 
-def operations(shape: tuple[int, ...], k: int, s: int, p: int) -> dict[str, Pair]:
-    """Each operation as (ours, PyTorch's) on the same data."""
-    x = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    maximum, average = PoolSpec("max", k, s, p), PoolSpec("average", k, s, p)
-    result = pooling_engine.forward(x, maximum, return_indices=True)
-    dy = np.random.default_rng(1).standard_normal(result.output.shape, dtype=np.float32)
-
-    tx, tdy = torch.from_numpy(x), torch.from_numpy(dy)
-    leaf = tx.clone().requires_grad_()
-    max_output = functional.max_pool2d(leaf, k, s, p)
-    average_output = functional.avg_pool2d(leaf, k, s, p)
-
-    def their_gradient(output: torch.Tensor) -> Callable[[], Any]:
-        return lambda: torch.autograd.grad(output, leaf, tdy, retain_graph=True)
-
-    def our_max_gradient() -> Any:
-        return pooling_engine.backward(dy, maximum, input_shape=x.shape, indices=result.indices)
-
-    return {
-        "forward max": (
-            lambda: pooling_engine.forward(x, maximum),
-            lambda: functional.max_pool2d(tx, k, s, p),
-        ),
-        "forward average": (
-            lambda: pooling_engine.forward(x, average),
-            lambda: functional.avg_pool2d(tx, k, s, p),
-        ),
-        "forward max with indices": (
-            lambda: pooling_engine.forward(x, maximum, return_indices=True),
-            lambda: functional.max_pool2d(tx, k, s, p, return_indices=True),
-        ),
-        "backward max": (our_max_gradient, their_gradient(max_output)),
-        "backward average": (
-            lambda: pooling_engine.backward(dy, average, input_shape=x.shape),
-            their_gradient(average_output),
-        ),
-    }
+def cases(arguments: argparse.Namespace) -> Iterator[tuple[Layer, str, str, list[str]]]:
+    """The layers, element types, layouts and operations that were asked for."""
+    wanted = re.compile(arguments.only)
+    for layer in LAYERS:
+        chosen = [each for each in layer.operations if wanted.search(f"{layer.name} {each}")]
+        for dtype in arguments.dtype or DTYPES:
+            for layout in arguments.layout or LAYOUTS:
+                if chosen:
+                    yield layer, dtype, layout, chosen
 
 
-def measure(pair: Pair, rounds: int) -> tuple[list[float], list[float]]:
+def differing(calls: dict[str, Call], tensors: Tensors) -> list[str]:
+    """The contenders whose answer is not ours; of gradients the first and last image are looked at.
+
+    Every contender is called, which also compiles kernels and warms up.
+    """
+    calls["floor"]()
+    ours = answer(calls["ours"](), tensors.layout)
+    images = [0, -1] if ours is tensors.dx else slice(None)
+    expected, limit = ours[images].astype(np.float32), TOLERANCE[tensors.dtype.name]
+    others = [name for name in calls if name not in ("ours", "floor")]
+    given = ((name, answer(calls[name](), tensors.layout)) for name in others)
+    return [
+        name
+        for name, array in given
+        if array.shape != ours.shape
+        or not np.allclose(array[images].astype(np.float32), expected, rtol=limit, atol=limit)
+    ]
+
+
+def sample(call: Call, repeats: int) -> float:
+    """Milliseconds of a call."""
+    if repeats > 1:
+        call()  # wakes the threads
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return (time.perf_counter() - start) * 1e3 / repeats
+
+
+def settle(name: str) -> None:
+    """Waits until the threads of others have gone to sleep."""
+    if name.startswith(("torch", "onnxruntime")):
+        time.sleep(SETTLE_S)
+
+
+def sizes(name: str, call: Call, rounds: int) -> tuple[int, int]:
+    """How often a contender is called in a sample, and in how many rounds it takes part."""
+    once_ms = sample(call, 1)
+    if once_ms < SAMPLE_S * 1e2:
+        once_ms = sample(call, 10)
+    settle(name)
+    is_slow = once_ms > SLOW_S * 1e3 or name == "numpy"
+    return max(1, int(SAMPLE_S * 1e3 / once_ms)), min(rounds, FEW_ROUNDS if is_slow else rounds)
+
+
+def measure(calls: dict[str, Call], rounds: int) -> dict[str, list[float]]:
     """Milliseconds of each in every round, the order changing from round to round."""
-    repeats = []
-    for call in pair:
-        call()
-        start = time.perf_counter()
-        call()
-        repeats.append(max(1, int(SAMPLE_S / (time.perf_counter() - start))))
-    samples: tuple[list[float], list[float]] = ([], [])
+    plan = {name: sizes(name, call, rounds) for name, call in calls.items()}
+    samples: dict[str, list[float]] = {name: [] for name in calls}
     for round_ in range(rounds):
-        for which in (0, 1) if round_ % 2 else (1, 0):
-            start = time.perf_counter()
-            for _ in range(repeats[which]):
-                pair[which]()
-            samples[which].append((time.perf_counter() - start) * 1e3 / repeats[which])
+        for name in list(calls) if round_ % 2 else reversed(calls):
+            repeats, its_rounds = plan[name]
+            if round_ < its_rounds:
+                samples[name].append(sample(calls[name], repeats))
+                settle(name)
     return samples
 
 
-def markdown(rows: list[dict[str, Any]], machine: dict[str, Any]) -> str:
-    """The rows as a table, for reading."""
-    versions = machine["versions"]
-    lines = [
-        f"NumPy backend against PyTorch {versions['torch']}, both on {machine['cores']} threads; "
-        f"{machine['cpu']}, Python {machine['python']}, NumPy {versions['numpy']}. Median of the "
-        "rounds, smallest and largest in brackets; milliseconds.",
-        "",
-        "| layer | operation | ours | PyTorch | times faster |",
-        "| --- | --- | ---: | ---: | ---: |",
-    ]
-    for row in rows:
-        cells = [
-            "{median:.3g} ({min:.3g}-{max:.3g})".format(**row[key])
-            for key in ("ours_ms", "torch_ms", "times_faster")
-        ]
-        lines.append(f"| {row['layer']} | {row['operation']} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+def with_faster_onnxruntime(samples: dict[str, list[float]]) -> dict[str, list[float]]:
+    """The samples, those of ONNX Runtime being of the faster of its two ways."""
+    ways = [samples[name] for name in samples if name.startswith("onnxruntime")]
+    return samples | ({"onnxruntime": min(ways, key=statistics.median)} if ways else {})
+
+
+def measured_row(tensors: Tensors, operation: str, rounds: int) -> dict[str, Any]:
+    """One row of the result: times in milliseconds, ratios, and whose answer is not ours."""
+    calls = contenders(tensors, operation)
+    differs = differing(calls, tensors)
+    samples = with_faster_onnxruntime(measure(calls, rounds))
+    ours = samples["ours"]
+    return {
+        "layer": tensors.layer.name,
+        "operation": operation,
+        "dtype": tensors.dtype.name,
+        "layout": tensors.layout,
+        "input_bytes": tensors.x.nbytes,
+        "output_bytes": tensors.dy.nbytes,
+        "times_ms": {name: report.spread(values) for name, values in samples.items()},
+        "times_faster": {
+            name: report.spread(their / our for their, our in zip(theirs, ours, strict=False))
+            for name, theirs in samples.items()
+            if name not in ("ours", "floor")
+        },
+        "over_floor": report.spread(
+            our / floor for our, floor in zip(ours, samples["floor"], strict=False)
+        ),
+        "differs": differs,
+    }
+
+
+def line_of(row: dict[str, Any]) -> str:
+    """A row, for watching."""
+    times = row["times_ms"]
+    shown = ("ours", "torch", "torch_channels_last", "onnxruntime", "floor")
+    figures = "".join(f"{times[name]['median'] if name in times else '-':>9.5}" for name in shown)
+    differs = f"  DIFFERS: {', '.join(row['differs'])}" if row["differs"] else ""
+    kind = f"{row['dtype']} {row['layout']}"
+    return f"{row['layer']:36} {row['operation']:25} {kind:13}{figures}{differs}"
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", default="", help="a pattern to find in `layer operation`")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dtype", action="append", choices=DTYPES)
+    parser.add_argument("--layout", action="append", choices=tuple(LAYOUTS))
+    parser.add_argument("--threads", type=int, default=pooling_engine.thread_count())
+    parser.add_argument("--output", type=Path, default=report.RESULTS, help="a folder")
+    return parser.parse_args()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=pooling_engine.thread_count())
-    arguments = parser.parse_args()
+    arguments = parsed()
     torch.set_num_threads(arguments.threads)
     pooling_engine.set_thread_count(arguments.threads)
-
+    print(f"{'milliseconds':75}     ours    torch     last     onnx    floor")
     rows = []
-    for layer, parameters in LAYERS.items():
-        for operation, pair in operations(*parameters).items():
-            ours, theirs = measure(pair, arguments.rounds)
-            ratios = [their / our for our, their in zip(ours, theirs, strict=True)]
-            row = {
-                "layer": layer,
-                "operation": operation,
-                "ours_ms": report.spread(ours),
-                "torch_ms": report.spread(theirs),
-                "times_faster": report.spread(ratios),
-            }
-            print(
-                f"{layer:24} {operation:26} {row['ours_ms']['median']:9.3f} ms "
-                f"{row['torch_ms']['median']:9.3f} ms  {row['times_faster']['median']:6.2f}x",
-                flush=True,
-            )
-            rows.append(row)
-    path = report.write("engine-numpy", "python benchmarks/bench_engine.py", rows)
-    path.with_suffix(".md").write_text(markdown(rows, report.machine()))
-    print(f"wrote {path} and {path.with_suffix('.md')}")
+    for layer, dtype, layout, operations in cases(arguments):
+        tensors = Tensors(layer, dtype, layout)
+        for operation in operations:
+            rows.append(measured_row(tensors, operation, arguments.rounds))
+            print(line_of(rows[-1]), flush=True)
+        del tensors
+        gc.collect()  # a large layer's tensors, before those of the next are made
+    if not rows:
+        sys.exit("no layer and operation is meant by --only")
+    command = shlex.join(["python", "benchmarks/bench_engine.py", *sys.argv[1:]])
+    path = report.write(NAME, command, rows, arguments.output, threads=arguments.threads)
+    path.with_suffix(".md").write_text(engine_report.markdown(path))
+    engine_plot.draw(rows, path.with_suffix(".png"))
+    print(f"wrote {path} and, beside it, .md and .png")
 
 
 if __name__ == "__main__":

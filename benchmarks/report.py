@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
-LIBRARIES = ("numpy", "grpcio", "protobuf", "torch", "pooling-service")
+LIBRARIES = ("numpy", "numba", "grpcio", "protobuf", "torch", "onnxruntime", "pooling-service")
 
 
 def spread(values: Iterable[float]) -> dict[str, float]:
@@ -43,12 +43,18 @@ def machine() -> dict[str, object]:
     }
 
 
-def write(name: str, command: str, rows: list[dict]) -> Path:
-    """Writes benchmarks/results/<name>.json and returns its path."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def write(
+    name: str, command: str, rows: list[dict], folder: Path = RESULTS, **more: object
+) -> Path:
+    """Writes <name>.json, by default to benchmarks/results/, and returns its path.
+
+    Args:
+        more: what to say about all rows.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    result = {"date": date, "command": command, "machine": machine(), "rows": rows}
+    result = {"date": date, "command": command, "machine": machine(), **more, "rows": rows}
     path.write_text(json.dumps(result, indent=2) + "\n")
     return path
 

@@ -1,0 +1,136 @@
+"""What the engine is meant to reach, and whether a group of measured rows does.
+
+A group is one operation in one element type and layout. Of channels-last rows PyTorch is its
+channels-last format.
+"""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any, NamedTuple
+
+from engine_suite import (
+    BACKWARD_AVERAGE,
+    BACKWARD_MAX,
+    FORWARD_AVERAGE,
+    FORWARD_INDICES,
+    FORWARD_MAX,
+    SMALLEST,
+)
+
+Row = dict[str, Any]
+LARGE = 8 << 20  # bytes of input: more than stays in the caches
+
+
+class Goals(NamedTuple):
+    """The goals of one operation; 0 where there is none.
+
+    Attributes:
+        onnxruntime: times faster than ONNX Runtime, every layer.
+        onnxruntime_mean: the same, as a geometric mean.
+        torch: times faster than PyTorch, every layer.
+        torch_mean: the same, as a geometric mean.
+        torch_large: times faster than PyTorch, every large tensor.
+        floor: time over that of the memory alone, every large tensor: at most.
+        is_contiguous: whether the goals against PyTorch are about its contiguous format only.
+    """
+
+    onnxruntime: float
+    onnxruntime_mean: float
+    torch: float
+    torch_mean: float
+    torch_large: float
+    floor: float
+    is_contiguous: bool = False
+
+
+_FORWARD = Goals(1.2, 1.5, 8, 10, 0, 1.6, is_contiguous=True)
+_BACKWARD = Goals(0, 0, 1, 0, 2, 1.6)
+GOALS = {
+    FORWARD_MAX: _FORWARD,
+    FORWARD_AVERAGE: _FORWARD,
+    FORWARD_INDICES: Goals(1.5, 0, 4, 0, 0, 2.5),
+    BACKWARD_MAX: _BACKWARD,
+    BACKWARD_AVERAGE: _BACKWARD,
+}
+
+
+def torch_of(layout: str) -> str:
+    """The PyTorch that rows of a layout are compared with."""
+    return "torch_channels_last" if layout == "NHWC" else "torch"
+
+
+def mean(rows: list[Row], rival: str, ours: str = "ours") -> float:
+    """The geometric mean of the times faster, of all layers that the rival can do."""
+    return statistics.geometric_mean(
+        row["times_faster"][rival]["median"]
+        if ours == "ours"
+        else row["times_ms"][rival]["median"] / row["times_ms"][ours]["median"]
+        for row in rows
+        if rival in row["times_faster"]
+    )
+
+
+def against_onnxruntime(rows: list[Row], goals: Goals) -> str:
+    return _faster(rows, "onnxruntime", (goals.onnxruntime, goals.onnxruntime_mean, 0))
+
+
+def against_torch(rows: list[Row], goals: Goals) -> str:
+    layout = rows[0]["layout"]
+    has_goal = layout == "NCHW" or not goals.is_contiguous
+    limits = (goals.torch, goals.torch_mean, goals.torch_large) if has_goal else (0, 0, 0)
+    return _faster(rows, torch_of(layout), limits)
+
+
+def against_floor(rows: list[Row], goals: Goals) -> str:
+    """The layer that is furthest from the floor, of large tensors."""
+    large = [row for row in rows if row["input_bytes"] > LARGE]
+    if not large:
+        return "—"
+    worst = max(large, key=lambda row: row["over_floor"]["median"])
+    figure = worst["over_floor"]["median"]
+    verdict = "met" if figure <= goals.floor else "**missed**"
+    return f"worst {figure:.2f} ({worst['layer']}), goal {goals.floor:g}: {verdict}"
+
+
+def smallest(rows: list[Row]) -> str:
+    """Whether the smallest layer is faster than everybody."""
+    row = next((row for row in rows if row["layer"] == SMALLEST.name), None)
+    if row is None:
+        return "—"
+    names = {torch_of(row["layout"]): "PyTorch", "onnxruntime": "ONNX Runtime"}
+    figures = {
+        title: row["times_faster"][rival]["median"]
+        for rival, title in names.items()
+        if rival in row["times_faster"]
+    }
+    shown = ", ".join(f"{figure:.2f} {title}" for title, figure in figures.items())
+    return f"{shown}: {_verdict(min(figures.values()), 1)}"
+
+
+def _faster(rows: list[Row], rival: str, limits: tuple[float, float, float]) -> str:
+    rows = [row for row in rows if rival in row["times_faster"]]
+    if not rows:
+        return "—"
+    each, of_mean, of_large = limits
+    parts = [f"mean {_judged(mean(rows, rival), of_mean)}", _worst(rows, rival, each)]
+    large = [row for row in rows if row["input_bytes"] > LARGE]
+    if of_large and large:
+        parts.append(f"large tensors: {_worst(large, rival, of_large)}")
+    return "; ".join(parts)
+
+
+def _worst(rows: list[Row], rival: str, limit: float) -> str:
+    row = min(rows, key=lambda row: row["times_faster"][rival]["median"])
+    figure = row["times_faster"][rival]["median"]
+    return f"worst {_judged(figure, limit, row['layer'])}"
+
+
+def _judged(figure: float, limit: float, layer: str = "") -> str:
+    place = f" ({layer})" if layer else ""
+    goal = f", goal {limit:g}: {_verdict(figure, limit)}" if limit else ""
+    return f"{figure:.2f}{place}{goal}"
+
+
+def _verdict(figure: float, limit: float) -> str:
+    return "met" if figure >= limit else "**missed**"

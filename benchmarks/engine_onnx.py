@@ -1,0 +1,97 @@
+"""ONNX Runtime's operator for a layer, called in both of its ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from engine_suite import AVERAGES, FORWARD_INDICES, Layer, Tensors
+
+import pooling_engine
+
+OPSET = 22
+IR_VERSION = 10
+
+
+def onnx_calls(tensors: Tensors, operation: str) -> dict[str, Callable[[], Any]]:
+    """A plain `run`, and one bound to arrays that it reads and writes in place.
+
+    Empty where ONNX Runtime has no such operator, or its CPU provider not of this element type.
+    """
+    if tensors.layer.adaptive:
+        return {}
+    outputs = {"y": (tensors.plan.output_shape, tensors.dtype)}
+    if operation == FORWARD_INDICES:
+        outputs["indices"] = (tensors.plan.output_shape, np.dtype(np.int64))
+    try:
+        session = session_of(tensors, operation, outputs)
+    except onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented:
+        return {}
+    return {
+        "onnxruntime_run": lambda: session.run(None, {"x": tensors.x}),
+        "onnxruntime_binding": bound(session, tensors.x, outputs),
+    }
+
+
+def session_of(
+    tensors: Tensors, operation: str, outputs: dict[str, Any]
+) -> onnxruntime.InferenceSession:
+    """A session for a graph of one node, on as many threads as the engine."""
+    helper = onnx.helper
+    operator, attributes = node_of(tensors.layer, operation)
+    graph = helper.make_graph(
+        [helper.make_node(operator, ["x"], list(outputs), **attributes)],
+        operator,
+        [value("x", tensors.x.shape, tensors.dtype)],
+        [value(name, *output) for name, output in outputs.items()],
+    )
+    opset = [helper.make_opsetid("", OPSET)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)
+    how = onnxruntime.SessionOptions()
+    how.log_severity_level = 4
+    how.intra_op_num_threads = pooling_engine.thread_count()
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), how, providers=["CPUExecutionProvider"]
+    )
+
+
+def node_of(layer: Layer, operation: str) -> tuple[str, dict[str, Any]]:
+    """The operator and its attributes."""
+    is_average, rank = operation in AVERAGES, len(layer.shape) - 2
+    if not layer.kernel:
+        if operation != FORWARD_INDICES:
+            return ("GlobalAveragePool" if is_average else "GlobalMaxPool"), {}
+        return "MaxPool", {"kernel_shape": layer.shape[2:]}  # the global one gives no indices
+    attributes: dict[str, Any] = {
+        "kernel_shape": [layer.kernel] * rank,
+        "strides": [layer.stride] * rank,
+        "pads": [layer.padding] * 2 * rank,
+    }
+    if is_average:
+        return "AveragePool", attributes | {"count_include_pad": 1}
+    return "MaxPool", attributes
+
+
+def value(name: str, shape: tuple[int, ...], dtype: np.dtype) -> onnx.ValueInfoProto:
+    of_type = onnx.helper.np_dtype_to_tensor_dtype
+    return onnx.helper.make_tensor_value_info(name, of_type(dtype), shape)
+
+
+def bound(
+    session: onnxruntime.InferenceSession, x: np.ndarray, outputs: dict[str, Any]
+) -> Callable[[], np.ndarray]:
+    """A call that allocates nothing."""
+    binding = session.io_binding()
+    binding.bind_ortvalue_input("x", onnxruntime.OrtValue.ortvalue_from_numpy(x))
+    arrays = {name: np.zeros(*output) for name, output in outputs.items()}
+    for name, array in arrays.items():
+        binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+
+    def call() -> np.ndarray:
+        session.run_with_iobinding(binding)
+        return arrays["y"]
+
+    return call

@@ -1,0 +1,107 @@
+"""The measured rows as a picture: time against bytes moved, above the floor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from engine_suite import BACKWARD_MAX, FORWARD_MAX, LAYERS
+
+mpl.use("agg")
+from matplotlib import pyplot
+
+Row = dict[str, Any]
+# Okabe and Ito's colours, which the colour-blind can tell apart; the markers differ as well.
+MARKS = {
+    "torch": ("PyTorch", "^", "#D55E00"),
+    "torch_channels_last": ("PyTorch channels last", "v", "#CC79A7"),
+    "onnxruntime": ("ONNX Runtime", "s", "#E69F00"),
+    "ours": ("this engine", "o", "#0072B2"),
+}
+PANELS = (FORWARD_MAX, BACKWARD_MAX)
+FLOOR, GREY = "the memory alone, read or written once", "#555555"
+APART = 0.13  # decades of bytes between the layers that are named
+MEBIBYTE = 2**20
+
+
+def draw(rows: list[Row], path: Path) -> None:
+    """Draws both directions of the maximum, of the first element type and layout measured.
+
+    Where neither was measured, the first operation that was.
+    """
+    first = rows[0]
+    alike = [row for row in rows if all(row[key] == first[key] for key in ("dtype", "layout"))]
+    measured = [each for each in PANELS if any(row["operation"] == each for row in alike)]
+    panels = measured or [first["operation"]]
+    figure, axes = pyplot.subplots(
+        1, len(panels), figsize=(9, 5.4), sharey=True, squeeze=False, layout="constrained"
+    )
+    for axis, operation in zip(axes[0], panels, strict=True):
+        draw_panel(axis, [row for row in alike if row["operation"] == operation])
+        axis.set_title(f"{operation}, {first['dtype']} {first['layout']}", fontsize=11)
+    axes[0][0].set_ylabel("milliseconds", fontsize=10)
+    leave_room(axes[0][0])
+    figure.supxlabel("MiB moved, input and output together", fontsize=10)
+    handles = axes[0][0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper center", ncols=3, frameon=False, fontsize=10)
+    figure.savefig(path, dpi=200)
+    pyplot.close(figure)
+
+
+def draw_panel(axis: Any, rows: list[Row]) -> None:
+    """The floor, the times of each contender, and the names of some layers."""
+    for name, (label, marker, colour) in MARKS.items():
+        times = [
+            (moved(row), row["times_ms"][name]["median"]) for row in rows if name in row["times_ms"]
+        ]
+        if times:
+            x, y = zip(*times, strict=True)
+            axis.scatter(x, y, 32, colour, marker, label=label, linewidths=0, zorder=3)
+    floors = floor_of(rows)
+    axis.plot(floors.keys(), floors.values(), ".-", color=GREY, markersize=3, label=FLOOR)
+    axis.loglog()
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.grid(color="#e8e8e8", linewidth=0.7)
+    axis.spines[["top", "right"]].set_visible(False)
+    name_layers(axis, rows, floors)
+
+
+def moved(row: Row) -> float:
+    return (row["input_bytes"] + row["output_bytes"]) / MEBIBYTE
+
+
+def floor_of(rows: list[Row]) -> dict[float, float]:
+    """Milliseconds to read or write so many MiB; the least of those measured."""
+    floors: dict[float, float] = {}
+    for row in sorted(rows, key=lambda row: row["input_bytes"]):
+        size, time = row["input_bytes"] / MEBIBYTE, row["times_ms"]["floor"]["median"]
+        floors[size] = min(time, floors.get(size, np.inf))
+    return floors
+
+
+def name_layers(axis: Any, rows: list[Row], floors: dict[float, float]) -> None:
+    """Names, below the floor, of layers that are far enough from one another."""
+    layers = {layer.name: layer for layer in LAYERS}
+    last = 0.0
+    for row in sorted(rows, key=moved):
+        x = moved(row)
+        if x < last * 10**APART:
+            continue
+        last, layer = x, layers[row["layer"]]
+        y = min(np.interp(x, list(floors), list(floors.values())), row["times_ms"]["ours"]["min"])
+        axis.annotate(
+            f"{layer.network} {'x'.join(map(str, layer.shape[2:]))}",
+            (x, y),
+            (0, -6),
+            textcoords="offset points",
+            rotation=90, ha="center", va="top", fontsize=8, color=GREY, in_layout=False,
+        )  # fmt: skip
+
+
+def leave_room(axis: Any) -> None:
+    """Makes room for names at the bottom."""
+    low, high = axis.get_ylim()
+    axis.set_ylim(low / (high / low) ** 0.45, high)

@@ -1,0 +1,157 @@
+"""The measured rows as tables, for reading: the goals first, then one table per operation.
+
+python benchmarks/engine_report.py benchmarks/results/engine-cpu.json
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import engine_goals
+from engine_suite import DTYPES, LAYERS, LAYOUTS, OPERATIONS
+
+Row = dict[str, Any]
+TITLES = {
+    "ours": "ours",
+    "ours_allocating": "ours, allocating",
+    "numpy": "NumPy backend",
+    "torch": "PyTorch",
+    "torch_channels_last": "PyTorch channels last",
+    "onnxruntime": "ONNX Runtime",
+}
+RIVALS = ("torch", "torch_channels_last", "onnxruntime", "numpy")
+NOTES = """\
+Milliseconds: the median of the rounds, the smallest and the largest in brackets. Ratios are taken
+round by round; more than 1 means that ours is faster, but "over floor" is our time over the floor.
+
+- **ours** writes into a buffer that is given with `out=`, as the server does; **allocating**, it
+  makes a new array every time. The indices of the maximum are allocated in either.
+- **PyTorch** allocates its results. **Channels last** is its memory format of that name, for two
+  and three spatial axes; beside NCHW rows its tensors were converted beforehand, which is not in
+  the time, and beside NHWC rows they are the same memory as ours.
+- **ONNX Runtime** is the faster of a plain `run` and one bound to preallocated arrays. It has no
+  channels last, no adaptive windows and no gradients.
+- **The floor** is the time that the same threads take to read the input once (forward), or to
+  write the gradient once into memory that is there (backward).
+- Where a contender's result was compared with ours and is not close to it, its time is marked
+  "differs".
+- Geometric means, and goals, are of ours with `out=`. Goals about every layer include the
+  smallest; large tensors are inputs over 8 MiB.
+"""
+
+
+def markdown(path: Path) -> str:
+    """The whole document, from the JSON file."""
+    result = json.loads(path.read_text())
+    rows, machine = result["rows"], result["machine"]
+    groups = {
+        (dtype, layout, operation): [
+            row
+            for row in rows
+            if (row["dtype"], row["layout"], row["operation"]) == (dtype, layout, operation)
+        ]
+        for dtype in DTYPES
+        for layout in LAYOUTS
+        for operation in OPERATIONS
+    }
+    groups = {group: rows for group, rows in groups.items() if rows}
+    versions = ", ".join(
+        f"{title} {machine['versions'][name]}"
+        for name, title in (
+            ("numpy", "NumPy"),
+            ("numba", "Numba"),
+            ("torch", "PyTorch"),
+            ("onnxruntime", "ONNX Runtime"),
+        )
+    )
+    parts = [
+        "# The engine on a processor\n",
+        f"{machine['cpu']}, all on {result['threads']} threads; Python {machine['python']}, "
+        f"{versions}; {result['date']}; `{result['command']}`.\n",
+        f"![Time against bytes moved]({path.stem}.png)\n",
+        NOTES,
+        "## Goals\n",
+        goals_table(groups),
+    ]
+    for (dtype, layout, operation), members in groups.items():
+        parts += [f"## {operation.capitalize()}, {dtype} {layout}\n", times_table(members)]
+        left_out = [layer.network for layer in LAYERS if operation not in layer.operations]
+        if left_out:
+            parts.append(f"{' and '.join(left_out)} use the average, and are left out here.\n")
+    return "\n".join(parts)
+
+
+def goals_table(groups: dict[tuple[str, str, str], list[Row]]) -> str:
+    """Each group against each rival: geometric mean, worst layer, and whether goals are met."""
+    head = ["group", "times faster than PyTorch", "times faster than ONNX Runtime"]
+    head += ["over floor, large tensors", "smallest layer", "other geometric means"]
+    lines = [
+        [
+            f"{operation}, {dtype} {layout}",
+            engine_goals.against_torch(rows, engine_goals.GOALS[operation]),
+            engine_goals.against_onnxruntime(rows, engine_goals.GOALS[operation]),
+            engine_goals.against_floor(rows, engine_goals.GOALS[operation]),
+            engine_goals.smallest(rows),
+            other_means(rows),
+        ]
+        for (dtype, layout, operation), rows in groups.items()
+    ]
+    return table(head, lines, ":---")
+
+
+def other_means(rows: list[Row]) -> str:
+    """How much faster we are when we allocate too, and than the rivals that have no goal."""
+    able = [name for name in RIVALS if any(name in row["times_faster"] for row in rows)]
+    allocating = [
+        f"{engine_goals.mean(rows, name, 'ours_allocating'):.2f} {TITLES[name]}"
+        for name in able
+        if name != "numpy"
+    ]
+    others = [
+        f"{engine_goals.mean(rows, name):.2f} {TITLES[name]}"
+        for name in able
+        if name == "numpy" or (name == "torch_channels_last" and "torch" in able)
+    ]
+    return f"allocating: {', '.join(allocating) or '—'}; {', '.join(others)}"
+
+
+def times_table(rows: list[Row]) -> str:
+    """Times and ratios of one group, a line for each layer."""
+    shown = [name for name in TITLES if any(name in row["times_ms"] for row in rows)]
+    rivals = [name for name in RIVALS if name in shown]
+    head = ["layer", "MiB in", *(TITLES[name] for name in shown), "floor"]
+    head += [f"× {TITLES[name]}" for name in rivals] + ["over floor"]
+    lines = [
+        [
+            row["layer"],
+            f"{row['input_bytes'] / 2**20:.3g}",
+            *(cell(row["times_ms"].get(name)) + remark(row, name) for name in shown),
+            cell(row["times_ms"]["floor"]),
+            *(cell(row["times_faster"].get(name)) for name in rivals),
+            cell(row["over_floor"]),
+        ]
+        for row in rows
+    ]
+    return table(head, lines, "---:")
+
+
+def cell(spread: dict[str, float] | None) -> str:
+    return "{median:.3g} ({min:.3g}-{max:.3g})".format(**spread) if spread else "—"
+
+
+def remark(row: Row, name: str) -> str:
+    """Whether the answer was another than ours."""
+    return " differs" if any(each.startswith(name) for each in row["differs"]) else ""
+
+
+def table(head: list[str], lines: list[list[str]], alignment: str) -> str:
+    rules = ["---"] + [alignment] * (len(head) - 1)
+    return "\n".join(f"| {' | '.join(line)} |" for line in [head, rules, *lines]) + "\n"
+
+
+if __name__ == "__main__":
+    source = Path(sys.argv[1])
+    source.with_suffix(".md").write_text(markdown(source))

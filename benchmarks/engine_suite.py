@@ -1,0 +1,118 @@
+"""What the engine's benchmark measures: layers of well-known networks, and five operations."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import pooling_engine
+from pooling_engine import PoolPlan, PoolSpec
+
+FORWARD_MAX, FORWARD_AVERAGE = "forward max", "forward average"
+FORWARD_INDICES = "forward max with indices"
+BACKWARD_MAX, BACKWARD_AVERAGE = "backward max", "backward average"
+OPERATIONS = (FORWARD_MAX, FORWARD_AVERAGE, FORWARD_INDICES, BACKWARD_MAX, BACKWARD_AVERAGE)
+AVERAGES = (FORWARD_AVERAGE, BACKWARD_AVERAGE)
+DTYPES = ("float32", "float16")
+LAYOUTS = {"NCHW": "channels_first", "NHWC": "channels_last"}
+
+
+class Layer(NamedTuple):
+    """A layer: the shape of its input, channels first, and the windows of its spec."""
+
+    network: str
+    shape: tuple[int, ...]
+    kernel: int = 0
+    stride: int = 0
+    padding: int = 0
+    adaptive: int = 0
+    operations: tuple[str, ...] = OPERATIONS
+
+    @property
+    def name(self) -> str:
+        """The network, the shape and the windows, for reading."""
+        shape = "x".join(map(str, self.shape))
+        if not self.kernel:
+            return f"{self.network} {shape} {f'to {self.adaptive}' if self.adaptive else 'global'}"
+        padding = f" p{self.padding}" if self.padding else ""
+        return f"{self.network} {shape} k{self.kernel} s{self.stride}{padding}"
+
+    def options(self) -> dict[str, Any]:
+        """The windows, as a `PoolSpec` takes them."""
+        if self.kernel:
+            return {"kernel": self.kernel, "stride": self.stride, "padding": self.padding}
+        return {"adaptive_output": self.adaptive} if self.adaptive else {"global_window": True}
+
+
+LAYERS = (
+    Layer("LeNet", (10, 16, 14, 14), 3, 2),
+    Layer("LeNet", (64, 6, 28, 28), 2, 2),
+    Layer("AlexNet", (32, 64, 55, 55), 3, 2),
+    Layer("VGG-16", (8, 64, 224, 224), 2, 2),
+    Layer("VGG-16", (8, 128, 112, 112), 2, 2),
+    Layer("VGG-16", (8, 256, 56, 56), 2, 2),
+    Layer("VGG-16", (8, 512, 28, 28), 2, 2),
+    Layer("VGG-16", (8, 512, 14, 14), 2, 2),
+    Layer("ResNet", (32, 64, 112, 112), 3, 2, 1),
+    Layer("GoogLeNet", (32, 192, 28, 28), 3, 1, 1),
+    Layer("Inception", (32, 192, 28, 28), 3, 1, 1, operations=AVERAGES),
+    Layer("DenseNet", (32, 128, 56, 56), 2, 2, operations=AVERAGES),
+    Layer("global", (32, 2048, 7, 7)),
+    Layer("global", (32, 512, 28, 28)),
+    Layer("adaptive", (32, 256, 13, 13), adaptive=7),
+    Layer("5x5 window", (32, 192, 28, 28), 5, 1, 2),
+    Layer("7x7 window", (32, 64, 56, 56), 7, 2, 3),
+    Layer("video", (4, 32, 16, 56, 56), 2, 2),
+    Layer("audio", (32, 128, 16000), 4, 4),
+)
+SMALLEST = LAYERS[0]
+
+
+class Tensors:
+    """The tensors of one layer in one element type and layout, and its results, to be reused."""
+
+    def __init__(self, layer: Layer, dtype: str, layout: str) -> None:
+        self.layer, self.dtype, self.layout = layer, np.dtype(dtype), layout
+        self.x = self._normal(0, layer.shape)
+
+    def spec(self, mode: str) -> PoolSpec:
+        """The spec of the layer in this layout."""
+        return PoolSpec(mode, layout=LAYOUTS[self.layout], **self.layer.options())
+
+    @cached_property
+    def plan(self) -> PoolPlan:
+        """The plan of the maximum; that of the average has the same shapes."""
+        return self.spec("max").plan(self.x.shape, self.dtype)
+
+    @cached_property
+    def dy(self) -> np.ndarray:
+        """A gradient of the output."""
+        shape = self.plan.output_shape
+        channels = (shape[0], shape[-1], *shape[1:-1]) if self.layout == "NHWC" else shape
+        return self._normal(1, channels)
+
+    @cached_property
+    def indices(self) -> np.ndarray:
+        """The elements that the maximum selects."""
+        return pooling_engine.forward(self.x, self.spec("max"), return_indices=True).indices
+
+    @cached_property
+    def y(self) -> np.ndarray:
+        """Where outputs are written to."""
+        return np.zeros_like(self.dy)
+
+    @cached_property
+    def dx(self) -> np.ndarray:
+        """Where gradients of the input are written to."""
+        dx = np.empty_like(self.x)
+        dx.fill(0)  # so that its pages are there
+        return dx
+
+    def _normal(self, seed: int, shape: tuple[int, ...]) -> np.ndarray:
+        """Random numbers of a channels-first shape; the same ones in either layout."""
+        values = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+        if self.layout == "NHWC":
+            values = np.moveaxis(values, 1, -1)
+        return np.ascontiguousarray(values, dtype=self.dtype)
