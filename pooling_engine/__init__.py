@@ -7,7 +7,7 @@ result = forward(x, spec, return_indices=True)
 dx = backward(dy, spec, input_shape=x.shape, indices=result.indices)
 """
 
-from pooling_engine._pool import ForwardResult, backward, forward
+from pooling_engine._pool import ForwardResult, backward, forward, warm_up
 from pooling_engine.enums import (
     DivisorRule,
     IndexFormat,
@@ -60,4 +60,5 @@ __all__ = [
     "forward",
     "set_thread_count",
     "thread_count",
+    "warm_up",
 ]

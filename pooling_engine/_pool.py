@@ -17,6 +17,7 @@ from pooling_engine.checks import (
     plan_backward,
 )
 from pooling_engine.enums import IndexFormat
+from pooling_engine.errors import InvalidTensorError
 from pooling_engine.indices import from_caller, to_positions
 from pooling_engine.plan import make_plan
 from pooling_engine.spec import PoolSpec
@@ -43,7 +44,7 @@ def forward(
     return_indices: bool = False,
     index_format: str = "window",
     backend: str = "auto",
-    out: Array | None = None,
+    out: Array | tuple[Array, Array] | None = None,
 ) -> ForwardResult:
     """Pools a tensor.
 
@@ -57,7 +58,8 @@ def forward(
             type), "plane" (PyTorch's: int64, flat in the spatial plane) or "tensor" (ONNX's:
             int64, flat in the whole tensor, counted channels first in either layout).
         backend: the name of a backend, or "auto".
-        out: a C-contiguous array of the output's shape and type to write into.
+        out: a C-contiguous array of the output's shape and type to write into; or a pair of one
+            for the output and one for window indices.
 
     Returns:
         The output and the indices. The output has the input's type; of integers, a sum is
@@ -73,8 +75,11 @@ def forward(
     x = as_tensor(x, "input")
     plan = make_plan(spec, x.shape, x.dtype)
     chosen = check_index_request(plan, return_indices, index_format)
+    out, indices_out = _both(out, return_indices, chosen)
     output = _allocate(out, plan.output_shape, plan.output_dtype, x)
-    indices = np.empty(plan.output_shape, plan.index_dtype) if return_indices else None
+    indices = None
+    if return_indices:
+        indices = _allocate(indices_out, plan.output_shape, plan.index_dtype, x, output)
     computes.forward(plan, x, output, indices)
     if indices is not None and chosen is not IndexFormat.WINDOW:
         indices = to_positions(plan, indices, chosen)
@@ -126,6 +131,36 @@ def backward(
     dx = _allocate(out, plan.input_shape, plan.dtype, dy, x, taps)
     computes.backward(plan, dy, taps, x, dx)
     return dx
+
+
+def _both(
+    out: Array | tuple[Array, Array] | None, return_indices: bool, index_format: IndexFormat
+) -> tuple[Array | None, Array | None]:
+    """What to write the output and the indices into, if anything."""
+    if not isinstance(out, tuple):
+        return out, None
+    if len(out) != 2 or not return_indices or index_format is not IndexFormat.WINDOW:
+        raise InvalidTensorError(
+            "out may be a pair, of arrays for the output and the indices, only where window "
+            "indices are asked for",
+            field="out",
+        )
+    return out
+
+
+def warm_up(backend: str = "auto", *, background: bool = False) -> None:
+    """Gets a backend ready for the most common calls: compiles kernels, or finds them on disk.
+
+    Args:
+        backend: the name of a backend, or "auto".
+        background: whether later calls that need a kernel not compiled yet are computed without
+            it, while it is compiled by a thread of its own; else they wait. The results are the
+            same bits.
+
+    Raises:
+        InvalidSpecError: there is no such backend here.
+    """
+    select_backend(backend).warm_up(background=background)
 
 
 def _allocate(

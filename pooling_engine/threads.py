@@ -1,21 +1,26 @@
 """The engine's worker threads: independent blocks, spread over the cores.
 
-NumPy releases the interpreter lock inside its loops, so threads are enough.
+NumPy and compiled kernels release the interpreter lock, so threads are enough.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import TypeVar
 
+from pooling_engine.cores import usable_cores
+
 Block = TypeVar("Block")
+Answer = TypeVar("Answer")
+PARTS_PER_THREAD = 4  # so that a thread that is held up leaves its work to the others
+BYTES_PER_PART = 128 << 10  # waking another thread costs as much as pooling about this
 
 _lock = threading.Lock()
 _pool: ThreadPoolExecutor | None = None
-_threads = len(os.sched_getaffinity(0))
+_threads = usable_cores()
 
 
 def thread_count() -> int:
@@ -24,7 +29,7 @@ def thread_count() -> int:
 
 
 def set_thread_count(threads: int) -> None:
-    """Sets how many threads one call may use. The default is the cores of this process.
+    """Sets how many threads one call may use. The default is the cores it may run on.
 
     Raises:
         ValueError: `threads` is no integer of at least 1.
@@ -55,7 +60,26 @@ def run_blocks(work: Callable[[Block], None], blocks: Sequence[Block]) -> None:
     futures = [_workers().submit(take_blocks) for _ in range(helpers)]
     take_blocks()
     for future in futures:
-        future.result()
+        if not future.cancel():  # one that has not begun, behind other calls, is not needed
+            future.result()
+
+
+def run_range(work: Callable[[int, int], Answer], count: int, size_bytes: int) -> list[Answer]:
+    """Calls ``work(begin, end)`` on runs that together are 0 to `count`, as `run_blocks` does.
+
+    Args:
+        size_bytes: of all that is read or written: too little is not worth another thread.
+
+    Returns:
+        The answers, in no order.
+    """
+    parts = min(count, _threads * PARTS_PER_THREAD, size_bytes // BYTES_PER_PART)
+    if _threads < 2 or parts < 2:
+        return [work(0, count)]
+    answers: list[Answer] = []
+    cuts = [count * part // parts for part in range(parts + 1)]
+    run_blocks(lambda run: answers.append(work(*run)), list(pairwise(cuts)))
+    return answers
 
 
 def _workers() -> ThreadPoolExecutor:

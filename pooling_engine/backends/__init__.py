@@ -30,6 +30,10 @@ class Backend(Protocol):
     dtypes: tuple[np.dtype[Any], ...]
     index_formats: tuple[IndexFormat, ...]
 
+    def warm_up(self, *, background: bool) -> None:
+        """Gets ready for the most common calls; `background` calls wait for nothing after that."""
+        ...
+
     def devices(self) -> tuple[str, ...]:
         """The devices it computes on, in words."""
         ...
@@ -46,7 +50,10 @@ class Backend(Protocol):
 
 
 # In order of preference; the only list of backends there is.
-BACKENDS: dict[str, str] = {"numpy": "pooling_engine.backends.numpy_backend"}
+BACKENDS: dict[str, str] = {
+    "numba": "pooling_engine.backends.numba_backend",
+    "numpy": "pooling_engine.backends.numpy_backend",
+}
 
 _loaded: dict[str, Backend] = {}
 
@@ -55,13 +62,34 @@ def select_backend(name: str = "auto") -> Backend:
     """The backend of that name, or for "auto" the first that loads.
 
     Raises:
-        InvalidSpecError: there is no backend of that name.
+        InvalidSpecError: there is no backend of that name, or what it needs is not installed.
     """
+    if name in _loaded:
+        return _loaded[name]
     if name == "auto":
-        name = next(iter(BACKENDS))
+        _loaded[name] = select_backend(available_backends()[0])
+        return _loaded[name]
     if name not in BACKENDS:
         legal = ", ".join(f'"{known}"' for known in ("auto", *BACKENDS))
         raise InvalidSpecError(f"backend is {name!r}; it must be one of {legal}", field="backend")
-    if name not in _loaded:
+    try:
         _loaded[name] = importlib.import_module(BACKENDS[name]).load()
+    except ImportError as error:
+        legal = ", ".join(f'"{known}"' for known in ("auto", *available_backends()))
+        raise InvalidSpecError(
+            f'backend "{name}" cannot be loaded: {error}; here it may be {legal}', field="backend"
+        ) from error
     return _loaded[name]
+
+
+def available_backends() -> tuple[str, ...]:
+    """The names of the backends whose libraries are installed, in order of preference."""
+    return tuple(name for name in BACKENDS if _is_available(name))
+
+
+def _is_available(name: str) -> bool:
+    try:
+        importlib.import_module(BACKENDS[name])
+    except ImportError:
+        return False
+    return True

@@ -39,6 +39,9 @@ class NumpyBackend:
     dtypes = FLOATS + INTEGERS
     index_formats = tuple(IndexFormat)
 
+    def warm_up(self, *, background: bool) -> None:
+        """There is nothing to get ready."""
+
     def devices(self) -> tuple[str, ...]:
         """The processor and the threads that one call may use."""
         threads = thread_count()

@@ -99,7 +99,8 @@ def combine_of(plan: PoolPlan) -> np.ufunc:
     return np.minimum if plan.mode is Mode.MIN else np.maximum
 
 
-def _extreme_of_nothing(plan: PoolPlan) -> float:
+def extreme_of_nothing(plan: PoolPlan) -> float:
+    """What a window without a tap on an element gives."""
     if plan.dtype in INTEGERS:
         limits = np.iinfo(plan.dtype)
         return limits.max if plan.mode is Mode.MIN else limits.min
@@ -108,7 +109,7 @@ def _extreme_of_nothing(plan: PoolPlan) -> float:
 
 def extremes_by_axis(plan: PoolPlan, block: Block, values: Array, output: Array) -> list[Array]:
     """The extremes along the first spatial axis, the first two, and so on to the outputs."""
-    combine, empty = combine_of(plan), _extreme_of_nothing(plan)
+    combine, empty = combine_of(plan), extreme_of_nothing(plan)
     if plan.nan_policy is NanPolicy.IGNORE and plan.dtype not in INTEGERS:
         empty = np.nan  # what the other taps of a window are compared with: it must not win
     stages: list[Array] = []
@@ -121,7 +122,7 @@ def extremes_by_axis(plan: PoolPlan, block: Block, values: Array, output: Array)
         stages.append(target)
         source = target
     if plan.nan_policy is NanPolicy.IGNORE:
-        _fill_empty_windows(plan, block, source, _extreme_of_nothing(plan))
+        _fill_empty_windows(plan, block, source, extreme_of_nothing(plan))
     return stages
 
 

@@ -20,6 +20,9 @@ from pooling_engine.dtypes import as_summable, store
 from pooling_engine.enums import Mode, NanPolicy
 from pooling_engine.plan import PoolPlan
 
+LANES = 16
+BLOCK = 64 * LANES  # so that no lane adds up many in a row, which would cost accuracy
+
 
 def global_forward(plan: PoolPlan, x: Array, output: Array, indices: Array | None) -> None:
     """Pools planes (outer, positions, inner) into (outer, 1, inner)."""
@@ -30,7 +33,7 @@ def global_forward(plan: PoolPlan, x: Array, output: Array, indices: Array | Non
     if plan.mode is Mode.LP:
         total = _norm(plan, np.abs(x, dtype=np.float64))
     else:
-        total = total_of(plan, x, _add)
+        total = total_of(plan, x, add_in_lanes)
     write_sums(plan, total, _divisor(plan), output)
 
 
@@ -70,9 +73,29 @@ def _select(plan: PoolPlan, x: Array, output: Array, indices: Array | None) -> N
         indices[is_none] = np.iinfo(indices.dtype).max
 
 
-def _add(values: Array, dtype: type) -> Array:
-    total: Array = np.add.reduce(values, axis=1, dtype=dtype, keepdims=True)
-    return total
+def add_in_lanes(values: Array, dtype: type) -> Array:
+    """The sums of planes (outer, positions, inner) as (outer, 1, inner).
+
+    Single elements are taken in blocks: the i-th of a block goes to lane ``i % LANES``. Lanes are
+    added up over the blocks, and then each half of them to the other. A compiled loop can do that
+    in the same order, with a vector of lanes; what NumPy does of itself depends on its buffers.
+    """
+    outer, positions, inner = values.shape
+    if inner > 1 or dtype is not np.float64:
+        total: Array = np.add.reduce(values, axis=1, dtype=dtype, keepdims=True)
+        return total
+    whole = positions // BLOCK * BLOCK
+    blocks = values[:, :whole].reshape(outer, -1, BLOCK // LANES, LANES)
+    lanes = np.add.reduce(np.add.reduce(blocks, axis=2, dtype=np.float64), axis=1)
+    rest = np.zeros((outer, BLOCK))
+    rest[:, : positions - whole] = values[:, whole:, 0]
+    lanes += np.add.reduce(rest.reshape(outer, -1, LANES), axis=1)
+    half = LANES // 2
+    while half:
+        lanes = lanes[:, :half] + lanes[:, half:]
+        half //= 2
+    sums: Array = lanes.reshape(outer, 1, 1)
+    return sums
 
 
 def _norm(plan: PoolPlan, magnitudes: Array) -> Array:

@@ -1,0 +1,207 @@
+"""The windows of a plan as arrays of integers, which is what kernels take."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pooling_engine.geometry import Axis, SlidingAxis
+from pooling_engine.plan import PoolPlan
+from pooling_engine.spec import Window
+
+# The columns of `Geometry.axes`.
+SIZE, OUTPUTS, KERNEL, STRIDE, DILATION, TABLE, LOW, HIGH = range(8)
+COLUMNS = 8
+LEFT = -1  # in place of a table: the first axis is left as it is
+
+Integers = NDArray[np.int64]
+
+
+_ONE = Window(1, 1)
+_NONE = np.empty(0, np.int64)
+SLAB_BYTES = 32 << 10  # of input for one slab; measured best of 8 to 64 KiB with 32 KiB of L1
+
+
+class Geometry(NamedTuple):
+    """The spatial axes of a plan, at least two: a single one is preceded by that of the planes.
+
+    Attributes:
+        axes: a row for each axis: its size, outputs, kernel, stride and dilation; where its
+            table begins; the range of outputs whose taps are all on elements, at equal steps.
+        tables: for each axis the starts, the first valid taps, and the ends of the valid taps
+            of all outputs, one after the other; none of a first axis that is left as it is.
+        inner: the elements that stand side by side at one position (1, or C).
+        height: the outputs along the first axis that one slab has, or less at a plane's end.
+        slabs: the slabs of all planes: what a kernel takes a run of.
+    """
+
+    axes: Integers
+    tables: Integers
+    inner: int
+    height: int
+    slabs: int
+
+
+@lru_cache(maxsize=256)
+def geometry_of(plan: PoolPlan) -> Geometry:
+    """The geometry of the forward pass of a plan."""
+    planes, axes = _planes_and_axes(plan)
+    rows, tables, offset = [], [_NONE], 0
+    for number, axis in enumerate(axes):
+        if number == 0 and is_left(axis):
+            rows.append([axis.size, axis.outputs, 1, 1, 1, LEFT, 0, axis.outputs])
+            continue
+        table = [axis.starts(), *axis.tap_limits()]
+        rows.append(_row(axis, offset, *table))
+        tables += table
+        offset += 3 * axis.outputs
+    first = axes[0]
+    height = _positions_per_slab(plan, axes) * first.outputs // first.size
+    height = max(1, min(first.outputs, height))
+    return Geometry(
+        np.array(rows, np.int64).reshape(-1),
+        np.concatenate(tables),
+        plan.inner,
+        height,
+        planes * -(-first.outputs // height),
+    )
+
+
+def _planes_and_axes(plan: PoolPlan) -> tuple[int, tuple[Axis, ...]]:
+    """How many planes there are, of which axes."""
+    if len(plan.axes) > 1:
+        return plan.outer, plan.axes
+    return 1, (SlidingAxis(plan.outer, _ONE, plan.outer), *plan.axes)
+
+
+def _positions_per_slab(plan: PoolPlan, axes: tuple[Axis, ...]) -> int:
+    row_bytes = math.prod(axis.size for axis in axes[1:]) * plan.inner * plan.dtype.itemsize
+    return max(1, SLAB_BYTES // row_bytes)
+
+
+def is_left(axis: Axis) -> bool:
+    """Whether an axis is left as it is: every output is the element at its place."""
+    return isinstance(axis, SlidingAxis) and axis.window == _ONE
+
+
+def _row(axis: Axis, table: int, starts: Any, first: Any, stop: Any) -> list[int]:
+    stride = axis.window.stride if isinstance(axis, SlidingAxis) else 0
+    inside = np.flatnonzero(stop - first == axis.kernel) if stride else _NONE
+    low, high = (int(inside[0]), int(inside[-1]) + 1) if inside.size else (0, 0)
+    return [axis.size, axis.outputs, axis.kernel, stride, axis.dilation, table, low, high]
+
+
+class Reach(NamedTuple):
+    """Which outputs reach which positions of the input, axis by axis.
+
+    Attributes:
+        starts: for each axis, where its first window starts.
+        ends: for each axis in turn, where the outputs of each position end in `reached`.
+        reached: for each axis in turn, the outputs that reach its positions, in tap order.
+        places: for each axis, where its part of `ends` and of `reached` begins.
+        height: the positions along the first axis that one slab has.
+        slabs: the slabs of all planes of the input.
+    """
+
+    starts: Integers
+    ends: Integers
+    reached: Integers
+    places: Integers
+    height: int
+    slabs: int
+
+
+@lru_cache(maxsize=128)
+def reach_of(plan: PoolPlan) -> Reach:
+    """The reach of the outputs of a plan."""
+    planes, axes = _planes_and_axes(plan)
+    starts: list[int] = []
+    places: list[int] = []
+    ends: list[Integers] = []
+    reached: list[Integers] = []
+    for number, axis in enumerate(axes):
+        is_needed = number > 0 or not is_left(axis)
+        own_ends, own_reached = _reached_along(axis) if is_needed else (_NONE, _NONE)
+        starts.append(int(axis.starts()[0]))
+        places += [sum(map(len, ends)), sum(map(len, reached))]
+        ends.append(own_ends)
+        reached.append(own_reached)
+    height = min(axes[0].size, _positions_per_slab(plan, axes))
+    return Reach(
+        np.array(starts, np.int64),
+        np.concatenate(ends, dtype=np.int64),
+        np.concatenate(reached, dtype=np.int64),
+        np.array(places, np.int64),
+        height,
+        planes * -(-axes[0].size // height),
+    )
+
+
+def _reached_along(axis: Axis) -> tuple[Integers, Integers]:
+    if isinstance(axis, SlidingAxis) and axis.window == Window(axis.size, axis.size):  # global
+        return np.arange(axis.size + 1), np.zeros(axis.size, np.int64)
+    positions, outputs = [_NONE], [_NONE]
+    for tap in axis.taps((0, axis.outputs), (0, axis.size)):
+        positions.append(np.arange(axis.size)[tap.inputs])
+        outputs.append(np.arange(axis.outputs)[tap.outputs])
+    flat = np.concatenate(positions)
+    ends = np.concatenate([[0], np.cumsum(np.bincount(flat, minlength=axis.size))])
+    return ends, np.concatenate(outputs)[np.argsort(flat, kind="stable")]
+
+
+class Targets(NamedTuple):
+    """Where the selected elements of windows are, in elements of one plane.
+
+    Attributes:
+        starts: of each output along the first axis, the position of its first tap.
+        reach: of each slab of a plane the first output that reaches it and the one after the last.
+        cells: of each output at one position of the first axis, its window's first tap.
+        offsets: of each tap of a window, how far it is from the first.
+        size: the positions along the first axis.
+        row: the elements at each of them.
+        height: the positions along the first axis that one slab has.
+        slabs: the slabs of all planes of the input.
+    """
+
+    starts: Integers
+    reach: Integers
+    cells: Integers
+    offsets: Integers
+    size: int
+    row: int
+    height: int
+    slabs: int
+
+
+@lru_cache(maxsize=128)
+def targets_of(plan: PoolPlan) -> Targets:
+    """The targets of the indices of a plan."""
+    planes, axes = _planes_and_axes(plan)
+    steps = [
+        math.prod(later.size for later in axes[a + 1 :]) * plan.inner for a in range(len(axes))
+    ]
+    cells, offsets = np.zeros(1, np.int64), np.zeros(1, np.int64)
+    for number, (axis, step) in enumerate(zip(axes, steps, strict=True)):
+        if number:
+            cells = np.add.outer(cells, axis.starts() * step).reshape(-1)
+        taps = np.arange(axis.kernel) * (axis.dilation * step)
+        offsets = np.add.outer(offsets, taps).reshape(-1)
+    height = min(axes[0].size, _positions_per_slab(plan, axes))
+    reach = [
+        axes[0].outputs_of(low, min(axes[0].size, low + height))
+        for low in range(0, axes[0].size, height)
+    ]
+    return Targets(
+        axes[0].starts(),
+        np.array(reach, np.int64).reshape(-1),
+        np.add.outer(cells, np.arange(plan.inner)).reshape(-1),
+        offsets,
+        axes[0].size,
+        steps[0],
+        height,
+        planes * len(reach),
+    )

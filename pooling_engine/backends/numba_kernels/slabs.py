@@ -1,0 +1,342 @@
+"""One slab: outputs along the first axis of one plane, folded one spatial axis after the other.
+
+`operations.py` says what folding is. Values are lifted to the element type of the target, and
+of each output the taps are taken in their order, axis by axis, as the NumPy backend does.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from pooling_engine.backends.numba_kernels.geometry import (
+    COLUMNS,
+    DILATION,
+    HIGH,
+    KERNEL,
+    LEFT,
+    LOW,
+    OUTPUTS,
+    SIZE,
+    STRIDE,
+    TABLE,
+)
+from pooling_engine.backends.numba_kernels.jit import part, routine, section
+from pooling_engine.backends.numba_kernels.operations import Operation, combine
+from pooling_engine.backends.numba_kernels.pointers import (
+    ahead,
+    get,
+    lift,
+    put,
+)
+
+LONG = 8  # taps; windows of so many are folded one by one, along the taps
+SHORT = 32  # elements; rows up to this are folded as one, at the cost of some between the outputs
+
+
+class Slab(NamedTuple):
+    """Where one slab is.
+
+    Attributes:
+        plane: its plane.
+        low: its first output along the first axis.
+        high: the one after its last.
+        begin: the first element along the first axis that its windows span.
+        end: the one after the last.
+    """
+
+    plane: int
+    low: int
+    high: int
+    begin: int
+    end: int
+
+
+class Sizes(NamedTuple):
+    """What all slabs of a call have in common, in elements.
+
+    Attributes:
+        axes: how many axes there are.
+        row: the input at one position of the first axis.
+        out_row: the output there.
+        span: the most positions of the first axis that one slab spans.
+        pitch: how far apart the rows are once the first axis is folded.
+        scratch: the largest intermediate result.
+    """
+
+    axes: int
+    row: int
+    out_row: int
+    span: int
+    pitch: int
+    scratch: int
+
+
+@section
+def axis_at(axes: Any, number: int) -> Any:
+    """A pointer to the row of `Geometry.axes` for that axis."""
+    return ahead(axes, number * COLUMNS)
+
+
+@routine
+def sizes_of(axes: Any, count: int, inner: int, height: int) -> Sizes:
+    """The sizes of the slabs of `height` outputs, for `count` axes."""
+    row, out_row, largest = inner, inner, inner
+    for a in range(1, count):
+        size, outputs = get(axis_at(axes, a), SIZE), get(axis_at(axes, a), OUTPUTS)
+        row, out_row, largest = row * size, out_row * outputs, largest * max(size, outputs)
+    stride, extent = get(axes, STRIDE), (get(axes, KERNEL) - 1) * get(axes, DILATION) + 1
+    span = min(get(axes, SIZE), (height - 1) * stride + extent) if stride else get(axes, SIZE)
+    pitch = stride * row if stride == 2 and row <= SHORT else row
+    return Sizes(count, row, out_row, span, pitch, height * max(pitch, largest))
+
+
+@section
+def slab_at(number: int, axes: Any, tables: Any, height: int) -> Slab:
+    """The slab of that number: those of a plane follow one another."""
+    size, outputs = get(axes, SIZE), get(axes, OUTPUTS)
+    bands = -(-outputs // height)
+    low = number % bands * height
+    high = min(outputs, low + height)
+    extent = (get(axes, KERNEL) - 1) * get(axes, DILATION) + 1
+    first, last = low, high - 1  # where their windows start, if the axis is left as it is
+    if not is_left(axes):
+        first, last = get(tables, first), get(tables, last)
+    begin = min(size, max(0, first))
+    end = max(begin, min(size, last + extent))
+    return Slab(number // bands, low, high, begin, end)
+
+
+@section
+def fold_slab(
+    rows: Any, target: Any, scratch: Any, slab: Slab, sizes: Sizes, axes: Any, tables: Any,
+    operation: Operation, empty: Any,
+) -> None:  # fmt: skip
+    """Folds the rows of a slab, from its `begin`, into its outputs.
+
+    Args:
+        scratch: room for two intermediate results.
+    """
+    row = sizes.row
+    if is_left(axes):
+        _fold_rest(
+            rows, row, target, scratch, slab.high - slab.low, sizes, axes, tables, operation, empty
+        )
+        return
+    origin = ahead(rows, -slab.begin * row)
+    _fold_vectors(
+        origin, scratch, sizes.pitch, axes, tables, slab.low, slab.high, row, operation, empty
+    )
+    _fold_rest(
+        scratch, sizes.pitch, target, scratch, slab.high - slab.low, sizes, axes, tables,
+        operation, empty,
+    )  # fmt: skip
+
+
+@routine
+def _fold_rest(
+    rows: Any, pitch: int, target: Any, scratch: Any, outer: int, sizes: Sizes, axes: Any,
+    tables: Any, operation: Operation, empty: Any,
+) -> None:  # fmt: skip
+    """Folds all axes but the first; the rows are `pitch` apart, and may be in scratch."""
+    axis = axis_at(axes, 1)
+    rest, table = sizes.row // get(axis, SIZE), ahead(tables, get(axis, TABLE))
+    source = target if sizes.axes == 2 else ahead(scratch, sizes.scratch)
+    _fold_axis(rows, pitch, source, axis, table, outer, rest, operation, empty)
+    for a in range(2, sizes.axes):
+        outer, pitch = outer * get(axis, OUTPUTS), rest
+        axis = axis_at(axes, a)
+        rest //= get(axis, SIZE)
+        folded = target if a == sizes.axes - 1 else ahead(scratch, (a % 2) * sizes.scratch)
+        table = ahead(tables, get(axis, TABLE))
+        _fold_axis(source, pitch, folded, axis, table, outer, rest, operation, empty)
+        source = folded
+
+
+@section
+def is_left(axis: Any) -> bool:
+    """Whether a first axis is left as it is."""
+    return get(axis, TABLE) == LEFT
+
+
+@section
+def _fold_axis(
+    source: Any, pitch: int, target: Any, axis: Any, table: Any, outer: int, inner: int,
+    operation: Operation, empty: Any,
+) -> None:  # fmt: skip
+    """`outer` blocks of (size, inner), `pitch` apart, to as many of (outputs, inner)."""
+    outputs = get(axis, OUTPUTS)
+    if inner == 1:
+        _fold_rows(source, pitch, target, axis, table, outer, operation, empty)
+        return
+    for block in range(outer):
+        taps, out = ahead(source, block * pitch), ahead(target, block * outputs * inner)
+        _fold_vectors(taps, out, inner, axis, table, 0, outputs, inner, operation, empty)
+
+
+@routine
+def _fold_vectors(
+    source: Any, target: Any, pitch: int, axis: Any, table: Any, low: int, high: int, length: int,
+    operation: Operation, empty: Any,
+) -> None:  # fmt: skip
+    """Outputs `low` to `high` of vectors of `length` elements, `pitch` apart in the target.
+
+    With a pitch of stride times length, the vectors between the outputs are computed as well,
+    so that all are one loop.
+    """
+    outputs, stride, dilation = get(axis, OUTPUTS), get(axis, STRIDE), get(axis, DILATION)
+    o = low
+    while o < high:
+        start, first, stop = get(table, o), get(table, outputs + o), get(table, 2 * outputs + o)
+        taps = ahead(source, (start + first * dilation) * length)
+        run = 1
+        if pitch == stride * length and get(axis, LOW) <= o < get(axis, HIGH):
+            run = min(high, get(axis, HIGH)) - o
+        whole, out = ((run - 1) * stride + 1) * length, ahead(target, (o - low) * pitch)
+        _fold_taps(taps, dilation * length, stop - first, out, whole, operation, empty)
+        o += run
+
+
+@routine
+def _fold_taps(
+    source: Any, step: int, count: int, target: Any, length: int, operation: Operation, empty: Any
+) -> None:
+    """`count` vectors of `length` elements, `step` apart, into one."""
+    if count <= 0:
+        for i in range(length):
+            put(target, i, empty)
+        return
+    if count == 1:
+        for i in range(length):
+            put(target, i, lift(get(source, i), target))
+        return
+    b = ahead(source, step)
+    if count == 2:
+        for i in range(length):
+            put(
+                target, i, combine(lift(get(b, i), target), lift(get(source, i), target), operation)
+            )
+        return
+    c = ahead(b, step)
+    for i in range(length):
+        held = combine(lift(get(b, i), target), lift(get(source, i), target), operation)
+        put(target, i, combine(lift(get(c, i), target), held, operation))
+    for tap in range(3, count - 1, 2):
+        b = ahead(source, tap * step)
+        c = ahead(b, step)
+        for i in range(length):
+            held = combine(lift(get(b, i), target), get(target, i), operation)
+            put(target, i, combine(lift(get(c, i), target), held, operation))
+    if count > 3 and count % 2 == 0:
+        b = ahead(source, (count - 1) * step)
+        for i in range(length):
+            put(target, i, combine(lift(get(b, i), target), get(target, i), operation))
+
+
+@routine
+def _fold_rows(
+    source: Any, pitch: int, target: Any, axis: Any, table: Any, rows: int, operation: Operation,
+    empty: Any,
+) -> None:  # fmt: skip
+    """Rows of single elements, `pitch` apart, folded along their own axis."""
+    size, outputs, count = get(axis, SIZE), get(axis, OUTPUTS), get(axis, KERNEL)
+    stride, dilation, low, high = (
+        get(axis, STRIDE),
+        get(axis, DILATION),
+        get(axis, LOW),
+        get(axis, HIGH),
+    )
+    if low < high and outputs * stride == size == pitch:
+        # All rows as one; the outputs whose taps wrap around are written anew below.
+        length = (rows - 1) * outputs + high - low
+        taps, inside = ahead(source, get(table, low)), ahead(target, low)
+        _slide(taps, inside, length, stride, count, dilation, operation)
+    elif low < high:
+        for row in range(rows):
+            taps = ahead(source, row * pitch + get(table, low))
+            inside = ahead(target, row * outputs + low)
+            _slide(taps, inside, high - low, stride, count, dilation, operation)
+    for row in range(rows):
+        taps, out = ahead(source, row * pitch), ahead(target, row * outputs)
+        _fold_each(taps, out, table, outputs, 0, low, dilation, operation, empty)
+        _fold_each(taps, out, table, outputs, high, outputs, dilation, operation, empty)
+
+
+@section
+def _slide(
+    taps: Any, target: Any, length: int, stride: int, count: int, dilation: int,
+    operation: Operation,
+) -> None:  # fmt: skip
+    """Outputs whose taps are all on elements, by the loop that fits the window."""
+    if dilation == 1 and stride == 2 and count == 2:
+        _slide_window(taps, target, length, 2, 2, operation)
+    elif dilation == 1 and stride == 2 and count == 3:
+        _slide_window(taps, target, length, 2, 3, operation)
+    elif dilation == 1 and stride == 1 and count == 3:
+        _slide_window(taps, target, length, 1, 3, operation)
+    elif dilation == 1 and stride == 1 and count == 5:
+        _slide_window(taps, target, length, 1, 5, operation)
+    elif dilation == 1 and stride == 4 and count == 4:
+        _slide_window(taps, target, length, 4, 4, operation)
+    elif stride == 1:
+        _slide_taps(taps, target, length, 1, count, dilation, operation)
+    elif stride == 2 and count < stride * LONG:
+        _slide_taps(taps, target, length, 2, count, dilation, operation)
+    else:
+        for i in range(length):
+            put(
+                target, i, _fold_window(ahead(taps, i * stride), count, dilation, target, operation)
+            )
+
+
+@part
+def _slide_window(
+    source: Any, target: Any, length: int, stride: int, count: int, operation: Operation
+) -> None:
+    """Windows of neighbouring taps; `stride` and `count` are constants."""
+    for i in range(length):
+        held = lift(get(source, i * stride), target)
+        for tap in range(1, count):
+            held = combine(lift(get(source, i * stride + tap), target), held, operation)
+        put(target, i, held)
+
+
+@part
+def _slide_taps(
+    source: Any, target: Any, length: int, stride: int, count: int, dilation: int,
+    operation: Operation,
+) -> None:  # fmt: skip
+    """Any windows, tap by tap; `stride` is a constant."""
+    for i in range(length):
+        put(target, i, lift(get(source, i * stride), target))
+    for tap in range(1, count):
+        taps = ahead(source, tap * dilation)
+        for i in range(length):
+            put(target, i, combine(lift(get(taps, i * stride), target), get(target, i), operation))
+
+
+@routine
+def _fold_window(source: Any, count: int, dilation: int, target: Any, operation: Operation) -> Any:
+    """One window, of `count` taps on elements."""
+    held = lift(get(source, 0), target)
+    if dilation == 1:
+        for tap in range(1, count):
+            held = combine(lift(get(source, tap), target), held, operation)
+        return held
+    for tap in range(1, count):
+        held = combine(lift(get(source, tap * dilation), target), held, operation)
+    return held
+
+
+@part
+def _fold_each(
+    source: Any, target: Any, table: Any, outputs: int, low: int, high: int, dilation: int,
+    operation: Operation, empty: Any,
+) -> None:  # fmt: skip
+    """Outputs `low` to `high`, each over the taps that it has on elements."""
+    for o in range(low, high):
+        start, first, stop = get(table, o), get(table, outputs + o), get(table, 2 * outputs + o)
+        if first < stop:
+            taps = ahead(source, start + first * dilation)
+            put(target, o, _fold_window(taps, stop - first, dilation, target, operation))
+        else:
+            put(target, o, empty)
