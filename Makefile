@@ -1,7 +1,7 @@
 # make demo    start a server, send it a photograph, draw what comes back: demo.png
 # make test    run the tests
 # make lint    ruff, mypy, import-linter, buf, the compose file's schema
-# make bench   measure the engine against PyTorch; writes benchmarks/results/
+# make bench   measure the engine against PyTorch and ONNX Runtime; writes benchmarks/results/
 # make protos  regenerate the Python code of the contract
 #
 # Everything installs into .venv from constraints.txt; nothing but Python 3.11+ is needed.
@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 LOWEST := .venv-lowest
 
-.PHONY: demo test test-deep test-lowest lint protos protos-check protos-baseline bench bench-server-kind exactness clean
+.PHONY: demo test test-deep test-lowest lint protos protos-check protos-baseline bench bench-engine bench-server-kind exactness clean
 
 demo: $(VENV)/.demo
 	$(BIN)/pooling demo --output demo.png
@@ -51,7 +51,9 @@ protos-check:
 protos-baseline: $(VENV)/.dev
 	$(BIN)/buf build --exclude-source-info --output protos/baseline.binpb
 
-bench: $(VENV)/.test
+bench: bench-engine
+
+bench-engine: $(VENV)/.test
 	$(BIN)/python benchmarks/bench_engine.py
 
 bench-server-kind: $(VENV)/.test

@@ -91,11 +91,11 @@ def name_layers(axis: Any, rows: list[Row], floors: dict[float, float]) -> None:
         if x < last * 10**APART:
             continue
         last, layer = x, layers[row["layer"]]
-        y = min(np.interp(x, list(floors), list(floors.values())), row["times_ms"]["ours"]["min"])
+        floor = np.exp(np.interp(np.log(x), *np.log([list(floors), list(floors.values())])))
         axis.annotate(
             f"{layer.network} {'x'.join(map(str, layer.shape[2:]))}",
-            (x, y),
-            (0, -6),
+            (x, min(floor, row["times_ms"]["ours"]["median"])),
+            (0, -7),
             textcoords="offset points",
             rotation=90, ha="center", va="top", fontsize=8, color=GREY, in_layout=False,
         )  # fmt: skip
@@ -104,4 +104,4 @@ def name_layers(axis: Any, rows: list[Row], floors: dict[float, float]) -> None:
 def leave_room(axis: Any) -> None:
     """Makes room for names at the bottom."""
     low, high = axis.get_ylim()
-    axis.set_ylim(low / (high / low) ** 0.45, high)
+    axis.set_ylim(low / (high / low) ** 0.3, high)

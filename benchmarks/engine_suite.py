@@ -35,7 +35,7 @@ class Layer(NamedTuple):
         """The network, the shape and the windows, for reading."""
         shape = "x".join(map(str, self.shape))
         if not self.kernel:
-            return f"{self.network} {shape} {f'to {self.adaptive}' if self.adaptive else 'global'}"
+            return f"{self.network} {shape}" + (f" to {self.adaptive}" if self.adaptive else "")
         padding = f" p{self.padding}" if self.padding else ""
         return f"{self.network} {shape} k{self.kernel} s{self.stride}{padding}"
 

@@ -1,0 +1,84 @@
+"""The benchmark of the engine runs, names what differs, judges by its goals; asserts no time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import bench_engine
+import engine_goals
+import engine_suite
+import numpy as np
+import pytest
+from engine_suite import FORWARD_MAX, OPERATIONS, SMALLEST, Tensors
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+TINY = ["--only", SMALLEST.name, "--rounds", "1", "--dtype", "float32"]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("results")
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks/bench_engine.py", *TINY, "--output", folder],
+        capture_output=True,
+        text=True,
+        timeout=600,  # kernels may have to be compiled first
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return folder
+
+
+def test_rows_have_every_contender_that_can_do_it(results: Path) -> None:
+    rows = json.loads((results / "engine-cpu.json").read_text())["rows"]
+    assert [(row["layout"], row["operation"]) for row in rows] == [
+        (layout, operation) for layout in engine_suite.LAYOUTS for operation in OPERATIONS
+    ]
+    for row in rows:
+        rivals = {"torch_channels_last"} | ({"torch"} if row["layout"] == "NCHW" else set())
+        if row["layout"] == "NCHW" and row["operation"].startswith("forward"):
+            rivals |= {"onnxruntime", "onnxruntime_run", "onnxruntime_binding"}
+        assert row["times_faster"].keys() == rivals | {"ours_allocating", "numpy"}
+        assert row["times_ms"].keys() == row["times_faster"].keys() | {"ours", "floor"}
+        assert row["differs"] == []
+
+
+def test_the_document_has_a_table_for_every_operation(results: Path) -> None:
+    lines = (results / "engine-cpu.md").read_text().splitlines()
+    titles = [f"## {each.capitalize()}, float32 NCHW" for each in OPERATIONS]
+    assert [line for line in lines if line in titles] == titles
+    tables = [line.count("|") for line in lines if line.startswith("|")]
+    assert len(tables) == 2 + 10 + 10 * 3
+
+
+def test_the_picture_is_one(results: Path) -> None:
+    with Image.open(results / "engine-cpu.png") as picture:
+        picture.load()
+        assert picture.width == 1800
+
+
+def test_an_answer_that_is_not_ours_is_named() -> None:
+    tensors = Tensors(SMALLEST, "float32", "NCHW")
+    y = tensors.y
+    calls = {"ours": lambda: y, "numpy": lambda: y + 1e-7, "torch": lambda: y + np.float32(1e-3)}
+    calls |= {"onnxruntime_run": lambda: y[:1], "floor": lambda: None}
+    assert bench_engine.differing(calls, tensors) == ["torch", "onnxruntime_run"]
+
+
+@pytest.mark.parametrize(("figure", "verdict"), [(1.19, "**missed**"), (1.2, "met")])
+def test_goals_are_judged_by_the_worst_layer(figure: float, verdict: str) -> None:
+    rows = [
+        {"layer": str(each), "layout": "NCHW", "times_faster": {"onnxruntime": {"median": each}}}
+        | {"input_bytes": 1}
+        for each in (9.0, figure)
+    ]
+    judged = engine_goals.against_onnxruntime(rows, engine_goals.GOALS[FORWARD_MAX])
+    assert judged.endswith(f"worst {figure:.2f} ({figure}), goal 1.2: {verdict}")
+
+
+def test_layers_have_names_of_their_own() -> None:
+    assert len({layer.name for layer in engine_suite.LAYERS}) == len(engine_suite.LAYERS)
