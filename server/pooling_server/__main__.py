@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import queue
 import signal
 import sys
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from pooling_server.config import ServerConfig, flag, variable
+
+if TYPE_CHECKING:
+    from pooling_server.app import PoolingServer
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # our one line says it better than gRPC's log
 
@@ -26,29 +30,44 @@ def serve(**options: Any) -> None:
     logging.basicConfig(
         level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    sys.exit(run(config))
+    leave(run(config))
 
 
 def run(config: ServerConfig) -> int:
     """Serves until a signal; returns the exit code."""
+    events: queue.SimpleQueue[str] = queue.SimpleQueue()  # the one that signal handlers may use
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: events.put("signal"))
     from pooling_engine import PoolingError
     from pooling_server.app import PoolingServer
 
-    signalled = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: signalled.set())
     try:
         server = PoolingServer(config)
     except (OSError, PoolingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    server.start()
-    print(server.banner(), flush=True)
-    signalled.wait()
+    server.begin()
+    threading.Thread(target=_warm_up, args=(server, events), daemon=True).start()
+    if events.get() == "warm":
+        print(server.banner(), flush=True)
+        events.get()
     if not server.stop():
         print(f"error: calls were still running after {config.grace_s:g} s", file=sys.stderr)
         return 1
     return 0
+
+
+def _warm_up(server: PoolingServer, events: queue.SimpleQueue[str]) -> None:
+    server.warm_up()
+    events.put("warm")
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process at once: a kernel that a thread is compiling would hold it up."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def main() -> None:

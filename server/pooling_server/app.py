@@ -5,16 +5,16 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
 import pooling_engine
-import pooling_wire
 from pooling_engine.backends import select_backend
 from pooling_server.config import MESSAGE_CEILING, ServerConfig
 from pooling_server.executor import Executor
+from pooling_server.health import Health, add_reflection
+from pooling_server.info import used_backends
 from pooling_server.servicer import PoolingServicer
 
 _log = logging.getLogger("pooling_server")
@@ -44,18 +44,43 @@ class PoolingServer:
             options=_channel_options(config),
         )
         self._server.add_generic_rpc_handlers((self.servicer.handlers(),))
-        self._stop_health = _add_health(self._server)
+        self._health = Health(self._server)
         if config.reflection:
-            _add_reflection(self._server)
+            add_reflection(self._server)
         self.address = _bind(self._server, config.listen)
 
     def start(self) -> None:
-        """Begins to answer."""
+        """Begins to answer, and warms up; returns once health says SERVING."""
+        self.begin()
+        self.warm_up()
+
+    def begin(self) -> None:
+        """Begins to answer, while health says NOT_SERVING.
+
+        Until the warm-up is over, the last backend computes: it has nothing to compile, and the
+        others would let calls wait for their kernels. The bits are the same.
+        """
+        if self._config.warm_up:
+            self.servicer.backend = used_backends(self._config.backend)[-1].name
         self._server.start()
+        _log.info("listening on %s", self.address)
+
+    def warm_up(self) -> None:
+        """Compiles what the backend has to compile, then turns health to SERVING.
+
+        Should that fail, the log says why, and the server serves all the same.
+        """
+        if self._config.warm_up:
+            try:
+                pooling_engine.warm_up(self._config.backend, background=True)
+            except Exception:
+                _log.exception("the warm-up failed")
+        self.servicer.backend = self._config.backend
+        self._health.serve()
 
     def stop(self) -> bool:
         """Stops: NOT_SERVING, then no new calls, then the end. Returns whether nothing was lost."""
-        self._stop_health()
+        self._health.stop()
         time.sleep(self._config.drain_delay_s)
         all_finished = self._executor.drain(self._config.grace_s)
         self._server.stop(grace=1 if all_finished else None).wait()
@@ -93,28 +118,3 @@ def _bind(server: grpc.Server, listen: str) -> str:
     if port == 0:
         raise OSError(f"cannot listen on {listen}: the address is wrong, or in use")
     return f"{host}:{port}"
-
-
-def _add_health(server: grpc.Server) -> Callable[[], None]:
-    """Adds grpc.health.v1, where it is installed; returns what turns it to NOT_SERVING."""
-    try:
-        from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-    except ImportError:
-        _log.warning("no grpc.health.v1: grpcio-health-checking is not installed")
-        return lambda: None
-    servicer = health.HealthServicer()
-    for name in ("", pooling_wire.SERVICE_NAME):
-        servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    return servicer.enter_graceful_shutdown
-
-
-def _add_reflection(server: grpc.Server) -> None:
-    """Adds server reflection, where it is installed."""
-    try:
-        from grpc_reflection.v1alpha import reflection
-    except ImportError:
-        _log.warning("no reflection: grpcio-reflection is not installed")
-        return
-    names = [pooling_wire.SERVICE_NAME, "grpc.health.v1.Health", reflection.SERVICE_NAME]
-    reflection.enable_server_reflection(names, server)

@@ -38,11 +38,17 @@ class ServerConfig:
     max_taps: int = option(
         1 << 36, "Most taps that one call may visit: outputs times taps, axis by axis.", 1
     )
+    arena_bytes: int = option(
+        256 * MIB, "Idle memory kept for results to come, in bytes; 0 keeps nothing.", 0
+    )
     max_in_flight: int = option(32, "Most calls in flight; one more is told to retry.", 1)
     drain_delay_s: float = option(
         0.0, "On SIGTERM, seconds to go on answering as NOT_SERVING, for balancers to see it.", 0
     )
     grace_s: float = option(30.0, "On SIGTERM, seconds to let calls in flight finish.", 0)
+    warm_up: bool = option(
+        True, "Whether to compile the common kernels before health says SERVING."
+    )
     reflection: bool = option(True, "Whether to describe the service to clients that ask.")
     log_level: str = option("warning", "debug, info, warning or error; the log is on stderr.")
 

@@ -5,24 +5,28 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import grpc
+from numpy.typing import NDArray
 
 import pooling_engine
 import pooling_wire
-from pooling_engine import InternalError, PoolingError, UnsupportedError
-from pooling_engine.backends import BACKENDS, select_backend
+from pooling_engine import IndexFormat, InternalError, PoolingError, UnsupportedError
+from pooling_engine.arena import Arena
 from pooling_engine.plan import make_plan
 from pooling_server.config import ServerConfig
 from pooling_server.executor import Executor
+from pooling_server.info import describe
 from pooling_server.limits import check_message, check_plan
 
 _log = logging.getLogger("pooling_server")
 
 Context = grpc.ServicerContext
 Compute = Callable[[bytes], bytes]
+Array = NDArray[Any]
 
 
 class PoolingServicer:
@@ -32,12 +36,17 @@ class PoolingServicer:
         config: the limits and the backend.
         executor: decides when a call is computed.
         version: what GetServerInfo says of the software.
+
+    Attributes:
+        backend: the name of what computes the calls to come.
     """
 
     def __init__(self, config: ServerConfig, executor: Executor, version: str) -> None:
         self._config = config
         self._executor = executor
         self._version = version
+        self._arena = Arena(config.arena_bytes)
+        self.backend = config.backend
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """The service for `grpc.Server.add_generic_rpc_handlers`.
@@ -61,59 +70,59 @@ class PoolingServicer:
     def forward(self, request: bytes) -> bytes:
         """The reply to a ForwardRequest."""
         call = pooling_wire.decode_forward_request(request)
-        plan = make_plan(call.spec, call.input.shape, call.input.dtype)
-        index_bytes = plan.index_bytes(call.index_format) if call.return_indices else 0
-        check_plan(plan, plan.output_bytes + index_bytes, "input", self._config)
-        result = pooling_engine.forward(
-            call.input,
-            call.spec,
-            return_indices=call.return_indices,
-            index_format=call.index_format,
-            backend=self._config.backend,
-        )
-        return pooling_wire.encode_forward_response(result)
+        with ExitStack() as blocks:
+            result = pooling_engine.forward(
+                call.input,
+                call.spec,
+                return_indices=call.return_indices,
+                index_format=call.index_format,
+                backend=self.backend,
+                out=self._borrow_results(blocks, call),
+            )
+            return pooling_wire.encode_forward_response(result)
 
     def backward(self, request: bytes) -> bytes:
         """The reply to a BackwardRequest."""
         call = pooling_wire.decode_backward_request(request)
-        shape = call.input_shape if call.input is None else call.input.shape
-        if shape is not None:
-            plan = make_plan(
-                call.spec, shape, call.output_gradient.dtype, shape_field="input_shape"
+        with ExitStack() as blocks:
+            gradient = pooling_engine.backward(
+                call.output_gradient,
+                call.spec,
+                input_shape=call.input_shape,
+                indices=call.indices,
+                input=call.input,
+                index_format=call.index_format,
+                backend=self.backend,
+                out=self._borrow_gradient(blocks, call),
             )
-            check_plan(plan, plan.input_bytes, "input_shape", self._config)
-        gradient = pooling_engine.backward(
-            call.output_gradient,
-            call.spec,
-            input_shape=call.input_shape,
-            indices=call.indices,
-            input=call.input,
-            index_format=call.index_format,
-            backend=self._config.backend,
-        )
-        return pooling_wire.encode_backward_response(gradient)
+            return pooling_wire.encode_backward_response(gradient)
 
     def plan(self, request: bytes) -> bytes:
         """The reply to a GetPlanRequest."""
         return pooling_wire.encode_plan_response(pooling_wire.decode_plan_request(request))
 
-    def info(self) -> pooling_wire.ServerInfo:
-        """What GetServerInfo answers."""
-        default = select_backend(self._config.backend)
-        others = [select_backend(name) for name in BACKENDS if name != default.name]
-        backends = tuple(
-            pooling_wire.BackendInfo(
-                backend.name,
-                backend.devices(),
-                backend.modes,
-                backend.dtypes,
-                backend.index_formats,
-            )
-            for backend in (default, *others)
-        )
-        names = pooling_wire.Limits.__dataclass_fields__
-        limits = pooling_wire.Limits(**{name: getattr(self._config, name) for name in names})
-        return pooling_wire.ServerInfo(self._version, backends, limits)
+    def _borrow_results(
+        self, blocks: ExitStack, call: pooling_wire.ForwardCall
+    ) -> Array | tuple[Array, Array]:
+        """Memory for the output, and the indices, until `blocks` ends: they are copied by then."""
+        plan = make_plan(call.spec, call.input.shape, call.input.dtype)
+        index_bytes = plan.index_bytes(call.index_format) if call.return_indices else 0
+        check_plan(plan, plan.output_bytes + index_bytes, "input", self._config)
+        output = blocks.enter_context(self._arena.borrow(plan.output_shape, plan.output_dtype))
+        if not (call.return_indices and plan.selects and call.index_format is IndexFormat.WINDOW):
+            return output
+        indices = self._arena.borrow(plan.output_shape, plan.index_dtype)
+        return output, blocks.enter_context(indices)
+
+    def _borrow_gradient(self, blocks: ExitStack, call: pooling_wire.BackwardCall) -> Array | None:
+        """Memory for the gradient until `blocks` ends; None if no shape is sent: refused later."""
+        shape = call.input_shape if call.input is None else call.input.shape
+        if shape is None:
+            return None
+        dtype = call.output_gradient.dtype
+        plan = make_plan(call.spec, shape, dtype, shape_field="input_shape")
+        check_plan(plan, plan.input_bytes, "input_shape", self._config)
+        return blocks.enter_context(self._arena.borrow(plan.input_shape, plan.dtype))
 
     def _answer(self, compute: Compute, request: bytes, context: Context) -> bytes:
         def work() -> bytes:
@@ -133,7 +142,7 @@ class PoolingServicer:
             _refuse_bug(context)
 
     def _answer_info(self, request: bytes, context: Context) -> bytes:
-        return pooling_wire.encode_server_info(self.info())
+        return pooling_wire.encode_server_info(describe(self._config, self._version))
 
     def _refuse_stream(self, requests: Iterator[bytes], context: Context) -> NoReturn:
         _refuse(context, UnsupportedError("streams are not supported yet; use the unary methods"))

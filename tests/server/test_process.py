@@ -16,6 +16,7 @@ import pytest
 
 from pooling_client import PoolingClient
 from pooling_engine import PoolSpec, UnavailableError, forward
+from pooling_engine.backends import BACKENDS, available_backends
 
 SERVE = [sys.executable, "-m", "pooling_client.cli", "serve"]
 
@@ -40,9 +41,10 @@ def process(*flags: str, **environment: str) -> Iterator[tuple[subprocess.Popen[
 
 def address_in(banner: str) -> str:
     found = re.fullmatch(
-        r"pooling \S+ listening on (\S+), computing with numpy \(CPU, .*\)", banner
+        r"pooling \S+ listening on (\S+), computing with (\w+) \(CPU, .*\)", banner
     )
     assert found, banner
+    assert found[2] in available_backends()
     return found[1]
 
 
@@ -114,7 +116,8 @@ def test_options_come_from_the_environment_and_flags_win() -> None:
         (["--threads", "many"], 2, "'many' is not a valid integer"),
         (["--log-level", "loud"], 2, "log_level is 'loud'"),
         (["--no-such-flag"], 2, "No such option"),
-        (["--backend", "abacus"], 1, 'backend is \'abacus\'; it must be one of "auto", "numpy"'),
+        (["--backend", "abacus"], 1, "backend is 'abacus'; it must be one of \"auto\", "),
+        (["--arena-bytes", "-1"], 2, "arena_bytes is -1; it must be at least 0"),
         (["--listen", "nowhere"], 2, "listen is 'nowhere'; it must be HOST:PORT"),
         (["--listen", "127.0.0.1:99999"], 2, "it must be HOST:PORT, port 0 to 65535"),
         (["--listen", "192.0.2.1:50051"], 1, "cannot listen on 192.0.2.1:50051"),
@@ -125,6 +128,21 @@ def test_bad_options_are_one_clear_line(flags: list[str], code: int, text: str) 
     assert done.returncode == code
     assert text in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("backend", ["auto", *available_backends()])
+def test_info_lists_the_backends_that_are_used(backend: str) -> None:
+    """The first line says what computes; the list, what computes the rest too."""
+    with (
+        process("--listen", "127.0.0.1:0", "--backend", backend) as (_, banner),
+        PoolingClient(address_in(banner)) as client,
+    ):
+        listed = [info.name for info in client.info().backends]
+    names = available_backends()
+    first = names[0] if backend == "auto" else backend
+    assert listed == list(names[names.index(first) :])
+    assert f"computing with {first} " in banner
+    assert listed[-1] == list(BACKENDS)[-1] == "numpy", "the last has everything"
 
 
 def test_a_port_in_use_is_an_error() -> None:

@@ -1,0 +1,57 @@
+"""The standard services beside ours, where their libraries are installed: health, reflection."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import grpc
+
+import pooling_wire
+
+_log = logging.getLogger("pooling_server")
+
+
+class Health:
+    """grpc.health.v1 of the server and of our service: NOT_SERVING until `serve` is called.
+
+    Args:
+        server: where to add it.
+    """
+
+    def __init__(self, server: grpc.Server) -> None:
+        self._servicer: Any = None
+        try:
+            from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+        except ImportError:
+            _log.warning("no grpc.health.v1: grpcio-health-checking is not installed")
+            return
+        self._statuses = health_pb2.HealthCheckResponse
+        self._servicer = health.HealthServicer()
+        self._set(self._statuses.NOT_SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
+
+    def serve(self) -> None:
+        """Says SERVING; but not after `stop`."""
+        if self._servicer:
+            self._set(self._statuses.SERVING)
+
+    def stop(self) -> None:
+        """Says NOT_SERVING for good."""
+        if self._servicer:
+            self._servicer.enter_graceful_shutdown()
+
+    def _set(self, status: int) -> None:
+        for name in ("", pooling_wire.SERVICE_NAME):
+            self._servicer.set(name, status)
+
+
+def add_reflection(server: grpc.Server) -> None:
+    """Adds server reflection, where it is installed."""
+    try:
+        from grpc_reflection.v1alpha import reflection
+    except ImportError:
+        _log.warning("no reflection: grpcio-reflection is not installed")
+        return
+    names = [pooling_wire.SERVICE_NAME, "grpc.health.v1.Health", reflection.SERVICE_NAME]
+    reflection.enable_server_reflection(names, server)

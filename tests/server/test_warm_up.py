@@ -1,0 +1,185 @@
+"""Before health says SERVING, kernels are compiled; calls are answered all the while."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+import pooling_engine
+from pooling_client import PoolingClient
+from pooling_engine import PoolSpec
+from pooling_server import PoolingServer, ServerConfig
+
+SPEC = PoolSpec("max", kernel=2)
+X = np.random.default_rng(0).standard_normal((2, 3, 8, 8), dtype=np.float32)
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def health_of(address: str, service: str = "") -> int:
+    with grpc.insecure_channel(address) as channel:
+        request = health_pb2.HealthCheckRequest(service=service)
+        return int(health_pb2_grpc.HealthStub(channel).Check(request, timeout=20).status)
+
+
+class SlowWarmUp:
+    """In place of `pooling_engine.warm_up`: takes until it is let go."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, Any]] = []
+        self.began = threading.Event()
+        self.go = threading.Event()
+
+    def __call__(self, backend: str = "auto", *, background: bool = False) -> None:
+        self.asked.append((backend, background))
+        self.began.set()
+        assert self.go.wait(30)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> SlowWarmUp:
+    slow = SlowWarmUp()
+    monkeypatch.setattr(pooling_engine, "warm_up", slow)
+    return slow
+
+
+def test_health_waits_for_the_warm_up_and_calls_do_not(slow: SlowWarmUp) -> None:
+    server = PoolingServer(ServerConfig(listen="127.0.0.1:0", backend="numpy"))
+    starting = threading.Thread(target=server.start)
+    starting.start()
+    assert slow.began.wait(20)
+    assert health_of(server.address) == NOT_SERVING
+    assert health_of(server.address, "pooling.v1.PoolingService") == NOT_SERVING
+    with PoolingClient(server.address) as client:
+        output = client.forward(X, SPEC).output
+    np.testing.assert_array_equal(output, pooling_engine.forward(X, SPEC).output)
+    assert starting.is_alive()
+    slow.go.set()
+    starting.join(20)
+    assert health_of(server.address) == SERVING
+    assert health_of(server.address, "pooling.v1.PoolingService") == SERVING
+    assert slow.asked == [("numpy", True)]
+    assert server.stop()
+
+
+def test_until_then_nobody_waits_for_a_kernel(
+    slow: SlowWarmUp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The backend without a compiler computes, both ways."""
+    used: list[str] = []
+    for name in ("forward", "backward"):
+        compute = getattr(pooling_engine, name)
+
+        def watched(*arguments: Any, compute: Any = compute, **options: Any) -> Any:
+            used.append(options["backend"])
+            return compute(*arguments, **options)
+
+        monkeypatch.setattr(pooling_engine, name, watched)
+    server = PoolingServer(ServerConfig(listen="127.0.0.1:0"))
+    starting = threading.Thread(target=server.start)
+    starting.start()
+    assert slow.began.wait(20)
+    with PoolingClient(server.address) as client:
+        for expected in ("numpy", "auto"):
+            output = client.forward(X, SPEC).output
+            client.backward(output, SPEC, input=X)
+            assert used == [expected] * 2
+            used.clear()
+            slow.go.set()
+            starting.join(20)
+    assert server.stop()
+
+
+def test_a_server_that_stops_while_it_warms_up_never_serves(slow: SlowWarmUp) -> None:
+    server = PoolingServer(ServerConfig(listen="127.0.0.1:0", drain_delay_s=0.0))
+    starting = threading.Thread(target=server.start)
+    starting.start()
+    assert slow.began.wait(20)
+    watched: list[int] = []
+    with grpc.insecure_channel(server.address) as channel:
+        changes = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        watched.append(next(changes).status)
+        assert server.stop()
+        slow.go.set()
+        starting.join(20)
+        with pytest.raises(grpc.RpcError):
+            watched.extend(change.status for change in changes)
+    assert set(watched) == {NOT_SERVING}
+
+
+def test_no_warm_up(slow: SlowWarmUp) -> None:
+    server = PoolingServer(ServerConfig(listen="127.0.0.1:0", warm_up=False))
+    server.start()
+    assert health_of(server.address) == SERVING
+    assert not slow.asked
+    assert server.stop()
+
+
+def test_a_warm_up_that_fails_is_logged_and_the_server_serves(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no compiler in the house")
+
+    monkeypatch.setattr(pooling_engine, "warm_up", fail)
+    server = PoolingServer(ServerConfig(listen="127.0.0.1:0"))
+    server.start()
+    assert health_of(server.address) == SERVING
+    assert "no compiler in the house" in caplog.text
+    assert server.stop()
+
+
+ENDLESS = """
+import threading, pooling_engine
+from pooling_server.__main__ import main
+pooling_engine.warm_up = lambda *_, **__: threading.Event().wait()
+main()
+"""
+
+
+@contextmanager
+def endless(*flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server process that never ends its warm-up, and its address."""
+    server = subprocess.Popen(
+        [sys.executable, "-c", ENDLESS, "--listen", "127.0.0.1:0", "--log-level", "info", *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert server.stderr is not None
+        line = server.stderr.readline().strip()
+        assert "listening on" in line
+        yield server, line.rpartition(" ")[2]
+    finally:
+        server.kill()
+        server.communicate(timeout=10)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_process_stops_while_it_warms_up(number: signal.Signals) -> None:
+    with endless() as (server, address):
+        assert health_of(address) == NOT_SERVING
+        with PoolingClient(address) as client:
+            output = client.forward(X, SPEC).output
+        np.testing.assert_array_equal(output, pooling_engine.forward(X, SPEC).output)
+        server.send_signal(number)
+        out, _ = server.communicate(timeout=20)  # of a warm-up without an end
+        assert (server.returncode, out) == (0, "")
+
+
+def test_the_health_check_of_containers_fails_until_then() -> None:
+    with endless() as (_, address):
+        command = [sys.executable, "-m", "pooling_server.healthcheck", "--target", address]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (1, "NOT_SERVING\n")
