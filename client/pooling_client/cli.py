@@ -126,8 +126,9 @@ def info(target: str, timeout: float) -> None:
     with _client(target, timeout) as client:
         server = client.info()
     click.echo(f"pooling {server.version} at {target}")
-    for backend in server.backends:
-        click.echo(f"\nbackend {backend.name} on {', '.join(backend.devices)}")
+    for place, backend in enumerate(server.backends):
+        rest = ", for the rest" if place else ""
+        click.echo(f"\nbackend {backend.name} on {', '.join(backend.devices)}{rest}")
         click.echo(f"  modes          {', '.join(backend.modes)}")
         click.echo(f"  element types  {', '.join(dtype.name for dtype in backend.dtypes)}")
         click.echo(f"  index formats  {', '.join(backend.index_formats)}")
