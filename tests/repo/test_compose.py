@@ -18,13 +18,14 @@ from pooling_server.config import ServerConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGETS = {"server": "cpu", "server-gpu": "cuda"}
+VOLUMES = {"server": "kernels", "server-gpu": "kernels-gpu"}
 HEALTH_MODULE = "pooling_server.healthcheck"
 
 Steps = list[tuple[str, str]]
 
 
 @cache
-def services(*options: str) -> dict[str, dict[str, Any]]:
+def compose(*options: str) -> dict[str, Any]:
     """Parses docker-compose.yml with podman-compose; with --dry-run it needs no podman."""
     command = [sys.executable, "-m", "podman_compose", "--dry-run", "-f", "docker-compose.yml"]
     env = {name: value for name, value in os.environ.items() if not name.startswith("COMPOSE_")}
@@ -37,8 +38,12 @@ def services(*options: str) -> dict[str, dict[str, Any]]:
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    parsed: dict[str, dict[str, Any]] = yaml.safe_load(done.stdout)["services"]
+    parsed: dict[str, Any] = yaml.safe_load(done.stdout)
     return parsed
+
+
+def services(*options: str) -> dict[str, dict[str, Any]]:
+    return dict(compose(*options)["services"])
 
 
 @cache
@@ -119,6 +124,37 @@ def test_health_is_checked_by_the_health_module(name: str) -> None:
     service = services("--profile", "gpu")[name]
     assert service["healthcheck"]["test"] == ["CMD", *json.loads(image)]
     assert find_spec(HEALTH_MODULE) is not None
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_health_is_checked_alike_and_has_time_for_a_first_start(name: str) -> None:
+    image = last(stages()[TARGETS[name]], "HEALTHCHECK").partition("CMD ")[0]
+    service = services("--profile", "gpu")[name]["healthcheck"]
+    for key in ("interval", "timeout", "start_period", "retries"):
+        assert f"--{key.replace('_', '-')}={service[key]} " in image
+    assert int(service["start_period"].removesuffix("s")) >= 90
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_compiled_kernels_are_kept_in_a_volume_that_the_user_owns(name: str) -> None:
+    """The rest of the file system is read-only; a new volume takes the owner of the folder."""
+    source, folder = services("--profile", "gpu")[name]["volumes"][0].split(":")
+    assert source == VOLUMES[name]
+    assert source in compose("--profile", "gpu")["volumes"]
+    steps = stages()[TARGETS[name]]
+    assert f"NUMBA_CACHE_DIR={folder}" in last(steps, "ENV").split()
+    user, group = last(steps, "USER").split(":")
+    made = ("RUN", f"install --directory --owner={user} --group={group} {folder}")
+    assert made in steps
+    assert steps.index(made) < [step for step, _ in steps].index("USER")
+
+
+@pytest.mark.parametrize("builder", ["build-cpu", "build-cuda"])
+def test_images_have_the_compiled_backend(builder: str) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    install = next(arguments for name, arguments in stages()[builder] if "pip install" in arguments)
+    assert '".[server,fast]"' in install
+    assert {"server", "fast"} <= set(extras["optional-dependencies"])
 
 
 def test_cpu_is_the_default_target() -> None:
