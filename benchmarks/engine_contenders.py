@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -29,11 +30,12 @@ def contenders(tensors: Tensors, operation: str) -> dict[str, Call]:
         engine_forward(tensors, operation) if is_forward else engine_backward(tensors, operation)
     )
     is_last = tensors.layout == "NHWC"
-    if not is_last:
-        calls["torch"] = torch_call(tensors, operation, torch.contiguous_format)
+    formats = {} if is_last else {"torch": torch.contiguous_format}
     if tensors.x.ndim in CHANNELS_LAST:
-        format_ = CHANNELS_LAST[tensors.x.ndim]
-        calls["torch_channels_last"] = torch_call(tensors, operation, format_)
+        formats["torch_channels_last"] = CHANNELS_LAST[tensors.x.ndim]
+    for name, memory_format in formats.items():
+        with contextlib.suppress(NotImplementedError):  # some float16 kernels
+            calls[name] = torch_call(tensors, operation, memory_format)
     if is_forward and not is_last:
         calls |= onnx_calls(tensors, operation)
     calls["floor"] = read_once(tensors.x) if is_forward else write_once(tensors.dx)
@@ -76,14 +78,25 @@ def engine_backward(tensors: Tensors, operation: str) -> dict[str, Call]:
 
 
 def torch_call(tensors: Tensors, operation: str, memory_format: torch.memory_format) -> Call:
-    """PyTorch; its gradients are pulled back again and again through one prepared graph."""
+    """PyTorch.
+
+    Raises:
+        NotImplementedError: it has no kernel for the operation in this element type.
+    """
     x, dy = (
         as_tensor(array, tensors.layout).contiguous(memory_format=memory_format)
         for array in (tensors.x, tensors.dy)
     )
     pool = torch_pool(tensors.layer, operation)
     if operation.startswith("forward"):
+        pool(x[:1])
         return lambda: pool(x)
+    torch_gradient(pool, x[:1], dy[:1])()
+    return torch_gradient(pool, x, dy)
+
+
+def torch_gradient(pool: Callable[..., Any], x: torch.Tensor, dy: torch.Tensor) -> Call:
+    """Pulls a gradient back, again and again, through one prepared graph."""
     leaf = x.detach().requires_grad_()
     output = pool(leaf)
     return lambda: torch.autograd.grad(output, leaf, dy, retain_graph=True)

@@ -35,6 +35,7 @@ round by round; more than 1 means that ours is faster, but "over floor" is our t
   of NHWC rows speak of PyTorch, they mean it.
 - **ONNX Runtime** is the faster of a plain `run` and one bound to preallocated arrays. It has no
   channels last, no adaptive windows and no gradients.
+- **—**: there is no such operation there, or not in this element type.
 - **The floor** is the time that the same threads take to read the input once (forward), or to
   write the gradient once into memory that is there (backward).
 - Where a contender's result was compared with ours and is not close to it, its time is marked
