@@ -38,8 +38,8 @@ round by round; more than 1 means that ours is faster, but "over floor" is our t
 - **—**: there is no such operation there, or not in this element type.
 - **The floor** is the time that the same threads take to read the input once (forward), or to
   write the gradient once into memory that is there (backward).
-- Where a contender's result was compared with ours and is not close to it, its time is marked
-  "differs".
+- Every contender's result is compared with ours before it is timed; where it is not close, its
+  time is marked "differs".
 - Geometric means, and goals, are of ours with `out=`. Goals about every layer include the
   smallest; large tensors are inputs over 8 MiB.
 """
