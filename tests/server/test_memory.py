@@ -13,6 +13,7 @@ import pytest
 from test_refusals import BAD_TENSOR, adaptive, assert_refused, backward, forward, spec, tensor
 
 import pooling_engine
+import pooling_wire
 from pooling_client import PoolingClient
 from pooling_engine import PoolSpec
 from pooling_server import PoolingServer, ServerConfig
@@ -115,6 +116,30 @@ def test_results_come_from_one_arena_and_go_back(fresh: PoolingServer) -> None:
         for _ in range(3):
             both_ways(client, x, x, spec)
     assert idle_bytes(fresh) == output + (192 << 10)
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_memory_is_lent_until_the_reply_is_built(
+    fresh: PoolingServer, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    encode = getattr(pooling_wire, f"encode_{where}_response")
+    idle: list[int] = []
+
+    def watched(result: Any) -> bytes:
+        reply: bytes = encode(result)
+        idle.append(idle_bytes(fresh))
+        return reply
+
+    monkeypatch.setattr(pooling_wire, f"encode_{where}_response", watched)
+    x = np.ones(SHAPE, np.float32)
+    spec = PoolSpec("sum", kernel=1)
+    with PoolingClient(fresh.address) as client:
+        if where == "forward":
+            client.forward(x, spec)
+        else:
+            client.backward(x, spec, input_shape=SHAPE)
+    assert idle == [0]
+    assert idle_bytes(fresh) == 768 << 10
 
 
 def test_empty_tensors(fresh: PoolingServer) -> None:

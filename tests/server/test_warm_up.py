@@ -142,7 +142,13 @@ def test_a_warm_up_that_fails_is_logged_and_the_server_serves(
 ENDLESS = """
 import threading, pooling_engine
 from pooling_server.__main__ import main
-pooling_engine.warm_up = lambda *_, **__: threading.Event().wait()
+
+def warm_up(*_, **__):
+    wait = threading.Event().wait
+    threading.Thread(target=wait, daemon=False).start()  # which an exit would wait for
+    wait()
+
+pooling_engine.warm_up = warm_up
 main()
 """
 
