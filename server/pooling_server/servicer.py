@@ -120,7 +120,9 @@ class PoolingServicer:
         if shape is None:
             return None
         dtype = call.output_gradient.dtype
-        plan = make_plan(call.spec, shape, dtype, shape_field="input_shape")
+        plan = make_plan(
+            call.spec, shape, dtype, shape_field="input_shape", dtype_field="output_gradient"
+        )
         check_plan(plan, plan.input_bytes, "input_shape", self._config)
         return blocks.enter_context(self._arena.borrow(plan.input_shape, plan.dtype))
 

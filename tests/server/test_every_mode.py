@@ -174,6 +174,17 @@ def test_backward_of_another_shape(stub: Any, mode: int) -> None:
     assert_refused(stub.Backward, ask, BAD_TENSOR, field)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64"])
+@every_mode
+def test_backward_of_integers(stub: Any, mode: int, dtype: str) -> None:
+    """The field is that of the type; the input may be right, or not be there."""
+    gradient = tensor((1, 1, 2, 2), dtype)
+    ask = backward(spec=spec(mode), output_gradient=gradient, **residual_of(mode))
+    text = assert_refused(stub.Backward, ask, BAD_TENSOR, "output_gradient")
+    assert text.startswith("output_gradient")
+    assert dtype in text
+
+
 def window_indices(*values: int) -> pb.Tensor:
     """Four uint8 window indices."""
     return tensor((1, 1, 2, 2), "uint8", data=bytes(values))
