@@ -1,0 +1,16 @@
+"""What the tests of the Numba backend share: a backend of their own, with its kernels to come."""
+
+from __future__ import annotations
+
+import pytest
+
+from pooling_engine import backends
+from pooling_engine.backends.numba_backend import NumbaBackend
+
+
+@pytest.fixture
+def numba_backend(monkeypatch):
+    """What "numba" means in the test: it knows no kernel yet, and nobody else waits for its."""
+    backend = NumbaBackend()
+    monkeypatch.setitem(backends._loaded, "numba", backend)
+    return backend

@@ -1,0 +1,96 @@
+"""The Numba backend gives the bits of the NumPy backend, whatever is asked."""
+
+from __future__ import annotations
+
+import cases
+import pytest
+import twins
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pooling_engine.backends.numba_kernels import geometry
+
+MODES = tuple(mode for mode in cases.MODES if mode["mode"] != "lp")
+POLICIES = tuple(
+    {"mode": mode} | policy
+    for mode in ("max", "min")
+    for policy in (
+        {"nan_policy": "ignore"},
+        {"nan_policy": "error"},
+        {"tie_policy": "all"},
+        {"tie_policy": "split", "nan_policy": "ignore"},
+    )
+)
+SLAB = geometry.SLAB_BYTES
+every_type = pytest.mark.parametrize("dtype", twins.DTYPES, ids=lambda dtype: dtype.name)
+many = cases.many_examples
+
+# Kernels and strides with loops of their own, and such as have none.
+LOOPS = ((1, 1), (2, 2), (3, 2), (3, 1), (5, 1), (4, 4), (2, 1), (7, 2), (16, 2), (17, 2), (9, 3))
+
+
+@st.composite
+def long_axes(draw):
+    """Windows of a kind that has a loop of its own, over rows of many elements."""
+    axes = draw(st.integers(1, 2))
+    kernels, strides = zip(*(draw(st.sampled_from(LOOPS)) for _ in range(axes)), strict=True)
+    pads = tuple((draw(st.integers(0, k - 1)), draw(st.integers(0, k - 1))) for k in kernels)
+    sizes = tuple(k + draw(st.integers(0, 40)) for k in kernels)
+    options = {"kernel": kernels, "stride": strides, "padding": pads}
+    options["ceil_mode"] = draw(st.booleans())
+    if draw(st.booleans()):
+        options["layout"] = "channels_last"
+    return options, sizes, draw(st.integers(0, 999))
+
+
+windows = st.one_of(long_axes(), st.integers(1, 6).flatmap(cases.ranked_windows))
+drawn = (
+    windows,
+    st.sampled_from(MODES + MODES + POLICIES + ({"mode": "lp"},)),
+    st.tuples(st.sampled_from((1, 1, 2, 3, 0)), st.integers(1, 3)),
+    st.sampled_from(tuple(twins.VALUES)),
+    st.sampled_from(tuple(cases.DISGUISES)),
+    st.sampled_from(((SLAB, 1), (SLAB, 2), (64, 1), (64, 3), (500, 5))),
+)
+
+
+@every_type
+@given(*drawn)
+@many
+def test_any_case(dtype, window, mode, planes, values, disguise, cutting):
+    options, sizes, seed = window
+    value = twins.VALUES[values]
+    x = value((*planes, *sizes), dtype, seed)
+    with twins.cut(*cutting):
+        twins.assert_same_calls(mode | options, x, value, seed, cases.DISGUISES[disguise])
+
+
+# Several slabs for each plane, several bands, several runs: as they are cut for everybody.
+LARGE = (
+    ({"kernel": 3, "stride": 2, "padding": 1}, (1, 2, 300, 70)),
+    ({"kernel": (5, 3), "stride": (1, 2), "padding": (2, 0)}, (1, 2, 300, 70)),
+    ({"kernel": 2}, (2, 3, 130, 130)),
+    ({"kernel": 3, "stride": 1, "dilation": 2, "padding": 2}, (1, 3, 90, 111)),
+    ({"kernel": 31, "stride": 7, "padding": 15}, (1, 1, 20_000)),
+    ({"kernel": 3, "stride": 2, "ceil_mode": True}, (1, 2, 20_000)),
+    ({"global_window": True}, (2, 1, 4096)),
+    ({"global_window": True}, (3, 2, 5000)),
+    ({"global_window": True}, (2, 2, 73, 71)),
+    ({"adaptive_output": (7, 9)}, (1, 2, 150, 170)),
+    ({"kernel": 3, "stride": 2, "padding": 1, "layout": "channels_last"}, (1, 33, 40, 40)),
+    ({"kernel": 2, "stride": 2, "layout": "channels_last"}, (2, 70, 300)),
+    ({"global_window": True, "layout": "channels_last"}, (2, 33, 40, 40)),
+    ({"kernel": (3, 2, 3), "stride": (1, 2, 2), "padding": 1}, (1, 2, 20, 33, 31)),
+    ({"kernel": (300, 5), "stride": (40, 3)}, (1, 1, 900, 50)),
+)
+
+
+@every_type
+@pytest.mark.parametrize(("options", "shape"), LARGE, ids=cases.name_of)
+def test_large(dtype, options, shape):
+    for number, mode in enumerate(MODES):
+        for values, count in (("normal", 1), ("ties", 2), ("normal", 5)):
+            value = twins.VALUES[values]
+            x = value(shape, dtype, number)
+            with twins.cut(SLAB, count):
+                twins.assert_same_calls(mode | options, x, value, number)
