@@ -13,7 +13,16 @@ from PIL import Image
 import pooling_engine
 from pooling_client import demo
 from pooling_engine import ForwardResult, InternalError, UnavailableError, UnsupportedError
+from pooling_server import ServerConfig
 
+STUBBORN = """
+import signal, sys, time
+stopped = []
+signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
+print("pooling 0 listening on 127.0.0.1:1", flush=True)
+while not stopped or "for good" in sys.argv:
+    time.sleep(0.01)
+"""
 FAILS = "import sys; print('starting', file=sys.stderr); sys.exit('error: the port is taken')"
 HANGS = "import time; time.sleep(60)"
 
@@ -91,6 +100,27 @@ def test_a_server_that_does_not_start_is_one_clear_error(
         demo.run_demo(tmp_path / "demo.png")
 
     assert str(caught.value) == f"the demo's server did not start: {reason}"
+
+
+def test_a_server_has_the_time_that_it_gives_to_calls_in_flight() -> None:
+    """Killed before that, it would have been about to end in good order."""
+    config = ServerConfig()
+    assert demo._STOP_TIMEOUT_S > config.drain_delay_s + config.grace_s + 1
+
+
+@pytest.mark.parametrize(("how", "seconds", "code"), [("now", 60.0, 0), ("for good", 0.1, -9)])
+def test_a_server_is_killed_only_if_it_does_not_stop(
+    monkeypatch: pytest.MonkeyPatch,
+    started: list[subprocess.Popen[str]],
+    how: str,
+    seconds: float,
+    code: int,
+) -> None:
+    monkeypatch.setattr(demo, "_SERVER", (sys.executable, "-c", STUBBORN, how))
+    monkeypatch.setattr(demo, "_STOP_TIMEOUT_S", seconds)
+    with demo._running_server() as banner:
+        assert banner == "pooling 0 listening on 127.0.0.1:1"
+    assert [process.returncode for process in started] == [code]
 
 
 def test_without_matplotlib_the_demo_says_what_to_install(
