@@ -107,7 +107,8 @@ def backward(
         input: "max", "min" (in place of indices) and "lp": the input of the forward call.
         index_format: what `indices` are; None: unsigned means "window", int64 "plane".
         backend: the name of a backend, or "auto".
-        out: a C-contiguous array of the input's shape and the gradient's type to write into.
+        out: a C-contiguous array of the input's shape and the gradient's type to write into; what
+            it holds after a refusal is left open.
 
     Returns:
         The gradient, of the input's shape.

@@ -59,7 +59,9 @@ def _plane_size(plan: PoolPlan) -> int:
 
 
 def from_caller(plan: PoolPlan, indices: Array, index_format: IndexFormat | None) -> Array:
-    """Window indices from what the caller sent, every entry checked.
+    """Window indices from what the caller sent.
+
+    Positions are checked entry by entry; window indices are for the backend to check.
 
     Args:
         indices: of the output's shape; unsigned window indices or int64 positions.
@@ -67,7 +69,7 @@ def from_caller(plan: PoolPlan, indices: Array, index_format: IndexFormat | None
 
     Raises:
         InvalidSpecError: a window has more taps than an index can number.
-        InvalidTensorError: the type, the shape or an entry is wrong.
+        InvalidTensorError: the type, the shape or a position is wrong.
     """
     if indices.shape != plan.output_shape:
         raise InvalidTensorError(
@@ -85,7 +87,6 @@ def from_caller(plan: PoolPlan, indices: Array, index_format: IndexFormat | None
             field="indices",
         )
     if is_window:
-        _refuse_forged_windows(plan, indices)
         return indices
     return _from_positions(plan, indices, index_format)
 
@@ -113,7 +114,12 @@ def _from_positions(plan: PoolPlan, positions: Array, index_format: IndexFormat)
     return numbers.astype(plan.index_dtype).reshape(plan.output_shape)
 
 
-def _refuse_forged_windows(plan: PoolPlan, indices: Array) -> None:
+def refuse_forged(plan: PoolPlan, indices: Array) -> None:
+    """Refuses window indices that name no tap on an element of their window.
+
+    Raises:
+        InvalidTensorError: an entry does.
+    """
     none = np.iinfo(indices.dtype).max
     if indices.size == 0:
         return

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import pairwise
 from typing import TypeVar
 
@@ -58,9 +58,12 @@ def run_blocks(work: Callable[[Block], None], blocks: Sequence[Block]) -> None:
             work(block)
 
     futures = [_workers().submit(take_blocks) for _ in range(helpers)]
-    take_blocks()
+    try:
+        take_blocks()
+    finally:  # whatever happened: nobody writes any more when this returns
+        wait(future for future in futures if not future.cancel())
     for future in futures:
-        if not future.cancel():  # one that has not begun, behind other calls, is not needed
+        if not future.cancelled():  # it had begun; one behind other calls is not needed
             future.result()
 
 

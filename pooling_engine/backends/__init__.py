@@ -45,7 +45,12 @@ class Backend(Protocol):
     def backward(
         self, plan: PoolPlan, dy: Array, indices: Array | None, x: Array | None, dx: Array
     ) -> None:
-        """Computes the gradient of the input into `dx`; MAX and MIN get indices, LP gets `x`."""
+        """Computes the gradient of the input into `dx`; MAX and MIN get indices, LP gets `x`.
+
+        Raises:
+            InvalidTensorError: an index names no tap on an element of its window; what `dx` holds
+                then is left open.
+        """
         ...
 
 

@@ -25,6 +25,7 @@ from pooling_engine.backends.numpy_kernels.ties import global_tie_backward, tie_
 from pooling_engine.backends.numpy_kernels.whole import global_backward, global_forward
 from pooling_engine.dtypes import FLOATS, INTEGERS, as_summable, is_bfloat16, store
 from pooling_engine.enums import IndexFormat, Mode
+from pooling_engine.indices import refuse_forged
 from pooling_engine.plan import PoolPlan
 from pooling_engine.threads import run_blocks, thread_count
 
@@ -81,6 +82,8 @@ class NumpyBackend:
         self, plan: PoolPlan, dy: Array, indices: Array | None, x: Array | None, dx: Array
     ) -> None:
         """Computes the gradient into C-contiguous `dx` from C-contiguous arrays."""
+        if indices is not None:
+            refuse_forged(plan, indices)
         if _is_largest_magnitude(plan) and is_bfloat16(plan.dtype):
             wide = np.empty(dx.shape)
             x = _given(x).astype(np.float64)

@@ -11,7 +11,7 @@ import oracle
 
 import pooling_engine
 from pooling_engine import PoolingError, PoolSpec, backward, forward, threads
-from pooling_engine.backends.numba_kernels import geometry
+from pooling_engine.backends.numba_kernels import geometry, targets
 
 DTYPES = tuple(map(np.dtype, ("float16", ml_dtypes.bfloat16, "float32", "float64")))
 
@@ -76,8 +76,12 @@ VALUES = {
 @contextmanager
 def cut(slab_bytes, thread_count):
     """Slabs of that size, shared out among threads however small they are."""
-    before = geometry.SLAB_BYTES, threads.BYTES_PER_PART, pooling_engine.thread_count()
-    _set(slab_bytes, 1, thread_count)
+    before = (
+        (geometry.SLAB_BYTES, targets.SLAB_BYTES),
+        threads.BYTES_PER_PART,
+        pooling_engine.thread_count(),
+    )
+    _set((slab_bytes, slab_bytes), 1, thread_count)
     try:
         yield
     finally:
@@ -85,8 +89,9 @@ def cut(slab_bytes, thread_count):
 
 
 def _set(slab_bytes, part_bytes, thread_count):
-    geometry.SLAB_BYTES, threads.BYTES_PER_PART = slab_bytes, part_bytes
-    for table in (geometry.geometry_of, geometry.reach_of, geometry.targets_of):
+    geometry.SLAB_BYTES, targets.SLAB_BYTES = slab_bytes
+    threads.BYTES_PER_PART = part_bytes
+    for table in (geometry.geometry_of, geometry.reach_of, targets.targets_of):
         table.cache_clear()
     if thread_count != pooling_engine.thread_count():
         pooling_engine.set_thread_count(thread_count)

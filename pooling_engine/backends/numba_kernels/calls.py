@@ -15,11 +15,11 @@ from pooling_engine.backends.numba_kernels.geometry import (
     geometry_of,
     is_left,
     reach_of,
-    targets_of,
 )
 from pooling_engine.backends.numba_kernels.scatter import scatter
 from pooling_engine.backends.numba_kernels.spread import spread
 from pooling_engine.backends.numba_kernels.sums import sums
+from pooling_engine.backends.numba_kernels.targets import count_offsets, targets_of
 from pooling_engine.backends.numba_kernels.whole import plane_sums
 from pooling_engine.backends.numpy_kernels.select import extreme_of_nothing
 from pooling_engine.dtypes import BFLOAT16, FLOATS, is_bfloat16
@@ -29,6 +29,7 @@ from pooling_engine.plan import PoolPlan
 Array = NDArray[Any]
 
 MAX_NUMBERED_TAPS = 65_535  # of windows with indices; more need wider numbers than kernels keep
+MAX_OFFSETS = 1 << 20  # entries of the table of what indices name
 MAX_REACHED = 1 << 22  # entries of the lists of outputs that reach a position
 HALVES = tuple(dtype for dtype in (np.dtype(np.float16), BFLOAT16) if dtype is not None)
 
@@ -69,7 +70,8 @@ def backward_call(plan: PoolPlan, dy: Array, indices: Array | None, dx: Array) -
     if plan.outer == 0 or plan.mode is Mode.LP or plan.shares_ties:
         return None
     if indices is not None:
-        return _scatter(plan, dy, indices, dx) if plan.taps <= MAX_NUMBERED_TAPS else None
+        is_small = plan.taps <= MAX_NUMBERED_TAPS and count_offsets(plan) <= MAX_OFFSETS
+        return _scatter(plan, dy, indices, dx) if is_small else None
     is_short = sum(axis.outputs * axis.kernel for axis in plan.axes) <= MAX_REACHED
     return _spread(plan, dy, dx) if is_short else None
 
@@ -114,8 +116,7 @@ def _sum_planes(plan: PoolPlan, x: Array, output: Array) -> KernelCall:
 def _scatter(plan: PoolPlan, dy: Array, indices: Array, dx: Array) -> KernelCall:
     t = targets_of(plan)
     arguments = (
-        read(dy), read(indices), written(dx), t.starts, t.reach, t.cells, t.offsets, t.size, t.row,
-        t.height, int(np.iinfo(indices.dtype).max), _zero(plan), is_bfloat16(plan.dtype),
+        read(dy), read(indices), written(dx), *t[:-1], _zero(plan), is_bfloat16(plan.dtype),
     )  # fmt: skip
     return KernelCall(scatter, arguments, t.slabs, dx.nbytes)
 

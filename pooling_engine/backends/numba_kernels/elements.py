@@ -6,6 +6,7 @@ float32; the flag `is_brain` says which of the two they are. Every other type is
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -181,31 +182,82 @@ def _rounded(values: Any, output: Any, count: Any, scratch: Any, is_brain: Any) 
     return twice
 
 
-def canonical(values: Any, count: int, is_brain: bool) -> None:
+@part
+def _canonical_halves(values: Any, count: int, is_brain: bool) -> None:
     """Gives zeros and NaNs one form, since that of a sum depends on how it was split."""
+    infinity, nan = (0x7F80, 0x7FC0) if is_brain else (0x7C00, 0x7E00)
+    for i in range(count):
+        bits = np.int32(get(values, i))
+        magnitude = bits & 0x7FFF
+        unsigned_zero = bits if magnitude else 0
+        put(values, i, np.uint16(nan if magnitude > infinity else unsigned_zero))
 
 
-@_implements(canonical)
-def _canonical(values: Any, count: Any, is_brain: Any) -> Any:
-    if values.dtype != types.uint16:
+@part
+def is_exact_inverse(divisor: Any) -> Any:
+    """Whether multiplying by ``1 / divisor`` is dividing: whether it is a power of two."""
+    mantissa, _ = math.frexp(divisor)
+    return abs(mantissa) == 0.5 and math.isfinite(1 / divisor)
 
-        def floats(values: Any, count: Any, is_brain: Any) -> None:
-            nan, zero = lift(np.nan, values), lift(0.0, values)
-            for i in range(count):
-                value = get(values, i) + zero  # -0.0 becomes 0.0
-                put(values, i, value if value == value else nan)
 
-        return floats
-
-    def halves(values: Any, count: Any, is_brain: Any) -> None:
-        infinity, nan = (0x7F80, 0x7FC0) if is_brain else (0x7C00, 0x7E00)
+@part
+def divide_by(totals: Any, quotients: Any, divisor: float, count: int) -> None:
+    """Divides all sums by one divisor, into float64; in place, if that is where they are."""
+    inverse = 1 / divisor
+    if is_exact_inverse(divisor):
         for i in range(count):
-            bits = np.int32(get(values, i))
-            magnitude = bits & 0x7FFF
-            unsigned_zero = bits if magnitude else 0
-            put(values, i, np.uint16(nan if magnitude > infinity else unsigned_zero))
+            put(quotients, i, lift(get(totals, i), quotients) * inverse)
+    else:
+        for i in range(count):
+            put(quotients, i, lift(get(totals, i), quotients) / divisor)
 
-    return halves
+
+@part
+def _canonical_float(value: Any, nan: Any, zero: Any) -> Any:
+    value = value + zero  # -0.0 becomes 0.0
+    return value if value == value else nan
+
+
+def averaged(
+    totals: Any, output: Any, divisor: float, count: int, scratch: Any, is_brain: bool
+) -> None:
+    """float64 sums over a divisor in the output's type, rounded once; zeros and NaNs of one form.
+
+    Args:
+        totals: may be written to.
+        scratch: room for `count` float32.
+    """
+
+
+@_implements(averaged)
+def _averaged(
+    totals: Any, output: Any, divisor: Any, count: Any, scratch: Any, is_brain: Any
+) -> Any:
+    if output.dtype == types.uint16:
+
+        def halves(
+            totals: Any, output: Any, divisor: Any, count: Any, scratch: Any, is_brain: Any
+        ) -> None:
+            divide_by(totals, totals, divisor, count)
+            rounded(totals, output, count, scratch, is_brain)
+            _canonical_halves(output, count, is_brain)
+
+        return halves
+
+    def floats(
+        totals: Any, output: Any, divisor: Any, count: Any, scratch: Any, is_brain: Any
+    ) -> None:
+        nan, zero, inverse = lift(np.nan, output), lift(0.0, output), 1 / divisor
+        if is_exact_inverse(divisor):
+            for i in range(count):
+                value = lift(get(totals, i) * inverse, output)
+                put(output, i, _canonical_float(value, nan, zero))
+        else:
+            for i in range(count):
+                value = lift(get(totals, i) / divisor, output)
+                put(output, i, _canonical_float(value, nan, zero))
+
+    return floats
 
 
 def is_negative_zero(value: Any) -> Any:

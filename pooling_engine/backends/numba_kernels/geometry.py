@@ -49,7 +49,7 @@ class Geometry(NamedTuple):
 @lru_cache(maxsize=256)
 def geometry_of(plan: PoolPlan) -> Geometry:
     """The geometry of the forward pass of a plan."""
-    planes, axes = _planes_and_axes(plan)
+    planes, axes = planes_and_axes(plan)
     rows, tables, offset = [], [_NONE], 0
     for number, axis in enumerate(axes):
         if number == 0 and is_left(axis):
@@ -71,7 +71,7 @@ def geometry_of(plan: PoolPlan) -> Geometry:
     )
 
 
-def _planes_and_axes(plan: PoolPlan) -> tuple[int, tuple[Axis, ...]]:
+def planes_and_axes(plan: PoolPlan) -> tuple[int, tuple[Axis, ...]]:
     """How many planes there are, of which axes."""
     if len(plan.axes) > 1:
         return plan.outer, plan.axes
@@ -118,7 +118,7 @@ class Reach(NamedTuple):
 @lru_cache(maxsize=128)
 def reach_of(plan: PoolPlan) -> Reach:
     """The reach of the outputs of a plan."""
-    planes, axes = _planes_and_axes(plan)
+    planes, axes = planes_and_axes(plan)
     starts: list[int] = []
     places: list[int] = []
     ends: list[Integers] = []
@@ -151,57 +151,3 @@ def _reached_along(axis: Axis) -> tuple[Integers, Integers]:
     flat = np.concatenate(positions)
     ends = np.concatenate([[0], np.cumsum(np.bincount(flat, minlength=axis.size))])
     return ends, np.concatenate(outputs)[np.argsort(flat, kind="stable")]
-
-
-class Targets(NamedTuple):
-    """Where the selected elements of windows are, in elements of one plane.
-
-    Attributes:
-        starts: of each output along the first axis, the position of its first tap.
-        reach: of each slab of a plane the first output that reaches it and the one after the last.
-        cells: of each output at one position of the first axis, its window's first tap.
-        offsets: of each tap of a window, how far it is from the first.
-        size: the positions along the first axis.
-        row: the elements at each of them.
-        height: the positions along the first axis that one slab has.
-        slabs: the slabs of all planes of the input.
-    """
-
-    starts: Integers
-    reach: Integers
-    cells: Integers
-    offsets: Integers
-    size: int
-    row: int
-    height: int
-    slabs: int
-
-
-@lru_cache(maxsize=128)
-def targets_of(plan: PoolPlan) -> Targets:
-    """The targets of the indices of a plan."""
-    planes, axes = _planes_and_axes(plan)
-    steps = [
-        math.prod(later.size for later in axes[a + 1 :]) * plan.inner for a in range(len(axes))
-    ]
-    cells, offsets = np.zeros(1, np.int64), np.zeros(1, np.int64)
-    for number, (axis, step) in enumerate(zip(axes, steps, strict=True)):
-        if number:
-            cells = np.add.outer(cells, axis.starts() * step).reshape(-1)
-        taps = np.arange(axis.kernel) * (axis.dilation * step)
-        offsets = np.add.outer(offsets, taps).reshape(-1)
-    height = min(axes[0].size, _positions_per_slab(plan, axes))
-    reach = [
-        axes[0].outputs_of(low, min(axes[0].size, low + height))
-        for low in range(0, axes[0].size, height)
-    ]
-    return Targets(
-        axes[0].starts(),
-        np.array(reach, np.int64).reshape(-1),
-        np.add.outer(cells, np.arange(plan.inner)).reshape(-1),
-        offsets,
-        axes[0].size,
-        steps[0],
-        height,
-        planes * len(reach),
-    )

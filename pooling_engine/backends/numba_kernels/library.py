@@ -11,6 +11,7 @@ import numba
 
 _log = logging.getLogger("pooling_engine")
 Key = tuple[Any, ...]
+Types = tuple[Any, ...]
 
 
 class Library:
@@ -22,7 +23,7 @@ class Library:
     def __init__(self) -> None:
         self._ready: set[Key] = set()
         self._asked: set[Key] = set()
-        self._queue: queue.SimpleQueue[tuple[Key, Any, Any]] | None = None
+        self._queue: queue.SimpleQueue[tuple[Key, Any, Types]] | None = None
         self._lock = threading.Lock()
 
     def compile_in_background(self) -> None:
@@ -43,23 +44,22 @@ class Library:
         if key in self._ready:
             return True
         if self._queue is None:
-            self._compile(key, kernel, arguments)
+            self._compile(key, kernel, tuple(map(numba.typeof, arguments)))
             return True
         with self._lock:
             if key not in self._asked:
                 self._asked.add(key)
-                self._queue.put((key, kernel, arguments))
+                self._queue.put((key, kernel, tuple(map(numba.typeof, arguments))))
         return False
 
     def _compile_all(self) -> None:
         while self._queue is not None:
-            key, kernel, arguments = self._queue.get()
+            key, kernel, types = self._queue.get()
             try:
-                self._compile(key, kernel, arguments)
+                self._compile(key, kernel, types)
             except Exception:
                 _log.exception("%s cannot be compiled; NumPy computes in its place", kernel)
 
-    def _compile(self, key: Key, kernel: Any, arguments: tuple[Any, ...]) -> None:
-        types = tuple(map(numba.typeof, arguments))
+    def _compile(self, key: Key, kernel: Any, types: Types) -> None:
         kernel.compile((*types, numba.int64, numba.int64))
         self._ready.add(key)

@@ -24,30 +24,38 @@ Operation = Larger | Smaller | Sum
 LARGER, SMALLER, SUM = Larger(), Smaller(), Sum()
 
 
-# Extremes of floats are folded where no NaNs are, and which of two zeros is taken is left open:
-# that makes a long window a reduction that the compiler may spread over the lanes of a vector.
-_FLAGS = ("nnan", "nsz")
 _COMPARISONS = {Larger: ">", Smaller: "<"}
 
 
-@intrinsic
-def combine(typing: Any, value: Any, held: Any, operation: Any) -> Any:
-    """What an operation makes of a further value and what is held so far."""
+def _is_better(builder: Any, type_: Any, operation: Any, new: Any, old: Any, flags: Any) -> Any:
+    sign = _COMPARISONS[operation.instance_class]
+    if isinstance(type_, types.Float):
+        return builder.fcmp_ordered(sign, new, old, flags=flags)
+    compare = builder.icmp_signed if type_.signed else builder.icmp_unsigned
+    return compare(sign, new, old)
 
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        is_float = isinstance(value, types.Float)
-        new, old, _ = arguments
-        if operation.instance_class is Sum:
-            return builder.fadd(new, old) if is_float else builder.add(new, old)
-        sign = _COMPARISONS[operation.instance_class]
-        if is_float:
-            return builder.select(
-                builder.fcmp_ordered(sign, new, old, flags=_FLAGS), new, old, flags=_FLAGS
-            )
-        compare = builder.icmp_signed if value.signed else builder.icmp_unsigned
-        return builder.select(compare(sign, new, old), new, old)
 
-    return value(value, value, operation), build
+def _combination(flags: tuple[str, ...]) -> Any:
+    """An intrinsic that makes one value of a further one and what is held so far."""
+
+    @intrinsic
+    def combined(typing: Any, value: Any, held: Any, operation: Any) -> Any:
+        def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            new, old, _ = arguments
+            if operation.instance_class is Sum:
+                return builder.fadd(new, old)
+            is_new = _is_better(builder, value, operation, new, old, flags)
+            return builder.select(is_new, new, old, flags=flags)
+
+        return value(value, value, operation), build
+
+    return combined
+
+
+combine = _combination(())
+# Where no NaNs are and either of two zeros will do, the compiler may change the order of extremes,
+# and so spread one window over the lanes of a vector; it does not change that of sums.
+combine_in_any_order = _combination(("nnan", "nsz"))
 
 
 @intrinsic
@@ -56,10 +64,16 @@ def is_better(typing: Any, value: Any, held: Any, operation: Any) -> Any:
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         new, old, _ = arguments
-        sign = _COMPARISONS[operation.instance_class]
-        if isinstance(value, types.Float):
-            return builder.fcmp_ordered(sign, new, old)
-        compare = builder.icmp_signed if value.signed else builder.icmp_unsigned
-        return compare(sign, new, old)
+        return _is_better(builder, value, operation, new, old, ())
 
     return types.boolean(value, value, operation), build
+
+
+@intrinsic
+def pick(typing: Any, is_new: Any, value: Any, held: Any) -> Any:
+    """The value or what is held, without a branch."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.select(*arguments)
+
+    return value(types.boolean, value, value), build

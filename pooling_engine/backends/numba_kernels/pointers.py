@@ -15,7 +15,11 @@ from numba.extending import intrinsic
 
 @intrinsic
 def pointer_to(typing: Any, array: Any, offset: Any) -> Any:
-    """A pointer to element `offset` of a contiguous one-dimensional array."""
+    """A pointer to element `offset` of a contiguous one-dimensional array.
+
+    It does not keep the array: one that a kernel has made for itself is freed after its last use.
+    So pointers to scratch are taken inside the loop over the slabs, each time anew.
+    """
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         view = context.make_array(signature.args[0])(context, builder, arguments[0])

@@ -21,7 +21,11 @@ from pooling_engine.backends.numba_kernels.geometry import (
     TABLE,
 )
 from pooling_engine.backends.numba_kernels.jit import part, routine, section
-from pooling_engine.backends.numba_kernels.operations import Operation, combine
+from pooling_engine.backends.numba_kernels.operations import (
+    Operation,
+    combine,
+    combine_in_any_order,
+)
 from pooling_engine.backends.numba_kernels.pointers import (
     ahead,
     get,
@@ -141,14 +145,16 @@ def _fold_rest(
     axis = axis_at(axes, 1)
     rest, table = sizes.row // get(axis, SIZE), ahead(tables, get(axis, TABLE))
     source = target if sizes.axes == 2 else ahead(scratch, sizes.scratch)
-    _fold_axis(rows, pitch, source, axis, table, outer, rest, operation, empty)
+    spare = ahead(scratch, sizes.scratch)
+    _fold_axis(rows, pitch, source, spare, axis, table, outer, rest, operation, empty)
     for a in range(2, sizes.axes):
         outer, pitch = outer * get(axis, OUTPUTS), rest
         axis = axis_at(axes, a)
         rest //= get(axis, SIZE)
-        folded = target if a == sizes.axes - 1 else ahead(scratch, (a % 2) * sizes.scratch)
+        spare = ahead(scratch, (a % 2) * sizes.scratch)
+        folded = target if a == sizes.axes - 1 else spare
         table = ahead(tables, get(axis, TABLE))
-        _fold_axis(source, pitch, folded, axis, table, outer, rest, operation, empty)
+        _fold_axis(source, pitch, folded, spare, axis, table, outer, rest, operation, empty)
         source = folded
 
 
@@ -160,13 +166,13 @@ def is_left(axis: Any) -> bool:
 
 @section
 def _fold_axis(
-    source: Any, pitch: int, target: Any, axis: Any, table: Any, outer: int, inner: int,
-    operation: Operation, empty: Any,
+    source: Any, pitch: int, target: Any, spare: Any, axis: Any, table: Any, outer: int,
+    inner: int, operation: Operation, empty: Any,
 ) -> None:  # fmt: skip
     """`outer` blocks of (size, inner), `pitch` apart, to as many of (outputs, inner)."""
     outputs = get(axis, OUTPUTS)
     if inner == 1:
-        _fold_rows(source, pitch, target, axis, table, outer, operation, empty)
+        _fold_rows(source, pitch, target, spare, axis, table, outer, operation, empty)
         return
     for block in range(outer):
         taps, out = ahead(source, block * pitch), ahead(target, block * outputs * inner)
@@ -234,8 +240,8 @@ def _fold_taps(
 
 @routine
 def _fold_rows(
-    source: Any, pitch: int, target: Any, axis: Any, table: Any, rows: int, operation: Operation,
-    empty: Any,
+    source: Any, pitch: int, target: Any, spare: Any, axis: Any, table: Any, rows: int,
+    operation: Operation, empty: Any,
 ) -> None:  # fmt: skip
     """Rows of single elements, `pitch` apart, folded along their own axis."""
     size, outputs, count = get(axis, SIZE), get(axis, OUTPUTS), get(axis, KERNEL)
@@ -250,15 +256,24 @@ def _fold_rows(
         length = (rows - 1) * outputs + high - low
         taps, inside = ahead(source, get(table, low)), ahead(target, low)
         _slide(taps, inside, length, stride, count, dilation, operation)
+    elif outputs <= SHORT // 2 and low == 0 and high == outputs and pitch % stride == 0:
+        # As one as well, but there are outputs between the rows, which are left behind.
+        across = pitch // stride
+        length = (rows - 1) * across + outputs
+        _slide(ahead(source, get(table, 0)), spare, length, stride, count, dilation, operation)
+        for row in range(rows):
+            for o in range(outputs):
+                put(target, row * outputs + o, get(spare, row * across + o))
+        return
     elif low < high:
         for row in range(rows):
             taps = ahead(source, row * pitch + get(table, low))
             inside = ahead(target, row * outputs + low)
             _slide(taps, inside, high - low, stride, count, dilation, operation)
-    for row in range(rows):
-        taps, out = ahead(source, row * pitch), ahead(target, row * outputs)
-        _fold_each(taps, out, table, outputs, 0, low, dilation, operation, empty)
-        _fold_each(taps, out, table, outputs, high, outputs, dilation, operation, empty)
+    _fold_each(source, pitch, target, table, outputs, 0, low, dilation, rows, operation, empty)
+    _fold_each(
+        source, pitch, target, table, outputs, high, outputs, dilation, rows, operation, empty
+    )
 
 
 @section
@@ -279,13 +294,15 @@ def _slide(
         _slide_window(taps, target, length, 4, 4, operation)
     elif stride == 1:
         _slide_taps(taps, target, length, 1, count, dilation, operation)
-    elif stride == 2 and count < stride * LONG:
+    elif stride == 2 and count < 2 * LONG:
         _slide_taps(taps, target, length, 2, count, dilation, operation)
     else:
         for i in range(length):
-            put(
-                target, i, _fold_window(ahead(taps, i * stride), count, dilation, target, operation)
-            )
+            window = ahead(taps, i * stride)
+            if count < LONG:
+                put(target, i, _fold_few(window, count, dilation, target, operation))
+            else:
+                put(target, i, _fold_many(window, count, dilation, target, operation))
 
 
 @part
@@ -314,29 +331,39 @@ def _slide_taps(
             put(target, i, combine(lift(get(taps, i * stride), target), get(target, i), operation))
 
 
-@routine
-def _fold_window(source: Any, count: int, dilation: int, target: Any, operation: Operation) -> Any:
-    """One window, of `count` taps on elements."""
+@part
+def _fold_few(source: Any, count: int, dilation: int, target: Any, operation: Operation) -> Any:
+    """One window of a few taps, all on elements."""
     held = lift(get(source, 0), target)
-    if dilation == 1:
-        for tap in range(1, count):
-            held = combine(lift(get(source, tap), target), held, operation)
-        return held
     for tap in range(1, count):
         held = combine(lift(get(source, tap * dilation), target), held, operation)
     return held
 
 
+@routine
+def _fold_many(source: Any, count: int, dilation: int, target: Any, operation: Operation) -> Any:
+    """One window of many taps, all on elements."""
+    if dilation != 1:
+        return _fold_few(source, count, dilation, target, operation)
+    held = lift(get(source, 0), target)
+    for tap in range(1, count):
+        held = combine_in_any_order(lift(get(source, tap), target), held, operation)
+    return held
+
+
 @part
 def _fold_each(
-    source: Any, target: Any, table: Any, outputs: int, low: int, high: int, dilation: int,
-    operation: Operation, empty: Any,
+    source: Any, pitch: int, target: Any, table: Any, outputs: int, low: int, high: int,
+    dilation: int, rows: int, operation: Operation, empty: Any,
 ) -> None:  # fmt: skip
-    """Outputs `low` to `high`, each over the taps that it has on elements."""
+    """Outputs `low` to `high` of all rows, each over the taps that it has on elements."""
     for o in range(low, high):
         start, first, stop = get(table, o), get(table, outputs + o), get(table, 2 * outputs + o)
-        if first < stop:
-            taps = ahead(source, start + first * dilation)
-            put(target, o, _fold_window(taps, stop - first, dilation, target, operation))
-        else:
-            put(target, o, empty)
+        count, taps = stop - first, ahead(source, start + first * dilation)
+        for row in range(rows):
+            window, held = ahead(taps, row * pitch), empty
+            if count >= LONG:
+                held = _fold_many(window, count, dilation, target, operation)
+            elif count > 0:
+                held = _fold_few(window, count, dilation, target, operation)
+            put(target, row * outputs + o, held)

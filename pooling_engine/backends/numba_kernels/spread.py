@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from pooling_engine.backends.numba_kernels.elements import (
-    canonical,
+    averaged,
+    divide_by,
     loaded,
-    rounded,
     scratch_for,
 )
 from pooling_engine.backends.numba_kernels.geometry import (
@@ -61,6 +61,58 @@ def _collect(
 
 
 @part
+def _collect_axis(
+    source: Any, target: Any, axis: Any, ends: Any, reached: Any, first: int, low: int, high: int,
+    o_low: int, length: int,
+) -> None:  # fmt: skip
+    """Positions `low` to `high` of an axis of vectors of `length` elements.
+
+    Args:
+        first: where the first window of the axis starts.
+        o_low: the output that `source` begins with.
+    """
+    count, pad = get(axis, KERNEL), -first
+    is_plain = get(axis, STRIDE) == 1 and get(axis, DILATION) == 1
+    position = low
+    while position < high:
+        out = ahead(target, (position - low) * length)
+        if is_plain and count - 1 - pad <= position < get(axis, OUTPUTS) - pad:
+            run = min(high, get(axis, OUTPUTS) - pad) - position  # all reached alike: as one
+            taps = ahead(source, (position + pad - o_low) * length)
+            _collect_run(taps, out, count, length, run * length)
+            position += run
+        else:
+            _collect(source, out, ends, reached, position, o_low, length)
+            position += 1
+
+
+@routine
+def _collect_run(source: Any, target: Any, count: int, step: int, length: int) -> None:
+    """The sum of `count` vectors, each `step` before the last one."""
+    if count == 1:
+        for i in range(length):
+            put(target, i, get(source, i))
+        return
+    b = ahead(source, -step)
+    if count == 2:
+        for i in range(length):
+            put(target, i, get(source, i) + get(b, i))
+        return
+    c = ahead(b, -step)
+    for i in range(length):
+        put(target, i, get(source, i) + get(b, i) + get(c, i))
+    for tap in range(3, count - 1, 2):
+        b = ahead(source, -tap * step)
+        c = ahead(b, -step)
+        for i in range(length):
+            put(target, i, get(target, i) + get(b, i) + get(c, i))
+    if count > 3 and count % 2 == 0:
+        b = ahead(source, -(count - 1) * step)
+        for i in range(length):
+            put(target, i, get(target, i) + get(b, i))
+
+
+@part
 def _collect_each(source: Any, target: Any, ends: Any, reached: Any, low: int, high: int) -> None:
     """Positions `low` to `high` of a row of single elements."""
     for position in range(low, high):
@@ -79,7 +131,13 @@ def _collect_rows(
     stride, pad = get(axis, STRIDE), -first
     is_plain = get(axis, DILATION) == 1
     low, high = 0, 0  # the positions that a loop without conditions covers
-    if is_plain and stride == 2 and count == 2:
+    if outputs == 1 and first <= 0 and is_plain and first + count >= size:
+        low, high = 0, size
+        for row in range(rows):
+            out = ahead(target, row * size)
+            for i in range(size):
+                put(out, i, get(source, row))
+    elif is_plain and stride == 2 and count == 2:
         o_low, o_high = (pad + 1) // 2, min(outputs, (size + pad) // 2)
         low, high = 2 * o_low - pad, 2 * o_high - pad
         is_one_row = size == 2 * outputs and low == 0 and high == size
@@ -98,24 +156,15 @@ def _collect_rows(
             for o in range(o_high - o_low):
                 put(out, 2 * o, get(a, o) + get(a, o - 1))
                 put(out, 2 * o + 1, get(a, o))
-    elif is_plain and stride == 1 and count == 3:
-        low, high = max(0, 2 - pad), min(size, outputs - pad)
-        for row in range(rows):
-            a = ahead(source, row * outputs + low + pad)
-            out = ahead(target, row * size + low)
-            for i in range(high - low):
-                put(out, i, get(a, i) + get(a, i - 1) + get(a, i - 2))
     elif is_plain and stride == 1:
         low, high = max(0, count - 1 - pad), min(size, outputs - pad)
-        for row in range(rows):
-            a = ahead(source, row * outputs + low + pad)
-            out = ahead(target, row * size + low)
-            for i in range(high - low):
-                put(out, i, get(a, i))
-            for tap in range(1, count):
-                b = ahead(a, -tap)
-                for i in range(high - low):
-                    put(out, i, get(out, i) + get(b, i))
+        if low < high and size == outputs:  # all rows as one; what wraps is written anew below
+            length = (rows - 1) * size + high - low
+            _collect_run(ahead(source, low + pad), ahead(target, low), count, 1, length)
+        elif low < high:
+            for row in range(rows):
+                taps = ahead(source, row * outputs + low + pad)
+                _collect_run(taps, ahead(target, row * size + low), count, 1, high - low)
     if high <= low:
         low, high = size, size
     for row in range(rows):
@@ -164,19 +213,17 @@ def spread(
             rows = count // (inner * get(axis_at(axes, last), OUTPUTS))
             divide(sent, gradient, pointer_to(factors, 0), o_low, rows, axes, sizes, inner)
         elif divisor != 1:
-            for i in range(count):
-                put(gradient, i, np.float64(get(sent, i)) / divisor)
+            divide_by(sent, gradient, divisor, count)
         else:
             for i in range(count):
                 put(gradient, i, lift(get(sent, i), gradient))
         source = gradient
         if not is_left(axes):
             source = pointer_to(scratch, 0)
-            for position in range(low, high):
-                _collect(
-                    gradient, ahead(source, (position - low) * sizes.out_row),
-                    pointer_to(ends, 0), pointer_to(reached, 0), position, o_low, sizes.out_row,
-                )  # fmt: skip
+            _collect_axis(
+                gradient, source, axes, pointer_to(ends, 0), pointer_to(reached, 0), starts[0], low,
+                high, o_low, sizes.out_row,
+            )  # fmt: skip
         rest, outer = sizes.out_row, high - low
         for a in range(1, sizes.axes):
             axis, target = axis_at(axes, a), pointer_to(scratch, (a % 2) * room)
@@ -188,14 +235,15 @@ def spread(
             else:
                 for block in range(outer):
                     taps = ahead(source, block * get(axis, OUTPUTS) * rest)
-                    for position in range(get(axis, SIZE)):
-                        out = ahead(target, (block * get(axis, SIZE) + position) * rest)
-                        _collect(taps, out, own_ends, own_reached, position, 0, rest)
+                    out = ahead(target, block * get(axis, SIZE) * rest)
+                    _collect_axis(
+                        taps, out, axis, own_ends, own_reached, starts[a], 0, get(axis, SIZE), 0,
+                        rest,
+                    )  # fmt: skip
             outer *= get(axis, SIZE)
             source = target
         place, given = pointer_to(dx, (plane * size + low) * sizes.row), (high - low) * sizes.row
-        rounded(source, place, given, pointer_to(narrowed, 0), is_brain)
-        canonical(place, given, is_brain)
+        averaged(source, place, 1.0, given, pointer_to(narrowed, 0), is_brain)
 
 
 @part

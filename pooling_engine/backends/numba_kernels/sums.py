@@ -7,15 +7,14 @@ from typing import Any
 import numpy as np
 
 from pooling_engine.backends.numba_kernels.elements import (
-    canonical,
+    averaged,
     loaded,
-    rounded,
     scratch_for,
 )
 from pooling_engine.backends.numba_kernels.geometry import COLUMNS, OUTPUTS, SIZE, TABLE
 from pooling_engine.backends.numba_kernels.jit import kernel, routine
 from pooling_engine.backends.numba_kernels.operations import SUM
-from pooling_engine.backends.numba_kernels.pointers import ahead, get, pointer_to, put
+from pooling_engine.backends.numba_kernels.pointers import ahead, get, lift, pointer_to, put
 from pooling_engine.backends.numba_kernels.slabs import (
     axis_at,
     fold_slab,
@@ -53,7 +52,7 @@ def divide(
         for o in range(outputs):
             divisor = product * get(own, o)
             for i in range(at + o * inner, at + (o + 1) * inner):
-                put(quotients, i, np.float64(get(totals, i)) / divisor)
+                put(quotients, i, lift(get(totals, i), quotients) / divisor)
 
 
 @kernel
@@ -83,17 +82,12 @@ def sums(
             rows, result, pointer_to(scratch, 0), slab, sizes, axes, tables, SUM, 0.0,
         )  # fmt: skip
         place = pointer_to(output, (slab.plane * get(axes, OUTPUTS) + slab.low) * sizes.out_row)
+        spare = pointer_to(narrowed, 0)
         if len(factors):
             divided = pointer_to(quotients, 0)
             divide(
                 result, divided, pointer_to(factors, 0), slab.low, given // row, axes, sizes, inner
             )
-            rounded(divided, place, given, pointer_to(narrowed, 0), is_brain)
-        elif divisor != 1:
-            divided = pointer_to(quotients, 0)
-            for i in range(given):
-                put(divided, i, np.float64(get(result, i)) / divisor)
-            rounded(divided, place, given, pointer_to(narrowed, 0), is_brain)
+            averaged(divided, place, 1.0, given, spare, is_brain)
         else:
-            rounded(result, place, given, pointer_to(narrowed, 0), is_brain)
-        canonical(place, given, is_brain)
+            averaged(result, place, divisor, given, spare, is_brain)

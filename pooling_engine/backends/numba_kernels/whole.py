@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pooling_engine.backends.numba_kernels.elements import canonical, loaded, rounded, scratch_for
+from pooling_engine.backends.numba_kernels.elements import averaged, loaded, scratch_for
 from pooling_engine.backends.numba_kernels.jit import kernel, part
 from pooling_engine.backends.numba_kernels.pointers import ahead, get, pointer_to, put
 from pooling_engine.backends.numpy_kernels.whole import BLOCK, LANES
@@ -42,7 +42,7 @@ def plane_sums(
         factors: none; all sums have one divisor.
     """
     wide, narrowed = scratch_for(empty, BLOCK), np.empty(1, np.float32)
-    of_block, of_plane, result = np.empty(LANES), np.empty(LANES), np.empty(1)
+    of_block, of_plane = np.empty(LANES), np.empty(LANES)
     for plane in range(begin, end):
         of_plane[:] = 0
         for first in range(0, size, BLOCK):
@@ -58,7 +58,5 @@ def plane_sums(
             for lane in range(half):
                 of_plane[lane] += of_plane[lane + half]
             half //= 2
-        result[0] = of_plane[0] / divisor
         place = pointer_to(output, plane)
-        rounded(pointer_to(result, 0), place, 1, pointer_to(narrowed, 0), is_brain)
-        canonical(place, 1, is_brain)
+        averaged(pointer_to(of_plane, 0), place, divisor, 1, pointer_to(narrowed, 0), is_brain)
