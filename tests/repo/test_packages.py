@@ -72,7 +72,7 @@ def test_the_server_serves_without_health_and_reflection() -> None:
         "server = PoolingServer(ServerConfig(listen='127.0.0.1:0'))\n"
         "server.start()\n"
         "with PoolingClient(server.address) as client:\n"
-        "    print(client.info().backends[0].name)\n"
+        "    print(client.info().backends[-1].name)\n"
         "assert server.stop()\n"
     )
     assert done.stdout == "numpy\n"
