@@ -11,6 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 LOWEST := .venv-lowest
+BOTH_CORES := -n 2 --dist loadfile
 
 .PHONY: demo test test-deep test-lowest lint protos protos-check protos-baseline bench bench-engine bench-server-kind exactness clean
 
@@ -18,15 +19,15 @@ demo: $(VENV)/.demo
 	$(BIN)/pooling demo --output demo.png
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(BOTH_CORES)
 
 # The same tests with many more random cases each; takes about half an hour.
 test-deep: $(VENV)/.test
-	POOLING_TEST_EXAMPLES=5000 $(BIN)/python -m pytest tests/engine tests/oracles
+	POOLING_TEST_EXAMPLES=5000 $(BIN)/python -m pytest $(BOTH_CORES) tests/engine tests/oracles
 
 # The same tests on the oldest supported protobuf, grpcio and NumPy.
 test-lowest: $(LOWEST)/.test
-	$(LOWEST)/bin/python -m pytest tests/engine tests/wire tests/server tests/client
+	$(LOWEST)/bin/python -m pytest $(BOTH_CORES) tests/engine tests/wire tests/server tests/client
 
 lint: $(VENV)/.test $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -24,7 +24,7 @@ many_examples = settings(
     derandomize=True,
     database=None,
     deadline=None,
-    max_examples=int(os.environ.get("POOLING_TEST_EXAMPLES", "150")),
+    max_examples=int(os.environ.get("POOLING_TEST_EXAMPLES", "100")),
 )
 
 # Every mode with the options that change its arithmetic.

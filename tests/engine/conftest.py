@@ -11,9 +11,35 @@ from pooling_engine import backends
 from pooling_engine.backends.numpy_kernels import block
 
 
-@pytest.fixture(params=list(backends.BACKENDS), autouse=True, scope="module")
+def pytest_configure(config):
+    config.addinivalue_line("markers", "once: reaches no backend, or no compiled kernel")
+
+
+def pytest_generate_tests(metafunc):
+    """Every test of the engine runs on every backend here, but for those that are the same."""
+    names = backends.available_backends()
+    if metafunc.definition.get_closest_marker("once"):
+        names = names[-1:]
+    metafunc.parametrize("backend", names, indirect=True, scope="module")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves out the modes that a backend hands on to another, which has the same tests."""
+    left = [item for item in items if "backend" in item.fixturenames and not _is_computed(item)]
+    items[:] = [item for item in items if item not in set(left)]
+    config.hook.pytest_deselected(items=left)
+
+
+def _is_computed(item):
+    params = item.callspec.params
+    options = params.get("options", params.get("mode"))
+    mode = options.get("mode") if isinstance(options, dict) else options
+    return mode != "lp" or mode in backends.select_backend(params["backend"]).modes
+
+
+@pytest.fixture(autouse=True, scope="module")
 def backend(request):
-    """Every test of the engine runs on every backend: each in turn is what "auto" means."""
+    """What "auto" means in the test."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(backends._loaded, "auto", backends.select_backend(request.param))
         yield request.param

@@ -8,6 +8,8 @@ import pytest
 
 from pooling_engine.cores import usable_cores
 
+pytestmark = pytest.mark.once
+
 ALL = 64
 
 

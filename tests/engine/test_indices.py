@@ -17,6 +17,7 @@ from pooling_engine import (
     forward,
 )
 
+once = pytest.mark.once
 SELECTING = ({"mode": "max"}, {"mode": "min"})
 
 
@@ -174,6 +175,7 @@ def test_a_single_forged_entry_is_found_wherever_it_is(case, data, run_with):
 WRONG_TYPES = ("int8", "uint16", "int32", "uint32", "uint64", "float32", "bool")
 
 
+@once
 @pytest.mark.parametrize("dtype", WRONG_TYPES)
 def test_indices_of_another_type_are_refused(dtype):
     indices = np.zeros((1, 1, 2), dtype)
@@ -182,6 +184,7 @@ def test_indices_of_another_type_are_refused(dtype):
     assert error.value.field == "indices"
 
 
+@once
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 2), (2, 1, 1), (1, 1, 2, 1), (0, 1, 2), ()])
 def test_indices_of_another_shape_are_refused(shape):
     indices = np.zeros(shape, np.uint8)
@@ -236,6 +239,7 @@ WRONG_RESIDUALS = (
 )
 
 
+@once
 @pytest.mark.parametrize(("mode", "residual", "field"), WRONG_RESIDUALS)
 def test_what_the_mode_does_not_need_or_lacks_is_refused(mode, residual, field):
     with pytest.raises(InvalidTensorError) as error:
@@ -255,6 +259,7 @@ def test_modes_that_select_nothing_have_no_indices(mode):
     assert error.value.field == "return_indices"
 
 
+@once
 def test_unknown_formats_are_refused():
     spec = PoolSpec("max", 2)
     for call in (
@@ -278,6 +283,7 @@ WRONG_CALLS = (
 )
 
 
+@once
 @pytest.mark.parametrize(("arguments", "error", "field"), WRONG_CALLS)
 def test_wrong_arguments_of_a_call_are_refused(arguments, error, field):
     with pytest.raises(error) as caught:
@@ -285,6 +291,7 @@ def test_wrong_arguments_of_a_call_are_refused(arguments, error, field):
     assert caught.value.field == field
 
 
+@once
 @pytest.mark.parametrize("dtype", ["complex64", "bool", "U3", "O"])
 def test_a_gradient_of_no_legal_type_is_refused_by_its_name(dtype):
     with pytest.raises(InvalidTensorError) as error:

@@ -18,6 +18,8 @@ from pooling_engine import (
     forward,
 )
 
+pytestmark = pytest.mark.once
+
 MODES = tuple(mode for mode in cases.MODES if mode["mode"] != "lp")
 SUMMING = tuple(mode for mode in MODES if mode not in agreement.SELECTING)
 NO_TAP = {"kernel": 2, "stride": 2, "padding": 1, "dilation": 2}

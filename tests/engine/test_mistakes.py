@@ -19,6 +19,7 @@ from pooling_engine import (
     forward,
 )
 
+once = pytest.mark.once
 MODES = tuple(Mode)
 SELECTING = ("max", "min")
 MOST = 2**31 - 1
@@ -26,6 +27,7 @@ MOST = 2**31 - 1
 ABSURD = (0, -1, -(2**62), MOST + 1, 2**62, 2**63, 10**30)
 
 
+@once
 @pytest.mark.parametrize("value", ABSURD)
 @pytest.mark.parametrize("option", ["kernel", "stride", "dilation", "padding", "adaptive_output"])
 @pytest.mark.parametrize("mode", MODES)
@@ -57,6 +59,7 @@ def test_the_largest_sizes_are_computed_as_any_other(mode):
         assert indices.tolist() == [[[MOST - 1 if mode == "max" else MOST - 2]]]
 
 
+@once
 @pytest.mark.parametrize("mode", MODES)
 def test_windows_whose_taps_cannot_be_walked_are_unsupported_by_name(mode):
     with pytest.raises(UnsupportedError, match="65536") as error:
@@ -88,6 +91,7 @@ OPTIONS = (
 )
 
 
+@once
 @pytest.mark.parametrize(("option", "value", "modes"), OPTIONS)
 @pytest.mark.parametrize("mode", MODES)
 def test_options_of_other_modes(mode, option, value, modes):
@@ -124,6 +128,7 @@ CONTRADICTIONS = (
 )
 
 
+@once
 @pytest.mark.parametrize(("options", "field"), CONTRADICTIONS, ids=cases.name_of)
 @pytest.mark.parametrize("mode", MODES)
 def test_options_that_contradict_one_another(mode, options, field):
@@ -185,6 +190,7 @@ WRONG_SHAPES = (
 )
 
 
+@once
 @pytest.mark.parametrize(("shape", "input_shape"), WRONG_SHAPES)
 @pytest.mark.parametrize("mode", MODES)
 def test_gradients_of_another_shape(mode, shape, input_shape):
@@ -196,6 +202,7 @@ def test_gradients_of_another_shape(mode, shape, input_shape):
     assert error.value.field == "output_gradient"
 
 
+@once
 @pytest.mark.parametrize("mode", MODES)
 def test_an_input_and_a_shape_that_disagree(mode):
     residual = {"input": X, "input_shape": (1, 1, 5)}
@@ -204,6 +211,7 @@ def test_an_input_and_a_shape_that_disagree(mode):
     assert error.value.field == "input_shape"
 
 
+@once
 @pytest.mark.parametrize("dtype", cases.NO_ELEMENT_TYPES)
 @pytest.mark.parametrize("mode", MODES)
 def test_types_outside_the_contract(mode, dtype):

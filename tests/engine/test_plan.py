@@ -18,6 +18,8 @@ from pooling_engine import (
 )
 from pooling_engine.plan import make_plan
 
+once = pytest.mark.once
+
 
 def outputs_of(size, **options):
     """The outputs along the one axis of a tensor."""
@@ -45,6 +47,7 @@ SIZES = (
 )
 
 
+@once
 @pytest.mark.parametrize(("size", "kernel", "options", "outputs"), SIZES)
 def test_sizes(size, kernel, options, outputs):
     assert outputs_of(size, kernel=kernel, **options) == outputs
@@ -60,6 +63,7 @@ NO_OUTPUT = (
 )
 
 
+@once
 @pytest.mark.parametrize(("size", "options"), NO_OUTPUT, ids=cases.name_of)
 def test_a_size_below_one_is_refused_by_name(size, options):
     with pytest.raises(InvalidSpecError, match="spatial axis 0 has no output") as error:
@@ -71,6 +75,7 @@ def test_a_size_below_one_is_refused_by_name(size, options):
 WINDOW = st.tuples(*(st.integers(1, most) for most in (40, 6, 8, 5)), st.booleans())
 
 
+@once
 @cases.many_examples
 @given(window=WINDOW, data=st.data())
 def test_sizes_are_the_oracles(window, data):
@@ -86,6 +91,7 @@ def test_sizes_are_the_oracles(window, data):
         assert outputs_of(size, kernel=kernel, **options) == expected
 
 
+@once
 @cases.many_examples
 @given(window=WINDOW, name=st.sampled_from(("same_upper", "same_lower")))
 def test_same_padding_is_the_oracles(window, name):
@@ -98,6 +104,7 @@ def test_same_padding_is_the_oracles(window, name):
     assert plan.output_shape == (1, 1, -(-size // stride))
 
 
+@once
 @cases.many_examples
 @given(case=cases.cases(), count_include_pad=st.booleans())
 def test_divisors_are_the_oracles(case, count_include_pad):
@@ -114,6 +121,7 @@ def test_divisors_are_the_oracles(case, count_include_pad):
         assert ours == oracle.divisor(place, sizes, windows, count_include_pad)
 
 
+@once
 @pytest.mark.parametrize("shape", cases.INVALID_SHAPES)
 def test_bad_shapes_are_refused_and_named(shape):
     with pytest.raises(InvalidTensorError) as error:
@@ -122,6 +130,7 @@ def test_bad_shapes_are_refused_and_named(shape):
     assert str(shape) in str(error.value)
 
 
+@once
 @pytest.mark.parametrize("shape", [5, None, (1, 1, 4.0), (1, 1, "4"), "114"])
 def test_shapes_that_are_no_integers_are_refused(shape):
     with pytest.raises(InvalidTensorError) as error:
@@ -129,6 +138,7 @@ def test_shapes_that_are_no_integers_are_refused(shape):
     assert error.value.field == "input_shape"
 
 
+@once
 @pytest.mark.parametrize("dtype", cases.NO_ELEMENT_TYPES)
 def test_types_outside_the_contract_are_refused_and_named(dtype):
     with pytest.raises(InvalidTensorError) as error:
@@ -137,6 +147,7 @@ def test_types_outside_the_contract_are_refused_and_named(dtype):
     assert np.dtype(dtype).name in str(error.value)
 
 
+@once
 @pytest.mark.parametrize("option", ["kernel", "stride", "dilation", "padding"])
 def test_sizes_for_another_number_of_axes_are_refused(option):
     options = {"kernel": 2} | {option: (1, 1)}
@@ -145,11 +156,13 @@ def test_sizes_for_another_number_of_axes_are_refused(option):
     assert error.value.field == option
 
 
+@once
 def test_channels_last_pools_the_axes_between():
     spec = PoolSpec("max", (2, 3), layout="channels_last")
     assert make_plan(spec, (5, 4, 6, 7), "float32").output_shape == (5, 2, 2, 7)
 
 
+@once
 def test_windows_that_reach_too_many_taps_are_unsupported():
     with pytest.raises(UnsupportedError, match="65537 taps"):
         outputs_of(65_537, kernel=65_537)
@@ -176,6 +189,7 @@ def test_a_plan_is_what_forward_does(options, sizes, dtype):
         assert plan.index_dtype == result.indices.dtype
 
 
+@once
 @pytest.mark.parametrize(("options", "sizes"), cases.all_cases(), ids=cases.name_of)
 def test_a_plan_names_the_windows_in_effect(options, sizes):
     """Defaults and named paddings resolved, as the oracle resolves them."""
@@ -195,6 +209,7 @@ RULES = (
 )
 
 
+@once
 @pytest.mark.parametrize(("options", "rule"), RULES, ids=cases.name_of)
 def test_a_plan_names_the_divisor(options, rule):
     assert PoolSpec("average", 2, **options).plan((1, 1, 4), "float32").divisor_rule == rule
@@ -202,6 +217,7 @@ def test_a_plan_names_the_divisor(options, rule):
         assert PoolSpec(mode, 2).plan((1, 1, 4), "float32").divisor_rule is None
 
 
+@once
 def test_equal_questions_share_a_plan():
     one = make_plan(PoolSpec("max", 3, padding=1), (2, 3, 8, 8), "float32")
     assert one is make_plan(PoolSpec("max", 3, padding=1), [2, 3, 8, 8], np.float32)

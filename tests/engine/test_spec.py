@@ -18,6 +18,8 @@ import pytest
 
 from pooling_engine import InvalidSpecError, PoolSpec
 
+pytestmark = pytest.mark.once
+
 MAX_INT32 = 2**31 - 1
 
 # (options, the field at fault, what the text must name)
