@@ -76,9 +76,9 @@ def run_range(work: Callable[[int, int], Answer], count: int, size_bytes: int) -
     Returns:
         The answers, in no order.
     """
-    parts = min(count, _threads * PARTS_PER_THREAD, size_bytes // BYTES_PER_PART)
-    if _threads < 2 or parts < 2:
+    if _threads < 2 or count < 2 or size_bytes < 2 * BYTES_PER_PART:
         return [work(0, count)]
+    parts = min(count, _threads * PARTS_PER_THREAD, size_bytes // BYTES_PER_PART)
     answers: list[Answer] = []
     cuts = [count * part // parts for part in range(parts + 1)]
     run_blocks(lambda run: answers.append(work(*run)), list(pairwise(cuts)))

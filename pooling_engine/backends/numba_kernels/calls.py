@@ -143,11 +143,13 @@ def read(array: Array) -> Array:
     return row
 
 
+@lru_cache(maxsize=512)
 def _zero(plan: PoolPlan) -> Any:
     """Zero, of the type that elements are computed in."""
     return np.float32(0) if plan.dtype in HALVES else plan.dtype.type(0)
 
 
+@lru_cache(maxsize=512)
 def _empty(plan: PoolPlan) -> Any:
     """The extreme of no elements, in that type."""
     return type(_zero(plan))(extreme_of_nothing(plan))

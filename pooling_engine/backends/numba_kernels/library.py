@@ -40,7 +40,7 @@ class Library:
             kernel: one that takes `arguments` and then the range of its work.
             arguments: the first three are arrays whose types decide about all others.
         """
-        key = (kernel, *(array.dtype for array in arguments[:3]))
+        key = (kernel, arguments[0].dtype, arguments[1].dtype, arguments[2].dtype)
         if key in self._ready:
             return True
         if self._queue is None:

@@ -1,0 +1,69 @@
+"""From which size on a second thread pays: one call of a kernel, whole or in two halves.
+
+Maximum pooling, float32, windows of 2x2, tensors of 32 KiB to 4 MiB that stay in use. The engine
+shares a call out once each thread gets `BYTES_PER_PART`.
+
+    python benchmarks/bench_crossover.py
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+import numpy as np
+import report
+
+from pooling_engine import PoolSpec, set_thread_count
+from pooling_engine.backends.numba_kernels.calls import forward_call
+from pooling_engine.plan import make_plan
+from pooling_engine.threads import BYTES_PER_PART, run_blocks
+
+PLANE = (28, 28)
+ROUNDS = 31
+
+
+def halves_and_whole(planes: int):
+    """The call in two halves on two threads, and whole on one."""
+    x = np.random.default_rng(0).standard_normal((1, planes, *PLANE), dtype=np.float32)
+    plan = make_plan(PoolSpec("max", 2), x.shape, x.dtype)
+    call = forward_call(plan, x, np.empty(plan.output_shape, np.float32), None)
+    work = partial(call.kernel, *call.arguments)
+    middle = call.slabs // 2
+    runs = [(0, middle), (middle, call.slabs)]
+    return partial(run_blocks, lambda run: work(*run), runs), partial(work, 0, call.slabs), x.nbytes
+
+
+def microseconds(call) -> float:
+    """The time of one of twenty calls."""
+    start = time.perf_counter()
+    for _ in range(20):
+        call()
+    return (time.perf_counter() - start) * 1e6 / 20
+
+
+def main() -> None:
+    set_thread_count(2)
+    rows = []
+    for planes in (10, 20, 40, 60, 80, 120, 160, 320, 640, 1280):
+        halves, whole, size_bytes = halves_and_whole(planes)
+        halves(), whole()
+        pairs = [(microseconds(halves), microseconds(whole)) for _ in range(ROUNDS)]
+        row = {
+            "size_bytes": size_bytes,
+            "two_threads_us": report.spread(two for two, _ in pairs),
+            "one_thread_us": report.spread(one for _, one in pairs),
+            "times_faster": report.spread(one / two for two, one in pairs),
+        }
+        rows.append(row)
+        print(
+            f"{size_bytes / 1024:8.0f} KiB  two threads {row['two_threads_us']['median']:8.1f} us  "
+            f"one {row['one_thread_us']['median']:8.1f} us  "
+            f"{row['times_faster']['median']:.2f} times faster"
+        )
+    path = report.write("crossover", "python benchmarks/bench_crossover.py", rows)
+    print(f"wrote {path}; the engine takes another thread from {2 * BYTES_PER_PART >> 10} KiB on")
+
+
+if __name__ == "__main__":
+    main()
