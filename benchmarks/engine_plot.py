@@ -94,7 +94,7 @@ def name_layers(axis: Any, rows: list[Row], floors: dict[float, float]) -> None:
         floor = np.exp(np.interp(np.log(x), *np.log([list(floors), list(floors.values())])))
         axis.annotate(
             f"{layer.network} {'x'.join(map(str, layer.shape[2:]))}",
-            (x, min(floor, row["times_ms"]["ours"]["median"])),
+            (x, min(floor, *(spread["median"] for spread in row["times_ms"].values()))),
             (0, -7),
             textcoords="offset points",
             rotation=90, ha="center", va="top", fontsize=8, color=GREY, in_layout=False,

@@ -22,6 +22,8 @@ TITLES = {
     "torch_channels_last": "PyTorch channels last",
     "onnxruntime": "ONNX Runtime",
 }
+README_LAYERS = ("LeNet 10x16", "VGG-16 8x64x224", "ResNet", "GoogLeNet")
+README_OPERATIONS = ("forward max", "forward average", "backward max", "backward average")
 RIVALS = ("torch", "torch_channels_last", "onnxruntime", "numpy")
 NOTES = """\
 Milliseconds: the median of the rounds, the smallest and the largest in brackets. Ratios are taken
@@ -147,6 +149,27 @@ def times_table(rows: list[Row]) -> str:
 
 def cell(spread: dict[str, float] | None) -> str:
     return "{median:.3g} ({min:.3g}-{max:.3g})".format(**spread) if spread else "—"
+
+
+def readme_table(result: dict[str, Any]) -> str:
+    """A few rows for the front page: float32, channels first, milliseconds of ours."""
+    head = ["layer", "operation", "ours, ms", "over PyTorch", "over ONNX Runtime", "over the floor"]
+    lines = []
+    for row in result["rows"]:
+        is_shown = row["layer"].startswith(README_LAYERS) and row["operation"] in README_OPERATIONS
+        if is_shown and (row["dtype"], row["layout"]) == ("float32", "NCHW"):
+            faster = row["times_faster"]
+            lines.append(
+                [
+                    row["layer"],
+                    row["operation"],
+                    cell(row["times_ms"]["ours"]),
+                    cell(faster.get("torch")),
+                    cell(faster.get("onnxruntime")),
+                    cell(row["over_floor"]),
+                ]
+            )
+    return table(head, lines, "---:")
 
 
 def remark(row: Row, name: str) -> str:

@@ -16,7 +16,7 @@ from pooling_engine.cores import usable_cores
 Block = TypeVar("Block")
 Answer = TypeVar("Answer")
 PARTS_PER_THREAD = 4  # so that a thread that is held up leaves its work to the others
-BYTES_PER_PART = 128 << 10  # waking another thread costs as much as pooling about this
+BYTES_PER_PART = 1 << 20  # waking another thread costs what pooling about this much does
 
 _lock = threading.Lock()
 _pool: ThreadPoolExecutor | None = None

@@ -52,8 +52,9 @@ class NumpyBackend:
         """Pools C-contiguous `x` into C-contiguous `output` and, if given, `indices`."""
         if _is_largest_magnitude(plan) and is_bfloat16(plan.dtype):
             wide = np.empty(output.shape)
-            self.forward(_as_float64(plan), x.astype(np.float64), wide, indices)
-            store(output, wide)
+            with np.errstate(all="ignore"):
+                self.forward(_as_float64(plan), x.astype(np.float64), wide, indices)
+                store(output, wide)
             return
         if _is_largest_magnitude(plan):
             self.forward(_as_maximum(plan), np.abs(x), output, indices)
@@ -86,9 +87,10 @@ class NumpyBackend:
             refuse_forged(plan, indices)
         if _is_largest_magnitude(plan) and is_bfloat16(plan.dtype):
             wide = np.empty(dx.shape)
-            x = _given(x).astype(np.float64)
-            self.backward(_as_float64(plan), dy.astype(np.float64), None, x, wide)
-            store(dx, wide)
+            with np.errstate(all="ignore"):
+                x = _given(x).astype(np.float64)
+                self.backward(_as_float64(plan), dy.astype(np.float64), None, x, wide)
+                store(dx, wide)
             return
         if _is_largest_magnitude(plan):
             with np.errstate(all="ignore"):

@@ -92,3 +92,15 @@ def test_kernels_are_kept_on_disk(tmp_path):
     assert kept.name.startswith("scatter.scatter-")
     second = run(COMPILE, NUMBA_CACHE_DIR=str(tmp_path))
     assert (first, second) == (["4.0 0 1"], ["4.0 1 0"])
+
+
+UNWRITABLE = """
+import os, tempfile
+def refuse(*_, **__):
+    raise PermissionError("this file system is read-only")
+os.makedirs = tempfile.TemporaryFile = refuse
+"""
+
+
+def test_nothing_breaks_where_nothing_can_be_written():
+    assert run(UNWRITABLE + COMPILE) == ["4.0 0 0"]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numba
 
+_log = logging.getLogger("pooling_engine")
 
-def _cache_directory() -> Path:
-    """Where compiled kernels are kept: a folder for each state of the sources.
+
+def _cache_directory() -> str | None:
+    """Where compiled kernels are kept: a folder for each state of the sources; None: nowhere.
 
     Numba looks only at the file of a kernel itself, and would go on using machine code made
     with older versions of what that file imports.
@@ -21,20 +25,27 @@ def _cache_directory() -> Path:
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
     chosen = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME")
     base = Path(chosen) if chosen else Path.home() / ".cache"
-    return base / "pooling-service" / digest[:16]
+    folder = base / "pooling-service" / digest[:16]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return str(folder)
+    except OSError as error:
+        _log.warning("kernels are compiled anew by every process: %s", error)
+        return None
 
 
-_CACHE = str(_cache_directory())
+_CACHE = _cache_directory()
 
 
 def kernel(function: Callable[..., Any]) -> Any:
     """A function that Python calls: compiled without the interpreter lock, kept on disk."""
     before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = _CACHE
+    numba.config.CACHE_DIR = _CACHE or before
     try:
-        return numba.njit(nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True)(
-            function
-        )
+        return numba.njit(
+            nogil=True, cache=_CACHE is not None, error_model="numpy", no_cfunc_wrapper=True
+        )(function)
     finally:
         numba.config.CACHE_DIR = before
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from pooling_engine.backends.numba_kernels.elements import (
+    averaged,
     loaded,
-    rounded,
     scratch_for,
     stored,
     target_for,
@@ -37,12 +37,13 @@ def _add_row(
     Returns:
         Whether an index names no tap on an element of its window.
     """
-    is_forged = False
+    is_forged, nan = False, lift(np.nan, target)
     for i in range(outputs):
         offset = get(offsets, get(classes, i) + get(index, i))
         cell = first + get(cells, i) + offset
         if 0 <= cell < count:
-            put(target, cell, get(target, cell) + lift(get(gradient, i), target))
+            total = get(target, cell) + lift(get(gradient, i), target)
+            put(target, cell, total if total == total else nan)
         elif offset == FORGED:
             is_forged = True
     return is_forged
@@ -90,7 +91,7 @@ def scatter(
                     pointer_to(classes, 0), own, out_row,
                 )  # fmt: skip
         if overlaps:
-            rounded(total, place, count, pointer_to(narrowed, 0), is_brain)
+            averaged(total, place, 1.0, count, pointer_to(narrowed, 0), is_brain)
         else:
             stored(target, place, count, is_brain)
     return is_forged

@@ -115,6 +115,7 @@ def _is_disjoint(axis: Axis) -> bool:
     return isinstance(axis, SlidingAxis) and axis.window.stride >= axis.window.extent
 
 
+@lru_cache(maxsize=512)
 def count_offsets(plan: PoolPlan) -> int:
     """How many entries `Targets.offsets` would have."""
     classes = (len(np.unique(np.stack(axis.tap_limits()), axis=1).T) for axis in plan.axes)

@@ -20,6 +20,7 @@ from pooling_engine.backends.numpy_kernels.passes import (
     fold_flat,
     scratch,
 )
+from pooling_engine.backends.numpy_kernels.sums import make_canonical
 from pooling_engine.dtypes import INTEGERS, store
 from pooling_engine.enums import Mode, NanPolicy
 from pooling_engine.errors import InvalidTensorError
@@ -69,6 +70,7 @@ def select_backward(plan: PoolPlan, block: Block, dy: Array, indices: Array, dx:
         cells, weights = cells[kept], weights[kept]
     total = np.bincount(cells, weights=weights, minlength=dx.size)
     store(dx, total.reshape(dx.shape))
+    make_canonical(dx)
 
 
 def refuse_nan(plan: PoolPlan) -> None:
