@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import queue
 import signal
 import sys
 import threading
@@ -17,6 +16,8 @@ from pooling_server.config import ServerConfig, flag, variable
 
 if TYPE_CHECKING:
     from pooling_server.app import PoolingServer
+
+_WARM = b"w"  # beside the numbers of signals
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # our one line says it better than gRPC's log
 
@@ -35,9 +36,12 @@ def serve(**options: Any) -> None:
 
 def run(config: ServerConfig) -> int:
     """Serves until a signal; returns the exit code."""
-    events: queue.SimpleQueue[str] = queue.SimpleQueue()  # the one that signal handlers may use
+    # A signal may reach any thread, at any moment: a byte in a pipe cannot be missed.
+    events, told = os.pipe()
+    os.set_blocking(told, False)
+    signal.set_wakeup_fd(told)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: events.put("signal"))
+        signal.signal(number, lambda *_: None)
     from pooling_engine import PoolingError
     from pooling_server.app import PoolingServer
 
@@ -47,19 +51,19 @@ def run(config: ServerConfig) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     server.begin()
-    threading.Thread(target=_warm_up, args=(server, events), daemon=True).start()
-    if events.get() == "warm":
+    threading.Thread(target=_warm_up, args=(server, told), daemon=True).start()
+    if os.read(events, 1) == _WARM:
         print(server.banner(), flush=True)
-        events.get()
+        os.read(events, 1)
     if not server.stop():
         print(f"error: calls were still running after {config.grace_s:g} s", file=sys.stderr)
         return 1
     return 0
 
 
-def _warm_up(server: PoolingServer, events: queue.SimpleQueue[str]) -> None:
+def _warm_up(server: PoolingServer, told: int) -> None:
     server.warm_up()
-    events.put("warm")
+    os.write(told, _WARM)
 
 
 def leave(code: int) -> NoReturn:
