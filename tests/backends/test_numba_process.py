@@ -104,4 +104,4 @@ os.makedirs = tempfile.TemporaryFile = refuse
 
 def test_nothing_breaks_where_nothing_can_be_written():
     says = "kernels are compiled anew by every process: this file system is read-only\n"
-    assert run(UNWRITABLE + COMPILE, says) == ["4.0 0 0"]
+    assert run(UNWRITABLE + COMPILE, says) == ["4.0 0 1"]
