@@ -19,6 +19,16 @@ from pooling_wire.info import (
     decode_server_info,
     encode_server_info,
 )
+from pooling_wire.items import (
+    decode_backward_item,
+    decode_backward_item_reply,
+    decode_forward_item,
+    decode_forward_item_reply,
+    encode_backward_item,
+    encode_backward_item_reply,
+    encode_forward_item,
+    encode_forward_item_reply,
+)
 from pooling_wire.plans import decode_plan_request, encode_plan_response
 from pooling_wire.status import DETAILS_KEY, Status, decode_error, encode_error
 
@@ -33,16 +43,24 @@ __all__ = [
     "Limits",
     "ServerInfo",
     "Status",
+    "decode_backward_item",
+    "decode_backward_item_reply",
     "decode_backward_request",
     "decode_backward_response",
     "decode_error",
+    "decode_forward_item",
+    "decode_forward_item_reply",
     "decode_forward_request",
     "decode_forward_response",
     "decode_plan_request",
     "decode_server_info",
+    "encode_backward_item",
+    "encode_backward_item_reply",
     "encode_backward_request",
     "encode_backward_response",
     "encode_error",
+    "encode_forward_item",
+    "encode_forward_item_reply",
     "encode_forward_request",
     "encode_forward_response",
     "encode_plan_response",

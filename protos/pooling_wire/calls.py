@@ -21,7 +21,7 @@ from pooling_engine import (
 )
 from pooling_wire.enums import INDEX_FORMATS
 from pooling_wire.specs import decode_spec, encode_spec
-from pooling_wire.tensors import decode_shape, decode_tensor, encode_message
+from pooling_wire.tensors import Parts, decode_shape, decode_tensor, message_parts
 from pooling_wire.v1 import pooling_pb2 as pb
 
 Array = NDArray[Any]
@@ -52,12 +52,17 @@ class BackwardCall:
 
 def encode_forward_request(call: ForwardCall) -> bytes:
     """The bytes of a ForwardRequest."""
+    return b"".join(forward_request_parts(call))
+
+
+def forward_request_parts(call: ForwardCall) -> Parts:
+    """The bytes of a ForwardRequest, to be joined."""
     request = pb.ForwardRequest(
         spec=encode_spec(call.spec, call.input.ndim - 2), return_indices=call.return_indices
     )
     if call.return_indices:
         request.index_format = INDEX_FORMATS.number(call.index_format)
-    return encode_message(request, {"input": call.input})
+    return message_parts(request, {"input": call.input})
 
 
 def decode_forward_request(data: bytes) -> ForwardCall:
@@ -66,7 +71,11 @@ def decode_forward_request(data: bytes) -> ForwardCall:
     Raises:
         InvalidSpecError, InvalidTensorError, UnsupportedError: the request is wrong.
     """
-    request = parse(pb.ForwardRequest, data)
+    return forward_call(parse(pb.ForwardRequest, data))
+
+
+def forward_call(request: pb.ForwardRequest) -> ForwardCall:
+    """What a ForwardRequest asks, as `decode_forward_request` has it."""
     if request.index_format and not request.return_indices:
         raise InvalidSpecError(
             "index_format applies only with return_indices", field="index_format"
@@ -83,13 +92,22 @@ def decode_forward_request(data: bytes) -> ForwardCall:
 
 def encode_forward_response(result: ForwardResult) -> bytes:
     """The bytes of a ForwardResponse."""
+    return b"".join(forward_response_parts(result))
+
+
+def forward_response_parts(result: ForwardResult) -> Parts:
+    """The bytes of a ForwardResponse, to be joined."""
     tensors = {"indices": result.indices, "output": result.output}
-    return encode_message(pb.ForwardResponse(), tensors)
+    return message_parts(pb.ForwardResponse(), tensors)
 
 
 def decode_forward_response(data: bytes) -> ForwardResult:
     """The result in a ForwardResponse; its arrays are read-only views."""
-    response = parse(pb.ForwardResponse, data)
+    return forward_result(parse(pb.ForwardResponse, data))
+
+
+def forward_result(response: pb.ForwardResponse) -> ForwardResult:
+    """The result in a ForwardResponse, as `decode_forward_response` has it."""
     has_indices = response.HasField("indices")
     indices = decode_tensor(response.indices, "indices") if has_indices else None
     return ForwardResult(decode_tensor(response.output, "output"), indices)
@@ -97,6 +115,11 @@ def decode_forward_response(data: bytes) -> ForwardResult:
 
 def encode_backward_request(call: BackwardCall) -> bytes:
     """The bytes of a BackwardRequest."""
+    return b"".join(backward_request_parts(call))
+
+
+def backward_request_parts(call: BackwardCall) -> Parts:
+    """The bytes of a BackwardRequest, to be joined."""
     request = pb.BackwardRequest(
         spec=encode_spec(call.spec, call.output_gradient.ndim - 2), input_shape=call.input_shape
     )
@@ -107,7 +130,7 @@ def encode_backward_request(call: BackwardCall) -> bytes:
         "input": call.input,
         "output_gradient": call.output_gradient,
     }
-    return encode_message(request, tensors)
+    return message_parts(request, tensors)
 
 
 def decode_backward_request(data: bytes) -> BackwardCall:
@@ -116,7 +139,11 @@ def decode_backward_request(data: bytes) -> BackwardCall:
     Raises:
         InvalidSpecError, InvalidTensorError, UnsupportedError: the request is wrong.
     """
-    request = parse(pb.BackwardRequest, data)
+    return backward_call(parse(pb.BackwardRequest, data))
+
+
+def backward_call(request: pb.BackwardRequest) -> BackwardCall:
+    """What a BackwardRequest asks, as `decode_backward_request` has it."""
     residual = request.WhichOneof("residual")
     number = request.index_format
     return BackwardCall(
@@ -131,12 +158,22 @@ def decode_backward_request(data: bytes) -> BackwardCall:
 
 def encode_backward_response(gradient: Array) -> bytes:
     """The bytes of a BackwardResponse."""
-    return encode_message(pb.BackwardResponse(), {"input_gradient": gradient})
+    return b"".join(backward_response_parts(gradient))
+
+
+def backward_response_parts(gradient: Array) -> Parts:
+    """The bytes of a BackwardResponse, to be joined."""
+    return message_parts(pb.BackwardResponse(), {"input_gradient": gradient})
 
 
 def decode_backward_response(data: bytes) -> Array:
     """The gradient in a BackwardResponse, as a read-only view."""
-    return decode_tensor(parse(pb.BackwardResponse, data).input_gradient, "input_gradient")
+    return backward_result(parse(pb.BackwardResponse, data))
+
+
+def backward_result(response: pb.BackwardResponse) -> Array:
+    """The gradient in a BackwardResponse, as `decode_backward_response` has it."""
+    return decode_tensor(response.input_gradient, "input_gradient")
 
 
 def parse(message: type[M], data: bytes) -> M:

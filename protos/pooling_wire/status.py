@@ -23,6 +23,7 @@ from pooling_engine import (
     UnavailableError,
     UnsupportedError,
 )
+from pooling_wire.v1 import pooling_pb2 as pb
 
 DOMAIN = "pooling.v1"
 DETAILS_KEY = "grpc-status-details-bin"
@@ -125,6 +126,27 @@ def decode_error(error: grpc.RpcError, target: str) -> PoolingError:
     code = error.code()
     class_, sentence = _FOREIGN.get(code, (InternalError, "{target} failed"))
     return class_(f"{sentence.format(target=target)} ({code.name}: {text})")
+
+
+def encode_stream_error(error: PoolingError) -> pb.StreamError:
+    """What `encode_error` says, for one item of a stream."""
+    message = pb.StreamError(
+        code=STATUS_CODES[type(error)].value[0],
+        message=str(error),
+        reason=error.reason,
+        field=field_path(error.field),
+        metadata=error.facts,
+    )
+    if error.field:
+        message.metadata["field"] = error.field
+    return message
+
+
+def decode_stream_error(message: pb.StreamError) -> PoolingError:
+    """The error that refused one item of a stream: the class that the server raised."""
+    facts = dict(message.metadata)
+    class_ = _CLASSES.get(message.reason, InternalError)
+    return class_(message.message, field=facts.pop("field", ""), facts=facts)
 
 
 def _error_info(error: grpc.RpcError) -> error_details_pb2.ErrorInfo | None:

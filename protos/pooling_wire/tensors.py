@@ -17,25 +17,35 @@ from pooling_wire.v1 import pooling_pb2 as pb
 MAX_AXES = 8
 
 
-def encode_message(message: Message, tensors: Mapping[str, NDArray[Any] | None]) -> bytes:
-    """The bytes of a message and the tensors in it, by the name of their field.
+Parts = list[bytes | memoryview]
 
-    The same bytes as the generated classes give, but each payload is copied once: protobuf
-    copies it four times on its way, and that costs more than the pooling.
+
+def message_parts(message: Message, tensors: Mapping[str, NDArray[Any] | None]) -> Parts:
+    """The bytes of a message and the tensors in it, by the name of their field; to be joined.
+
+    Joined, they are the same bytes as the generated classes give, but each payload is copied
+    once: protobuf copies it four times on its way, and that costs more than the pooling.
 
     Raises:
         InvalidTensorError: an element type that cannot travel.
     """
     fields = message.DESCRIPTOR.fields_by_name
-    parts: list[bytes | memoryview] = [message.SerializeToString()]
+    parts: Parts = [message.SerializeToString()]
     for name in sorted(tensors, key=lambda name: fields[name].number):
         array = tensors[name]
         if array is not None:
             parts += _tensor_field(fields[name].number, array)
-    return b"".join(parts)
+    return parts
 
 
-def _tensor_field(number: int, array: NDArray[Any]) -> list[bytes | memoryview]:
+def nested_parts(message: Message, field: str, parts: Parts) -> Parts:
+    """The bytes of a message whose last field is another, given as its parts; to be joined."""
+    number = message.DESCRIPTOR.fields_by_name[field].number
+    start = _field_start(number, sum(len(part) for part in parts))
+    return [message.SerializeToString(), start, *parts]
+
+
+def _tensor_field(number: int, array: NDArray[Any]) -> Parts:
     header = pb.Tensor(
         element_type=element_type_number(array.dtype), shape=array.shape
     ).SerializeToString()

@@ -16,7 +16,7 @@ from pooling_engine import ForwardResult, IndexFormat, PoolingError, PoolSpec
 from pooling_engine.enums import NanPolicy, TiePolicy
 from pooling_wire import enums, status
 from pooling_wire.specs import decode_spec, encode_spec
-from pooling_wire.tensors import decode_tensor, encode_message
+from pooling_wire.tensors import decode_tensor, message_parts
 from pooling_wire.v1 import pooling_pb2 as pb
 
 SPECS = {
@@ -60,7 +60,7 @@ def test_defaults_of_the_message_are_those_of_the_spec() -> None:
 
 def carried(array: Any) -> pb.Tensor:
     """The tensor message that our encoder puts into a reply, as the generated classes read it."""
-    data = encode_message(pb.BackwardResponse(), {"input_gradient": array})
+    data = b"".join(message_parts(pb.BackwardResponse(), {"input_gradient": array}))
     return pb.BackwardResponse.FromString(data).input_gradient
 
 
@@ -194,14 +194,15 @@ def assert_same(a: Any, b: Any) -> None:
 
 def test_every_message_is_covered() -> None:
     """A message type that nothing encodes is one that somebody forgot."""
-    streams = {"ForwardStream", "BackwardStream"}
     methods = pb.DESCRIPTOR.services_by_name["PoolingService"].methods
-    spoken = {method.name for method in methods} - streams - {"GetServerInfo", "GetPlan"}
-    assert spoken == {"Forward", "Backward"}
+    spoken = {method.name for method in methods} - {"GetServerInfo", "GetPlan"}
+    assert spoken == {"Forward", "Backward", "ForwardStream", "BackwardStream"}
     for name in spoken:
-        for side in ("request", "response"):
-            assert hasattr(pooling_wire, f"encode_{name.lower()}_{side}")
-            assert hasattr(pooling_wire, f"decode_{name.lower()}_{side}")
+        stream = name.endswith("Stream")
+        name = name.removesuffix("Stream").lower()
+        for side in ("item", "item_reply") if stream else ("request", "response"):
+            assert hasattr(pooling_wire, f"encode_{name}_{side}")
+            assert hasattr(pooling_wire, f"decode_{name}_{side}")
 
 
 def test_a_missing_enum_entry_fails_at_import() -> None:

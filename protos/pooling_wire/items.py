@@ -1,0 +1,117 @@
+"""Items of streams: a call or a result, or what refused it, under the id that the caller chose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from pooling_engine import ForwardResult, InvalidTensorError, PoolingError
+from pooling_wire.calls import (
+    Array,
+    BackwardCall,
+    ForwardCall,
+    backward_call,
+    backward_request_parts,
+    backward_response_parts,
+    backward_result,
+    forward_call,
+    forward_request_parts,
+    forward_response_parts,
+    forward_result,
+    parse,
+)
+from pooling_wire.status import decode_stream_error, encode_stream_error
+from pooling_wire.tensors import Parts, nested_parts
+from pooling_wire.v1 import pooling_pb2 as pb
+
+T = TypeVar("T")
+
+
+def encode_forward_item(id_: int, call: ForwardCall) -> bytes:
+    """The bytes of a ForwardStreamRequest."""
+    request = pb.ForwardStreamRequest(id=id_)
+    return b"".join(nested_parts(request, "request", forward_request_parts(call)))
+
+
+def decode_forward_item(data: bytes) -> tuple[int, ForwardCall | PoolingError]:
+    """The id of a ForwardStreamRequest, and what it asks or why it is refused.
+
+    An item never raises: what is wrong with it belongs into its reply. The id is 0 if the
+    bytes are so broken that it cannot be read.
+    """
+    return _decode_item(pb.ForwardStreamRequest, data, forward_call)
+
+
+def encode_forward_item_reply(id_: int, result: ForwardResult | PoolingError) -> bytes:
+    """The bytes of a ForwardStreamResponse: a result, or what refused the item."""
+    return _encode_reply(pb.ForwardStreamResponse(id=id_), result, forward_response_parts)
+
+
+def decode_forward_item_reply(data: bytes) -> tuple[int, ForwardResult | PoolingError]:
+    """The id of a ForwardStreamResponse, and the result or what refused the item.
+
+    Raises:
+        InvalidTensorError: the reply is malformed.
+    """
+    return _decode_reply(parse(pb.ForwardStreamResponse, data), forward_result)
+
+
+def encode_backward_item(id_: int, call: BackwardCall) -> bytes:
+    """The bytes of a BackwardStreamRequest."""
+    request = pb.BackwardStreamRequest(id=id_)
+    return b"".join(nested_parts(request, "request", backward_request_parts(call)))
+
+
+def decode_backward_item(data: bytes) -> tuple[int, BackwardCall | PoolingError]:
+    """The id of a BackwardStreamRequest, and what it asks or why it is refused.
+
+    As `decode_forward_item`, it never raises.
+    """
+    return _decode_item(pb.BackwardStreamRequest, data, backward_call)
+
+
+def encode_backward_item_reply(id_: int, gradient: Array | PoolingError) -> bytes:
+    """The bytes of a BackwardStreamResponse: a gradient, or what refused the item."""
+    return _encode_reply(pb.BackwardStreamResponse(id=id_), gradient, backward_response_parts)
+
+
+def decode_backward_item_reply(data: bytes) -> tuple[int, Array | PoolingError]:
+    """The id of a BackwardStreamResponse, and the gradient or what refused the item.
+
+    Raises:
+        InvalidTensorError: the reply is malformed.
+    """
+    return _decode_reply(parse(pb.BackwardStreamResponse, data), backward_result)
+
+
+def _decode_item(
+    type_: Any, data: bytes, decode: Callable[[Any], T]
+) -> tuple[int, T | PoolingError]:
+    try:
+        item = parse(type_, data)
+    except PoolingError as error:
+        return 0, error
+    if not item.HasField("request"):
+        return item.id, InvalidTensorError("request is missing", field="request")
+    try:
+        return item.id, decode(item.request)
+    except PoolingError as error:
+        return item.id, error
+
+
+def _encode_reply(message: Any, result: T | PoolingError, encode: Callable[[T], Parts]) -> bytes:
+    if isinstance(result, PoolingError):
+        message.error.CopyFrom(encode_stream_error(result))
+        parts: Parts = [message.SerializeToString()]
+    else:
+        parts = nested_parts(message, "response", encode(result))
+    return b"".join(parts)
+
+
+def _decode_reply(message: Any, decode: Callable[[Any], T]) -> tuple[int, T | PoolingError]:
+    kind = message.WhichOneof("result")
+    if kind is None:
+        raise InvalidTensorError("the reply has neither a response nor an error")
+    if kind == "error":
+        return message.id, decode_stream_error(message.error)
+    return message.id, decode(message.response)
