@@ -1,4 +1,4 @@
-"""The server put together: the service, health and reflection on one port, started and stopped."""
+"""The server put together: the service, health and reflection, started and stopped."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pooling_server.config import MESSAGE_CEILING, ServerConfig
 from pooling_server.executor import Executor
 from pooling_server.health import Health, add_reflection
 from pooling_server.info import used_backends
+from pooling_server.listening import Listeners
 from pooling_server.servicer import PoolingServicer
 
 _log = logging.getLogger("pooling_server")
@@ -22,20 +23,26 @@ _SPARE_THREADS = 8  # for refusals, health and reflection while every slot compu
 
 
 class PoolingServer:
-    """A server of `pooling.v1.PoolingService` on one address.
+    """A server of `pooling.v1.PoolingService`.
 
     Args:
         config: its options.
 
     Raises:
-        OSError: the address cannot be bound.
+        OSError: an address cannot be bound.
         pooling_engine.InvalidSpecError: there is no such backend.
+
+    Attributes:
+        addresses: what it listens on, with numbers in place of port 0.
+        address: the first of them.
+        grace_s: seconds that calls in flight get to finish, when it stops.
     """
 
     def __init__(self, config: ServerConfig) -> None:
         if config.threads:
             pooling_engine.set_thread_count(config.threads)
         self._config = config
+        self.grace_s = config.grace_s
         self._backend = select_backend(config.backend)
         self._executor = Executor(pooling_engine.thread_count(), config.max_in_flight)
         self.servicer = PoolingServicer(config, self._executor, version())
@@ -47,7 +54,9 @@ class PoolingServer:
         self._health = Health(self._server)
         if config.reflection:
             add_reflection(self._server)
-        self.address = _bind(self._server, config.listen)
+        self._listeners = Listeners(self._server, config.listen, int(config.socket_mode, 8))
+        self.addresses = self._listeners.addresses
+        self.address = self.addresses[0]
 
     def start(self) -> None:
         """Begins to answer, and warms up; returns once health says SERVING."""
@@ -63,7 +72,7 @@ class PoolingServer:
         if self._config.warm_up:
             self.servicer.backend = used_backends(self._config.backend)[-1].name
         self._server.start()
-        _log.info("listening on %s", self.address)
+        _log.info("listening on %s", " and ".join(self.addresses))
 
     def warm_up(self) -> None:
         """Compiles what the backend has to compile, then turns health to SERVING.
@@ -82,15 +91,20 @@ class PoolingServer:
         """Stops: NOT_SERVING, then no new calls, then the end. Returns whether nothing was lost."""
         self._health.stop()
         time.sleep(self._config.drain_delay_s)
-        all_finished = self._executor.drain(self._config.grace_s)
+        all_finished = self._executor.drain(self.grace_s)
         self._server.stop(grace=1 if all_finished else None).wait()
+        self._listeners.remove_files()
         return all_finished
+
+    def abandon(self) -> None:
+        """Leaves nothing behind, for a process that ends at once with calls in flight."""
+        self._listeners.remove_files()
 
     def banner(self) -> str:
         """One line: what this is, where it listens, what it computes on."""
         devices = ", ".join(self._backend.devices())
         computes = f"computing with {self._backend.name} ({devices})"
-        return f"pooling {version()} listening on {self.address}, {computes}"
+        return f"pooling {version()} listening on {' and '.join(self.addresses)}, {computes}"
 
 
 def version() -> str:
@@ -107,14 +121,3 @@ def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", ceiling),
         ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server
     ]
-
-
-def _bind(server: grpc.Server, listen: str) -> str:
-    host, _, _ = listen.rpartition(":")
-    try:
-        port = server.add_insecure_port(listen)
-    except RuntimeError:
-        port = 0
-    if port == 0:
-        raise OSError(f"cannot listen on {listen}: the address is wrong, or in use")
-    return f"{host}:{port}"

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from typing import Any
+
+from pooling_server.listening import split_addresses
 
 GIB = 1 << 30
 MIB = 1 << 20
 MESSAGE_CEILING = GIB  # gRPC libraries have crashed on larger messages; streams carry more
 
 
-def option(default: Any, help_: str, least: int | float | None = None) -> Any:
-    """A field of `ServerConfig` with its help and its smallest legal value."""
-    return dataclasses.field(default=default, metadata={"help": help_, "least": least})
+def option(
+    default: Any, help_: str, least: int | float | None = None, *, repeats: bool = False
+) -> Any:
+    """A field of `ServerConfig` with its help and its smallest legal value.
+
+    Args:
+        repeats: whether the flag may be given several times; the value is a list with commas.
+    """
+    metadata = {"help": help_, "least": least, "repeats": repeats}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +37,13 @@ class ServerConfig:
     """
 
     listen: str = option(
-        "127.0.0.1:50051", "Address and port to listen on; port 0 takes a free one."
+        "127.0.0.1:50051",
+        "HOST:PORT or unix:/PATH to listen on; port 0 takes a free one. "
+        "Several: the flag again, or a list with commas.",
+        repeats=True,
+    )
+    socket_mode: str = option(
+        "600", "Permissions of Unix sockets, in octal digits: who may write may connect."
     )
     backend: str = option("auto", 'What computes: a backend\'s name, or "auto".')
     threads: int = option(
@@ -57,9 +73,11 @@ class ServerConfig:
             value, least = getattr(self, field.name), field.metadata["least"]
             if least is not None and value < least:
                 raise ValueError(f"{field.name} is {value}; it must be at least {least}")
-        host, _, port = self.listen.rpartition(":")
-        if not (host and port.isascii() and port.isdigit() and int(port) <= 65535):
-            raise ValueError(f"listen is {self.listen!r}; it must be HOST:PORT, port 0 to 65535")
+        split_addresses(self.listen)
+        if not re.fullmatch("0?[0-7]{3}", self.socket_mode):
+            raise ValueError(
+                f"socket_mode is {self.socket_mode!r}; it must be three octal digits, as 660"
+            )
         if self.max_message_bytes > MESSAGE_CEILING:
             raise ValueError(
                 f"max_message_bytes is {self.max_message_bytes}; "
@@ -71,14 +89,14 @@ class ServerConfig:
             )
 
 
-def flag(field: dataclasses.Field[Any]) -> str:
+def flag(name: str) -> str:
     """The command-line flag of an option."""
-    return "--" + field.name.replace("_", "-")
+    return "--" + name.replace("_", "-")
 
 
-def variable(field: dataclasses.Field[Any]) -> str:
+def variable(name: str) -> str:
     """The environment variable of an option."""
-    return "POOLING_" + field.name.upper()
+    return "POOLING_" + name.upper()
 
 
 def markdown_table() -> str:
@@ -86,7 +104,6 @@ def markdown_table() -> str:
     lines = ["| flag | environment | default | what |", "| --- | --- | --- | --- |"]
     for field in dataclasses.fields(ServerConfig):
         default = str(field.default).lower() if isinstance(field.default, bool) else field.default
-        lines.append(
-            f"| `{flag(field)}` | `{variable(field)}` | `{default}` | {field.metadata['help']} |"
-        )
+        names = f"`{flag(field.name)}` | `{variable(field.name)}`"
+        lines.append(f"| {names} | `{default}` | {field.metadata['help']} |")
     return "\n".join(lines) + "\n"

@@ -9,14 +9,21 @@ import click
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-_PORT = os.environ.get("POOLING_LISTEN", ":50051").rpartition(":")[2]
+from pooling_server.config import ServerConfig, variable
+from pooling_server.listening import reachable, split_addresses
 
 
 @click.command()
-@click.option("--target", default=f"127.0.0.1:{_PORT}", show_default=True, help="Which server.")
+@click.option("--target", help="Which server.  [default: where POOLING_LISTEN lets it listen]")
 @click.option("--timeout", default=3.0, show_default=True, help="Seconds to wait.")
-def main(target: str, timeout: float) -> None:
+def main(target: str | None, timeout: float) -> None:
     """Ask a server for its health over grpc.health.v1."""
+    if target is None:
+        try:
+            listen = os.environ.get(variable("listen"), ServerConfig().listen)
+            target = reachable(split_addresses(listen)[0])
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
     with grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
             request = health_pb2.HealthCheckRequest()

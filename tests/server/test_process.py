@@ -2,53 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import re
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from processes import SERVE, address_in, process
 
 from pooling_client import PoolingClient
 from pooling_engine import PoolSpec, UnavailableError, forward
 from pooling_engine.backends import BACKENDS, available_backends
 
-SERVE = [sys.executable, "-m", "pooling_client.cli", "serve"]
 
-
-@contextmanager
-def process(*flags: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server process and its banner."""
-    server = subprocess.Popen(
-        [*SERVE, *flags],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | environment,
-    )
-    try:
-        assert server.stdout is not None
-        yield server, server.stdout.readline().strip()
-    finally:
-        server.kill()
-        server.communicate(timeout=10)
-
-
-def address_in(banner: str) -> str:
-    found = re.fullmatch(
-        r"pooling \S+ listening on (\S+), computing with (\w+) \(CPU, .*\)", banner
-    )
-    assert found, banner
-    assert found[2] in available_backends()
-    return found[1]
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_serves_from_one_line_to_a_clean_stop(number: signal.Signals) -> None:
     x = np.random.default_rng(0).standard_normal((2, 3, 8, 8), dtype=np.float32)
     spec = PoolSpec("max", kernel=2)
@@ -98,6 +66,16 @@ def test_a_stop_under_load_loses_no_answer() -> None:
     assert all(answered)
 
 
+def test_a_second_signal_ends_it_at_once() -> None:
+    flags = ("--backend", "numpy", "--listen", "127.0.0.1:0", "--drain-delay-s", "60")
+    with process(*flags) as (server, _):
+        server.terminate()
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.wait(0.5)  # it drains, and would for a minute
+        server.terminate()
+        assert server.wait(10) == 1
+
+
 def test_options_come_from_the_environment_and_flags_win() -> None:
     with (
         process(
@@ -119,6 +97,12 @@ def test_options_come_from_the_environment_and_flags_win() -> None:
         (["--backend", "abacus"], 1, "backend is 'abacus'; it must be one of \"auto\", "),
         (["--arena-bytes", "-1"], 2, "arena_bytes is -1; it must be at least 0"),
         (["--listen", "nowhere"], 2, "listen is 'nowhere'; it must be HOST:PORT"),
+        (["--listen", "127.0.0.1:0", "--listen", "b"], 2, "listen is 'b'; it must be HOST:PORT"),
+        (["--listen", "unix:sock"], 2, "'unix:sock'; a Unix socket is unix:/PATH from the root on"),
+        (["--listen", "unix-abstract:a:5"], 2, "anybody could connect to an abstract socket"),
+        (["--listen", f"unix:/{'a' * 107}"], 2, "the path of a Unix socket has at most 107 bytes"),
+        (["--listen", "unix:/no/such/folder/s"], 1, "cannot listen on unix:/no/such/folder/s: "),
+        (["--socket-mode", "rw"], 2, "socket_mode is 'rw'; it must be three octal digits, as 660"),
         (["--listen", "127.0.0.1:99999"], 2, "it must be HOST:PORT, port 0 to 65535"),
         (["--listen", "192.0.2.1:50051"], 1, "cannot listen on 192.0.2.1:50051"),
     ],

@@ -1,0 +1,169 @@
+"""Where the server listens: several addresses at once, and Unix sockets that only some may use."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from processes import SERVE, process
+
+from pooling_client import PoolingClient
+from pooling_server import PoolingServer, ServerConfig
+from pooling_server.listening import reachable, split_addresses
+
+NUMPY = ("--backend", "numpy")
+HEALTHCHECK = [sys.executable, "-m", "pooling_server.healthcheck"]
+
+
+@pytest.fixture
+def path() -> Iterator[Path]:
+    """A short path: that of a test's own folder can be longer than a socket's may be."""
+    with tempfile.TemporaryDirectory(prefix="pooling-") as folder:
+        yield Path(folder) / "s"
+
+
+def leave_stale(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as gone:
+        gone.bind(str(path))
+
+
+@pytest.mark.parametrize("how", ["flags", "environment"])
+def test_every_address_answers_and_the_first_line_names_them(path: Path, how: str) -> None:
+    addresses = ["127.0.0.1:0", f"unix:{path}", "127.0.0.1:0"]
+    flags = [word for address in addresses for word in ("--listen", address)]
+    given = process(*NUMPY, *flags)
+    if how == "environment":
+        given = process(*NUMPY, POOLING_LISTEN=",".join(addresses))
+    with given as (server, banner):
+        found = re.search(r"listening on (\S+) and (\S+) and (\S+), computing with numpy", banner)
+        assert found, banner
+        assert found[2] == f"unix:{path}"
+        assert len(set(found.groups())) == 3
+        for target in found.groups():
+            with PoolingClient(target) as client:
+                assert client.info().backends[0].name == "numpy"
+        server.terminate()
+        assert server.wait(20) == 0
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("mode", ["600", "0660", "666"])
+def test_a_socket_has_the_permissions_asked_for(path: Path, mode: str) -> None:
+    server = PoolingServer(ServerConfig(listen=f"unix:{path}", socket_mode=mode, backend="numpy"))
+    server.start()
+    assert stat.S_IMODE(path.stat().st_mode) == int(mode, 8)
+    assert server.stop()
+    assert not path.exists()
+
+
+def test_by_default_only_the_owner_may_connect(path: Path) -> None:
+    server = PoolingServer(ServerConfig(listen=f"unix:{path}", backend="numpy"))
+    server.begin()
+    before = os.umask(0)
+    os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert before != 0o177, "the process's own mask is as it was"
+    assert server.stop()
+
+
+def test_the_socket_of_a_killed_server_does_not_stop_the_next(path: Path) -> None:
+    with process(*NUMPY, "--listen", f"unix:{path}") as (server, banner):
+        assert f"unix:{path}" in banner
+        server.kill()
+        server.wait(10)
+    assert path.exists()
+    with process(*NUMPY, "--listen", f"unix:{path}") as (server, banner):
+        with PoolingClient(f"unix:{path}") as client:
+            client.info()
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(20) == 0
+    assert not path.exists()
+
+
+def test_the_socket_of_a_live_server_is_left_alone(path: Path) -> None:
+    listen = f"unix:{path}"
+    with process(*NUMPY, "--listen", listen):
+        done = subprocess.run(
+            [*SERVE, "--listen", listen], capture_output=True, text=True, timeout=30
+        )
+        assert done.returncode == 1
+        assert done.stderr == f"error: cannot listen on {listen}: another server listens there\n"
+        with PoolingClient(listen) as client:
+            client.info()
+
+
+def test_a_file_that_is_no_socket_is_left_alone(path: Path) -> None:
+    path.write_text("precious")
+    with pytest.raises(OSError, match="a file that is no socket is there"):
+        PoolingServer(ServerConfig(listen=f"unix:{path}", backend="numpy"))
+    assert path.read_text() == "precious"
+
+
+def test_a_socket_is_removed_where_a_later_address_is_refused(path: Path) -> None:
+    leave_stale(path)
+    with pytest.raises(OSError, match=r"cannot listen on 192\.0\.2\.1:50051"):
+        PoolingServer(ServerConfig(listen=f"unix:{path},192.0.2.1:50051", backend="numpy"))
+    assert not path.exists()
+
+
+def test_a_socket_that_another_server_took_over_is_not_removed(path: Path) -> None:
+    server = PoolingServer(ServerConfig(listen=f"unix:{path}", backend="numpy"))
+    path.unlink()
+    leave_stale(path)
+    server.abandon()
+    assert path.exists()
+
+
+def test_a_second_signal_leaves_no_socket(path: Path) -> None:
+    flags = ("--listen", f"unix:{path}", "--drain-delay-s", "60")
+    with process(*NUMPY, *flags) as (server, _):
+        server.terminate()
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.wait(0.5)
+        server.terminate()
+        assert server.wait(10) == 1
+    assert not path.exists()
+
+
+def test_healthcheck_asks_the_first_address(path: Path) -> None:
+    environment = {"POOLING_LISTEN": f"unix:{path},127.0.0.1:0"}
+    with process(*NUMPY, **environment):
+        done = subprocess.run(
+            HEALTHCHECK, env=os.environ | environment, capture_output=True, text=True, timeout=30
+        )
+    assert (done.returncode, done.stdout) == (0, "SERVING\n")
+
+
+def test_healthcheck_refuses_a_bad_address_in_one_line() -> None:
+    environment = os.environ | {"POOLING_LISTEN": "nowhere"}
+    done = subprocess.run(HEALTHCHECK, env=environment, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2
+    assert "listen is 'nowhere'; it must be HOST:PORT" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("address", "target"),
+    [
+        ("0.0.0.0:50051", "127.0.0.1:50051"),
+        ("[::]:50051", "127.0.0.1:50051"),
+        ("192.0.2.7:1", "192.0.2.7:1"),
+        ("[::1]:9", "[::1]:9"),
+        ("unix:/run/s", "unix:/run/s"),
+    ],
+)
+def test_where_a_client_on_the_same_machine_reaches_it(address: str, target: str) -> None:
+    assert reachable(address) == target
+
+
+def test_spaces_after_commas_are_no_part_of_an_address() -> None:
+    assert split_addresses("127.0.0.1:0, unix:/a b") == ("127.0.0.1:0", "unix:/a b")
