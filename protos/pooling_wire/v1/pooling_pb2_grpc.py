@@ -89,7 +89,9 @@ class PoolingServiceServicer(object):
     def ForwardStream(self, request_iterator, context):
         """Pools many independent tensors over one stream. Replies come in the order
         of the requests; an error of one item is in its reply and the stream goes
-        on.
+        on. A stream counts as one call in flight. A server that is stopping answers
+        the items that it has received and ends the stream with UNAVAILABLE: send
+        those without a reply to another.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1,0 +1,274 @@
+"""Streams over a real socket: order, ids, refusals in place, and how a stream may end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from queue import SimpleQueue
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from test_overload import Gate, wait_for_in_flight
+from test_refusals import backward, details_of, forward, sliding, spec, tensor
+
+import pooling_engine
+from pooling_engine import PoolSpec
+from pooling_server import PoolingServer, ServerConfig
+from pooling_server.servicer import PoolingServicer
+from pooling_wire.v1 import pooling_pb2 as pb
+from pooling_wire.v1 import pooling_pb2_grpc
+
+SHAPE = (2, 16, 64, 96)
+
+
+class Feed:
+    """Requests that the test puts one by one; iterating ends at None."""
+
+    def __init__(self, *items: Any) -> None:
+        self._queue: SimpleQueue[Any] = SimpleQueue()
+        for item in items:
+            self.put(item)
+
+    def put(self, item: Any) -> None:
+        self._queue.put(item)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._queue.get, None)
+
+
+def item(id_: int, request: pb.ForwardRequest | None = None) -> pb.ForwardStreamRequest:
+    return pb.ForwardStreamRequest(id=id_, request=forward() if request is None else request)
+
+
+def numbered(value: int) -> pb.ForwardStreamRequest:
+    x = np.full((1, 1, 4, 4), value, "<f4")
+    return item(7 * value, forward(input=tensor(data=x.tobytes())))
+
+
+def wait_for_end_of_receivers() -> None:
+    for _ in range(1000):
+        if not any(thread.name == "pooling-stream" for thread in threading.enumerate()):
+            return
+        time.sleep(0.01)
+    raise AssertionError("a receiving thread is left")
+
+
+def test_replies_come_in_order_under_the_ids_of_the_items(stub: Any) -> None:
+    replies = list(stub.ForwardStream(numbered(value) for value in range(200)))
+    assert [reply.id for reply in replies] == [7 * value for value in range(200)]
+    for value, reply in enumerate(replies):
+        values = np.frombuffer(reply.response.output.data, "<f4")
+        assert values.tolist() == [value] * 4
+    wait_for_end_of_receivers()
+
+
+def test_backward_items(stub: Any) -> None:
+    items = [pb.BackwardStreamRequest(id=id_, request=backward()) for id_ in (5, -3, 5)]
+    replies = list(stub.BackwardStream(iter(items)))
+    assert [reply.id for reply in replies] == [5, -3, 5]
+    expected = stub.Backward(backward())
+    assert all(reply.response == expected for reply in replies)
+
+
+def test_an_empty_stream_is_answered_by_an_empty_one(stub: Any) -> None:
+    assert list(stub.ForwardStream(iter([]))) == []
+
+
+BAD = {
+    "spec": (forward(spec=spec(windows=sliding(stride=-1))), 3, "INVALID_SPEC"),
+    "length": (forward(input=tensor(data=b"abc")), 3, "INVALID_TENSOR"),
+    "missing": (pb.ForwardRequest(), 3, "INVALID_TENSOR"),
+    "over the limit": (forward(input=tensor((1, 9, 1024, 1024))), 8, "TENSOR_TOO_LARGE"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_refused_item_is_told_why_in_its_place(stub: Any, case: str) -> None:
+    request, code, reason = BAD[case]
+    replies = list(stub.ForwardStream(iter([item(1), item(2, request), item(3)])))
+    assert [reply.id for reply in replies] == [1, 2, 3]
+    assert [reply.WhichOneof("result") for reply in replies] == ["response", "error", "response"]
+    error = replies[1].error
+    assert (error.code, error.reason) == (code, reason)
+    with pytest.raises(grpc.RpcError) as unary:
+        stub.Forward(request)
+    info = details_of(unary.value)["ErrorInfo"]
+    if case == "over the limit":  # the item is a few bytes longer
+        assert error.message.endswith("this server's limit is 33554432 (--max-message-bytes)")
+    else:
+        assert error.message == unary.value.details()
+    assert dict(error.metadata) == dict(info.metadata)
+
+
+def test_forged_indices_and_bytes_that_do_not_parse(channel: grpc.Channel) -> None:
+    forged = backward(indices=tensor((1, 1, 2, 2), "uint8", data=bytes([0, 1, 2, 99])))
+    items = [
+        pb.BackwardStreamRequest(id=1, request=forged).SerializeToString(),
+        b"\xff\xff\xff",
+        pb.BackwardStreamRequest(id=3, request=backward()).SerializeToString(),
+        pb.BackwardStreamRequest(id=4).SerializeToString(),
+    ]
+    call = channel.stream_stream("/pooling.v1.PoolingService/BackwardStream")
+    replies = [pb.BackwardStreamResponse.FromString(reply) for reply in call(iter(items))]
+    assert [reply.id for reply in replies] == [1, 0, 3, 4]
+    assert "99" in replies[0].error.message
+    assert replies[0].error.field == "indices"
+    assert "do not parse" in replies[1].error.message
+    assert replies[2].HasField("response")
+    assert replies[3].error.field == "request"
+
+
+def test_a_bug_in_one_item_shows_an_id_and_the_stream_goes_on(
+    stub: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    compute, calls = pooling_engine.forward, []
+
+    def broken(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise ZeroDivisionError("the secret of the house")
+        return compute(*arguments, **options)
+
+    monkeypatch.setattr(pooling_engine, "forward", broken)
+    replies = list(stub.ForwardStream(iter([item(1), item(2), item(3)])))
+    assert [reply.HasField("response") for reply in replies] == [True, False, True]
+    assert replies[1].error.reason == "INTERNAL"
+    assert "secret" not in replies[1].error.message
+    assert replies[1].error.message.split()[2].rstrip(";") in caplog.text
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[PoolingServer, Gate, Any]]:
+    """A server with one slot and two calls in flight at most, whose items wait."""
+    gate = Gate()
+    gate.compute = PoolingServicer.forward_item
+    monkeypatch.setattr(
+        PoolingServicer, "forward_item", lambda *arguments: gate.forward(*arguments)
+    )
+    server = PoolingServer(ServerConfig(listen="127.0.0.1:0", threads=1, max_in_flight=2))
+    server.start()
+    with grpc.insecure_channel(server.address) as channel:
+        yield server, gate, pooling_pb2_grpc.PoolingServiceStub(channel)
+    gate.open()
+    assert server.stop()
+    wait_for_end_of_receivers()
+
+
+def test_a_stream_is_one_call_in_flight(held: Any) -> None:
+    server, gate, stub = held
+    gate.open()
+    feeds = [Feed(item(1)), Feed(item(2))]
+    streams = [stub.ForwardStream(iter(feed)) for feed in feeds]
+    assert [next(stream).id for stream in streams] == [1, 2]
+    with pytest.raises(grpc.RpcError) as caught:
+        next(stub.ForwardStream(iter([item(3)])))
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert details_of(caught.value)["ErrorInfo"].reason == "OVERLOADED"
+    for feed in feeds:
+        feed.put(None)
+    assert [list(stream) for stream in streams] == [[], []]
+    wait_for_in_flight(server, 0)
+    assert [reply.id for reply in stub.ForwardStream(iter([item(3)]))] == [3]
+
+
+def test_items_of_an_expired_stream_are_never_computed(held: Any) -> None:
+    server, gate, stub = held
+    stream = stub.ForwardStream(iter([item(1), item(2), item(3)]), timeout=0.4)
+    gate.wait_entered()
+    with pytest.raises(grpc.RpcError) as caught:
+        list(stream)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    gate.open()
+    wait_for_in_flight(server, 0)
+    assert gate.computed == 1
+
+
+def test_a_cancelled_stream_computes_no_more(held: Any) -> None:
+    server, gate, stub = held
+    stream = stub.ForwardStream(iter([item(1), item(2), item(3), item(4)]))
+    gate.wait_entered()
+    stream.cancel()
+    time.sleep(0.1)
+    gate.open()
+    wait_for_in_flight(server, 0)
+    wait_for_end_of_receivers()
+    assert gate.computed == 1
+    assert [reply.id for reply in stub.ForwardStream(iter([item(9)]))] == [9]
+
+
+def test_draining_answers_what_was_received_and_ends_idle_streams(held: Any) -> None:
+    server, gate, stub = held
+    busy, idle = Feed(item(1)), Feed()
+    streams = [stub.ForwardStream(iter(busy)), stub.ForwardStream(iter(idle))]
+    gate.wait_entered()
+    wait_for_in_flight(server, 2)
+    stopped: list[bool] = []
+    stopping = threading.Thread(target=lambda: stopped.append(server.stop()))
+    stopping.start()
+    wait_for_in_flight(server, 1)
+    gate.open()
+    assert next(streams[0]).id == 1
+    for stream, feed in zip(streams, (busy, idle), strict=True):
+        with pytest.raises(grpc.RpcError) as caught:
+            next(stream)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert details_of(caught.value)["ErrorInfo"].reason == "UNAVAILABLE"
+        feed.put(None)
+    stopping.join(20)
+    assert stopped == [True]
+
+
+FLOOD = """
+import sys, grpc, numpy as np, pooling_wire
+from pooling_engine import PoolSpec
+call = pooling_wire.ForwardCall(np.ones((2, 16, 64, 96), np.float32), PoolSpec("max", 2))
+item = pooling_wire.encode_forward_item(1, call)
+channel = grpc.insecure_channel(sys.argv[1])
+stream = channel.stream_stream("/pooling.v1.PoolingService/ForwardStream")
+for number, reply in enumerate(stream(iter(lambda: item, None))):
+    if number == 5:
+        print("flowing", flush=True)
+"""
+
+
+def test_a_killed_client_leaves_nothing_behind() -> None:
+    server = PoolingServer(ServerConfig(listen="127.0.0.1:0", threads=1))
+    server.start()
+    client = subprocess.Popen(
+        [sys.executable, "-c", FLOOD, server.address],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert client.stdout is not None
+    assert client.stdout.readline() == "flowing\n"
+    client.send_signal(signal.SIGKILL)
+    client.communicate(timeout=10)
+    wait_for_in_flight(server, 0)
+    wait_for_end_of_receivers()
+    lent = 2 * 16 * 32 * 48 * 4
+    assert 0 < server.servicer._arena.idle_bytes <= 2 * lent
+    assert server.stop()
+
+
+def test_results_of_large_items_use_the_arena() -> None:
+    server = PoolingServer(ServerConfig(listen="127.0.0.1:0", threads=1))
+    server.start()
+    x = np.random.default_rng(0).standard_normal(SHAPE, dtype=np.float32)
+    request = forward(
+        spec=spec(pb.MODE_SUM, sliding(kernel=2)), input=tensor(SHAPE, data=x.tobytes())
+    )
+    with grpc.insecure_channel(server.address) as channel:
+        stub = pooling_pb2_grpc.PoolingServiceStub(channel)
+        replies = list(stub.ForwardStream(item(id_, request) for id_ in range(6)))
+    expected = pooling_engine.forward(x, PoolSpec("sum", (2, 2))).output
+    assert all(reply.response.output.data == expected.tobytes() for reply in replies)
+    assert server.servicer._arena.idle_bytes <= 2 * expected.nbytes
+    assert server.stop()
