@@ -453,12 +453,3 @@ def test_reply_over_the_message_limit(stub: Any) -> None:
     )
     assert_refused(stub.Forward, request, TOO_LARGE)
     assert_serves(stub)
-
-
-@pytest.mark.parametrize("method", ["ForwardStream", "BackwardStream"])
-def test_streams_are_refused_by_name(stub: Any, method: str) -> None:
-    def call(_: None) -> None:
-        next(getattr(stub, method)(iter(())))
-
-    assert_refused(call, None, UNSUPPORTED)
-    assert_serves(stub)
