@@ -42,6 +42,8 @@ round by round; more than 1 means that ours is faster, but "over floor" is our t
   write the gradient once into memory that is there (backward).
 - Every contender's result is compared with ours before it is timed; where it is not close, its
   time is marked "differs".
+- **At the floor** are the means that the floor itself would reach, were it a contender: no kernel
+  can be asked for more.
 - Geometric means, and goals, are of ours with `out=`. Goals about every layer include the
   smallest; large tensors are inputs over 8 MiB.
 """
@@ -93,7 +95,7 @@ def goals_table(groups: dict[tuple[str, str, str], list[Row]]) -> str:
     """Each group against each rival: geometric mean, worst layer, and whether goals are met."""
     head = ["group", "times faster than PyTorch", "times faster than ONNX Runtime"]
     head += ["over floor, large tensors", "smallest layer"]
-    head += ["means, allocating", "means, the other rivals"]
+    head += ["means, at the floor", "means, allocating", "means, the other rivals"]
     lines = [
         [
             f"{operation}, {dtype} {layout}",
@@ -101,12 +103,18 @@ def goals_table(groups: dict[tuple[str, str, str], list[Row]]) -> str:
             engine_goals.against_onnxruntime(rows, engine_goals.GOALS[operation]),
             engine_goals.against_floor(rows, engine_goals.GOALS[operation]),
             engine_goals.smallest(rows),
+            floor_means(rows),
             allocating_means(rows),
             other_means(rows),
         ]
         for (dtype, layout, operation), rows in groups.items()
     ]
     return table(head, lines, ":---")
+
+
+def floor_means(rows: list[Row]) -> str:
+    """How much faster than PyTorch and ONNX Runtime one would be in the time of the floor."""
+    return means(rows, (engine_goals.torch_of(rows[0]["layout"]), "onnxruntime"), "floor")
 
 
 def allocating_means(rows: list[Row]) -> str:

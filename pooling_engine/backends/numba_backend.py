@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -47,11 +48,12 @@ class NumbaBackend:
             background: whether calls that need another kernel are computed by the NumPy backend
                 from now on, until that is compiled; else they wait for it.
         """
-        x = np.zeros((1, 1, 2, 2), np.float32)
-        for mode in (Mode.MAX, Mode.AVERAGE):
-            plan = make_plan(PoolSpec(mode, 2), x.shape, x.dtype)
+        x = np.zeros((1, 1, 4, 16), np.float32)
+        windows_over_each_other, tiles = 1, 2
+        for mode, stride in product((Mode.MAX, Mode.AVERAGE), (windows_over_each_other, tiles)):
+            plan = make_plan(PoolSpec(mode, 2, stride), x.shape, x.dtype)
             output = np.empty(plan.output_shape, np.float32)
-            indices = np.empty(plan.output_shape, plan.index_dtype) if plan.selects else None
+            indices = np.zeros(plan.output_shape, plan.index_dtype) if plan.selects else None
             self.forward(plan, x, output, None)
             self.forward(plan, x, output, indices)
             self.backward(plan, output, indices, None, np.empty_like(x))

@@ -43,7 +43,23 @@ def long_axes(draw):
     return options, sizes, draw(st.integers(0, 999))
 
 
-windows = st.one_of(long_axes(), st.integers(1, 6).flatmap(cases.ranked_windows))
+@st.composite
+def tiles(draw):
+    """Windows side by side, in rows long and short, with and without something left over."""
+    axes = draw(st.integers(1, 3))
+    kernels = tuple(draw(st.integers(1, 6)) for _ in range(axes))
+    sizes = tuple(
+        k * draw(st.sampled_from((1, 2, 3, 5, 9, 40)) if axis == axes - 1 else st.integers(1, 4))
+        + draw(st.sampled_from((0, 0, 0, k - 1)))
+        for axis, k in enumerate(kernels)
+    )
+    options = {"kernel": kernels}
+    if draw(st.booleans()):
+        options["layout"] = "channels_last"
+    return options, sizes, draw(st.integers(0, 999))
+
+
+windows = st.one_of(long_axes(), tiles(), st.integers(1, 6).flatmap(cases.ranked_windows))
 drawn = (
     windows,
     st.sampled_from(MODES + MODES + POLICIES + ({"mode": "lp"},)),
@@ -70,6 +86,9 @@ LARGE = (
     ({"kernel": 3, "stride": 2, "padding": 1}, (1, 2, 300, 70)),
     ({"kernel": (5, 3), "stride": (1, 2), "padding": (2, 0)}, (1, 2, 300, 70)),
     ({"kernel": 2}, (2, 3, 130, 130)),
+    ({"kernel": 4}, (3, 5, 12_000)),
+    ({"kernel": (2, 3)}, (12, 9, 30, 29)),
+    ({"kernel": 2, "layout": "channels_last"}, (3, 33, 60, 61)),
     ({"kernel": 3, "stride": 1, "dilation": 2, "padding": 2}, (1, 3, 90, 111)),
     ({"kernel": 31, "stride": 7, "padding": 15}, (1, 1, 20_000)),
     ({"kernel": 3, "stride": 2, "ceil_mode": True}, (1, 2, 20_000)),

@@ -11,7 +11,7 @@ import oracle
 
 import pooling_engine
 from pooling_engine import PoolingError, PoolSpec, backward, forward, threads
-from pooling_engine.backends.numba_kernels import geometry, targets
+from pooling_engine.backends.numba_kernels import calls, geometry, targets, tiling
 
 DTYPES = tuple(map(np.dtype, ("float16", ml_dtypes.bfloat16, "float32", "float64")))
 
@@ -75,23 +75,27 @@ VALUES = {
 
 @contextmanager
 def cut(slab_bytes, thread_count):
-    """Slabs of that size, shared out among threads however small they are."""
-    before = (
-        (geometry.SLAB_BYTES, targets.SLAB_BYTES),
-        threads.BYTES_PER_PART,
-        pooling_engine.thread_count(),
-    )
-    _set((slab_bytes, slab_bytes), 1, thread_count)
+    """Slabs of that size, shared out among threads however small they are, past the cache."""
+    sizes = dict.fromkeys(CUTS, slab_bytes) | {(threads, "BYTES_PER_PART"): 1}
+    if slab_bytes != geometry.SLAB_BYTES:
+        sizes[calls, "STREAMED_BYTES"] = 0
+    before = {(module, name): getattr(module, name) for module, name in sizes}
+    count = pooling_engine.thread_count()
+    _set(sizes, thread_count)
     try:
         yield
     finally:
-        _set(*before)
+        _set(before, count)
 
 
-def _set(slab_bytes, part_bytes, thread_count):
-    geometry.SLAB_BYTES, targets.SLAB_BYTES = slab_bytes
-    threads.BYTES_PER_PART = part_bytes
-    for table in (geometry.geometry_of, geometry.reach_of, targets.targets_of):
+CUTS = tuple((module, "SLAB_BYTES") for module in (geometry, targets, tiling))
+TABLES = (geometry.geometry_of, geometry.reach_of, targets.targets_of, tiling.tiling_of)
+
+
+def _set(sizes, thread_count):
+    for (module, name), value in sizes.items():
+        setattr(module, name, value)
+    for table in TABLES:
         table.cache_clear()
     if thread_count != pooling_engine.thread_count():
         pooling_engine.set_thread_count(thread_count)

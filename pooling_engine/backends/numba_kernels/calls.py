@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pooling_engine.backends.numba_kernels.choices import argmaxima, argminima
+from pooling_engine.backends.numba_kernels.copies import STREAMED_BYTES
 from pooling_engine.backends.numba_kernels.extremes import maxima, minima
 from pooling_engine.backends.numba_kernels.geometry import (
     geometry_of,
@@ -20,6 +21,8 @@ from pooling_engine.backends.numba_kernels.scatter import scatter
 from pooling_engine.backends.numba_kernels.spread import spread
 from pooling_engine.backends.numba_kernels.sums import sums
 from pooling_engine.backends.numba_kernels.targets import count_offsets, targets_of
+from pooling_engine.backends.numba_kernels.tiles import WIDEST, shares, tiles
+from pooling_engine.backends.numba_kernels.tiling import Tiling, tiling_of
 from pooling_engine.backends.numba_kernels.whole import plane_sums
 from pooling_engine.backends.numpy_kernels.select import extreme_of_nothing
 from pooling_engine.dtypes import BFLOAT16, FLOATS, is_bfloat16
@@ -69,6 +72,9 @@ def backward_call(plan: PoolPlan, dy: Array, indices: Array | None, dx: Array) -
     """What computes the backward pass of a plan; None if no kernel does."""
     if plan.outer == 0 or plan.mode is Mode.LP or plan.shares_ties:
         return None
+    tiling = tiling_of(plan)
+    if tiling and (indices is None or tiling.kernel <= WIDEST):
+        return _fill_tiles(plan, tiling, dy, indices, dx)
     if indices is not None:
         is_small = plan.taps <= MAX_NUMBERED_TAPS and count_offsets(plan) <= MAX_OFFSETS
         return _scatter(plan, dy, indices, dx) if is_small else None
@@ -111,6 +117,18 @@ def _sum_planes(plan: PoolPlan, x: Array, output: Array) -> KernelCall:
         is_bfloat16(plan.dtype),
     )  # fmt: skip
     return KernelCall(plane_sums, arguments, plan.outer, x.nbytes)
+
+
+def _fill_tiles(
+    plan: PoolPlan, tiling: Tiling, dy: Array, indices: Array | None, dx: Array
+) -> KernelCall:
+    t, is_streamed, is_brain = tiling, dx.nbytes > STREAMED_BYTES, is_bfloat16(plan.dtype)
+    if indices is not None:
+        arguments = (read(dy), read(indices), written(dx), *t[:-1], is_streamed, is_brain)
+        return KernelCall(tiles, arguments, t.slabs, dx.nbytes)
+    divisor, _ = divisors_of(plan)  # one for all: tiles are whole
+    shared = (read(dy), written(dx), *t[:-1], is_streamed, divisor, _zero(plan), is_brain)
+    return KernelCall(shares, shared, t.slabs, dx.nbytes)
 
 
 def _scatter(plan: PoolPlan, dy: Array, indices: Array, dx: Array) -> KernelCall:

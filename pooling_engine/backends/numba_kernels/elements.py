@@ -18,7 +18,7 @@ from numba.extending import intrinsic, overload
 from pooling_engine.backends.numba_kernels.jit import part
 from pooling_engine.backends.numba_kernels.pointers import get, lift, put
 
-_implements = partial(overload, inline="always", strict=False)
+implements = partial(overload, inline="always", strict=False)
 
 
 def _bit_cast(target: Any, source: Any, to: Any) -> Any:
@@ -99,7 +99,7 @@ def scratch_for(value: Any, count: int) -> Any:
     """An uninitialised array of `count` elements of the type of `value`."""
 
 
-@_implements(scratch_for)
+@implements(scratch_for)
 def _scratch_for(value: Any, count: Any) -> Any:
     dtype = value
     return lambda value, count: np.empty(count, dtype)
@@ -109,7 +109,7 @@ def loaded(source: Any, count: int, scratch: Any, is_brain: bool) -> Any:
     """`count` elements in the type that they are computed in: where they are, or in scratch."""
 
 
-@_implements(loaded)
+@implements(loaded)
 def _loaded(source: Any, count: Any, scratch: Any, is_brain: Any) -> Any:
     if source.dtype != types.uint16:
         return lambda source, count, scratch, is_brain: source
@@ -125,7 +125,7 @@ def target_for(output: Any, scratch: Any) -> Any:
     """Where to compute what belongs into `output`: there, or in scratch if types differ."""
 
 
-@_implements(target_for)
+@implements(target_for)
 def _target_for(output: Any, scratch: Any) -> Any:
     if output.dtype != types.uint16:
         return lambda output, scratch: output
@@ -136,7 +136,7 @@ def stored(scratch: Any, output: Any, count: int, is_brain: bool) -> None:
     """Puts what was computed in scratch into `output`, unless it is there already."""
 
 
-@_implements(stored)
+@implements(stored)
 def _stored(scratch: Any, output: Any, count: Any, is_brain: Any) -> Any:
     if output.dtype != types.uint16:
         return lambda scratch, output, count, is_brain: None
@@ -164,7 +164,7 @@ def rounded(values: Any, output: Any, count: int, scratch: Any, is_brain: bool) 
     """
 
 
-@_implements(rounded)
+@implements(rounded)
 def _rounded(values: Any, output: Any, count: Any, scratch: Any, is_brain: Any) -> Any:
     if output.dtype != types.uint16:
 
@@ -183,14 +183,41 @@ def _rounded(values: Any, output: Any, count: Any, scratch: Any, is_brain: Any) 
 
 
 @part
-def _canonical_halves(values: Any, count: int, is_brain: bool) -> None:
-    """Gives zeros and NaNs one form, since that of a sum depends on how it was split."""
+def _canonical_half(value: Any, is_brain: bool) -> Any:
+    """The bits of a 16-bit float, zeros and NaNs in one form."""
     infinity, nan = (0x7F80, 0x7FC0) if is_brain else (0x7C00, 0x7E00)
-    for i in range(count):
-        bits = np.int32(get(values, i))
-        magnitude = bits & 0x7FFF
-        unsigned_zero = bits if magnitude else 0
-        put(values, i, np.uint16(nan if magnitude > infinity else unsigned_zero))
+    bits = np.int32(value)
+    magnitude = bits & 0x7FFF
+    unsigned_zero = bits if magnitude else 0
+    return np.uint16(nan if magnitude > infinity else unsigned_zero)
+
+
+@part
+def _canonical_float(value: Any, nan: Any, zero: Any) -> Any:
+    value = value + zero  # -0.0 becomes 0.0
+    return value if value == value else nan
+
+
+def canonical(values: Any, target: Any, count: int, is_brain: bool) -> None:
+    """Copies gradients; zeros and NaNs get one form, as sums of them have."""
+
+
+@implements(canonical)
+def _canonical(values: Any, target: Any, count: Any, is_brain: Any) -> Any:
+    if target.dtype == types.uint16:
+
+        def halves(values: Any, target: Any, count: Any, is_brain: Any) -> None:
+            for i in range(count):
+                put(target, i, _canonical_half(get(values, i), is_brain))
+
+        return halves
+
+    def floats(values: Any, target: Any, count: Any, is_brain: Any) -> None:
+        nan, zero = lift(np.nan, target), lift(0.0, target)
+        for i in range(count):
+            put(target, i, _canonical_float(get(values, i), nan, zero))
+
+    return floats
 
 
 @part
@@ -212,12 +239,6 @@ def divide_by(totals: Any, quotients: Any, divisor: float, count: int) -> None:
             put(quotients, i, lift(get(totals, i), quotients) / divisor)
 
 
-@part
-def _canonical_float(value: Any, nan: Any, zero: Any) -> Any:
-    value = value + zero  # -0.0 becomes 0.0
-    return value if value == value else nan
-
-
 def averaged(
     totals: Any, output: Any, divisor: float, count: int, scratch: Any, is_brain: bool
 ) -> None:
@@ -229,7 +250,7 @@ def averaged(
     """
 
 
-@_implements(averaged)
+@implements(averaged)
 def _averaged(
     totals: Any, output: Any, divisor: Any, count: Any, scratch: Any, is_brain: Any
 ) -> Any:
@@ -240,7 +261,7 @@ def _averaged(
         ) -> None:
             divide_by(totals, totals, divisor, count)
             rounded(totals, output, count, scratch, is_brain)
-            _canonical_halves(output, count, is_brain)
+            canonical(output, output, count, is_brain)
 
         return halves
 
@@ -258,41 +279,3 @@ def _averaged(
                 put(output, i, _canonical_float(value, nan, zero))
 
     return floats
-
-
-def is_negative_zero(value: Any) -> Any:
-    """Whether it is -0.0."""
-
-
-@_implements(is_negative_zero)
-def _is_negative_zero(value: Any) -> Any:
-    if value == types.float32:
-        return lambda value: uint32_of(value) == np.uint32(0x80000000)
-    return lambda value: uint64_of(value) == np.uint64(0x8000000000000000)
-
-
-@part
-def has_negative_zero(values: Any, count: int) -> bool:
-    """Whether any is -0.0."""
-    found = False
-    for i in range(count):
-        found |= is_negative_zero(get(values, i))
-    return found
-
-
-@part
-def has_zero(values: Any, count: int) -> bool:
-    """Whether any is zero."""
-    found = False
-    for i in range(count):
-        found |= get(values, i) == 0
-    return found
-
-
-@part
-def has_nan(values: Any, count: int) -> bool:
-    """Whether any is a NaN."""
-    found = False
-    for i in range(count):
-        found |= get(values, i) != get(values, i)
-    return found

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pooling_engine.backends.numba_kernels.doubts import has_nan, has_negative_zero, has_zero
 from pooling_engine.backends.numba_kernels.elements import (
-    has_nan,
-    has_negative_zero,
-    has_zero,
     loaded,
     scratch_for,
     stored,

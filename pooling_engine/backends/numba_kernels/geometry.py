@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ Integers = NDArray[np.int64]
 _ONE = Window(1, 1)
 _NONE = np.empty(0, np.int64)
 SLAB_BYTES = 32 << 10  # of input for one slab; measured best of 8 to 64 KiB with 32 KiB of L1
+
+LONG_ENOUGH = 64  # outputs; long rows are cut into pieces of so many at least
 
 
 class Geometry(NamedTuple):
@@ -72,10 +74,54 @@ def geometry_of(plan: PoolPlan) -> Geometry:
 
 
 def planes_and_axes(plan: PoolPlan) -> tuple[int, tuple[Axis, ...]]:
-    """How many planes there are, of which axes."""
-    if len(plan.axes) > 1:
+    """How many planes there are, of which axes: at least two.
+
+    Small planes are one on top of the other, and long rows in pieces, where that makes no
+    difference to the windows: where they lie side by side and leave nothing over.
+    """
+    first, *others = plan.axes
+    item = plan.inner * plan.dtype.itemsize
+    if others:
+        plane = math.prod(axis.size for axis in plan.axes) * item
+        if _is_even(first) and all(map(_is_whole, others)):
+            count = largest_divisor(plan.outer, SLAB_BYTES // plane)
+            return plan.outer // count, (_repeated(first, count), *others)
         return plan.outer, plan.axes
-    return 1, (SlidingAxis(plan.outer, _ONE, plan.outer), *plan.axes)
+    rows = plan.outer
+    if _is_even(first):
+        outputs = largest_divisor(first.outputs, SLAB_BYTES // (first.kernel * item))
+        if outputs >= LONG_ENOUGH:
+            rows *= first.outputs // outputs
+            first = SlidingAxis(outputs * first.kernel, first.window, outputs)
+    return 1, (SlidingAxis(rows, _ONE, rows), first)
+
+
+def largest_divisor(number: int, most: int) -> int:
+    """The largest divisor of a number that is at most `most`, or 1."""
+    return next((d for d in range(min(number, most), 1, -1) if number % d == 0), 1)
+
+
+def _repeated(axis: SlidingAxis, count: int) -> SlidingAxis:
+    return SlidingAxis(axis.size * count, axis.window, axis.outputs * count)
+
+
+def _is_whole(axis: Axis) -> bool:
+    """Whether every tap of every window is on an element."""
+    first, stop = axis.tap_limits()
+    return bool((stop - first == axis.kernel).all())
+
+
+def _is_even(axis: Axis) -> TypeGuard[SlidingAxis]:
+    """Whether windows lie side by side along an axis, and leave nothing over."""
+    return is_tiled(axis) and axis.outputs * axis.kernel == axis.size
+
+
+def is_tiled(axis: Axis) -> bool:
+    """Whether windows lie side by side along an axis, from its first element on."""
+    if not isinstance(axis, SlidingAxis) or axis.window.padding_before:
+        return False
+    is_adjacent = axis.window.stride == axis.window.extent == axis.kernel
+    return is_adjacent and axis.outputs * axis.kernel <= axis.size
 
 
 def _positions_per_slab(plan: PoolPlan, axes: tuple[Axis, ...]) -> int:
