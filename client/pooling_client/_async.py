@@ -10,7 +10,8 @@ import grpc
 from numpy.typing import ArrayLike, NDArray
 
 import pooling_wire
-from pooling_client import _channel, _requests
+from pooling_client import _channel
+from pooling_client._jobs import BackwardJob, ForwardJob
 from pooling_engine import ForwardResult, PoolSpec
 
 Array = NDArray[Any]
@@ -42,8 +43,8 @@ class AsyncPoolingClient:
         timeout: float | None = None,  # noqa: ASYNC109  gRPC's own deadline, sent to the server
     ) -> ForwardResult:
         """Pools a tensor; see `PoolingClient.forward`."""
-        request = _requests.forward_request(x, spec, return_indices, index_format, out)
-        return _requests.forward_result(await self._call(_channel.FORWARD, request, timeout), out)
+        job = ForwardJob(x, spec, return_indices, index_format, out)
+        return job.result(await self._call(job.method, job.request(), timeout))
 
     async def backward(
         self,
@@ -58,10 +59,8 @@ class AsyncPoolingClient:
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> Array:
         """Computes the gradient of the input; see `PoolingClient.backward`."""
-        request = _requests.backward_request(
-            output_gradient, spec, input_shape, indices, input, index_format, out
-        )
-        return _requests.backward_result(await self._call(_channel.BACKWARD, request, timeout), out)
+        job = BackwardJob(output_gradient, spec, input_shape, indices, input, index_format, out)
+        return job.result(await self._call(job.method, job.request(), timeout))
 
     async def info(self, *, timeout: float | None = None) -> pooling_wire.ServerInfo:  # noqa: ASYNC109
         """What the server is, what it computes and what it refuses."""

@@ -11,9 +11,12 @@ DEFAULT_TIMEOUT_S = 30.0
 
 FORWARD = f"/{pooling_wire.SERVICE_NAME}/Forward"
 BACKWARD = f"/{pooling_wire.SERVICE_NAME}/Backward"
+FORWARD_STREAM = f"/{pooling_wire.SERVICE_NAME}/ForwardStream"
+BACKWARD_STREAM = f"/{pooling_wire.SERVICE_NAME}/BackwardStream"
 GET_SERVER_INFO = f"/{pooling_wire.SERVICE_NAME}/GetServerInfo"
 
-# Every call may be repeated, so a server that is away for a moment is asked again.
+# Every call may be repeated, so a server that is away for a moment is asked again. Streams are
+# taken up by the client itself, where they had come to.
 _RETRY_POLICY = {
     "maxAttempts": 4,
     "initialBackoff": "0.1s",
@@ -32,7 +35,10 @@ CHANNEL_OPTIONS: list[tuple[str, str | int]] = [
             {
                 "methodConfig": [
                     {
-                        "name": [{"service": pooling_wire.SERVICE_NAME}],
+                        "name": [
+                            {"service": pooling_wire.SERVICE_NAME, "method": method}
+                            for method in ("Forward", "Backward", "GetServerInfo")
+                        ],
                         "retryPolicy": _RETRY_POLICY,
                     }
                 ]

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import grpc
 from numpy.typing import ArrayLike, NDArray
 
 import pooling_wire
-from pooling_client import _channel, _requests
+from pooling_client import _channel
+from pooling_client._exchange import exchange
+from pooling_client._jobs import WINDOW, BackwardJob, ForwardJob, Job
 from pooling_engine import ForwardResult, PoolSpec
 
 Array = NDArray[Any]
+Result = TypeVar("Result")
+Progress = Callable[[int, int], object]
 
 
 class PoolingClient:
@@ -44,14 +49,19 @@ class PoolingClient:
         index_format: str = "window",
         out: Array | None = None,
         timeout: float | None = None,
+        progress: Progress | None = None,
     ) -> ForwardResult:
         """Pools a tensor: `pooling_engine.forward`, on the server.
 
+        A large tensor goes in pieces, of which a few are on the way at any time: it may be larger
+        than a message may, and than the server's memory. The bits are those of one call. After an
+        error, what `out` holds is left open.
+
         Args:
             timeout: seconds for this call.
+            progress: called with the bytes that are done, and how many there are.
         """
-        request = _requests.forward_request(x, spec, return_indices, index_format, out)
-        return _requests.forward_result(self._call(_channel.FORWARD, request, timeout), out)
+        return self._run(ForwardJob(x, spec, return_indices, index_format, out), timeout, progress)
 
     def backward(
         self,
@@ -64,16 +74,18 @@ class PoolingClient:
         index_format: str | None = None,
         out: Array | None = None,
         timeout: float | None = None,
+        progress: Progress | None = None,
     ) -> Array:
         """Computes the gradient of the input: `pooling_engine.backward`, on the server.
 
+        Large tensors go as in `forward`.
+
         Args:
             timeout: seconds for this call.
+            progress: called with the bytes that are done, and how many there are.
         """
-        request = _requests.backward_request(
-            output_gradient, spec, input_shape, indices, input, index_format, out
-        )
-        return _requests.backward_result(self._call(_channel.BACKWARD, request, timeout), out)
+        job = BackwardJob(output_gradient, spec, input_shape, indices, input, index_format, out)
+        return self._run(job, timeout, progress)
 
     def info(self, *, timeout: float | None = None) -> pooling_wire.ServerInfo:
         """What the server is, what it computes and what it refuses."""
@@ -94,9 +106,34 @@ class PoolingClient:
     ) -> None:
         self.close()
 
+    def _run(self, job: Job[Result], timeout: float | None, progress: Progress | None) -> Result:
+        """The result of a job: in one message, or in pieces on a stream."""
+        report = progress or _say_nothing
+        if not job.is_large:
+            result = job.result(self._call(job.method, job.request(), timeout))
+            report(job.total_bytes, job.total_bytes)
+            return result
+        done = 0
+        replies = exchange(
+            self._channel.stream_stream(job.stream_method),
+            job.requests(),
+            window=WINDOW,
+            timeout_s=self._timeout_s if timeout is None else timeout,
+            target=self.target,
+        )
+        with closing(replies):
+            for piece, reply in replies:
+                done += job.place(piece, reply)
+                report(done, job.total_bytes)
+        return job.assembled()
+
     def _call(self, method: str, request: bytes, timeout: float | None) -> bytes:
         try:
             call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(method)
             return call(request, timeout=self._timeout_s if timeout is None else timeout)
         except grpc.RpcError as error:
             raise pooling_wire.decode_error(error, self.target) from None
+
+
+def _say_nothing(done: int, total: int) -> None:
+    """The progress that nobody asked for."""

@@ -1,0 +1,263 @@
+"""What both clients do before and after the wire: check, cut and encode; decode and put together.
+
+A job is one call. Small ones are one message there and one back; large ones are pieces on a stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+import pooling_wire
+from pooling_client import _channel
+from pooling_client._indices import to_piece, to_whole
+from pooling_client._pieces import (
+    Costs,
+    Piece,
+    backward_costs,
+    backward_pieces,
+    forward_costs,
+    forward_pieces,
+    has_unreached_rows,
+)
+from pooling_engine import ForwardResult, IndexFormat, PoolingError, PoolPlan, PoolSpec
+from pooling_engine.checks import (
+    as_tensor,
+    check_index_format,
+    check_index_request,
+    check_out,
+    plan_backward,
+)
+from pooling_engine.plan import make_plan
+
+Array = NDArray[Any]
+Result = TypeVar("Result")
+
+SLAB_BYTES = 1 << 20  # tensors of one message on a stream
+STREAM_BYTES = 4 << 20  # a larger request or reply goes by stream
+WINDOW = 4  # pieces in flight
+
+
+class Job(Generic[Result]):
+    """One call, checked.
+
+    Attributes:
+        total_bytes: of the tensors that the pieces hold, for the progress.
+    """
+
+    method: str
+    stream_method: str
+    plan: PoolPlan
+    costs: Costs
+    total_bytes: int
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it goes by stream."""
+        return self.total_bytes > STREAM_BYTES
+
+    def request(self) -> bytes:
+        """The whole call as one request."""
+        raise NotImplementedError
+
+    def result(self, reply: bytes) -> Result:
+        """The result of the whole call, in arrays that the caller owns."""
+        raise NotImplementedError
+
+    def requests(self) -> Iterator[tuple[Piece, bytes | PoolingError]]:
+        """The pieces of the call, each with its request; made one by one."""
+        raise NotImplementedError
+
+    def place(self, piece: Piece, reply: bytes | PoolingError) -> int:
+        """Writes the reply to a piece into its place; returns how many bytes of the total that was.
+
+        Raises:
+            PoolingError: the piece was refused.
+        """
+        raise NotImplementedError
+
+    def assembled(self) -> Result:
+        """The result, once every piece is in place."""
+        raise NotImplementedError
+
+
+class ForwardJob(Job[ForwardResult]):
+    """A forward call; what the engine would refuse is refused here already.
+
+    Raises:
+        As `pooling_engine.forward`.
+    """
+
+    method, stream_method = _channel.FORWARD, _channel.FORWARD_STREAM
+
+    def __init__(
+        self,
+        x: ArrayLike,
+        spec: PoolSpec,
+        return_indices: bool,
+        index_format: str,
+        out: Array | None = None,
+    ) -> None:
+        tensor = as_tensor(x, "input")
+        plan = make_plan(spec, tensor.shape, tensor.dtype)
+        chosen = check_index_request(plan, return_indices, index_format)
+        check_out(out, plan.output_shape, plan.output_dtype, tensor)
+        self._call = pooling_wire.ForwardCall(tensor, spec, return_indices, chosen)
+        self._out = out
+        self.plan = plan
+        index_bytes = plan.index_bytes(chosen) if return_indices else 0
+        self.total_bytes = max(plan.input_bytes, plan.output_bytes + index_bytes)
+
+    def request(self) -> bytes:
+        return pooling_wire.encode_forward_request(self._call)
+
+    def result(self, reply: bytes) -> ForwardResult:
+        return self.owned(pooling_wire.decode_forward_response(reply))
+
+    def owned(self, result: ForwardResult) -> ForwardResult:
+        """A result whose arrays are views of a reply, in arrays that the caller owns."""
+        indices = None if result.indices is None else result.indices.copy()
+        return ForwardResult(_owned(result.output, self._out), indices)
+
+    def item(self, id_: int) -> bytes:
+        """The whole call as one item of a stream."""
+        return pooling_wire.encode_forward_item(id_, self._call)
+
+    def requests(self) -> Iterator[tuple[Piece, bytes | PoolingError]]:
+        call, plan = self._call, self.plan
+        self._output = (
+            np.empty(plan.output_shape, plan.output_dtype) if self._out is None else self._out
+        )
+        is_window = call.index_format is IndexFormat.WINDOW
+        dtype = plan.index_dtype if is_window else np.dtype(np.int64)
+        self._indices = np.empty(plan.output_shape, dtype) if call.return_indices else None
+        costs = forward_costs(plan, dtype.itemsize if call.return_indices else 0)
+        for id_, piece in enumerate(forward_pieces(call.spec, plan, costs, SLAB_BYTES)):
+            part = pooling_wire.ForwardCall(
+                call.input[piece.inputs], piece.spec, call.return_indices, call.index_format
+            )
+            yield piece, pooling_wire.encode_forward_item(id_, part)
+
+    def place(self, piece: Piece, reply: bytes | PoolingError) -> int:
+        result = _unwrapped(piece, reply, pooling_wire.decode_forward_item_reply)
+        self._output[piece.outputs] = result.output
+        if self._indices is not None:
+            format_ = self._call.index_format
+            self._indices[piece.outputs] = to_whole(self.plan, piece, result.indices, format_)
+        return int(result.output.size) * self.total_bytes // self._output.size
+
+    def assembled(self) -> ForwardResult:
+        return ForwardResult(self._output, self._indices)
+
+
+class BackwardJob(Job[Array]):
+    """A backward call; only the entries of `indices` are left for the server to check.
+
+    Raises:
+        As `pooling_engine.backward`.
+    """
+
+    method, stream_method = _channel.BACKWARD, _channel.BACKWARD_STREAM
+
+    def __init__(
+        self,
+        output_gradient: ArrayLike,
+        spec: PoolSpec,
+        input_shape: Sequence[int] | None,
+        indices: ArrayLike | None,
+        input_: ArrayLike | None,
+        index_format: str | None,
+        out: Array | None = None,
+    ) -> None:
+        dy = as_tensor(output_gradient, "output_gradient")
+        x = None if input_ is None else as_tensor(input_, "input")
+        taps = None if indices is None else as_tensor(indices, "indices")
+        plan = plan_backward(spec, dy, input_shape, taps, x)
+        chosen = check_index_format(index_format, taps)
+        check_out(out, plan.input_shape, plan.dtype, dy, x, taps)
+        shape = plan.input_shape if x is None else None  # the input says its own
+        self._call = pooling_wire.BackwardCall(dy, spec, shape, taps, x, chosen)
+        self._out = out
+        self.plan = plan
+        sent = sum(tensor.nbytes for tensor in (dy, x, taps) if tensor is not None)
+        self.total_bytes = max(sent, plan.input_bytes)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it goes by stream; indices of a wrong shape go whole, to be refused."""
+        taps = self._call.indices
+        is_whole = taps is None or taps.shape == self.plan.output_shape
+        return super().is_large and is_whole
+
+    def request(self) -> bytes:
+        return pooling_wire.encode_backward_request(self._call)
+
+    def result(self, reply: bytes) -> Array:
+        return self.owned(pooling_wire.decode_backward_response(reply))
+
+    def owned(self, result: Array) -> Array:
+        """A gradient that is a view of a reply, in an array that the caller owns."""
+        return _owned(result, self._out)
+
+    def item(self, id_: int) -> bytes:
+        """The whole call as one item of a stream."""
+        return pooling_wire.encode_backward_item(id_, self._call)
+
+    def requests(self) -> Iterator[tuple[Piece, bytes | PoolingError]]:
+        call, plan, taps, x = self._call, self.plan, self._call.indices, self._call.input
+        self._gradient = self._fresh()
+        itemsize = 0 if taps is None else taps.dtype.itemsize
+        costs = backward_costs(plan, itemsize, x is not None)
+        is_positions = taps is not None and taps.dtype == np.int64
+        format_ = call.index_format or (IndexFormat.PLANE if is_positions else IndexFormat.WINDOW)
+        for id_, piece in enumerate(backward_pieces(call.spec, plan, costs, SLAB_BYTES)):
+            part = pooling_wire.BackwardCall(
+                call.output_gradient[piece.outputs],
+                piece.spec,
+                self._gradient[piece.inputs].shape if x is None else None,
+                None if taps is None else to_piece(plan, piece, taps, format_),
+                None if x is None else x[piece.inputs],
+                call.index_format,
+            )
+            yield piece, pooling_wire.encode_backward_item(id_, part)
+
+    def _fresh(self) -> Array:
+        has_gaps = has_unreached_rows(self.plan)
+        if self._out is None:
+            return (np.zeros if has_gaps else np.empty)(self.plan.input_shape, self.plan.dtype)
+        if has_gaps:
+            self._out[...] = 0
+        return self._out
+
+    def place(self, piece: Piece, reply: bytes | PoolingError) -> int:
+        result = _unwrapped(piece, reply, pooling_wire.decode_backward_item_reply)
+        target = self._gradient[piece.computed]
+        target[...] = result[piece.part]
+        return target.size * self.total_bytes // self._gradient.size
+
+    def assembled(self) -> Array:
+        return self._gradient
+
+
+def _unwrapped(piece: Piece, reply: bytes | PoolingError, decode: Any) -> Any:
+    """The result in a reply.
+
+    Raises:
+        PoolingError: the piece was refused; places in the text are counted from its beginning.
+    """
+    _, result = decode(reply)
+    if isinstance(result, PoolingError):
+        start = tuple(side.start or 0 for side in piece.outputs)
+        text = f"{result} (counted from {start} of the output, in a piece of the call)"
+        raise type(result)(text, field=result.field, facts=result.facts)
+    return result
+
+
+def _owned(view: Array, out: Array | None) -> Array:
+    if out is None:
+        return view.copy()
+    np.copyto(out, view)
+    return out

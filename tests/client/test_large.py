@@ -1,0 +1,214 @@
+"""Large calls go in pieces over a stream: the bits of one call, one clear error, nothing left."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import cases
+import numpy as np
+import oracle
+import pytest
+
+import pooling_engine
+from pooling_client import PoolingClient, _jobs
+from pooling_engine import (
+    DeadlineError,
+    InvalidTensorError,
+    PoolSpec,
+    TensorTooLargeError,
+    UnavailableError,
+)
+from pooling_server import PoolingServer, ServerConfig
+
+X = np.random.default_rng(1).standard_normal((3, 4, 19, 16), dtype=np.float32)
+MAX = PoolSpec("max", 3, 2, 1)
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_jobs, "SLAB_BYTES", 600)
+    monkeypatch.setattr(_jobs, "STREAM_BYTES", 100)
+
+
+@pytest.fixture
+def own() -> Iterator[PoolingServer]:
+    server = PoolingServer(ServerConfig(listen="127.0.0.1:0", threads=1))
+    server.start()
+    yield server
+    assert server.stop(), "calls were left in flight"
+    wait_until(lambda: not threads_of_streams(), "a thread of a stream is left")
+
+
+def threads_of_streams() -> list[str]:
+    names = [thread.name for thread in threading.enumerate()]
+    return [name for name in names if "consume" in name or name == "pooling-stream"]
+
+
+def wait_until(condition: Any, what: str) -> None:
+    for _ in range(1000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError(what)
+
+
+def in_flight(server: PoolingServer) -> int:
+    return server.servicer._executor._in_flight
+
+
+WINDOWS = (
+    {"kernel": 3, "stride": 2, "padding": 1, "ceil_mode": True},
+    {"kernel": (2, 3), "stride": (3, 1), "dilation": 2, "padding": "same_lower"},
+    {"kernel": 2, "stride": 5},
+    {"adaptive_output": (7, 3)},
+    {"global_window": True},
+)
+FORMATS = ("window", "plane", "tensor")
+
+
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
+@pytest.mark.parametrize("windows", WINDOWS, ids=cases.name_of)
+@pytest.mark.parametrize("mode", cases.MODES[::3] + cases.MODES[1:2], ids=cases.name_of)
+def test_forward_and_backward_are_those_of_one_call(
+    client: PoolingClient, mode: Any, windows: Any, layout: str
+) -> None:
+    options = mode | windows | {"layout": layout}
+    spec = PoolSpec(**options)
+    x = np.ascontiguousarray(cases.to_layout(options, X))
+    selects = spec.mode in ("max", "min")
+    format_ = FORMATS[len(str(options)) % 3]
+    local = pooling_engine.forward(x, spec, return_indices=selects, index_format=format_)
+    remote = client.forward(x, spec, return_indices=selects, index_format=format_)
+    oracle.assert_same_bits(remote.output, local.output)
+    dy = cases.normal(local.output.shape)
+    residual: dict[str, Any] = {"input": x} if spec.mode == "lp" else {"input_shape": x.shape}
+    if selects:
+        np.testing.assert_array_equal(remote.indices, local.indices, strict=True)
+        residual |= {"indices": remote.indices, "index_format": format_}
+    expected = pooling_engine.backward(dy, spec, **residual)
+    oracle.assert_same_bits(client.backward(dy, spec, **residual), expected)
+    out = np.full_like(expected, np.nan)
+    assert client.backward(dy, spec, **residual, out=out) is out
+    oracle.assert_same_bits(out, expected)
+
+
+def test_pieces_land_in_out_and_are_reported(client: PoolingClient) -> None:
+    expected = pooling_engine.forward(X, MAX).output
+    out, seen = np.full_like(expected, np.nan), []
+    result = client.forward(
+        X, MAX, out=out, progress=lambda done, total: seen.append((done, total))
+    )
+    assert result.output is out
+    oracle.assert_same_bits(out, expected)
+    done = [done for done, _ in seen]
+    assert len(done) > 10
+    assert done == sorted(done)
+    assert {total for _, total in seen} == {X.nbytes}
+    assert 0.99 * X.nbytes < done[-1] <= X.nbytes
+
+
+def test_a_forged_index_is_the_error_of_its_class(own: PoolingServer) -> None:
+    result = pooling_engine.forward(X, MAX, return_indices=True)
+    forged = result.indices.copy()
+    forged[2, 1, 3, 3] = 99
+    with PoolingClient(own.address) as client:
+        with pytest.raises(InvalidTensorError, match=r"is 99; .*counted from") as caught:
+            client.backward(result.output, MAX, input_shape=X.shape, indices=forged)
+        assert caught.value.field == "indices"
+        client.forward(X, MAX)
+    wait_until(lambda: in_flight(own) == 0, "the refused stream is still open")
+
+
+@pytest.mark.parametrize("format_", ["plane", "tensor"])
+@pytest.mark.parametrize("forgery", [-2, -10, 0, 10**6])
+def test_forged_positions(client: PoolingClient, format_: str, forgery: int) -> None:
+    indices = pooling_engine.forward(X, MAX, return_indices=True, index_format=format_).indices
+    forged = indices.copy()
+    forged[2, 3, 8, 7] = forgery
+    dy = np.ones(indices.shape, np.float32)
+    for side in (client, pooling_engine):
+        with pytest.raises(InvalidTensorError, match="index at") as caught:
+            side.backward(dy, MAX, input_shape=X.shape, indices=forged, index_format=format_)
+        assert caught.value.field == "indices"
+
+
+def test_a_position_that_would_become_none_is_refused(client: PoolingClient) -> None:
+    """One before the piece's first: less the piece's beginning, it is -1."""
+    indices = pooling_engine.forward(X, MAX, return_indices=True, index_format="tensor").indices
+    forged = indices.copy()
+    forged[1, 0, 0, 0] = 4 * 19 * 16 - 1
+    dy = np.ones(indices.shape, np.float32)
+    with pytest.raises(InvalidTensorError, match=r"index at \(1, 0, 0, 0\) is 1215"):
+        client.backward(dy, MAX, input_shape=X.shape, indices=forged, index_format="tensor")
+
+
+def test_a_nan_that_is_refused(client: PoolingClient) -> None:
+    x = X.copy()
+    x[2, 2, 10, 10] = np.nan
+    with pytest.raises(InvalidTensorError, match="NaN"):
+        client.forward(x, PoolSpec("max", 3, nan_policy="error"))
+
+
+def test_a_piece_that_no_message_holds_is_refused() -> None:
+    server = PoolingServer(ServerConfig(listen="127.0.0.1:0", max_message_bytes=1024))
+    server.start()
+    refused = pytest.raises(TensorTooLargeError, match="--max-message-bytes")
+    with PoolingClient(server.address) as client, refused:
+        client.forward(X, PoolSpec("max", global_window=True))
+    assert server.stop()
+
+
+def test_an_interrupted_call_gives_everything_back(own: PoolingServer) -> None:
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with PoolingClient(own.address) as client:
+        with pytest.raises(KeyboardInterrupt):
+            client.forward(X, MAX, progress=stop)
+        wait_until(lambda: in_flight(own) == 0, "the cancelled stream is still open")
+        assert client.forward(X, MAX).output.shape == (3, 4, 10, 8)
+
+
+def test_the_deadline_holds_for_the_whole_stream(
+    own: PoolingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute = pooling_engine.forward
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        time.sleep(0.1)
+        return compute(*arguments, **options)
+
+    monkeypatch.setattr(pooling_engine, "forward", slow)
+    with PoolingClient(own.address) as client, pytest.raises(DeadlineError):
+        client.forward(X, MAX, timeout=0.5)
+
+
+def test_a_call_goes_on_where_it_was_when_the_server_comes_back() -> None:
+    """The server drains in the midst of a call, and another takes its address."""
+    server = PoolingServer(ServerConfig(listen="127.0.0.1:0"))
+    server.start()
+    port = server.address.rpartition(":")[2]
+    servers, seen = [server], []
+
+    def restart(done: int, total: int) -> None:
+        seen.append(done)
+        if len(seen) == 5:
+            assert servers[0].stop()
+            servers.append(PoolingServer(ServerConfig(listen=f"127.0.0.1:{port}")))
+            servers[1].start()
+
+    expected = pooling_engine.forward(X, MAX, return_indices=True)
+    with PoolingClient(server.address) as client:
+        result = client.forward(X, MAX, return_indices=True, progress=restart)
+    oracle.assert_same_bits(result.output, expected.output)
+    np.testing.assert_array_equal(result.indices, expected.indices)
+    assert len(servers) == 2
+    assert servers[1].stop()
+
+
+def test_a_server_that_is_away_is_unavailable() -> None:
+    with PoolingClient("127.0.0.1:1", timeout=5) as client, pytest.raises(UnavailableError):
+        client.forward(X, MAX)

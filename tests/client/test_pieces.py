@@ -1,0 +1,178 @@
+"""A call cut in pieces gives the bits of the one call: on the engine alone, without a server."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import cases
+import ml_dtypes
+import numpy as np
+import oracle
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import pooling_engine  # NumPy computes here: what is tested is the cutting
+from pooling_client import _indices
+from pooling_client._pieces import (
+    backward_costs,
+    backward_pieces,
+    forward_costs,
+    forward_pieces,
+)
+from pooling_engine import IndexFormat, PoolSpec
+from pooling_engine.plan import make_plan
+
+POLICIES = tuple(
+    {"mode": mode, **policies}
+    for mode in ("max", "min")
+    for policies in ({"tie_policy": "all"}, {"tie_policy": "split"}, {"nan_policy": "ignore"})
+)
+MODES = cases.MODES + POLICIES
+FORMATS = ("window", "plane", "tensor")
+
+
+def forward_in_pieces(
+    x: np.ndarray, spec: PoolSpec, index_format: str | None, max_bytes: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The output and the indices, put together; every element must be written exactly once."""
+    plan = make_plan(spec, x.shape, x.dtype)
+    chosen = IndexFormat(index_format or "window")
+    dtype = plan.index_dtype if index_format in (None, "window") else np.dtype(np.int64)
+    output = np.empty(plan.output_shape, plan.output_dtype)
+    indices = np.empty(plan.output_shape, dtype) if index_format else None
+    written = np.zeros(plan.output_shape, int)
+    costs = forward_costs(plan, dtype.itemsize if index_format else 0)
+    for piece in forward_pieces(spec, plan, costs, max_bytes):
+        result = pooling_engine.forward(
+            x[piece.inputs],
+            piece.spec,
+            return_indices=index_format is not None,
+            index_format=chosen,
+            backend="numpy",
+        )
+        output[piece.outputs] = result.output
+        if indices is not None:
+            indices[piece.outputs] = _indices.to_whole(plan, piece, result.indices, chosen)
+        written[piece.outputs] += 1
+    assert (written == 1).all()
+    return output, indices
+
+
+def backward_in_pieces(
+    dy: np.ndarray, spec: PoolSpec, shape: tuple[int, ...], residual: dict[str, Any], max_bytes: int
+) -> np.ndarray:
+    plan = make_plan(spec, shape, dy.dtype)
+    indices, x = residual.get("indices"), residual.get("input")
+    gradient = np.zeros(shape, dy.dtype)
+    written = np.zeros(shape, int)
+    itemsize = 0 if indices is None else indices.dtype.itemsize
+    costs = backward_costs(plan, itemsize, x is not None)
+    for piece in backward_pieces(spec, plan, costs, max_bytes):
+        own: dict[str, Any] = {"input_shape": gradient[piece.inputs].shape}
+        if indices is not None:
+            chosen = IndexFormat(residual["index_format"])
+            own["indices"] = _indices.to_piece(plan, piece, indices, chosen)
+            own["index_format"] = chosen
+        elif x is not None:
+            own = {"input": x[piece.inputs]}
+        result = pooling_engine.backward(dy[piece.outputs], piece.spec, backend="numpy", **own)
+        gradient[piece.computed] = result[piece.part]
+        written[piece.computed] += 1
+    assert (written <= 1).all()
+    return gradient
+
+
+def assert_same_in_pieces(
+    options: dict[str, Any], x: np.ndarray, index_format: str, max_bytes: int
+) -> None:
+    spec = PoolSpec(**options)
+    x = np.ascontiguousarray(cases.to_layout(options, x))
+    selects = options["mode"] in ("max", "min")
+    wanted = index_format if selects else None
+    whole = pooling_engine.forward(x, spec, return_indices=selects, index_format=wanted or "window")
+    output, indices = forward_in_pieces(x, spec, wanted, max_bytes)
+    oracle.assert_same_bits(output, whole.output)
+    if selects:
+        np.testing.assert_array_equal(indices, whole.indices, strict=True)
+    if x.dtype.kind in "iu":
+        return
+    dy = cases.normal(whole.output.shape, x.dtype, seed=1)
+    needs_input = options["mode"] == "lp" or options.get("tie_policy", "first") != "first"
+    choices: list[dict[str, Any]] = [{"input": x}] if needs_input or selects else [{}]
+    if selects and not needs_input:
+        choices.append({"indices": indices, "index_format": index_format})
+    for residual in choices:
+        expected = pooling_engine.backward(
+            dy, spec, input_shape=x.shape, backend="numpy", **residual
+        )
+        actual = backward_in_pieces(dy, spec, x.shape, residual, max_bytes)
+        oracle.assert_same_bits(actual, expected)
+
+
+WINDOWS = (
+    ({"kernel": 3, "stride": 2, "padding": 1}, (13, 6)),
+    ({"kernel": (4, 3), "stride": (1, 2), "padding": ((3, 1), (0, 1))}, (11, 9)),
+    ({"kernel": 3, "stride": (2, 3), "dilation": (3, 1), "padding": (4, 1), "ceil_mode": True},
+     (14, 7)),
+    ({"kernel": 2, "stride": 5, "ceil_mode": True}, (16,)),
+    ({"kernel": 3, "stride": 1, "padding": "same_lower", "dilation": (2, 1, 1)}, (7, 3, 4)),
+    ({"adaptive_output": (3, 2)}, (7, 5)),
+    ({"adaptive_output": (6, 2)}, (9, 4)),
+    ({"adaptive_output": (5, 3)}, (20, 4)),
+    ({"adaptive_output": 13}, (17,)),
+    ({"global_window": True}, (5, 6)),
+)  # fmt: skip
+DTYPES = ("float16", ml_dtypes.bfloat16, "float32", "float64", "int8", "int64")
+ROWS = [
+    (mode | window, sizes, dtype, layout, format_)
+    for (mode, (window, sizes)), (dtype, layout), format_ in zip(
+        itertools.product(MODES, WINDOWS),
+        itertools.cycle(itertools.product(DTYPES, ("channels_first", "channels_last"))),
+        itertools.cycle(FORMATS * 2 + FORMATS[::-1]),
+    )
+    if mode["mode"] != "lp" or "int" not in np.dtype(dtype).name
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "sizes", "dtype", "layout", "index_format"), ROWS, ids=cases.name_of
+)
+def test_every_mode_window_type_and_layout(
+    options: dict[str, Any], sizes: tuple[int, ...], dtype: Any, layout: str, index_format: str
+) -> None:
+    shape = (2, 3, *sizes)
+    is_float = "float" in np.dtype(dtype).name
+    x = cases.normal(shape, dtype) if is_float else cases.integers(shape, dtype)
+    for max_bytes in (1, 600):
+        assert_same_in_pieces(options | {"layout": layout}, x, index_format, max_bytes)
+
+
+@cases.many_examples
+@given(
+    case=cases.cases(modes=MODES, most_axes=2),
+    index_format=st.sampled_from(FORMATS),
+    max_bytes=st.integers(1, 2000),
+)
+def test_random_windows_and_hard_values(case: Any, index_format: str, max_bytes: int) -> None:
+    draw = cases.normal if case.seed % 2 else cases.hard
+    x = draw(case.shape, case.dtype, case.seed)
+    assert_same_in_pieces(case.options, x, index_format, max_bytes)
+
+
+@cases.many_examples
+@given(
+    size=st.integers(1, 40),
+    outputs=st.integers(1, 45),
+    mode=st.sampled_from(MODES),
+    has_nan=st.booleans(),
+    index_format=st.sampled_from(FORMATS),
+    max_bytes=st.integers(1, 600),
+)
+def test_random_adaptive_windows(
+    size: int, outputs: int, mode: Any, has_nan: bool, index_format: str, max_bytes: int
+) -> None:
+    x = cases.hard((1, 2, size, 3), seed=size, has_nan=has_nan)
+    options = mode | {"adaptive_output": (outputs, 2)}
+    assert_same_in_pieces(options, x, index_format, max_bytes)
