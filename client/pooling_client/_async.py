@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -23,14 +24,24 @@ class AsyncPoolingClient:
     Args:
         target: host and port of the server, or ``unix:PATH``.
         timeout: seconds that a call may take, unless the call says otherwise.
+        connections: how many to open; calls take turns. A server's workers share out connections,
+            not calls, so one connection uses one worker.
     """
 
     def __init__(
-        self, target: str = _channel.DEFAULT_TARGET, *, timeout: float = _channel.DEFAULT_TIMEOUT_S
+        self,
+        target: str = _channel.DEFAULT_TARGET,
+        *,
+        timeout: float = _channel.DEFAULT_TIMEOUT_S,
+        connections: int = 1,
     ) -> None:
         self.target = target
         self._timeout_s = timeout
-        self._channel = grpc.aio.insecure_channel(target, options=_channel.CHANNEL_OPTIONS)
+        self._channels = [
+            grpc.aio.insecure_channel(target, options=options)
+            for options in _channel.options_of_each(connections)
+        ]
+        self._turns = itertools.cycle(self._channels)
 
     async def forward(
         self,
@@ -69,7 +80,8 @@ class AsyncPoolingClient:
 
     async def close(self) -> None:
         """Closes the connection; calls in flight are cancelled."""
-        await self._channel.close()
+        for channel in self._channels:
+            await channel.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -85,7 +97,7 @@ class AsyncPoolingClient:
     async def _call(self, method: str, request: bytes, timeout_s: float | None) -> bytes:
         try:
             call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
-            call = self._channel.unary_unary(method)
+            call = next(self._turns).unary_unary(method)
             return await call(request, timeout=self._timeout_s if timeout_s is None else timeout_s)
         except grpc.RpcError as error:
             raise pooling_wire.decode_error(error, self.target) from None

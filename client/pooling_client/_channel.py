@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pooling_wire
+from pooling_engine import InvalidSpecError
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 DEFAULT_TIMEOUT_S = 30.0
@@ -29,6 +30,9 @@ CHANNEL_OPTIONS: list[tuple[str, str | int]] = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
     ("grpc.per_rpc_retry_buffer_size", 1 << 30),  # or only small requests would be repeated
+    # By default a second, then up to two minutes: a call would give up before.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
     (
         "grpc.service_config",
         json.dumps(
@@ -46,3 +50,19 @@ CHANNEL_OPTIONS: list[tuple[str, str | int]] = [
         ),
     ),
 ]
+
+
+def options_of_each(connections: int) -> list[list[tuple[str, str | int]]]:
+    """The options of each of a client's channels; several have a connection each.
+
+    Raises:
+        InvalidSpecError: `connections` is no integer of at least 1.
+    """
+    if not isinstance(connections, int) or connections < 1:
+        raise InvalidSpecError(
+            f"connections is {connections!r}; it must be an integer of at least 1",
+            field="connections",
+        )
+    # By default channels to the same server share one connection.
+    own = [("grpc.use_local_subchannel_pool", 1)] if connections > 1 else []
+    return [[*CHANNEL_OPTIONS, *own]] * connections

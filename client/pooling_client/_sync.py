@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from types import TracebackType
@@ -31,14 +32,24 @@ class PoolingClient:
     Args:
         target: host and port of the server, or ``unix:PATH``.
         timeout: seconds that a call may take, unless the call says otherwise.
+        connections: how many to open; calls take turns. A server's workers share out connections,
+            not calls, so one connection uses one worker.
     """
 
     def __init__(
-        self, target: str = _channel.DEFAULT_TARGET, *, timeout: float = _channel.DEFAULT_TIMEOUT_S
+        self,
+        target: str = _channel.DEFAULT_TARGET,
+        *,
+        timeout: float = _channel.DEFAULT_TIMEOUT_S,
+        connections: int = 1,
     ) -> None:
         self.target = target
         self._timeout_s = timeout
-        self._channel = grpc.insecure_channel(target, options=_channel.CHANNEL_OPTIONS)
+        self._channels = [
+            grpc.insecure_channel(target, options=options)
+            for options in _channel.options_of_each(connections)
+        ]
+        self._turns = itertools.cycle(self._channels)
 
     def forward(
         self,
@@ -93,7 +104,8 @@ class PoolingClient:
 
     def close(self) -> None:
         """Closes the connection; calls in flight are cancelled."""
-        self._channel.close()
+        for channel in self._channels:
+            channel.close()
 
     def __enter__(self) -> Self:
         return self
@@ -115,7 +127,7 @@ class PoolingClient:
             return result
         done = 0
         replies = exchange(
-            self._channel.stream_stream(job.stream_method),
+            next(self._turns).stream_stream(job.stream_method),
             job.requests(),
             window=WINDOW,
             timeout_s=self._timeout_s if timeout is None else timeout,
@@ -129,7 +141,7 @@ class PoolingClient:
 
     def _call(self, method: str, request: bytes, timeout: float | None) -> bytes:
         try:
-            call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(method)
+            call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = next(self._turns).unary_unary(method)
             return call(request, timeout=self._timeout_s if timeout is None else timeout)
         except grpc.RpcError as error:
             raise pooling_wire.decode_error(error, self.target) from None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 from typing import Any
 
 import click
 
 from pooling_server.config import ServerConfig, flag, variable
-from pooling_server.process import leave, run
+from pooling_server.process import configure_log, leave, run
+from pooling_server.supervisor import supervise
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # our one line says it better than gRPC's log
 
@@ -21,10 +21,8 @@ def serve(**options: Any) -> None:
         config = ServerConfig(**options)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    logging.basicConfig(
-        level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    leave(run(config))
+    configure_log(config)
+    leave(run(config) if config.workers == 1 else supervise(config))
 
 
 def main() -> None:

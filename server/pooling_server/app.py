@@ -27,6 +27,7 @@ class PoolingServer:
 
     Args:
         config: its options.
+        shared_port: whether other processes listen on the same ports.
 
     Raises:
         OSError: an address cannot be bound.
@@ -38,7 +39,7 @@ class PoolingServer:
         grace_s: seconds that calls in flight get to finish, when it stops.
     """
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: ServerConfig, *, shared_port: bool = False) -> None:
         if config.threads:
             pooling_engine.set_thread_count(config.threads)
         self._config = config
@@ -48,7 +49,7 @@ class PoolingServer:
         self.servicer = PoolingServicer(config, self._executor, version())
         self._server = grpc.server(
             ThreadPoolExecutor(config.max_in_flight + _SPARE_THREADS, "pooling-call"),
-            options=_channel_options(config),
+            options=_channel_options(config, shared_port),
         )
         self._server.add_generic_rpc_handlers((self.servicer.handlers(),))
         self._health = Health(self._server)
@@ -112,12 +113,12 @@ def version() -> str:
     return importlib.metadata.version("pooling-service")
 
 
-def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:
+def _channel_options(config: ServerConfig, shared_port: bool) -> list[tuple[str, int]]:
     # gRPC's own refusal cannot say which option raises the limit, so it stands further out
     # than ours: a message between the two is refused with details.
     ceiling = min(2 * config.max_message_bytes, MESSAGE_CEILING + (1 << 20))
     return [
         ("grpc.max_receive_message_length", ceiling),
         ("grpc.max_send_message_length", ceiling),
-        ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server
+        ("grpc.so_reuseport", int(shared_port)),  # else a port in use is an error
     ]

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from pooling_server.listening import split_addresses
+from pooling_server.listening import is_unix, split_addresses
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -46,8 +46,14 @@ class ServerConfig:
         "600", "Permissions of Unix sockets, in octal digits: who may write may connect."
     )
     backend: str = option("auto", 'What computes: a backend\'s name, or "auto".')
+    workers: int = option(
+        1, "Processes that share the ports; the limits below hold for each of them.", 1
+    )
     threads: int = option(
-        0, "Threads that compute, and calls computed at once; 0: the cores of this process.", 0
+        0,
+        "Threads that compute, and calls computed at once, of all workers together; "
+        "0: the cores of this process.",
+        0,
     )
     max_message_bytes: int = option(256 * MIB, "Largest request or reply, in bytes.", 1024)
     max_tensor_bytes: int = option(256 * MIB, "Largest tensor, sent or asked for, in bytes.", 1024)
@@ -73,7 +79,11 @@ class ServerConfig:
             value, least = getattr(self, field.name), field.metadata["least"]
             if least is not None and value < least:
                 raise ValueError(f"{field.name} is {value}; it must be at least {least}")
-        split_addresses(self.listen)
+        if self.workers > 1 and all(map(is_unix, split_addresses(self.listen))):
+            raise ValueError(
+                f"workers is {self.workers}, but a Unix socket cannot be shared; "
+                "it must be 1, or listen name a HOST:PORT too"
+            )
         if not re.fullmatch("0?[0-7]{3}", self.socket_mode):
             raise ValueError(
                 f"socket_mode is {self.socket_mode!r}; it must be three octal digits, as 660"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import stat
+from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
 
 _UNIX = "unix:"
 _LONGEST_PATH_BYTES = 107  # what the system has room for
-_EVERYWHERE = ("0.0.0.0", "[::]", "*")
+_EVERYWHERE = ("0.0.0.0", "[::]")
 
 
 def split_addresses(listen: str) -> tuple[str, ...]:
@@ -32,6 +33,31 @@ def reachable(address: str) -> str:
     """Where a client on the same machine reaches a server that listens on the address."""
     host, _, port = address.rpartition(":")
     return f"127.0.0.1:{port}" if host in _EVERYWHERE else address
+
+
+def reserve(address: str, reserved: ExitStack) -> str:
+    """Keeps a port, as long as `reserved` is open, for processes that will share it.
+
+    Nobody can connect until one of them listens.
+
+    Returns:
+        The address, with the number that took the place of port 0.
+
+    Raises:
+        OSError: the address is wrong, or somebody listens there.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+        holder = reserved.enter_context(socket.socket(found[0][0], socket.SOCK_STREAM))
+        # What is left of an earlier server's connections would be in the way.
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(found[0][4])
+        # Only now: else a port that another server shares would not count as in use.
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    except OSError:
+        raise _unusable(address) from None
+    return f"{host}:{holder.getsockname()[1]}"
 
 
 class Listeners:
@@ -112,8 +138,12 @@ def _add(server: grpc.Server, address: str) -> int:
     except RuntimeError:
         port = 0
     if port == 0:
-        raise OSError(f"cannot listen on {address}: the address is wrong, or in use")
+        raise _unusable(address)
     return port
+
+
+def _unusable(address: str) -> OSError:
+    return OSError(f"cannot listen on {address}: the address is wrong, or in use")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -91,6 +91,13 @@ def serve(
     return 1
 
 
+def configure_log(config: ServerConfig) -> None:
+    """Lets the log begin, on stderr."""
+    logging.basicConfig(
+        level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+
+
 def leave(code: int) -> NoReturn:
     """Ends the process at once: a kernel that a thread is compiling would hold it up."""
     logging.shutdown()

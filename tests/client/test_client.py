@@ -292,3 +292,17 @@ def free_port() -> int:
 
 def assert_same(a: Any, b: Any) -> None:
     np.testing.assert_array_equal(a, b, strict=True)
+
+
+@pytest.mark.parametrize("connections", [0, -1, 1.5, "2"])
+def test_a_wrong_number_of_connections_is_refused(connections: Any) -> None:
+    with pytest.raises(InvalidSpecError, match="it must be an integer of at least 1"):
+        PoolingClient(connections=connections)
+
+
+def test_the_asyncio_client_takes_turns_too(server: PoolingServer) -> None:
+    async def ask() -> list[str]:
+        async with AsyncPoolingClient(server.address, connections=2) as client:
+            return [(await client.info()).version for _ in range(4)]
+
+    assert len(set(asyncio.run(ask()))) == 1

@@ -90,3 +90,14 @@ def test_the_decision_on_the_server_quotes_its_results() -> None:
             f"| {ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f}) "
             f"| {threaded['p99_ms']['median']:.1f} | {asyncio['p99_ms']['median']:.1f} |"
         ) in decision
+
+
+def test_the_decision_on_workers_quotes_its_results() -> None:
+    results = json.loads((ROOT / "benchmarks/results/workers.json").read_text())
+    decision = (ROOT / "docs/adr/0007-worker-processes.md").read_text()
+    for row in results["rows"]:
+        rate = row["calls_per_s"]
+        figures = f"{rate['median']:.0f} ({rate['min']:.0f} to {rate['max']:.0f})"
+        assert f"| {row['workers']} | {figures} |" in decision
+    ratio = results["two_over_one"]
+    assert f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})" in decision

@@ -1,0 +1,250 @@
+"""Several workers: all of them answer, one that dies is replaced, a stop loses nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from processes import SERVE, process
+
+from pooling_client import PoolingClient
+from pooling_engine import PoolSpec, UnavailableError, forward
+from pooling_server import ServerConfig
+from pooling_server.supervisor import share_out
+from pooling_server.worker import Worker
+
+FLAGS = ("--backend", "numpy", "--workers", "2", "--listen", "127.0.0.1:0")
+X = np.random.default_rng(0).standard_normal((2, 3, 8, 8), dtype=np.float32)
+SPEC = PoolSpec("max", kernel=2)
+MANY = 24  # connections: that one of two workers gets none of them happens once in 2**23 times
+
+
+def address_of(banner: str) -> str:
+    found = re.search(r"listening on (\S+:\d+)", banner)
+    assert found, banner
+    return found[1]
+
+
+def workers_of(server: subprocess.Popen[str]) -> list[int]:
+    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+    return sorted(map(int, children))
+
+
+def connections_of(pid: int, address: str) -> int:
+    """How many connections to the address a process has accepted."""
+    port = f"{int(address.rpartition(':')[2]):04X}"
+    rows = [
+        line.split()
+        for table in ("tcp", "tcp6")  # gRPC reaches 127.0.0.1 through IPv6 as well
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]
+    ]
+    accepted = {f"socket:[{row[9]}]" for row in rows if row[1].endswith(port) and row[3] == "01"}
+    own = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            own.add(str(entry.readlink()))
+    return len(accepted & own)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+def answers(target: str) -> bool:
+    with PoolingClient(target) as client:
+        try:
+            return np.array_equal(client.forward(X, SPEC).output, forward(X, SPEC).output)
+        except UnavailableError:
+            return False
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def path() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="pooling-") as folder:
+        yield Path(folder) / "s"
+
+
+def test_all_workers_answer_on_one_port_and_stop_together(path: Path) -> None:
+    with process(*FLAGS, "--threads", "3", "--listen", f"unix:{path}") as (server, banner):
+        assert re.fullmatch(
+            rf"pooling \S+ listening on 127\.0\.0\.1:\d+ and unix:{path}, "
+            r"computing with numpy \(CPU, 2 threads\), 2 workers on 3 threads",
+            banner,
+        ), banner
+        address, workers = address_of(banner), workers_of(server)
+        assert len(workers) == 2
+        with PoolingClient(address, connections=MANY) as client:
+            for _ in range(MANY):
+                output = client.forward(X, SPEC).output
+                np.testing.assert_array_equal(output, forward(X, SPEC).output)
+            shares = [connections_of(worker, address) for worker in workers]
+        assert all(shares), shares
+        assert sum(shares) == MANY
+        with PoolingClient(f"unix:{path}") as client:
+            assert client.info().backends[0].devices == ("CPU, 2 threads",)
+        server.terminate()
+        assert server.communicate(timeout=20) == ("", "")
+        assert server.returncode == 0
+    assert not any(map(is_running, workers))
+    assert not path.exists()
+
+
+def test_a_worker_that_is_killed_is_replaced(path: Path) -> None:
+    with process(*FLAGS, "--listen", f"unix:{path}") as (server, banner):
+        address, before = address_of(banner), workers_of(server)
+        os.kill(before[0], signal.SIGKILL)
+        with PoolingClient(address) as client:
+            for _ in range(20):  # the other one answers, or the new one
+                client.forward(X, SPEC)
+        wait_until(lambda: len(workers_of(server)) == 2 and workers_of(server) != before)
+        wait_until(lambda: answers(f"unix:{path}"))  # the first worker's, whichever died
+        server.terminate()
+        _, err = server.communicate(timeout=20)
+        assert server.returncode == 0
+    (line,) = err.splitlines()
+    text = rf"worker \d \(process {before[0]}\) ended by SIGKILL; it starts again in 0\.1 s"
+    assert re.search(text, line), line
+
+
+def test_a_stop_under_load_loses_no_answer() -> None:
+    x = np.random.default_rng(0).standard_normal((4, 16, 56, 56), dtype=np.float32)
+    expected = forward(x, SPEC).output
+    answered, refused, wrong = [], [], []
+    with process(*FLAGS) as (server, banner):
+        stopping = threading.Event()
+
+        def call_until_refused() -> None:
+            with PoolingClient(address_of(banner), connections=4) as client:
+                while not wrong:
+                    try:
+                        answered.append(np.array_equal(client.forward(x, SPEC).output, expected))
+                    except UnavailableError:
+                        assert stopping.is_set()
+                        refused.append(True)
+                        return
+                    except Exception as error:
+                        wrong.append(error)
+
+        threads = [threading.Thread(target=call_until_refused) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        while len(answered) < 12 and not wrong:
+            stopping.wait(0.02)
+        stopping.set()
+        server.terminate()
+        for thread in threads:
+            thread.join(30)
+        _, err = server.communicate(timeout=30)
+        assert server.returncode == 0, err
+    assert not wrong
+    assert len(refused) == 4
+    assert all(answered)
+
+
+def test_workers_end_with_a_supervisor_that_is_killed() -> None:
+    with process(*FLAGS) as (server, _):
+        workers = workers_of(server)
+        assert len(workers) == 2
+        server.kill()
+        server.wait(10)
+        wait_until(lambda: not any(map(is_running, workers)), 10)
+
+
+def test_a_second_signal_ends_all_at_once(path: Path) -> None:
+    with process(*FLAGS, "--drain-delay-s", "60") as (server, _):
+        workers = workers_of(server)
+        server.terminate()
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.wait(0.5)
+        server.terminate()
+        assert server.wait(10) == 1
+    assert not any(map(is_running, workers))
+
+
+def test_a_signal_to_a_worker_too_cuts_nothing_short() -> None:
+    """As some service managers do it: to the workers, and then to the supervisor."""
+    with process(*FLAGS, "--drain-delay-s", "1") as (server, _):
+        workers = workers_of(server)
+        for pid in (*workers, server.pid, *workers):
+            os.kill(pid, signal.SIGTERM)
+        assert server.wait(20) == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "text"),
+    [
+        (["--backend", "abacus"], 1, "error: backend is 'abacus'; it must be one of \"auto\", "),
+        (["--listen", "192.0.2.1:50051"], 1, "error: cannot listen on 192.0.2.1:50051: "),
+        (["--listen", "unix:/no/such/s"], 1, "error: cannot listen on unix:/no/such/s: "),
+        (["--workers", "0"], 2, "workers is 0; it must be at least 1"),
+    ],
+)
+def test_what_cannot_start_is_one_error_and_no_loop(flags: list[str], code: int, text: str) -> None:
+    done = subprocess.run([*SERVE, *FLAGS, *flags], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert text in done.stderr
+    assert code == 2 or len(done.stderr.splitlines()) == 1
+
+
+def test_unix_sockets_alone_cannot_be_shared() -> None:
+    with pytest.raises(ValueError, match="workers is 2, but a Unix socket cannot be shared"):
+        ServerConfig(workers=2, listen="unix:/a")
+
+
+@pytest.mark.parametrize("second", [FLAGS, ("--backend", "numpy")])
+def test_a_port_that_workers_share_is_in_use(second: tuple[str, ...]) -> None:
+    with process(*FLAGS) as (_, banner):
+        address = address_of(banner)
+        listen = ("--listen", address)
+        command = [*SERVE, *(word for word in second if word not in ("--listen", "127.0.0.1:0"))]
+        done = subprocess.run([*command, *listen], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert done.stderr == f"error: cannot listen on {address}: the address is wrong, or in use\n"
+
+
+@pytest.mark.parametrize(
+    ("threads", "workers", "expected"),
+    [(4, 2, [2, 2]), (3, 2, [2, 1]), (1, 3, [1, 1, 1]), (7, 3, [3, 2, 2])],
+)
+def test_threads_are_shared_out(threads: int, workers: int, expected: list[int]) -> None:
+    config = ServerConfig(threads=threads, workers=workers, max_in_flight=5)
+    shares = share_out(config, ["127.0.0.1:1", "unix:/a"])
+    assert [share.threads for share in shares] == expected
+    assert [share.listen for share in shares] == ["127.0.0.1:1,unix:/a"] + ["127.0.0.1:1"] * (
+        workers - 1
+    )
+    assert {(share.workers, share.max_in_flight) for share in shares} == {(1, 5)}
+
+
+def test_a_worker_that_keeps_dying_is_started_less_and_less_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    worker = Worker(0, ServerConfig())
+    worker.started_at = now
+    delays = [worker.restart_later() for _ in range(2000)]
+    assert delays[:4] == [0.1, 0.2, 0.4, 0.8]
+    assert max(delays) == delays[-1] == 30
+    now += 61  # it has lived for a minute
+    assert worker.restart_later() == 0.1
