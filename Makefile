@@ -13,7 +13,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 LOWEST := .venv-lowest
 BOTH_CORES := -n 2 --dist loadfile
 
-.PHONY: demo test test-deep test-lowest lint protos protos-check protos-baseline bench bench-engine bench-server-kind exactness clean
+.PHONY: demo test test-deep test-lowest lint protos protos-check protos-baseline bench bench-engine bench-server-kind bench-streams test-8gib exactness clean
 
 demo: $(VENV)/.demo
 	$(BIN)/pooling demo --output demo.png
@@ -24,6 +24,10 @@ test: $(VENV)/.test
 # The same tests with many more random cases each; takes about half an hour.
 test-deep: $(VENV)/.test
 	POOLING_TEST_EXAMPLES=5000 $(BIN)/python -m pytest $(BOTH_CORES) tests/engine tests/oracles
+
+# 8 GiB through a server that stays below 1 GiB; some half a minute.
+test-8gib: $(VENV)/.test
+	POOLING_TEST_STREAM_MIB=8192 $(BIN)/python -m pytest -s tests/client/test_unbounded.py
 
 # The same tests on the oldest supported protobuf, grpcio and NumPy.
 test-lowest: $(LOWEST)/.test
@@ -59,6 +63,9 @@ bench-engine: $(VENV)/.test
 
 bench-server-kind: $(VENV)/.test
 	$(BIN)/python benchmarks/bench_server_kind.py
+
+bench-streams: $(VENV)/.test
+	$(BIN)/python benchmarks/bench_streams.py
 
 # Asks every library live; flax and tensorflow-cpu are used where they are installed.
 exactness: $(VENV)/.test

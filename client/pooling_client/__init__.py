@@ -9,5 +9,6 @@ with PoolingClient("127.0.0.1:50051") as client:
 
 from pooling_client._async import AsyncPoolingClient
 from pooling_client._sync import PoolingClient
+from pooling_wire import BackwardCall, ForwardCall
 
-__all__ = ["AsyncPoolingClient", "PoolingClient"]
+__all__ = ["AsyncPoolingClient", "BackwardCall", "ForwardCall", "PoolingClient"]

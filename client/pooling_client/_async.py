@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import aclosing
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import grpc
 from numpy.typing import ArrayLike, NDArray
 
 import pooling_wire
 from pooling_client import _channel
-from pooling_client._jobs import BackwardJob, ForwardJob
-from pooling_engine import ForwardResult, PoolSpec
+from pooling_client._exchange_async import exchange_async
+from pooling_client._jobs import (
+    MANY_WINDOW,
+    WINDOW,
+    BackwardJob,
+    ForwardJob,
+    Job,
+    Progress,
+    backward_job,
+    forward_job,
+    item_of,
+    outcome_of,
+    say_nothing,
+)
+from pooling_engine import ForwardResult, PoolingError, PoolSpec
+from pooling_wire import BackwardCall, ForwardCall
 
 Array = NDArray[Any]
+Result = TypeVar("Result")
 
 
 class AsyncPoolingClient:
@@ -52,10 +68,11 @@ class AsyncPoolingClient:
         index_format: str = "window",
         out: Array | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  gRPC's own deadline, sent to the server
+        progress: Progress | None = None,
     ) -> ForwardResult:
         """Pools a tensor; see `PoolingClient.forward`."""
         job = ForwardJob(x, spec, return_indices, index_format, out)
-        return job.result(await self._call(job.method, job.request(), timeout))
+        return await self._run(job, timeout, progress)
 
     async def backward(
         self,
@@ -68,10 +85,37 @@ class AsyncPoolingClient:
         index_format: str | None = None,
         out: Array | None = None,
         timeout: float | None = None,  # noqa: ASYNC109
+        progress: Progress | None = None,
     ) -> Array:
         """Computes the gradient of the input; see `PoolingClient.backward`."""
         job = BackwardJob(output_gradient, spec, input_shape, indices, input, index_format, out)
-        return job.result(await self._call(job.method, job.request(), timeout))
+        return await self._run(job, timeout, progress)
+
+    def forward_many(
+        self,
+        calls: AsyncIterable[ForwardCall] | Iterable[ForwardCall],
+        *,
+        return_exceptions: bool = False,
+        timeout: float | None = None,
+    ) -> AsyncIterator[ForwardResult | PoolingError]:
+        """Pools many tensors over one stream; see `PoolingClient.forward_many`.
+
+        Args:
+            calls: taken in a task of their own.
+        """
+        method = _channel.FORWARD_STREAM
+        return self._many(calls, forward_job, method, return_exceptions, timeout)
+
+    def backward_many(
+        self,
+        calls: AsyncIterable[BackwardCall] | Iterable[BackwardCall],
+        *,
+        return_exceptions: bool = False,
+        timeout: float | None = None,
+    ) -> AsyncIterator[Array | PoolingError]:
+        """Computes many gradients over one stream; see `PoolingClient.backward_many`."""
+        method = _channel.BACKWARD_STREAM
+        return self._many(calls, backward_job, method, return_exceptions, timeout)
 
     async def info(self, *, timeout: float | None = None) -> pooling_wire.ServerInfo:  # noqa: ASYNC109
         """What the server is, what it computes and what it refuses."""
@@ -94,6 +138,57 @@ class AsyncPoolingClient:
     ) -> None:
         await self.close()
 
+    async def _run(
+        self, job: Job[Result], timeout_s: float | None, progress: Progress | None
+    ) -> Result:
+        """The result of a job: in one message, or in pieces on a stream."""
+        report = progress or say_nothing
+        if not job.is_large:
+            result = job.result(await self._call(job.method, job.request(), timeout_s))
+            report(job.total_bytes, job.total_bytes)
+            return result
+        done = 0
+        replies = exchange_async(
+            next(self._turns).stream_stream(job.stream_method),
+            _one_by_one(job.requests()),
+            window=WINDOW,
+            timeout_s=self._timeout_s if timeout_s is None else timeout_s,
+            target=self.target,
+        )
+        async with aclosing(replies):
+            async for piece, reply in replies:
+                done += job.place(piece, reply)
+                report(done, job.total_bytes)
+        return job.assembled()
+
+    async def _many(
+        self,
+        calls: AsyncIterable[Any] | Iterable[Any],
+        job_of: Callable[[Any], Job[Result]],
+        method: str,
+        return_exceptions: bool,
+        timeout_s: float | None,
+    ) -> AsyncIterator[Result | PoolingError]:
+        async def items() -> AsyncIterator[tuple[Job[Result] | None, bytes | PoolingError]]:
+            id_ = 0
+            async for call in _one_by_one(calls):
+                yield item_of(id_, call, job_of)
+                id_ += 1
+
+        replies = exchange_async(
+            next(self._turns).stream_stream(method),
+            items(),
+            window=MANY_WINDOW,
+            timeout_s=timeout_s,
+            target=self.target,
+        )
+        async with aclosing(replies):
+            async for job, reply in replies:
+                outcome = outcome_of(job, reply)
+                if isinstance(outcome, PoolingError) and not return_exceptions:
+                    raise outcome
+                yield outcome
+
     async def _call(self, method: str, request: bytes, timeout_s: float | None) -> bytes:
         try:
             call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
@@ -101,3 +196,13 @@ class AsyncPoolingClient:
             return await call(request, timeout=self._timeout_s if timeout_s is None else timeout_s)
         except grpc.RpcError as error:
             raise pooling_wire.decode_error(error, self.target) from None
+
+
+async def _one_by_one(items: AsyncIterable[Any] | Iterable[Any]) -> AsyncIterator[Any]:
+    """The items of either kind of iterable."""
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+        return
+    for item in items:
+        yield item

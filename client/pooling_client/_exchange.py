@@ -132,15 +132,16 @@ class _Feed(Generic[Token]):
         if not stream.add_callback(lambda: self._end(number)):
             self._end(number)
         while self._has_more(number):
-            token, request = self._unanswered[0] if self._unanswered else (None, b"")
+            entry = self._unanswered[0] if self._unanswered else None
+            request = None if entry is None else entry[1]
             reply = request if isinstance(request, PoolingError) else next(stream, None)
-            if reply is None or token is None:
+            if reply is None or entry is None:
                 raise InternalError("the server ended a stream that it should have gone on with")
             with self._state:
                 self._unanswered.popleft()
                 self.answered += 1
             self._room.release()
-            yield token, reply
+            yield entry[0], reply
         if self._failure is not None:
             raise self._failure
 

@@ -5,7 +5,7 @@ A job is one call. Small ones are one message there and one back; large ones are
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -35,10 +35,12 @@ from pooling_engine.plan import make_plan
 
 Array = NDArray[Any]
 Result = TypeVar("Result")
+Progress = Callable[[int, int], object]
 
-SLAB_BYTES = 1 << 20  # tensors of one message on a stream
-STREAM_BYTES = 4 << 20  # a larger request or reply goes by stream
+SLAB_BYTES = 4 << 20  # tensors of one message on a stream
+STREAM_BYTES = 16 << 20  # a larger request or reply goes by stream
 WINDOW = 4  # pieces in flight
+MANY_WINDOW = 16  # calls in flight, of many
 
 
 class Job(Generic[Result]):
@@ -65,6 +67,14 @@ class Job(Generic[Result]):
 
     def result(self, reply: bytes) -> Result:
         """The result of the whole call, in arrays that the caller owns."""
+        raise NotImplementedError
+
+    def item(self, id_: int) -> bytes:
+        """The whole call as one item of a stream."""
+        raise NotImplementedError
+
+    def item_result(self, reply: bytes) -> Result | PoolingError:
+        """The result of the whole call, or what refused it, from the reply to its item."""
         raise NotImplementedError
 
     def requests(self) -> Iterator[tuple[Piece, bytes | PoolingError]]:
@@ -123,8 +133,11 @@ class ForwardJob(Job[ForwardResult]):
         return ForwardResult(_owned(result.output, self._out), indices)
 
     def item(self, id_: int) -> bytes:
-        """The whole call as one item of a stream."""
         return pooling_wire.encode_forward_item(id_, self._call)
+
+    def item_result(self, reply: bytes) -> ForwardResult | PoolingError:
+        _, result = pooling_wire.decode_forward_item_reply(reply)
+        return result if isinstance(result, PoolingError) else self.owned(result)
 
     def requests(self) -> Iterator[tuple[Piece, bytes | PoolingError]]:
         call, plan = self._call, self.plan
@@ -203,8 +216,11 @@ class BackwardJob(Job[Array]):
         return _owned(result, self._out)
 
     def item(self, id_: int) -> bytes:
-        """The whole call as one item of a stream."""
         return pooling_wire.encode_backward_item(id_, self._call)
+
+    def item_result(self, reply: bytes) -> Array | PoolingError:
+        _, result = pooling_wire.decode_backward_item_reply(reply)
+        return result if isinstance(result, PoolingError) else self.owned(result)
 
     def requests(self) -> Iterator[tuple[Piece, bytes | PoolingError]]:
         call, plan, taps, x = self._call, self.plan, self._call.indices, self._call.input
@@ -242,6 +258,42 @@ class BackwardJob(Job[Array]):
         return self._gradient
 
 
+def forward_job(call: pooling_wire.ForwardCall) -> ForwardJob:
+    """The job of a call whose arguments nobody has checked."""
+    return ForwardJob(call.input, call.spec, call.return_indices, call.index_format)
+
+
+def backward_job(call: pooling_wire.BackwardCall) -> BackwardJob:
+    """The job of a call whose arguments nobody has checked."""
+    return BackwardJob(
+        call.output_gradient,
+        call.spec,
+        call.input_shape,
+        call.indices,
+        call.input,
+        call.index_format,
+    )
+
+
+def item_of(
+    id_: int, call: Any, job_of: Callable[[Any], Job[Result]]
+) -> tuple[Job[Result] | None, bytes | PoolingError]:
+    """The job of a call and its item, or what is wrong with the call."""
+    try:
+        job = job_of(call)
+        return job, job.item(id_)
+    except PoolingError as error:
+        return None, error
+
+
+def outcome_of(job: Job[Result] | None, reply: bytes | PoolingError) -> Result | PoolingError:
+    """The result of a job, or what refused it."""
+    if job is None or isinstance(reply, PoolingError):
+        assert isinstance(reply, PoolingError)
+        return reply
+    return job.item_result(reply)
+
+
 def _unwrapped(piece: Piece, reply: bytes | PoolingError, decode: Any) -> Any:
     """The result in a reply.
 
@@ -261,3 +313,7 @@ def _owned(view: Array, out: Array | None) -> Array:
         return view.copy()
     np.copyto(out, view)
     return out
+
+
+def say_nothing(done: int, total: int) -> None:
+    """The progress that nobody asked for."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -14,12 +14,24 @@ from numpy.typing import ArrayLike, NDArray
 import pooling_wire
 from pooling_client import _channel
 from pooling_client._exchange import exchange
-from pooling_client._jobs import WINDOW, BackwardJob, ForwardJob, Job
-from pooling_engine import ForwardResult, PoolSpec
+from pooling_client._jobs import (
+    MANY_WINDOW,
+    WINDOW,
+    BackwardJob,
+    ForwardJob,
+    Job,
+    Progress,
+    backward_job,
+    forward_job,
+    item_of,
+    outcome_of,
+    say_nothing,
+)
+from pooling_engine import ForwardResult, PoolingError, PoolSpec
+from pooling_wire import BackwardCall, ForwardCall
 
 Array = NDArray[Any]
 Result = TypeVar("Result")
-Progress = Callable[[int, int], object]
 
 
 class PoolingClient:
@@ -98,6 +110,40 @@ class PoolingClient:
         job = BackwardJob(output_gradient, spec, input_shape, indices, input, index_format, out)
         return self._run(job, timeout, progress)
 
+    def forward_many(
+        self,
+        calls: Iterable[ForwardCall],
+        *,
+        return_exceptions: bool = False,
+        timeout: float | None = None,
+    ) -> Iterator[ForwardResult | PoolingError]:
+        """Pools many tensors over one stream; their results, in order, as they come.
+
+        Args:
+            calls: `ForwardCall`, each with the arguments of `forward`; may be without end. They are
+                taken in another thread, a few ahead of the results.
+            return_exceptions: whether the error of a call is yielded in place of its result, and
+                the rest goes on; else it is raised there, and ends the stream.
+            timeout: seconds for the whole stream; None: no limit.
+        """
+        method = _channel.FORWARD_STREAM
+        return self._many(calls, forward_job, method, return_exceptions, timeout)
+
+    def backward_many(
+        self,
+        calls: Iterable[BackwardCall],
+        *,
+        return_exceptions: bool = False,
+        timeout: float | None = None,
+    ) -> Iterator[Array | PoolingError]:
+        """Computes many gradients over one stream; see `forward_many`.
+
+        Args:
+            calls: `BackwardCall`, each with the arguments of `backward`.
+        """
+        method = _channel.BACKWARD_STREAM
+        return self._many(calls, backward_job, method, return_exceptions, timeout)
+
     def info(self, *, timeout: float | None = None) -> pooling_wire.ServerInfo:
         """What the server is, what it computes and what it refuses."""
         return pooling_wire.decode_server_info(self._call(_channel.GET_SERVER_INFO, b"", timeout))
@@ -120,7 +166,7 @@ class PoolingClient:
 
     def _run(self, job: Job[Result], timeout: float | None, progress: Progress | None) -> Result:
         """The result of a job: in one message, or in pieces on a stream."""
-        report = progress or _say_nothing
+        report = progress or say_nothing
         if not job.is_large:
             result = job.result(self._call(job.method, job.request(), timeout))
             report(job.total_bytes, job.total_bytes)
@@ -139,13 +185,31 @@ class PoolingClient:
                 report(done, job.total_bytes)
         return job.assembled()
 
+    def _many(
+        self,
+        calls: Iterable[Any],
+        job_of: Callable[[Any], Job[Result]],
+        method: str,
+        return_exceptions: bool,
+        timeout: float | None,
+    ) -> Iterator[Result | PoolingError]:
+        replies = exchange(
+            next(self._turns).stream_stream(method),
+            (item_of(id_, call, job_of) for id_, call in enumerate(calls)),
+            window=MANY_WINDOW,
+            timeout_s=timeout,
+            target=self.target,
+        )
+        with closing(replies):
+            for job, reply in replies:
+                outcome = outcome_of(job, reply)
+                if isinstance(outcome, PoolingError) and not return_exceptions:
+                    raise outcome
+                yield outcome
+
     def _call(self, method: str, request: bytes, timeout: float | None) -> bytes:
         try:
             call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = next(self._turns).unary_unary(method)
             return call(request, timeout=self._timeout_s if timeout is None else timeout)
         except grpc.RpcError as error:
             raise pooling_wire.decode_error(error, self.target) from None
-
-
-def _say_nothing(done: int, total: int) -> None:
-    """The progress that nobody asked for."""

@@ -1,0 +1,161 @@
+"""Many calls over one stream, of both clients: order, errors in place, lazy input, and no trace."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from test_large import in_flight, threads_of_streams, wait_until
+
+import pooling_engine
+from pooling_client import AsyncPoolingClient, BackwardCall, ForwardCall, PoolingClient, _jobs
+from pooling_engine import InvalidSpecError, InvalidTensorError, PoolSpec
+from pooling_server import PoolingServer, ServerConfig
+
+MAX = PoolSpec("max", 2)
+X = np.random.default_rng(2).standard_normal((3, 4, 19, 16), dtype=np.float32)
+
+
+@pytest.fixture
+def own() -> Iterator[PoolingServer]:
+    server = PoolingServer(ServerConfig(listen="127.0.0.1:0"))
+    server.start()
+    yield server
+    assert server.stop(), "calls were left in flight"
+    wait_until(lambda: not threads_of_streams(), "a thread of a stream is left")
+
+
+def call(value: float, shape: tuple[int, ...] = (1, 1, 4, 4), **options: Any) -> ForwardCall:
+    return ForwardCall(np.full(shape, value, np.float32), MAX, **options)
+
+
+FORGED = BackwardCall(
+    np.ones((1, 1, 2, 2), np.float32), MAX, (1, 1, 4, 4), np.full((1, 1, 2, 2), 9, np.uint8)
+)
+
+
+def test_results_come_in_order(own: PoolingServer) -> None:
+    with PoolingClient(own.address) as client:
+        calls = (call(value, (1, 1 + value % 3, 4, 4)) for value in range(100))
+        for value, result in enumerate(client.forward_many(calls)):
+            assert result.output.shape == (1, 1 + value % 3, 2, 2)
+            assert (result.output == value).all()
+            assert result.output.flags.writeable  # the caller's own
+        assert value == 99
+        assert list(client.forward_many([])) == []
+
+
+def test_an_error_is_yielded_in_its_place(own: PoolingServer) -> None:
+    """One refused by the client, one by the server."""
+    good = BackwardCall(np.ones((1, 1, 2, 2), np.float32), PoolSpec("sum", 2), (1, 1, 4, 4))
+    local = BackwardCall(np.ones((1, 1, 3, 2), np.float32), PoolSpec("sum", 2), (1, 1, 4, 4))
+    with PoolingClient(own.address) as client:
+        outcomes = list(client.backward_many([good, local, FORGED, good], return_exceptions=True))
+    assert [type(outcome) for outcome in outcomes[1:3]] == [InvalidTensorError] * 2
+    assert [outcome.field for outcome in outcomes[1:3]] == ["output_gradient", "indices"]
+    assert all((outcomes[at] == 1).all() for at in (0, 3))
+
+
+def test_an_error_is_raised_in_its_place(own: PoolingServer) -> None:
+    bad = ForwardCall(np.ones((1, 1, 4, 4), np.float32), PoolSpec("max", 9))
+    with PoolingClient(own.address) as client:
+        results = client.forward_many([call(1), bad, call(3)])
+        assert (next(results).output == 1).all()
+        with pytest.raises(InvalidSpecError, match="no output"):
+            next(results)
+        with pytest.raises(InvalidTensorError, match="is 9"):
+            list(client.backward_many([FORGED]))
+        wait_until(lambda: in_flight(own) == 0, "the stream is still open")
+
+
+def test_calls_without_end_are_taken_as_they_are_needed(own: PoolingServer) -> None:
+    taken = []
+
+    def calls() -> Iterator[ForwardCall]:
+        for value in itertools.count():
+            taken.append(value)
+            yield call(value)
+
+    with PoolingClient(own.address) as client:
+        results = client.forward_many(calls())
+        for value in range(50):
+            assert (next(results).output == value).all()
+        assert len(taken) <= 50 + _jobs.MANY_WINDOW + 1
+        results.close()
+        wait_until(lambda: in_flight(own) == 0, "the stream is still open")
+
+
+def test_what_the_calls_raise_is_raised_after_the_results_before_it(own: PoolingServer) -> None:
+    def calls() -> Iterator[ForwardCall]:
+        yield call(1)
+        raise LookupError("no more data")
+
+    with PoolingClient(own.address) as client:
+        results = client.forward_many(calls())
+        assert (next(results).output == 1).all()
+        with pytest.raises(LookupError, match="no more data"):
+            next(results)
+
+
+def test_a_result_does_not_wait_for_the_next_call(own: PoolingServer) -> None:
+    """Each call is made from the result before it."""
+    values = [1.0]
+
+    def calls() -> Iterator[ForwardCall]:
+        for at in range(5):
+            wait_until(lambda at=at: len(values) > at, "the result did not come")
+            yield call(values[at])
+
+    with PoolingClient(own.address) as client:
+        for result in client.forward_many(calls()):
+            values.append(float(result.output.max()) * 2)
+    assert values == [1, 2, 4, 8, 16, 32]
+
+
+def test_the_asyncio_twin(own: PoolingServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_jobs, "SLAB_BYTES", 600)
+    monkeypatch.setattr(_jobs, "STREAM_BYTES", 100)
+    spec = PoolSpec("max", 3, 2, 1)
+    expected = pooling_engine.forward(X, spec, return_indices=True)
+    gradient = pooling_engine.backward(
+        expected.output, spec, input_shape=X.shape, indices=expected.indices
+    )
+
+    async def later() -> AsyncIterator[ForwardCall]:
+        for value in range(40):
+            await asyncio.sleep(0)
+            yield call(value)
+
+    async def calls() -> None:
+        async with AsyncPoolingClient(own.address) as client:
+            seen: list[int] = []
+            result = await client.forward(
+                X, spec, return_indices=True, progress=lambda done, _: seen.append(done)
+            )
+            np.testing.assert_array_equal(result.output, expected.output)
+            np.testing.assert_array_equal(result.indices, expected.indices)
+            assert len(seen) > 10
+            assert seen == sorted(seen)
+            dx = await client.backward(
+                result.output, spec, input_shape=X.shape, indices=result.indices
+            )
+            np.testing.assert_array_equal(dx, gradient)
+            values = [r.output.max() async for r in client.forward_many(later())]
+            assert values == list(range(40))
+            bad = [call(1), ForwardCall(X, PoolSpec("max", 99)), call(3)]
+            outcomes = [o async for o in client.forward_many(bad, return_exceptions=True)]
+            assert isinstance(outcomes[1], InvalidSpecError)
+            assert outcomes[2].output.max() == 3
+            with pytest.raises(InvalidTensorError, match="is 9"):
+                async for _ in client.backward_many([FORGED]):
+                    pass
+            forged = np.full_like(result.indices, 77)
+            with pytest.raises(InvalidTensorError, match="counted from"):
+                await client.backward(result.output, spec, input_shape=X.shape, indices=forged)
+
+    asyncio.run(calls())
+    wait_until(lambda: in_flight(own) == 0, "a stream is still open")
