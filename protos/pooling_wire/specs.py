@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from pooling_engine import (
@@ -16,9 +17,12 @@ from pooling_engine.spec import OPTION_MODES, option_error
 from pooling_wire.enums import LAYOUTS, MODES, NAMED_PADDINGS, NAN_POLICIES, TIE_POLICIES
 from pooling_wire.v1 import pooling_pb2 as pb
 
+_MOST_KEPT_BYTES = 256  # of a spec whose decoded form is kept: ours take some 40
 
+
+@lru_cache(maxsize=512)  # to build the message costs more than to pool a small tensor
 def encode_spec(spec: PoolSpec, spatial_axes: int) -> pb.PoolSpec:
-    """The message of a spec, for a tensor with `spatial_axes` spatial axes.
+    """The message of a spec, for a tensor with `spatial_axes` spatial axes; not to be changed.
 
     Raises:
         InvalidSpecError: the spec names another number of axes.
@@ -49,6 +53,16 @@ def decode_spec(message: pb.PoolSpec) -> PoolSpec:
     Raises:
         InvalidSpecError: an option is missing, illegal, or does not apply to the mode.
     """
+    data = message.SerializeToString(deterministic=True)
+    return _decode_again(data) if len(data) <= _MOST_KEPT_BYTES else _decode(message)
+
+
+@lru_cache(maxsize=512)  # specs are frozen, few, and come with every call
+def _decode_again(data: bytes) -> PoolSpec:
+    return _decode(pb.PoolSpec.FromString(data))
+
+
+def _decode(message: pb.PoolSpec) -> PoolSpec:
     mode = MODES.name(message.mode, "mode")
     options: dict[str, Any] = {}
     for name, modes in OPTION_MODES.items():
