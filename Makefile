@@ -13,7 +13,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 LOWEST := .venv-lowest
 BOTH_CORES := -n 2 --dist loadfile
 
-.PHONY: demo test test-deep test-lowest lint protos protos-check protos-baseline bench bench-engine bench-server-kind bench-streams test-8gib exactness clean
+.PHONY: demo test test-deep test-lowest lint protos protos-check protos-baseline bench bench-engine bench-server-kind bench-streams test-large exactness clean
 
 demo: $(VENV)/.demo
 	$(BIN)/pooling demo --output demo.png
@@ -26,7 +26,7 @@ test-deep: $(VENV)/.test
 	POOLING_TEST_EXAMPLES=5000 $(BIN)/python -m pytest $(BOTH_CORES) tests/engine tests/oracles
 
 # 8 GiB through a server that stays below 1 GiB; some half a minute.
-test-8gib: $(VENV)/.test
+test-large: $(VENV)/.test
 	POOLING_TEST_STREAM_MIB=8192 $(BIN)/python -m pytest -s tests/client/test_unbounded.py
 
 # The same tests on the oldest supported protobuf, grpcio and NumPy.

@@ -183,6 +183,7 @@ class PoolingClient:
             for piece, reply in replies:
                 done += job.place(piece, reply)
                 report(done, job.total_bytes)
+        report(job.total_bytes, job.total_bytes)  # bytes are rounded down, piece by piece
         return job.assembled()
 
     def _many(

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
+from numpy.typing import NDArray
 
 from pooling_client import PoolingClient
 from pooling_client._options import SHAPE, SIZES, read_array, spec_from, spec_options, write_array
@@ -18,6 +21,7 @@ from pooling_engine.dtypes import FLOATS, INTEGERS
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own log would stand beside our one line
 
+_BAR_BYTES = 16 << 20  # less is done before a bar could be read
 _ARRAY = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -73,10 +77,14 @@ def forward(
 ) -> None:
     """Pool the tensor in INPUT.npy into OUTPUT.npy."""
     x = read_array(input)
-    with _client(target, timeout) as client:
+    with _client(target, timeout) as client, _bar(x) as progress:
         start = time.perf_counter()
         result = client.forward(
-            x, spec_from(spec), return_indices=indices is not None, index_format=index_format
+            x,
+            spec_from(spec),
+            return_indices=indices is not None,
+            index_format=index_format,
+            progress=progress,
         )
         took_ms = (time.perf_counter() - start) * 1e3
     write_array(output, result.output)
@@ -105,7 +113,7 @@ def backward(
 ) -> None:
     """Write to OUTPUT.npy the input gradient for the output gradient in GRADIENT.npy."""
     dy = read_array(gradient)
-    with _client(target, timeout) as client:
+    with _client(target, timeout) as client, _bar(dy) as progress:
         start = time.perf_counter()
         dx = client.backward(
             dy,
@@ -113,6 +121,7 @@ def backward(
             input_shape=input_shape,
             indices=None if indices is None else read_array(indices),
             input=None if input is None else read_array(input),
+            progress=progress,
         )
         took_ms = (time.perf_counter() - start) * 1e3
     write_array(output, dx)
@@ -202,6 +211,21 @@ def _client(target: str, timeout: float) -> PoolingClient:
     if timeout <= 0:
         raise click.UsageError(f"--timeout is {timeout}; it must be more than 0 seconds")
     return PoolingClient(target, timeout=timeout)
+
+
+@contextmanager
+def _bar(tensor: NDArray[Any]) -> Iterator[Callable[[int, int], None] | None]:
+    """What shows the progress of a call on a large tensor, on a terminal; else nothing."""
+    if tensor.nbytes < _BAR_BYTES or not sys.stderr.isatty():
+        yield None
+        return
+    with click.progressbar(length=tensor.nbytes, file=sys.stderr) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.length = total
+            bar.update(done - bar.pos)
+
+        yield progress
 
 
 def _say(

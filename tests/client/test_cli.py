@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -140,3 +141,27 @@ def test_help_names_every_command(folder: Path) -> None:
     for command in ("serve", "forward", "backward", "info", "explain", "demo"):
         assert f"\n  {command} " in done.stdout
     assert pooling("serve", "--help", cwd=folder).stdout.startswith("Usage: pooling serve")
+
+
+def test_a_large_tensor_has_a_bar_on_a_terminal_only(tmp_path: Path, server: PoolingServer) -> None:
+    np.save(tmp_path / "x.npy", np.ones((5, 16, 256, 256), np.float32))
+    arguments = ("forward", "x.npy", "y.npy", "--kernel", "2", "--target", server.address)
+    done = pooling(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    main, terminal = os.openpty()
+    command = [sys.executable, "-m", "pooling_client.cli", *arguments]
+    try:
+        subprocess.run(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=terminal,
+            timeout=60,
+            cwd=tmp_path,
+            check=True,
+        )
+        shown = os.read(main, 100_000).decode()
+    finally:
+        os.close(terminal)
+        os.close(main)
+    assert "100%" in shown
+    assert (np.load(tmp_path / "y.npy") == 1).all()
