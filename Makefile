@@ -4,13 +4,15 @@
 # make bench   measure the engine against PyTorch and ONNX Runtime; writes benchmarks/results/
 # make protos  regenerate the Python code of the contract
 #
-# Everything installs into .venv from constraints.txt; nothing but Python 3.11+ is needed.
+# Everything installs into .venv from constraints.txt; nothing but Python 3.11+ is needed;
+# the tests also need Node 20 or later, with npm.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 LOWEST := .venv-lowest
+NODE := client/node/node_modules/.package-lock.json
 BOTH_CORES := -n 2 --dist loadfile
 
 .PHONY: demo test test-deep test-lowest lint protos protos-check protos-baseline bench bench-engine bench-server-kind bench-streams test-large exactness clean
@@ -18,7 +20,7 @@ BOTH_CORES := -n 2 --dist loadfile
 demo: $(VENV)/.demo
 	$(BIN)/pooling demo --output demo.png
 
-test: $(VENV)/.test
+test: $(VENV)/.test $(NODE)
 	$(BIN)/python -m pytest $(BOTH_CORES)
 
 # The same tests with many more random cases each; takes about half an hour.
@@ -30,7 +32,7 @@ test-large: $(VENV)/.test
 	POOLING_TEST_STREAM_MIB=8192 $(BIN)/python -m pytest -s tests/client/test_unbounded.py
 
 # The same tests on the oldest supported protobuf, grpcio and NumPy.
-test-lowest: $(LOWEST)/.test
+test-lowest: $(LOWEST)/.test $(NODE)
 	$(LOWEST)/bin/python -m pytest $(BOTH_CORES) tests/engine tests/wire tests/server tests/client
 
 lint: $(VENV)/.test $(VENV)/.dev
@@ -72,7 +74,7 @@ exactness: $(VENV)/.test
 	$(BIN)/python benchmarks/exactness.py
 
 clean:
-	rm -rf $(VENV) $(LOWEST) .venv-protos build demo.png
+	rm -rf $(VENV) $(LOWEST) .venv-protos build demo.png client/node/node_modules
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
@@ -93,4 +95,9 @@ $(LOWEST)/.test: pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check \
 		--constraint constraints-lowest.txt --editable '.[test]'
+	touch $@
+
+# For the tests of the calls from Node.
+$(NODE): client/node/package.json client/node/package-lock.json
+	npm --prefix client/node ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	touch $@

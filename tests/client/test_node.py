@@ -1,0 +1,33 @@
+"""The calls from another language, with nothing but the .proto: `client/node/calls.test.js`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pooling_server import PoolingServer
+
+FOLDER = Path(__file__).parents[2] / "client/node"
+
+
+def test_every_call_from_node(server: PoolingServer) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.fail("node is not installed; the tests need Node 20 or later")
+    if not (FOLDER / "node_modules/@grpc/grpc-js").is_dir():
+        pytest.fail("the packages for Node are not installed: make test, or npm ci in client/node")
+    done = subprocess.run(
+        [node, "--test", "calls.test.js"],
+        cwd=FOLDER,
+        env=os.environ | {"POOLING_TARGET": server.address},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "# pass 9\n" in done.stdout, "a test was left out"
