@@ -16,7 +16,7 @@ from pooling_engine import InternalError, PoolingError, UnavailableError
 Token = TypeVar("Token")
 OpenStream = Callable[..., Any]
 
-ATTEMPTS = 4  # without a reply in between, as for unary calls
+ATTEMPTS = 6  # without a reply in between, over some 3 s: more than for one call, as more is lost
 FIRST_BACKOFF_S, MOST_BACKOFF_S = 0.1, 2.0
 
 
@@ -94,19 +94,24 @@ class _Feed(Generic[Token]):
         return self._send(self._stream_number, self.answered)
 
     def _send(self, stream_number: int, at: int) -> Iterator[bytes]:
-        while True:
-            with self._taking:
-                if stream_number != self._stream_number:
-                    return
-                with self._state:
-                    has_next = at < self.answered + len(self._unanswered)
-                if not has_next and not self._take():
-                    return
-                with self._state:
-                    request = self._unanswered[at - self.answered][1]
+        while stream_number == self._stream_number:
+            request = self._request(at)
+            if request is None:
+                # The thread of a stream that broke may be in here, and wait for room: that comes
+                # with the replies to what is sent again, which needs no lock.
+                with self._taking:
+                    if self._request(at) is None and not self._take():
+                        return
+                continue
             at += 1
             if isinstance(request, bytes):
                 yield request
+
+    def _request(self, at: int) -> bytes | PoolingError | None:
+        """The request of that number, if it has been made."""
+        with self._state:
+            place = at - self.answered
+            return self._unanswered[place][1] if 0 <= place < len(self._unanswered) else None
 
     def _take(self) -> bool:
         """Makes the next request; returns whether there was one."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -208,6 +211,37 @@ def test_a_call_goes_on_where_it_was_when_the_server_comes_back() -> None:
     np.testing.assert_array_equal(result.indices, expected.indices)
     assert len(servers) == 2
     assert servers[1].stop()
+
+
+def start_process(port: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "pooling_server", "--backend", "numpy"]
+    listen = ("--listen", f"127.0.0.1:{port}")
+    return subprocess.Popen([*command, *listen], stdout=subprocess.PIPE, text=True)
+
+
+def test_a_call_goes_on_when_a_killed_server_is_started_again() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    servers, seen = [start_process(port)], []
+    assert servers[0].stdout is not None
+    servers[0].stdout.readline()
+
+    def restart(done: int, total: int) -> None:
+        seen.append(done)
+        if len(seen) == 5:
+            time.sleep(0.2)  # until the client holds as many pieces as it may
+            servers[0].kill()
+            servers.append(start_process(port))
+
+    try:
+        with PoolingClient(f"127.0.0.1:{port}", timeout=20) as client:
+            result = client.forward(X, MAX, progress=restart)
+        oracle.assert_same_bits(result.output, pooling_engine.forward(X, MAX).output)
+        assert len(servers) == 2
+    finally:
+        for server in servers:
+            server.kill()
+            server.communicate(timeout=10)
 
 
 def test_a_server_that_is_away_is_unavailable() -> None:
