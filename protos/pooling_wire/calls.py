@@ -7,9 +7,8 @@ INVALID_ARGUMENT, and not to the transport, which cannot.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
 from pooling_engine import (
@@ -20,12 +19,12 @@ from pooling_engine import (
     PoolSpec,
 )
 from pooling_wire.enums import INDEX_FORMATS
+from pooling_wire.parsing import Buffer, Parsed, Payloads, parse
 from pooling_wire.specs import decode_spec, encode_spec
 from pooling_wire.tensors import Parts, decode_shape, decode_tensor, message_parts
 from pooling_wire.v1 import pooling_pb2 as pb
 
 Array = NDArray[Any]
-M = TypeVar("M", bound=Message)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -65,7 +64,7 @@ def forward_request_parts(call: ForwardCall) -> Parts:
     return message_parts(request, {"input": call.input})
 
 
-def decode_forward_request(data: bytes) -> ForwardCall:
+def decode_forward_request(data: Buffer) -> ForwardCall:
     """What a ForwardRequest asks; its tensor is a read-only view.
 
     Raises:
@@ -74,14 +73,15 @@ def decode_forward_request(data: bytes) -> ForwardCall:
     return forward_call(parse(pb.ForwardRequest, data))
 
 
-def forward_call(request: pb.ForwardRequest) -> ForwardCall:
+def forward_call(parsed: Parsed[pb.ForwardRequest]) -> ForwardCall:
     """What a ForwardRequest asks, as `decode_forward_request` has it."""
+    request = parsed.message
     if request.index_format and not request.return_indices:
         raise InvalidSpecError(
             "index_format applies only with return_indices", field="index_format"
         )
     return ForwardCall(
-        input=_required_tensor(request, "input"),
+        input=_required_tensor(*parsed, "input"),
         spec=required_spec(request),
         return_indices=request.return_indices,
         index_format=INDEX_FORMATS.name(
@@ -101,16 +101,16 @@ def forward_response_parts(result: ForwardResult) -> Parts:
     return message_parts(pb.ForwardResponse(), tensors)
 
 
-def decode_forward_response(data: bytes) -> ForwardResult:
+def decode_forward_response(data: Buffer) -> ForwardResult:
     """The result in a ForwardResponse; its arrays are read-only views."""
     return forward_result(parse(pb.ForwardResponse, data))
 
 
-def forward_result(response: pb.ForwardResponse) -> ForwardResult:
+def forward_result(parsed: Parsed[pb.ForwardResponse]) -> ForwardResult:
     """The result in a ForwardResponse, as `decode_forward_response` has it."""
-    has_indices = response.HasField("indices")
-    indices = decode_tensor(response.indices, "indices") if has_indices else None
-    return ForwardResult(decode_tensor(response.output, "output"), indices)
+    response = parsed.message
+    indices = _tensor(*parsed, "indices") if response.HasField("indices") else None
+    return ForwardResult(_tensor(*parsed, "output"), indices)
 
 
 def encode_backward_request(call: BackwardCall) -> bytes:
@@ -133,7 +133,7 @@ def backward_request_parts(call: BackwardCall) -> Parts:
     return message_parts(request, tensors)
 
 
-def decode_backward_request(data: bytes) -> BackwardCall:
+def decode_backward_request(data: Buffer) -> BackwardCall:
     """What a BackwardRequest asks; its tensors are read-only views.
 
     Raises:
@@ -142,16 +142,17 @@ def decode_backward_request(data: bytes) -> BackwardCall:
     return backward_call(parse(pb.BackwardRequest, data))
 
 
-def backward_call(request: pb.BackwardRequest) -> BackwardCall:
+def backward_call(parsed: Parsed[pb.BackwardRequest]) -> BackwardCall:
     """What a BackwardRequest asks, as `decode_backward_request` has it."""
+    request = parsed.message
     residual = request.WhichOneof("residual")
     number = request.index_format
     return BackwardCall(
-        output_gradient=_required_tensor(request, "output_gradient"),
+        output_gradient=_required_tensor(*parsed, "output_gradient"),
         spec=required_spec(request),
         input_shape=decode_shape(request.input_shape, "input_shape") or None,
-        indices=decode_tensor(request.indices, "indices") if residual == "indices" else None,
-        input=decode_tensor(request.input, "input") if residual == "input" else None,
+        indices=_tensor(*parsed, "indices") if residual == "indices" else None,
+        input=_tensor(*parsed, "input") if residual == "input" else None,
         index_format=INDEX_FORMATS.name(number, "index_format") if number else None,
     )
 
@@ -166,34 +167,24 @@ def backward_response_parts(gradient: Array) -> Parts:
     return message_parts(pb.BackwardResponse(), {"input_gradient": gradient})
 
 
-def decode_backward_response(data: bytes) -> Array:
+def decode_backward_response(data: Buffer) -> Array:
     """The gradient in a BackwardResponse, as a read-only view."""
     return backward_result(parse(pb.BackwardResponse, data))
 
 
-def backward_result(response: pb.BackwardResponse) -> Array:
+def backward_result(parsed: Parsed[pb.BackwardResponse]) -> Array:
     """The gradient in a BackwardResponse, as `decode_backward_response` has it."""
-    return decode_tensor(response.input_gradient, "input_gradient")
+    return _tensor(*parsed, "input_gradient")
 
 
-def parse(message: type[M], data: bytes) -> M:
-    """The message that the bytes are.
-
-    Raises:
-        InvalidTensorError: they do not parse.
-    """
-    try:
-        return message.FromString(data)
-    except DecodeError:
-        raise InvalidTensorError(
-            f"the message is no {message.DESCRIPTOR.full_name}: {len(data)} bytes that do not parse"
-        ) from None
-
-
-def _required_tensor(request: Any, field: str) -> Array:
-    if not request.HasField(field):
+def _required_tensor(message: Any, payloads: Payloads, field: str) -> Array:
+    if not message.HasField(field):
         raise InvalidTensorError(f"{field} is missing", field=field)
-    return decode_tensor(getattr(request, field), field)
+    return _tensor(message, payloads, field)
+
+
+def _tensor(message: Any, payloads: Payloads, field: str) -> Array:
+    return decode_tensor(getattr(message, field), field, payloads.get(field))
 
 
 def required_spec(request: Any) -> PoolSpec:

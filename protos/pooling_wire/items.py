@@ -18,8 +18,8 @@ from pooling_wire.calls import (
     forward_request_parts,
     forward_response_parts,
     forward_result,
-    parse,
 )
+from pooling_wire.parsing import Buffer, Parsed, parse, parse_number
 from pooling_wire.status import decode_stream_error, encode_stream_error
 from pooling_wire.tensors import Parts, nested_parts
 from pooling_wire.v1 import pooling_pb2 as pb
@@ -33,7 +33,7 @@ def encode_forward_item(id_: int, call: ForwardCall) -> bytes:
     return b"".join(nested_parts(request, "request", forward_request_parts(call)))
 
 
-def decode_forward_item(data: bytes) -> tuple[int, ForwardCall | PoolingError]:
+def decode_forward_item(data: Buffer) -> tuple[int, ForwardCall | PoolingError]:
     """The id of a ForwardStreamRequest, and what it asks or why it is refused.
 
     An item never raises: what is wrong with it belongs into its reply. The id is 0 if the
@@ -47,7 +47,7 @@ def encode_forward_item_reply(id_: int, result: ForwardResult | PoolingError) ->
     return _encode_reply(pb.ForwardStreamResponse(id=id_), result, forward_response_parts)
 
 
-def decode_forward_item_reply(data: bytes) -> tuple[int, ForwardResult | PoolingError]:
+def decode_forward_item_reply(data: Buffer) -> tuple[int, ForwardResult | PoolingError]:
     """The id of a ForwardStreamResponse, and the result or what refused the item.
 
     Raises:
@@ -62,7 +62,7 @@ def encode_backward_item(id_: int, call: BackwardCall) -> bytes:
     return b"".join(nested_parts(request, "request", backward_request_parts(call)))
 
 
-def decode_backward_item(data: bytes) -> tuple[int, BackwardCall | PoolingError]:
+def decode_backward_item(data: Buffer) -> tuple[int, BackwardCall | PoolingError]:
     """The id of a BackwardStreamRequest, and what it asks or why it is refused.
 
     As `decode_forward_item`, it never raises.
@@ -75,7 +75,7 @@ def encode_backward_item_reply(id_: int, gradient: Array | PoolingError) -> byte
     return _encode_reply(pb.BackwardStreamResponse(id=id_), gradient, backward_response_parts)
 
 
-def decode_backward_item_reply(data: bytes) -> tuple[int, Array | PoolingError]:
+def decode_backward_item_reply(data: Buffer) -> tuple[int, Array | PoolingError]:
     """The id of a BackwardStreamResponse, and the gradient or what refused the item.
 
     Raises:
@@ -85,16 +85,16 @@ def decode_backward_item_reply(data: bytes) -> tuple[int, Array | PoolingError]:
 
 
 def _decode_item(
-    type_: Any, data: bytes, decode: Callable[[Any], T]
+    type_: Any, data: Buffer, decode: Callable[[Any], T]
 ) -> tuple[int, T | PoolingError]:
     try:
-        item = parse(type_, data)
+        item, payloads = parse(type_, data)
     except PoolingError as error:
-        return 0, error
+        return parse_number(type_, "id", data), error
     if not item.HasField("request"):
         return item.id, InvalidTensorError("request is missing", field="request")
     try:
-        return item.id, decode(item.request)
+        return item.id, decode(Parsed(item.request, payloads))
     except PoolingError as error:
         return item.id, error
 
@@ -108,10 +108,11 @@ def _encode_reply(message: Any, result: T | PoolingError, encode: Callable[[T], 
     return b"".join(parts)
 
 
-def _decode_reply(message: Any, decode: Callable[[Any], T]) -> tuple[int, T | PoolingError]:
+def _decode_reply(parsed: Parsed[Any], decode: Callable[[Any], T]) -> tuple[int, T | PoolingError]:
+    message, payloads = parsed
     kind = message.WhichOneof("result")
     if kind is None:
         raise InvalidTensorError("the reply has neither a response nor an error")
     if kind == "error":
         return message.id, decode_stream_error(message.error)
-    return message.id, decode(message.response)
+    return message.id, decode(Parsed(message.response, payloads))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pooling_engine import PoolPlan
 from pooling_engine.plan import MAX_INDEXED_TAPS, make_plan
-from pooling_wire.calls import parse, required_spec
+from pooling_wire.calls import required_spec
 from pooling_wire.enums import DIVISOR_RULES, element_dtype, element_type_number
+from pooling_wire.parsing import parse
 from pooling_wire.tensors import decode_shape
 from pooling_wire.v1 import pooling_pb2 as pb
 
@@ -16,7 +17,7 @@ def decode_plan_request(data: bytes) -> PoolPlan:
     Raises:
         InvalidSpecError, InvalidTensorError, UnsupportedError: the request is wrong.
     """
-    request = parse(pb.GetPlanRequest, data)
+    request = parse(pb.GetPlanRequest, data).message
     return make_plan(
         required_spec(request),
         decode_shape(request.input_shape, "input_shape"),

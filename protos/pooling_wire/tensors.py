@@ -41,7 +41,7 @@ def message_parts(message: Message, tensors: Mapping[str, NDArray[Any] | None]) 
 def nested_parts(message: Message, field: str, parts: Parts) -> Parts:
     """The bytes of a message whose last field is another, given as its parts; to be joined."""
     number = message.DESCRIPTOR.fields_by_name[field].number
-    start = _field_start(number, sum(len(part) for part in parts))
+    start = field_start(number, sum(len(part) for part in parts))
     return [message.SerializeToString(), start, *parts]
 
 
@@ -51,14 +51,17 @@ def _tensor_field(number: int, array: NDArray[Any]) -> Parts:
     ).SerializeToString()
     elements = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     if elements.nbytes:
-        header += _field_start(pb.Tensor.DATA_FIELD_NUMBER, elements.nbytes)
-    start = _field_start(number, len(header) + elements.nbytes)
+        header += field_start(pb.Tensor.DATA_FIELD_NUMBER, elements.nbytes)
+    start = field_start(number, len(header) + elements.nbytes)
     return [start, header, elements.reshape(-1).view(np.uint8).data]
 
 
-def _field_start(number: int, length: int) -> bytes:
+def field_start(number: int, length: int) -> bytes:
     """The tag and the length of a length-delimited field."""
-    return _varint(number << 3 | 2) + _varint(length)
+    tag = number << 3 | 2
+    if tag < 0x80 and length < 0x80:
+        return bytes((tag, length))
+    return _varint(tag) + _varint(length)
 
 
 def _varint(value: int) -> bytes:
@@ -70,8 +73,15 @@ def _varint(value: int) -> bytes:
     return bytes(groups)
 
 
-def decode_tensor(message: pb.Tensor, field: str) -> NDArray[Any]:
-    """A read-only view of a message's bytes; `field` is the message's path in the request.
+def decode_tensor(
+    message: pb.Tensor, field: str, payload: memoryview | None = None
+) -> NDArray[Any]:
+    """A read-only view of a tensor's elements, which may be unaligned.
+
+    Args:
+        message: the tensor.
+        field: its path in the request.
+        payload: its elements, if they are not in the message.
 
     Raises:
         InvalidTensorError: type, shape or length are wrong.
@@ -79,14 +89,14 @@ def decode_tensor(message: pb.Tensor, field: str) -> NDArray[Any]:
     """
     dtype = element_dtype(message.element_type, f"{field}.element_type")
     shape = decode_shape(message.shape, f"{field}.shape")
-    data = message.data  # every read of the field makes a copy: one only
+    data = message.data if payload is None else payload  # every read of the field makes a copy
     expected = math.prod(shape) * dtype.itemsize
     if len(data) != expected:
         raise InvalidTensorError(
             f"{field}.data has {len(data)} bytes; shape {shape} of {dtype.name} takes {expected}",
             field=f"{field}.data",
         )
-    return np.frombuffer(data, dtype).reshape(shape)
+    return np.ndarray(shape, dtype, data)
 
 
 def decode_shape(sizes: Any, field: str) -> tuple[int, ...]:
@@ -95,11 +105,11 @@ def decode_shape(sizes: Any, field: str) -> tuple[int, ...]:
     Raises:
         InvalidTensorError: there are too many, or one is negative.
     """
-    shape = tuple(sizes)
-    if len(shape) > MAX_AXES:
+    if len(sizes) > MAX_AXES:
         raise InvalidTensorError(
-            f"{field} has {len(shape)} axes; at most {MAX_AXES} are legal", field=field
+            f"{field} has {len(sizes)} axes; at most {MAX_AXES} are legal", field=field
         )
+    shape = tuple(sizes)
     if any(size < 0 for size in shape):
         raise InvalidTensorError(f"{field} is {shape}; no size may be negative", field=field)
     return shape

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from google.protobuf.message import DecodeError
 from test_wire import CALLS, ERRORS, assert_same
 
 import pooling_engine
@@ -99,10 +100,26 @@ def test_a_refused_item_keeps_its_id(name: str) -> None:
     assert_refused(decode(empty.SerializeToString()), 7, None)
 
 
+BROKEN = {
+    "nothing legible": (0, b"\xff"),
+    "an end of a group": (0, b"\x0f"),
+    "no request": (7, b"\x08\x07\x7a\x7f"),
+    "negative": (-2, b"\x08" + b"\xfe" + b"\xff" * 8 + b"\x01\x7a\x7f"),
+    "a broken request": (7, b"\x08\x07\x7a\x01\xff"),
+    "after a broken request": (7, b"\x7a\x01\xff\x08\x07"),
+    "twice": (7, b"\x08\x05\x7a\x01\xff\x08\x07"),
+    "cut": (0, b"\x08\x87"),
+    "of another type": (0, b"\x0a\x01\x07\x7a\x01\xff"),
+}
+
+
 @pytest.mark.parametrize("name", REQUESTS)
-@pytest.mark.parametrize("data", [b"\xff", b"\x0f", b"\x7a\x7f"])
-def test_an_item_that_does_not_parse_is_refused_in_its_reply(name: str, data: bytes) -> None:
-    assert_refused(ITEMS[name][2](data), 0, "")
+@pytest.mark.parametrize("case", BROKEN)
+def test_an_item_that_does_not_parse_keeps_what_can_be_read_of_its_id(name: str, case: str) -> None:
+    id_, data = BROKEN[case]
+    with pytest.raises(DecodeError):
+        ITEMS[name][3].FromString(data)
+    assert_refused(ITEMS[name][2](data), id_, "")
 
 
 def assert_refused(item: tuple[int, Any], id_: int, field: str | None) -> None:
