@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import grpc
-from numpy.typing import ArrayLike, NDArray
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 import pooling_wire
 from pooling_client import _channel
@@ -21,12 +22,14 @@ from pooling_client._jobs import (
     ForwardJob,
     Job,
     Progress,
+    at_hand,
     backward_job,
     forward_job,
     item_of,
     outcome_of,
     say_nothing,
 )
+from pooling_client._shared_memory import SHARED_BYTES, Sharing
 from pooling_engine import ForwardResult, PoolingError, PoolSpec
 from pooling_wire import BackwardCall, ForwardCall
 
@@ -58,6 +61,7 @@ class AsyncPoolingClient:
             for options in _channel.options_of_each(connections)
         ]
         self._turns = itertools.cycle(self._channels)
+        self._sharing = Sharing(target)
 
     async def forward(
         self,
@@ -117,6 +121,10 @@ class AsyncPoolingClient:
         method = _channel.BACKWARD_STREAM
         return self._many(calls, backward_job, method, return_exceptions, timeout)
 
+    def empty(self, shape: int | Sequence[int], dtype: DTypeLike = np.float32) -> Array:
+        """An uninitialised array, in shared memory; see `PoolingClient.empty`."""
+        return self._sharing.empty(shape, dtype)
+
     async def info(self, *, timeout: float | None = None) -> pooling_wire.ServerInfo:  # noqa: ASYNC109
         """What the server is, what it computes and what it refuses."""
         reply = await self._call(_channel.GET_SERVER_INFO, b"", timeout)
@@ -126,6 +134,7 @@ class AsyncPoolingClient:
         """Closes the connection; calls in flight are cancelled."""
         for channel in self._channels:
             await channel.close()
+        self._sharing.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -143,6 +152,12 @@ class AsyncPoolingClient:
     ) -> Result:
         """The result of a job: in one message, or in pieces on a stream."""
         report = progress or say_nothing
+        shared = self._sharing.arrays() if job.total_bytes >= SHARED_BYTES else None
+        if shared is not None and job.share(shared):
+            with at_hand(job, shared):
+                answer = await self._call(job.method, job.request(), timeout_s)
+                report(job.total_bytes, job.total_bytes)
+                return job.shared_result(answer, shared)
         if not job.is_large:
             result = job.result(await self._call(job.method, job.request(), timeout_s))
             report(job.total_bytes, job.total_bytes)

@@ -6,6 +6,8 @@ A job is one call. Small ones are one message there and one back; large ones are
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -23,7 +25,15 @@ from pooling_client._pieces import (
     forward_pieces,
     has_unreached_rows,
 )
-from pooling_engine import ForwardResult, IndexFormat, PoolingError, PoolPlan, PoolSpec
+from pooling_client._shared_memory import Placing, SharedArrays
+from pooling_engine import (
+    ForwardResult,
+    IndexFormat,
+    PoolingError,
+    PoolPlan,
+    PoolSpec,
+    TensorTooLargeError,
+)
 from pooling_engine.checks import (
     as_tensor,
     check_index_format,
@@ -32,6 +42,7 @@ from pooling_engine.checks import (
     plan_backward,
 )
 from pooling_engine.plan import make_plan
+from pooling_wire.places import INDICES, INPUT_GRADIENT, OUTPUT
 
 Array = NDArray[Any]
 Result = TypeVar("Result")
@@ -67,6 +78,21 @@ class Job(Generic[Result]):
 
     def result(self, reply: bytes) -> Result:
         """The result of the whole call, in arrays that the caller owns."""
+        raise NotImplementedError
+
+    def share(self, shared: SharedArrays) -> bool:
+        """Brings the whole call into shared memory; returns whether there is room for all of it.
+
+        From then on `request` and `shared_result` are about what is there.
+        """
+        raise NotImplementedError
+
+    def unshare(self) -> None:
+        """Makes `request` send everything again."""
+        raise NotImplementedError
+
+    def shared_result(self, reply: bytes, shared: SharedArrays) -> Result:
+        """The result of a call that is in shared memory, in arrays that the caller owns."""
         raise NotImplementedError
 
     def item(self, id_: int) -> bytes:
@@ -115,14 +141,39 @@ class ForwardJob(Job[ForwardResult]):
         plan = make_plan(spec, tensor.shape, tensor.dtype)
         chosen = check_index_request(plan, return_indices, index_format)
         check_out(out, plan.output_shape, plan.output_dtype, tensor)
-        self._call = pooling_wire.ForwardCall(tensor, spec, return_indices, chosen)
+        self._call = self._sent = pooling_wire.ForwardCall(tensor, spec, return_indices, chosen)
         self._out = out
         self.plan = plan
         index_bytes = plan.index_bytes(chosen) if return_indices else 0
         self.total_bytes = max(plan.input_bytes, plan.output_bytes + index_bytes)
 
     def request(self) -> bytes:
-        return pooling_wire.encode_forward_request(self._call)
+        return pooling_wire.encode_forward_request(self._sent)
+
+    def share(self, shared: SharedArrays) -> bool:
+        call, plan, placing = self._call, self.plan, Placing(shared)
+        tensor = placing.given("input", call.input)
+        self._shared_output = placing.wanted(
+            OUTPUT, self._out, plan.output_shape, plan.output_dtype
+        )
+        self._shared_indices = None
+        if call.return_indices and call.index_format is IndexFormat.WINDOW:
+            self._shared_indices = placing.wanted(
+                INDICES, None, plan.output_shape, plan.index_dtype
+            )
+        if placing.is_whole:
+            self._sent = replace(call, input=tensor, places=placing.places)
+        return placing.is_whole
+
+    def unshare(self) -> None:
+        self._sent = self._call
+
+    def shared_result(self, reply: bytes, shared: SharedArrays) -> ForwardResult:
+        result = pooling_wire.decode_forward_response(reply, shared)
+        indices = self._shared_indices
+        if indices is None and result.indices is not None:
+            indices = result.indices.copy()
+        return ForwardResult(_handed_over(self._shared_output, self._out), indices)
 
     def result(self, reply: bytes) -> ForwardResult:
         return self.owned(pooling_wire.decode_forward_response(reply))
@@ -192,7 +243,7 @@ class BackwardJob(Job[Array]):
         chosen = check_index_format(index_format, taps)
         check_out(out, plan.input_shape, plan.dtype, dy, x, taps)
         shape = plan.input_shape if x is None else None  # the input says its own
-        self._call = pooling_wire.BackwardCall(dy, spec, shape, taps, x, chosen)
+        self._call = self._sent = pooling_wire.BackwardCall(dy, spec, shape, taps, x, chosen)
         self._out = out
         self.plan = plan
         sent = sum(tensor.nbytes for tensor in (dy, x, taps) if tensor is not None)
@@ -206,7 +257,33 @@ class BackwardJob(Job[Array]):
         return super().is_large and is_whole
 
     def request(self) -> bytes:
-        return pooling_wire.encode_backward_request(self._call)
+        return pooling_wire.encode_backward_request(self._sent)
+
+    def share(self, shared: SharedArrays) -> bool:
+        call, plan, placing = self._call, self.plan, Placing(shared)
+        self._shared_gradient = placing.wanted(
+            INPUT_GRADIENT, self._out, plan.input_shape, plan.dtype
+        )
+        dy, taps, x = (
+            None if tensor is None else placing.given(name, tensor)
+            for name, tensor in (
+                ("output_gradient", call.output_gradient),
+                ("indices", call.indices),
+                ("input", call.input),
+            )
+        )
+        if placing.is_whole and dy is not None:
+            self._sent = replace(
+                call, output_gradient=dy, indices=taps, input=x, places=placing.places
+            )
+        return placing.is_whole
+
+    def unshare(self) -> None:
+        self._sent = self._call
+
+    def shared_result(self, reply: bytes, shared: SharedArrays) -> Array:
+        pooling_wire.decode_backward_response(reply, shared)
+        return _handed_over(self._shared_gradient, self._out)
 
     def result(self, reply: bytes) -> Array:
         return self.owned(pooling_wire.decode_backward_response(reply))
@@ -312,6 +389,29 @@ def _owned(view: Array, out: Array | None) -> Array:
     if out is None:
         return view.copy()
     np.copyto(out, view)
+    return out
+
+
+@contextmanager
+def at_hand(job: Job[Any], shared: SharedArrays) -> Iterator[None]:
+    """Lets a call that was brought into shared memory go on without, if that is what fails it.
+
+    That is: if the lease has ended, with the server; or if the tensor is too large for one call.
+    """
+    try:
+        yield
+    except PoolingError as error:
+        job.unshare()
+        if not isinstance(error, TensorTooLargeError) and shared.is_alive():
+            raise
+
+
+def _handed_over(made: Array | None, out: Array | None) -> Array:
+    """A result in shared memory, copied if the caller wants it elsewhere."""
+    assert made is not None
+    if out is None or out is made:
+        return made
+    np.copyto(out, made)
     return out
 
 

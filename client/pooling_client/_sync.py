@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import grpc
-from numpy.typing import ArrayLike, NDArray
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 import pooling_wire
 from pooling_client import _channel
@@ -21,12 +22,14 @@ from pooling_client._jobs import (
     ForwardJob,
     Job,
     Progress,
+    at_hand,
     backward_job,
     forward_job,
     item_of,
     outcome_of,
     say_nothing,
 )
+from pooling_client._shared_memory import SHARED_BYTES, Sharing
 from pooling_engine import ForwardResult, PoolingError, PoolSpec
 from pooling_wire import BackwardCall, ForwardCall
 
@@ -62,6 +65,7 @@ class PoolingClient:
             for options in _channel.options_of_each(connections)
         ]
         self._turns = itertools.cycle(self._channels)
+        self._sharing = Sharing(target)
 
     def forward(
         self,
@@ -144,6 +148,15 @@ class PoolingClient:
         method = _channel.BACKWARD_STREAM
         return self._many(calls, backward_job, method, return_exceptions, timeout)
 
+    def empty(self, shape: int | Sequence[int], dtype: DTypeLike = np.float32) -> Array:
+        """An uninitialised array, in memory that this client shares with the server.
+
+        Calls with tensors, and `out=`, in such arrays copy nothing on their way. Where client and
+        server share no memory (they do over ``unix:/PATH``, as far as the server leases it), it is
+        an ordinary array.
+        """
+        return self._sharing.empty(shape, dtype)
+
     def info(self, *, timeout: float | None = None) -> pooling_wire.ServerInfo:
         """What the server is, what it computes and what it refuses."""
         return pooling_wire.decode_server_info(self._call(_channel.GET_SERVER_INFO, b"", timeout))
@@ -152,6 +165,7 @@ class PoolingClient:
         """Closes the connection; calls in flight are cancelled."""
         for channel in self._channels:
             channel.close()
+        self._sharing.close()
 
     def __enter__(self) -> Self:
         return self
@@ -167,6 +181,12 @@ class PoolingClient:
     def _run(self, job: Job[Result], timeout: float | None, progress: Progress | None) -> Result:
         """The result of a job: in one message, or in pieces on a stream."""
         report = progress or say_nothing
+        shared = self._sharing.arrays() if job.total_bytes >= SHARED_BYTES else None
+        if shared is not None and job.share(shared):
+            with at_hand(job, shared):
+                answer = self._call(job.method, job.request(), timeout)
+                report(job.total_bytes, job.total_bytes)
+                return job.shared_result(answer, shared)
         if not job.is_large:
             result = job.result(self._call(job.method, job.request(), timeout))
             report(job.total_bytes, job.total_bytes)

@@ -29,6 +29,7 @@ from pooling_wire.items import (
     encode_forward_item,
     encode_forward_item_reply,
 )
+from pooling_wire.places import Place
 from pooling_wire.plans import decode_plan_request, encode_plan_response
 from pooling_wire.status import DETAILS_KEY, Status, decode_error, encode_error
 
@@ -41,6 +42,7 @@ __all__ = [
     "BackwardCall",
     "ForwardCall",
     "Limits",
+    "Place",
     "ServerInfo",
     "Status",
     "decode_backward_item",

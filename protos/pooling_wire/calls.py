@@ -6,7 +6,7 @@ INVALID_ARGUMENT, and not to the transport, which cannot.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -20,8 +20,23 @@ from pooling_engine import (
 )
 from pooling_wire.enums import INDEX_FORMATS
 from pooling_wire.parsing import Buffer, Parsed, Payloads, parse
+from pooling_wire.places import (
+    INDICES,
+    NO_PLACES,
+    NO_REGIONS,
+    RESULTS,
+    Places,
+    Regions,
+    decode_place,
+)
 from pooling_wire.specs import decode_spec, encode_spec
-from pooling_wire.tensors import Parts, decode_shape, decode_tensor, message_parts
+from pooling_wire.tensors import (
+    Parts,
+    decode_shape,
+    decode_shared_tensor,
+    decode_tensor,
+    message_parts,
+)
 from pooling_wire.v1 import pooling_pb2 as pb
 
 Array = NDArray[Any]
@@ -29,17 +44,27 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ForwardCall:
-    """What a ForwardRequest asks: the arguments of `pooling_engine.forward`."""
+    """What a ForwardRequest asks: the arguments of `pooling_engine.forward`.
+
+    Attributes:
+        places: in shared memory: of results, where to put them; in a request to be encoded, also
+            of tensors, which then are not sent.
+    """
 
     input: Array
     spec: PoolSpec
     return_indices: bool = False
     index_format: IndexFormat = IndexFormat.WINDOW
+    places: Places = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class BackwardCall:
-    """What a BackwardRequest asks: the arguments of `pooling_engine.backward`."""
+    """What a BackwardRequest asks: the arguments of `pooling_engine.backward`.
+
+    Attributes:
+        places: as in `ForwardCall`.
+    """
 
     output_gradient: Array
     spec: PoolSpec
@@ -47,6 +72,7 @@ class BackwardCall:
     indices: Array | None = None
     input: Array | None = None
     index_format: IndexFormat | None = None
+    places: Places = field(default_factory=dict)
 
 
 def encode_forward_request(call: ForwardCall) -> bytes:
@@ -61,16 +87,20 @@ def forward_request_parts(call: ForwardCall) -> Parts:
     )
     if call.return_indices:
         request.index_format = INDEX_FORMATS.number(call.index_format)
-    return message_parts(request, {"input": call.input})
+    _add_places(request, call.places)
+    return message_parts(request, {"input": call.input}, call.places)
 
 
-def decode_forward_request(data: Buffer) -> ForwardCall:
+def decode_forward_request(data: Buffer, regions: Regions = NO_REGIONS) -> ForwardCall:
     """What a ForwardRequest asks; its tensor is a read-only view.
+
+    Args:
+        regions: of memory shared with the caller, where its tensor may be.
 
     Raises:
         InvalidSpecError, InvalidTensorError, UnsupportedError: the request is wrong.
     """
-    return forward_call(parse(pb.ForwardRequest, data))
+    return forward_call(parse(pb.ForwardRequest, data)._replace(regions=regions))
 
 
 def forward_call(parsed: Parsed[pb.ForwardRequest]) -> ForwardCall:
@@ -87,23 +117,24 @@ def forward_call(parsed: Parsed[pb.ForwardRequest]) -> ForwardCall:
         index_format=INDEX_FORMATS.name(
             request.index_format, "index_format", default=IndexFormat.WINDOW
         ),
+        places=_places(request),
     )
 
 
-def encode_forward_response(result: ForwardResult) -> bytes:
-    """The bytes of a ForwardResponse."""
-    return b"".join(forward_response_parts(result))
+def encode_forward_response(result: ForwardResult, places: Places = NO_PLACES) -> bytes:
+    """The bytes of a ForwardResponse; what has a place is there already, and is not sent."""
+    return b"".join(forward_response_parts(result, places))
 
 
-def forward_response_parts(result: ForwardResult) -> Parts:
+def forward_response_parts(result: ForwardResult, places: Places = NO_PLACES) -> Parts:
     """The bytes of a ForwardResponse, to be joined."""
     tensors = {"indices": result.indices, "output": result.output}
-    return message_parts(pb.ForwardResponse(), tensors)
+    return message_parts(pb.ForwardResponse(), tensors, places)
 
 
-def decode_forward_response(data: Buffer) -> ForwardResult:
-    """The result in a ForwardResponse; its arrays are read-only views."""
-    return forward_result(parse(pb.ForwardResponse, data))
+def decode_forward_response(data: Buffer, regions: Regions = NO_REGIONS) -> ForwardResult:
+    """The result in a ForwardResponse, or in shared memory; its arrays are read-only views."""
+    return forward_result(parse(pb.ForwardResponse, data)._replace(regions=regions))
 
 
 def forward_result(parsed: Parsed[pb.ForwardResponse]) -> ForwardResult:
@@ -130,16 +161,20 @@ def backward_request_parts(call: BackwardCall) -> Parts:
         "input": call.input,
         "output_gradient": call.output_gradient,
     }
-    return message_parts(request, tensors)
+    _add_places(request, call.places)
+    return message_parts(request, tensors, call.places)
 
 
-def decode_backward_request(data: Buffer) -> BackwardCall:
+def decode_backward_request(data: Buffer, regions: Regions = NO_REGIONS) -> BackwardCall:
     """What a BackwardRequest asks; its tensors are read-only views.
+
+    Args:
+        regions: of memory shared with the caller, where its tensors may be.
 
     Raises:
         InvalidSpecError, InvalidTensorError, UnsupportedError: the request is wrong.
     """
-    return backward_call(parse(pb.BackwardRequest, data))
+    return backward_call(parse(pb.BackwardRequest, data)._replace(regions=regions))
 
 
 def backward_call(parsed: Parsed[pb.BackwardRequest]) -> BackwardCall:
@@ -154,22 +189,23 @@ def backward_call(parsed: Parsed[pb.BackwardRequest]) -> BackwardCall:
         indices=_tensor(*parsed, "indices") if residual == "indices" else None,
         input=_tensor(*parsed, "input") if residual == "input" else None,
         index_format=INDEX_FORMATS.name(number, "index_format") if number else None,
+        places=_places(request),
     )
 
 
-def encode_backward_response(gradient: Array) -> bytes:
-    """The bytes of a BackwardResponse."""
-    return b"".join(backward_response_parts(gradient))
+def encode_backward_response(gradient: Array, places: Places = NO_PLACES) -> bytes:
+    """The bytes of a BackwardResponse; a gradient that has a place is not sent."""
+    return b"".join(backward_response_parts(gradient, places))
 
 
-def backward_response_parts(gradient: Array) -> Parts:
+def backward_response_parts(gradient: Array, places: Places = NO_PLACES) -> Parts:
     """The bytes of a BackwardResponse, to be joined."""
-    return message_parts(pb.BackwardResponse(), {"input_gradient": gradient})
+    return message_parts(pb.BackwardResponse(), {"input_gradient": gradient}, places)
 
 
-def decode_backward_response(data: Buffer) -> Array:
-    """The gradient in a BackwardResponse, as a read-only view."""
-    return backward_result(parse(pb.BackwardResponse, data))
+def decode_backward_response(data: Buffer, regions: Regions = NO_REGIONS) -> Array:
+    """The gradient in a BackwardResponse, or in shared memory, as a read-only view."""
+    return backward_result(parse(pb.BackwardResponse, data)._replace(regions=regions))
 
 
 def backward_result(parsed: Parsed[pb.BackwardResponse]) -> Array:
@@ -177,14 +213,34 @@ def backward_result(parsed: Parsed[pb.BackwardResponse]) -> Array:
     return _tensor(*parsed, "input_gradient")
 
 
-def _required_tensor(message: Any, payloads: Payloads, field: str) -> Array:
+def _required_tensor(message: Any, payloads: Payloads, regions: Regions, field: str) -> Array:
     if not message.HasField(field):
         raise InvalidTensorError(f"{field} is missing", field=field)
-    return _tensor(message, payloads, field)
+    return _tensor(message, payloads, regions, field)
 
 
-def _tensor(message: Any, payloads: Payloads, field: str) -> Array:
-    return decode_tensor(getattr(message, field), field, payloads.get(field))
+def _tensor(message: Any, payloads: Payloads, regions: Regions, field: str) -> Array:
+    tensor = getattr(message, field)
+    if not tensor.HasField("shared"):
+        return decode_tensor(tensor, field, payloads.get(field))
+    array = decode_shared_tensor(tensor, field, payloads.get(field), regions)
+    # Indices are checked before they are used, and the caller could change them in between.
+    return array.copy() if field == INDICES else array
+
+
+def _add_places(request: Any, places: Places) -> None:
+    for name in RESULTS:
+        if name in places and f"{name}_place" in request.DESCRIPTOR.fields_by_name:
+            getattr(request, f"{name}_place").CopyFrom(places[name].message())
+
+
+def _places(request: Any) -> Places:
+    return {
+        name: decode_place(getattr(request, f"{name}_place"))
+        for name in RESULTS
+        if f"{name}_place" in request.DESCRIPTOR.fields_by_name
+        and request.HasField(f"{name}_place")
+    }
 
 
 def required_spec(request: Any) -> PoolSpec:

@@ -88,7 +88,7 @@ def _decode_item(
     type_: Any, data: Buffer, decode: Callable[[Any], T]
 ) -> tuple[int, T | PoolingError]:
     try:
-        item, payloads = parse(type_, data)
+        item, payloads, _ = parse(type_, data)
     except PoolingError as error:
         return parse_number(type_, "id", data), error
     if not item.HasField("request"):
@@ -109,7 +109,7 @@ def _encode_reply(message: Any, result: T | PoolingError, encode: Callable[[T], 
 
 
 def _decode_reply(parsed: Parsed[Any], decode: Callable[[Any], T]) -> tuple[int, T | PoolingError]:
-    message, payloads = parsed
+    message, payloads, _ = parsed
     kind = message.WhichOneof("result")
     if kind is None:
         raise InvalidTensorError("the reply has neither a response nor an error")

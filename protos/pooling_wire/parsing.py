@@ -18,6 +18,7 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError, Message
 
 from pooling_engine import InvalidTensorError
+from pooling_wire.places import NO_REGIONS, Regions
 from pooling_wire.tensors import field_start
 from pooling_wire.v1 import pooling_pb2 as pb
 
@@ -41,10 +42,12 @@ class Parsed(NamedTuple, Generic[M]):
         message: what the generated class parsed.
         payloads: read-only views of tensors' elements, by the name of the tensor's field. The
             elements of a tensor that has none here are in the message.
+        regions: of shared memory, where other tensors may be.
     """
 
     message: M
     payloads: Payloads
+    regions: Regions = NO_REGIONS
 
 
 def parse(type_: type[M], data: Buffer) -> Parsed[M]:

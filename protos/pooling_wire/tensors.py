@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pooling_engine import InvalidTensorError
 from pooling_wire.enums import element_dtype, element_type_number
+from pooling_wire.places import NO_PLACES, Place, Places, Regions, array_at, decode_place
 from pooling_wire.v1 import pooling_pb2 as pb
 
 MAX_AXES = 8
@@ -20,9 +21,12 @@ MAX_AXES = 8
 Parts = list[bytes | memoryview]
 
 
-def message_parts(message: Message, tensors: Mapping[str, NDArray[Any] | None]) -> Parts:
+def message_parts(
+    message: Message, tensors: Mapping[str, NDArray[Any] | None], places: Places = NO_PLACES
+) -> Parts:
     """The bytes of a message and the tensors in it, by the name of their field; to be joined.
 
+    Of a tensor that has a place in shared memory, only that is written.
     Joined, they are the same bytes as the generated classes give, but each payload is copied
     once: protobuf copies it four times on its way, and that costs more than the pooling.
 
@@ -30,11 +34,12 @@ def message_parts(message: Message, tensors: Mapping[str, NDArray[Any] | None]) 
         InvalidTensorError: an element type that cannot travel.
     """
     fields = message.DESCRIPTOR.fields_by_name
+    sent = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    for name in sent.keys() & places.keys():
+        getattr(message, name).CopyFrom(_shared_tensor(sent.pop(name), places[name]))
     parts: Parts = [message.SerializeToString()]
-    for name in sorted(tensors, key=lambda name: fields[name].number):
-        array = tensors[name]
-        if array is not None:
-            parts += _tensor_field(fields[name].number, array)
+    for name in sorted(sent, key=lambda name: fields[name].number):
+        parts += _tensor_field(fields[name].number, sent[name])
     return parts
 
 
@@ -54,6 +59,12 @@ def _tensor_field(number: int, array: NDArray[Any]) -> Parts:
         header += field_start(pb.Tensor.DATA_FIELD_NUMBER, elements.nbytes)
     start = field_start(number, len(header) + elements.nbytes)
     return [start, header, elements.reshape(-1).view(np.uint8).data]
+
+
+def _shared_tensor(array: NDArray[Any], place: Place) -> pb.Tensor:
+    return pb.Tensor(
+        element_type=element_type_number(array.dtype), shape=array.shape, shared=place.message()
+    )
 
 
 def field_start(number: int, length: int) -> bytes:
@@ -97,6 +108,27 @@ def decode_tensor(
             field=f"{field}.data",
         )
     return np.ndarray(shape, dtype, data)
+
+
+def decode_shared_tensor(
+    message: pb.Tensor, field: str, payload: memoryview | None, regions: Regions
+) -> NDArray[Any]:
+    """A read-only view of a tensor's elements in shared memory; arguments as in `decode_tensor`.
+
+    Raises:
+        InvalidTensorError: type, shape or place are wrong, or elements were sent as well.
+        UnsupportedError: no memory is shared here.
+    """
+    if payload or message.data:
+        raise InvalidTensorError(
+            f"{field} has data, and a place in shared memory; it must have one of them",
+            field=f"{field}.shared",
+        )
+    dtype = element_dtype(message.element_type, f"{field}.element_type")
+    shape = decode_shape(message.shape, f"{field}.shape")
+    array = array_at(decode_place(message.shared), shape, dtype, regions, f"{field}.shared")
+    array.flags.writeable = False
+    return array
 
 
 def decode_shape(sizes: Any, field: str) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from pooling_server.health import Health, add_reflection
 from pooling_server.info import used_backends
 from pooling_server.listening import Listeners
 from pooling_server.servicer import PoolingServicer
+from pooling_server.shared_memory import SharedMemory
 
 _log = logging.getLogger("pooling_server")
 _SPARE_THREADS = 8  # for refusals, health and reflection while every slot computes
@@ -46,16 +47,22 @@ class PoolingServer:
         self.grace_s = config.grace_s
         self._backend = select_backend(config.backend)
         self._executor = Executor(pooling_engine.thread_count(), config.max_in_flight)
-        self.servicer = PoolingServicer(config, self._executor, version())
         self._server = grpc.server(
             ThreadPoolExecutor(config.max_in_flight + _SPARE_THREADS, "pooling-call"),
             options=_channel_options(config, shared_port),
         )
-        self._server.add_generic_rpc_handlers((self.servicer.handlers(),))
         self._health = Health(self._server)
         if config.reflection:
             add_reflection(self._server)
-        self._listeners = Listeners(self._server, config.listen, int(config.socket_mode, 8))
+        self._listeners = Listeners(
+            self._server,
+            config.listen,
+            int(config.socket_mode, 8),
+            leases_memory=config.shared_memory_bytes > 0,
+        )
+        self._memory = SharedMemory(self._listeners.lease_sockets, config.shared_memory_bytes)
+        self.servicer = PoolingServicer(config, self._executor, version(), self._memory)
+        self._server.add_generic_rpc_handlers((self.servicer.handlers(),))
         self.addresses = self._listeners.addresses
         self.address = self.addresses[0]
 
@@ -72,6 +79,7 @@ class PoolingServer:
         """
         if self._config.warm_up:
             self.servicer.backend = used_backends(self._config.backend)[-1].name
+        self._memory.start()
         self._server.start()
         _log.info("listening on %s", " and ".join(self.addresses))
 
@@ -94,6 +102,7 @@ class PoolingServer:
         time.sleep(self._config.drain_delay_s)
         all_finished = self._executor.drain(self.grace_s)
         self._server.stop(grace=1 if all_finished else None).wait()
+        self._memory.stop()
         self._listeners.remove_files()
         return all_finished
 

@@ -63,6 +63,9 @@ class ServerConfig:
     arena_bytes: int = option(
         256 * MIB, "Idle memory kept for results to come, in bytes; 0 keeps nothing.", 0
     )
+    shared_memory_bytes: int = option(
+        GIB, "Most memory leased to callers over Unix sockets, in bytes; 0 leases none.", 0
+    )
     max_in_flight: int = option(32, "Most calls in flight; one more is told to retry.", 1)
     drain_delay_s: float = option(
         0.0, "On SIGTERM, seconds to go on answering as NOT_SERVING, for balancers to see it.", 0

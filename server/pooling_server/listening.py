@@ -10,8 +10,10 @@ from pathlib import Path
 
 import grpc
 
+from pooling_wire import leases
+
 _UNIX = "unix:"
-_LONGEST_PATH_BYTES = 107  # what the system has room for
+_LONGEST_PATH_BYTES = 107 - len(leases.SUFFIX)  # what the system has room for
 _EVERYWHERE = ("0.0.0.0", "[::]")
 
 
@@ -73,10 +75,16 @@ class Listeners:
 
     Attributes:
         addresses: with the numbers that took the place of port 0.
+        lease_sockets: those beside the Unix sockets, where memory is leased; bound, with the same
+            permissions.
     """
 
-    def __init__(self, server: grpc.Server, listen: str, socket_mode: int) -> None:
+    def __init__(
+        self, server: grpc.Server, listen: str, socket_mode: int, *, leases_memory: bool
+    ) -> None:
         self._files: list[tuple[Path, tuple[int, int] | None]] = []
+        self._leases_memory = leases_memory
+        self.lease_sockets: list[socket.socket] = []
         try:
             self.addresses = tuple(
                 self._bind_socket(server, address, socket_mode)
@@ -86,6 +94,8 @@ class Listeners:
             )
         except OSError:
             self.remove_files()
+            for lease_socket in self.lease_sockets:
+                lease_socket.close()
             raise
 
     def remove_files(self) -> None:
@@ -106,7 +116,26 @@ class Listeners:
         finally:
             os.umask(before)
         self._files.append((path, _identity(path)))
+        if self._leases_memory:
+            self._bind_lease_socket(address, mode)
         return address
+
+    def _bind_lease_socket(self, address: str, mode: int) -> None:
+        path = Path(leases.lease_socket(address) or "")
+        if path.is_socket():
+            path.unlink()  # of a server that has gone: the socket beside it was free
+        lease_socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        before = os.umask(0o777 & ~mode)
+        try:
+            lease_socket.bind(os.fspath(path))
+        except OSError as error:
+            lease_socket.close()
+            raise OSError(f"cannot lease memory at {path}: {error.strerror or error}") from None
+        finally:
+            os.umask(before)
+        lease_socket.listen()
+        self.lease_sockets.append(lease_socket)
+        self._files.append((path, _identity(path)))
 
 
 def _checked(address: str) -> str:

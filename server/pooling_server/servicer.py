@@ -10,23 +10,42 @@ from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 import grpc
+import numpy as np
 from numpy.typing import NDArray
 
 import pooling_engine
 import pooling_wire
-from pooling_engine import ForwardResult, IndexFormat, InternalError, PoolingError
+from pooling_engine import (
+    ForwardResult,
+    IndexFormat,
+    InternalError,
+    InvalidSpecError,
+    PoolingError,
+)
 from pooling_engine.arena import Arena
 from pooling_engine.plan import make_plan
 from pooling_server.config import ServerConfig
 from pooling_server.executor import Executor
 from pooling_server.info import describe
 from pooling_server.limits import check_message, check_plan
+from pooling_server.listening import is_unix
+from pooling_server.shared_memory import SharedMemory
 from pooling_server.streams import answer_items
+from pooling_wire.places import (
+    INDICES,
+    INPUT_GRADIENT,
+    NO_REGIONS,
+    OUTPUT,
+    Places,
+    Regions,
+    array_at,
+)
 
 _log = logging.getLogger("pooling_server")
 
 Context = grpc.ServicerContext
 Compute = Callable[[bytes], bytes]
+Answer = Callable[[bytes, Regions], bytes]
 Array = NDArray[Any]
 Call = TypeVar("Call")
 Result = TypeVar("Result")
@@ -39,15 +58,19 @@ class PoolingServicer:
         config: the limits and the backend.
         executor: decides when a call is computed.
         version: what GetServerInfo says of the software.
+        memory: what callers over a Unix socket may name places in.
 
     Attributes:
         backend: the name of what computes the calls to come.
     """
 
-    def __init__(self, config: ServerConfig, executor: Executor, version: str) -> None:
+    def __init__(
+        self, config: ServerConfig, executor: Executor, version: str, memory: SharedMemory
+    ) -> None:
         self._config = config
         self._executor = executor
         self._version = version
+        self._memory = memory
         self._arena = Arena(config.arena_bytes)
         self.backend = config.backend
 
@@ -70,17 +93,19 @@ class PoolingServicer:
             },
         )
 
-    def forward(self, request: bytes) -> bytes:
-        """The reply to a ForwardRequest."""
-        call = pooling_wire.decode_forward_request(request)
+    def forward(self, request: bytes, regions: Regions = NO_REGIONS) -> bytes:
+        """The reply to a ForwardRequest, whose tensors may be in shared memory."""
+        call = pooling_wire.decode_forward_request(request, regions)
         with ExitStack() as blocks:
-            return pooling_wire.encode_forward_response(self._forward(call, blocks))
+            result = self._forward(call, blocks, regions)
+            return pooling_wire.encode_forward_response(result, call.places)
 
-    def backward(self, request: bytes) -> bytes:
-        """The reply to a BackwardRequest."""
-        call = pooling_wire.decode_backward_request(request)
+    def backward(self, request: bytes, regions: Regions = NO_REGIONS) -> bytes:
+        """The reply to a BackwardRequest, whose tensors may be in shared memory."""
+        call = pooling_wire.decode_backward_request(request, regions)
         with ExitStack() as blocks:
-            return pooling_wire.encode_backward_response(self._backward(call, blocks))
+            gradient = self._backward(call, blocks, regions)
+            return pooling_wire.encode_backward_response(gradient, call.places)
 
     def forward_item(self, item: bytes) -> bytes:
         """The reply to a ForwardStreamRequest; what is wrong with it is in the reply."""
@@ -92,23 +117,27 @@ class PoolingServicer:
         decode, encode = pooling_wire.decode_backward_item, pooling_wire.encode_backward_item_reply
         return self._answer_item(decode, self._backward, encode, item)
 
-    def plan(self, request: bytes) -> bytes:
-        """The reply to a GetPlanRequest."""
+    def plan(self, request: bytes, regions: Regions = NO_REGIONS) -> bytes:
+        """The reply to a GetPlanRequest, which has no tensors."""
         return pooling_wire.encode_plan_response(pooling_wire.decode_plan_request(request))
 
-    def _forward(self, call: pooling_wire.ForwardCall, blocks: ExitStack) -> ForwardResult:
-        """The result of a call, in memory that is lent until `blocks` ends."""
+    def _forward(
+        self, call: pooling_wire.ForwardCall, blocks: ExitStack, regions: Regions = NO_REGIONS
+    ) -> ForwardResult:
+        """The result of a call: where the caller wants it, or lent until `blocks` ends."""
         return pooling_engine.forward(
             call.input,
             call.spec,
             return_indices=call.return_indices,
             index_format=call.index_format,
             backend=self.backend,
-            out=self._borrow_results(blocks, call),
+            out=self._results(blocks, call, regions),
         )
 
-    def _backward(self, call: pooling_wire.BackwardCall, blocks: ExitStack) -> Array:
-        """The gradient of a call, in memory that is lent until `blocks` ends."""
+    def _backward(
+        self, call: pooling_wire.BackwardCall, blocks: ExitStack, regions: Regions = NO_REGIONS
+    ) -> Array:
+        """The gradient of a call: where the caller wants it, or lent until `blocks` ends."""
         return pooling_engine.backward(
             call.output_gradient,
             call.spec,
@@ -117,7 +146,7 @@ class PoolingServicer:
             input=call.input,
             index_format=call.index_format,
             backend=self.backend,
-            out=self._borrow_gradient(blocks, call),
+            out=self._gradient(blocks, call, regions),
         )
 
     def _answer_item(
@@ -138,21 +167,32 @@ class PoolingServicer:
         except Exception as error:
             return encode(id_, _refusal(error))
 
-    def _borrow_results(
-        self, blocks: ExitStack, call: pooling_wire.ForwardCall
+    def _results(
+        self, blocks: ExitStack, call: pooling_wire.ForwardCall, regions: Regions
     ) -> Array | tuple[Array, Array]:
-        """Memory for the output, and the indices, until `blocks` ends: they are copied by then."""
+        """Where the output, and the indices, go."""
         plan = make_plan(call.spec, call.input.shape, call.input.dtype)
-        index_bytes = plan.index_bytes(call.index_format) if call.return_indices else 0
-        check_plan(plan, plan.output_bytes + index_bytes, "input", self._config)
-        output = blocks.enter_context(self._arena.borrow(plan.output_shape, plan.output_dtype))
-        if not (call.return_indices and plan.selects and call.index_format is IndexFormat.WINDOW):
+        is_window = call.index_format is IndexFormat.WINDOW
+        has_indices = call.return_indices and plan.selects
+        if INDICES in call.places and not (has_indices and is_window):
+            raise InvalidSpecError(
+                "indices_place applies only with return_indices, in the window format",
+                field="indices_place",
+            )
+        sent = 0 if OUTPUT in call.places else plan.output_bytes
+        if call.return_indices and INDICES not in call.places:
+            sent += plan.index_bytes(call.index_format)
+        check_plan(plan, sent, "input", self._config)
+        lend = partial(self._lend, blocks, call.places, regions)
+        output = lend(OUTPUT, plan.output_shape, plan.output_dtype)
+        if not (has_indices and is_window):
             return output
-        indices = self._arena.borrow(plan.output_shape, plan.index_dtype)
-        return output, blocks.enter_context(indices)
+        return output, lend(INDICES, plan.output_shape, plan.index_dtype)
 
-    def _borrow_gradient(self, blocks: ExitStack, call: pooling_wire.BackwardCall) -> Array | None:
-        """Memory for the gradient until `blocks` ends; None if no shape is sent: refused later."""
+    def _gradient(
+        self, blocks: ExitStack, call: pooling_wire.BackwardCall, regions: Regions
+    ) -> Array | None:
+        """Where the gradient goes; None if no shape is sent: refused later."""
         shape = call.input_shape if call.input is None else call.input.shape
         if shape is None:
             return None
@@ -160,14 +200,26 @@ class PoolingServicer:
         plan = make_plan(
             call.spec, shape, dtype, shape_field="input_shape", dtype_field="output_gradient"
         )
-        check_plan(plan, plan.input_bytes, "input_shape", self._config)
-        return blocks.enter_context(self._arena.borrow(plan.input_shape, plan.dtype))
+        sent = 0 if INPUT_GRADIENT in call.places else plan.input_bytes
+        check_plan(plan, sent, "input_shape", self._config)
+        return self._lend(
+            blocks, call.places, regions, INPUT_GRADIENT, plan.input_shape, plan.dtype
+        )
 
-    def _answer(self, compute: Compute, request: bytes, context: Context) -> bytes:
+    def _lend(
+        self, blocks: ExitStack, places: Places, regions: Regions, name: str,
+        shape: tuple[int, ...], dtype: np.dtype[Any],
+    ) -> Array:  # fmt: skip
+        """Memory for a result: where the caller wants it, or lent until `blocks` ends."""
+        if name in places:
+            return array_at(places[name], shape, dtype, regions, f"{name}_place")
+        return blocks.enter_context(self._arena.borrow(shape, dtype))
+
+    def _answer(self, answer: Answer, request: bytes, context: Context) -> bytes:
         def work() -> bytes:
             if not context.is_active():  # the caller has gone while the call waited
                 return b""
-            return compute(request)
+            return answer(request, self._memory if is_unix(context.peer()) else NO_REGIONS)
 
         try:
             check_message(request, self._config)

@@ -113,16 +113,20 @@ ELEMENT_TYPE_UINT32: ElementType
 ELEMENT_TYPE_INT64: ElementType
 
 class ForwardRequest(_message.Message):
-    __slots__ = ("spec", "return_indices", "index_format", "input")
+    __slots__ = ("spec", "return_indices", "index_format", "output_place", "indices_place", "input")
     SPEC_FIELD_NUMBER: _ClassVar[int]
     RETURN_INDICES_FIELD_NUMBER: _ClassVar[int]
     INDEX_FORMAT_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_PLACE_FIELD_NUMBER: _ClassVar[int]
+    INDICES_PLACE_FIELD_NUMBER: _ClassVar[int]
     INPUT_FIELD_NUMBER: _ClassVar[int]
     spec: PoolSpec
     return_indices: bool
     index_format: IndexFormat
+    output_place: SharedMemory
+    indices_place: SharedMemory
     input: Tensor
-    def __init__(self, spec: _Optional[_Union[PoolSpec, _Mapping]] = ..., return_indices: bool = ..., index_format: _Optional[_Union[IndexFormat, str]] = ..., input: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+    def __init__(self, spec: _Optional[_Union[PoolSpec, _Mapping]] = ..., return_indices: bool = ..., index_format: _Optional[_Union[IndexFormat, str]] = ..., output_place: _Optional[_Union[SharedMemory, _Mapping]] = ..., indices_place: _Optional[_Union[SharedMemory, _Mapping]] = ..., input: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
 
 class ForwardResponse(_message.Message):
     __slots__ = ("indices", "output")
@@ -133,20 +137,22 @@ class ForwardResponse(_message.Message):
     def __init__(self, indices: _Optional[_Union[Tensor, _Mapping]] = ..., output: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
 
 class BackwardRequest(_message.Message):
-    __slots__ = ("spec", "input_shape", "index_format", "indices", "input", "output_gradient")
+    __slots__ = ("spec", "input_shape", "index_format", "input_gradient_place", "indices", "input", "output_gradient")
     SPEC_FIELD_NUMBER: _ClassVar[int]
     INPUT_SHAPE_FIELD_NUMBER: _ClassVar[int]
     INDEX_FORMAT_FIELD_NUMBER: _ClassVar[int]
+    INPUT_GRADIENT_PLACE_FIELD_NUMBER: _ClassVar[int]
     INDICES_FIELD_NUMBER: _ClassVar[int]
     INPUT_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_GRADIENT_FIELD_NUMBER: _ClassVar[int]
     spec: PoolSpec
     input_shape: _containers.RepeatedScalarFieldContainer[int]
     index_format: IndexFormat
+    input_gradient_place: SharedMemory
     indices: Tensor
     input: Tensor
     output_gradient: Tensor
-    def __init__(self, spec: _Optional[_Union[PoolSpec, _Mapping]] = ..., input_shape: _Optional[_Iterable[int]] = ..., index_format: _Optional[_Union[IndexFormat, str]] = ..., indices: _Optional[_Union[Tensor, _Mapping]] = ..., input: _Optional[_Union[Tensor, _Mapping]] = ..., output_gradient: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+    def __init__(self, spec: _Optional[_Union[PoolSpec, _Mapping]] = ..., input_shape: _Optional[_Iterable[int]] = ..., index_format: _Optional[_Union[IndexFormat, str]] = ..., input_gradient_place: _Optional[_Union[SharedMemory, _Mapping]] = ..., indices: _Optional[_Union[Tensor, _Mapping]] = ..., input: _Optional[_Union[Tensor, _Mapping]] = ..., output_gradient: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
 
 class BackwardResponse(_message.Message):
     __slots__ = ("input_gradient",)
@@ -333,14 +339,24 @@ class GlobalWindow(_message.Message):
     def __init__(self) -> None: ...
 
 class Tensor(_message.Message):
-    __slots__ = ("element_type", "shape", "data")
+    __slots__ = ("element_type", "shape", "shared", "data")
     ELEMENT_TYPE_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
+    SHARED_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     element_type: ElementType
     shape: _containers.RepeatedScalarFieldContainer[int]
+    shared: SharedMemory
     data: bytes
-    def __init__(self, element_type: _Optional[_Union[ElementType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, element_type: _Optional[_Union[ElementType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., shared: _Optional[_Union[SharedMemory, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class SharedMemory(_message.Message):
+    __slots__ = ("handle", "offset")
+    HANDLE_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    handle: bytes
+    offset: int
+    def __init__(self, handle: _Optional[bytes] = ..., offset: _Optional[int] = ...) -> None: ...
 
 class StreamError(_message.Message):
     __slots__ = ("code", "message", "reason", "field", "metadata")

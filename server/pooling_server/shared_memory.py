@@ -1,0 +1,143 @@
+"""Memory that callers on the same host share with the server.
+
+The server makes every region: memory without a name, sealed so that nobody can make it smaller
+under a running call. A caller gets its descriptor over a Unix socket (`pooling_wire.leases`),
+where the permissions of the file say who may. A call that uses a region holds it, whatever becomes
+of the lease: the last view unmaps it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import mmap
+import os
+import secrets
+import selectors
+import socket
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from pooling_engine import InvalidTensorError
+from pooling_wire import leases
+
+_log = logging.getLogger("pooling_server")
+MOST_CALLERS = 256  # connections at once; one more is closed, and its calls send their tensors
+MOST_REGIONS = 256  # of one caller
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+
+
+class SharedMemory:
+    """Regions, by handle, and the thread that leases them.
+
+    Args:
+        listeners: the Unix sockets to lease at, bound and listening; closed in the end.
+        limit_bytes: the most that is leased at once.
+    """
+
+    def __init__(self, listeners: Sequence[socket.socket], limit_bytes: int) -> None:
+        self._listeners = listeners
+        self._free_bytes = limit_bytes
+        self._regions: dict[bytes, mmap.mmap] = {}
+        self._leases: dict[socket.socket, set[bytes]] = {}
+        self._selector = selectors.DefaultSelector()
+        self._wake, self._woken = socket.socketpair()
+        self._thread = threading.Thread(target=self._serve, name="pooling-leases", daemon=True)
+
+    def start(self) -> None:
+        """Begins to lease."""
+        for listener in self._listeners:
+            listener.setblocking(False)
+            self._selector.register(listener, selectors.EVENT_READ)
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends every lease; calls in flight keep what they use."""
+        self._wake.send(b"x")
+        self._thread.join()
+
+    def find(self, handle: bytes) -> memoryview:
+        """The region of a handle; it is there for as long as the view is.
+
+        Raises:
+            InvalidTensorError: no lease has that handle, or it has ended.
+        """
+        region = self._regions.get(handle)
+        if region is None:
+            raise InvalidTensorError("no lease of shared memory has this handle")
+        return memoryview(region)
+
+    def _serve(self) -> None:
+        while True:
+            for key, _ in self._selector.select():
+                ready: Any = key.fileobj
+                if ready is self._woken:
+                    self._close()
+                    return
+                if ready in self._listeners:
+                    self._accept(ready)
+                else:
+                    self._answer(ready)
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            caller, _ = listener.accept()
+        except OSError:  # gone again
+            return
+        if len(self._leases) == MOST_CALLERS:
+            caller.close()
+            return
+        caller.setblocking(False)
+        self._leases[caller] = set()
+        self._selector.register(caller, selectors.EVENT_READ)
+
+    def _answer(self, caller: socket.socket) -> None:
+        """One packet; a caller that is gone, or talks nonsense, or does not listen, is let go."""
+        try:
+            asked = leases.decode_packet(caller.recv(leases.LONGEST_PACKET))
+            if isinstance(asked, int):
+                self._lease(caller, asked)
+            elif asked is not None and asked in self._leases[caller]:
+                self._end(caller, asked)
+            else:
+                self._let_go(caller)
+        except OSError as error:
+            _log.info("a lease ended: %s", error)
+            self._let_go(caller)
+
+    def _lease(self, caller: socket.socket, size_bytes: int) -> None:
+        own = self._leases[caller]
+        if not 0 < size_bytes <= self._free_bytes or len(own) == MOST_REGIONS:
+            caller.send(leases.encode_size(0 if len(own) == MOST_REGIONS else self._free_bytes))
+            return
+        handle = secrets.token_bytes(leases.HANDLE_BYTES)
+        descriptor = os.memfd_create("pooling", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(descriptor, size_bytes)
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+            self._regions[handle] = mmap.mmap(descriptor, size_bytes)
+            self._free_bytes -= size_bytes
+            own.add(handle)
+            socket.send_fds(caller, [handle], [descriptor])
+        finally:
+            os.close(descriptor)
+
+    def _end(self, caller: socket.socket, handle: bytes) -> None:
+        self._leases[caller].remove(handle)
+        self._free_bytes += len(self._regions.pop(handle))
+
+    def _let_go(self, caller: socket.socket) -> None:
+        for handle in tuple(self._leases[caller]):
+            self._end(caller, handle)
+        del self._leases[caller]
+        self._selector.unregister(caller)
+        caller.close()
+
+    def _close(self) -> None:
+        for caller in tuple(self._leases):
+            self._let_go(caller)
+        self._selector.close()
+        for each in (*self._listeners, self._wake, self._woken):
+            each.close()
