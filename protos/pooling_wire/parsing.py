@@ -1,9 +1,9 @@
 """Parsing without copies: small fields by the generated classes, payloads as views of the bytes.
 
 The generated class gets the message without its payloads, so it alone decides what every other
-byte means. It gets the message whole, and copies, if anything is unusual: a tensor or a payload
-that occurs twice (protobuf merges those), a group, a length that makes no sense, or more fields
-than an honest sender has.
+byte means. It gets the message whole, and copies, if the message is small or anything about it is
+unusual: a tensor or a payload that occurs twice (protobuf merges those), a group, a length that
+makes no sense, or more fields than an honest sender has.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from pooling_wire.v1 import pooling_pb2 as pb
 M = TypeVar("M", bound=Message)
 Buffer = bytes | memoryview
 Payloads = Mapping[str, memoryview]
+
+WHOLE_BELOW_BYTES = 1 << 17  # a smaller message is copied sooner than it is looked at here
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _MAX_BYTES = 2**31 - 1  # of a message, in protobuf
@@ -81,7 +83,7 @@ def parse_number(type_: type[M], field: str, data: Buffer) -> int:
 
 def _parse_in_parts(type_: type[M], data: Buffer) -> Parsed[M]:
     view = memoryview(data).toreadonly().cast("B")
-    if len(view) > _MAX_BYTES:
+    if not WHOLE_BELOW_BYTES <= len(view) <= _MAX_BYTES:
         raise _UnusualError
     payloads: dict[str, memoryview] = {}
     rest = _without_payloads(view, 0, len(view), _carriers(type_.DESCRIPTOR), "", payloads)
@@ -138,8 +140,8 @@ def _without_payloads(
 def _fields(data: Buffer, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     """The tag of each field, where it begins, where its content begins, and where that ends."""
     for _ in repeat(None, _MAX_FIELDS):
-        if at == end:
-            return
+        if at >= end:
+            break
         begin, tag = at, data[at]
         at += 1
         if tag > 0x7F:
@@ -161,10 +163,9 @@ def _fields(data: Buffer, at: int, end: int) -> Iterator[tuple[int, int, int, in
             at += 4
         else:
             raise _UnusualError
-        if at > end:
-            raise _UnusualError
         yield tag, begin, content, at
-    raise _UnusualError
+    if at != end:
+        raise _UnusualError
 
 
 def _varint(data: Buffer, at: int, most: int) -> tuple[int, int]:

@@ -1,0 +1,75 @@
+"""Decoding a request to views against decoding it by the generated class, taking turns.
+
+The result is the evidence of docs/adr/0005, and shows below which size views do not pay. The
+evidence of encoding is that of bench_encode.py.
+
+    python benchmarks/bench_codec.py
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import report
+
+import pooling_wire
+from pooling_engine import PoolSpec
+from pooling_wire import parsing
+from pooling_wire.v1 import pooling_pb2 as pb
+
+SHAPES = {
+    "12 KB": (1, 3, 32, 32),
+    "125 KB": (10, 16, 14, 14),
+    "251 KB": (20, 16, 14, 14),
+    "26 MB": (32, 64, 56, 56),
+    "103 MB": (128, 64, 56, 56),
+}
+SPEC = PoolSpec("max", kernel=3, stride=2)
+ROUNDS = 21
+
+
+def to_views(data: bytes) -> object:
+    return parsing.parse(pb.ForwardRequest, data).payloads["input"]
+
+
+def by_generated_class(data: bytes) -> object:
+    return pb.ForwardRequest.FromString(data).input.data
+
+
+def milliseconds(decode: Callable[[bytes], object], data: bytes) -> float:
+    """Of one call; the mean of many, where one is too short to be timed."""
+    calls = max(1, 3_000_000 // len(data))
+    start = time.perf_counter()
+    for _ in range(calls):
+        decode(data)
+    return (time.perf_counter() - start) / calls * 1e3
+
+
+def main() -> None:
+    parsing.WHOLE_BELOW_BYTES = 0
+    rows = []
+    for payload, shape in SHAPES.items():
+        x = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+        data = pooling_wire.encode_forward_request(pooling_wire.ForwardCall(x, SPEC))
+        if to_views(data) != by_generated_class(data):
+            raise SystemExit("the two decoders disagree")
+        pairs = [
+            (milliseconds(to_views, data), milliseconds(by_generated_class, data))
+            for _ in range(ROUNDS)
+        ]
+        views, generated = zip(*pairs, strict=True)
+        row = {
+            "payload": payload,
+            "views_ms": report.spread(views),
+            "generated_ms": report.spread(generated),
+            "times_faster": report.spread(g / v for v, g in pairs),
+        }
+        print(row, flush=True)
+        rows.append(row)
+    print(f"wrote {report.write('codec', 'python benchmarks/bench_codec.py', rows)}")
+
+
+if __name__ == "__main__":
+    main()
