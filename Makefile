@@ -13,9 +13,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 LOWEST := .venv-lowest
 NODE := client/node/node_modules/.package-lock.json
+GPU := .venv-gpu
 BOTH_CORES := -n 2 --dist loadfile
 
-.PHONY: demo test test-deep test-lowest lint protos protos-check protos-baseline bench bench-engine bench-server-kind bench-streams test-large exactness clean
+.PHONY: gpu-compile demo test test-deep test-lowest lint protos protos-check protos-baseline bench bench-engine bench-server-kind bench-streams test-large exactness clean
 
 demo: $(VENV)/.demo
 	$(BIN)/pooling demo --output demo.png
@@ -69,12 +70,16 @@ bench-server-kind: $(VENV)/.test
 bench-streams: $(VENV)/.test
 	$(BIN)/python benchmarks/bench_streams.py
 
+# Every CUDA kernel, compiled for two generations of cards; needs none, but some minutes.
+gpu-compile: $(GPU)/.compiler
+	$(GPU)/bin/python scripts/compile_kernels.py sm_80 sm_90
+
 # Asks every library live; flax and tensorflow-cpu are used where they are installed.
 exactness: $(VENV)/.test
 	$(BIN)/python benchmarks/exactness.py
 
 clean:
-	rm -rf $(VENV) $(LOWEST) .venv-protos build demo.png client/node/node_modules
+	rm -rf $(VENV) $(LOWEST) $(GPU) .venv-protos build demo.png client/node/node_modules
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
@@ -100,4 +105,9 @@ $(LOWEST)/.test: pyproject.toml constraints-lowest.txt
 # For the tests of the calls from Node.
 $(NODE): client/node/package.json client/node/package-lock.json
 	npm --prefix client/node ci --ignore-scripts --no-audit --no-fund --loglevel=error
+
+$(GPU)/.compiler: pyproject.toml
+	$(PYTHON) -m venv $(GPU)
+	$(GPU)/bin/pip install --quiet --disable-pip-version-check \
+		nvidia-cuda-nvrtc --editable '.[gpu-cuda13]'
 	touch $@

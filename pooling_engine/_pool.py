@@ -5,20 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pooling_engine._memory import memory_of
 from pooling_engine.backends import select_backend
-from pooling_engine.checks import (
-    as_tensor,
-    check_index_format,
-    check_index_request,
-    check_out,
-    plan_backward,
-)
+from pooling_engine.checks import check_index_format, check_index_request, plan_backward
 from pooling_engine.enums import IndexFormat
 from pooling_engine.errors import InvalidTensorError
-from pooling_engine.indices import from_caller, to_positions
 from pooling_engine.plan import make_plan
 from pooling_engine.spec import PoolSpec
 
@@ -72,17 +65,18 @@ def forward(
         UnsupportedError: legal, but not built.
     """
     computes = select_backend(backend)
-    x = as_tensor(x, "input")
-    plan = make_plan(spec, x.shape, x.dtype)
+    memory = memory_of(x, computes)
+    tensor = memory.as_tensor(x, "input")
+    plan = make_plan(spec, tensor.shape, tensor.dtype)
     chosen = check_index_request(plan, return_indices, index_format)
     out, indices_out = _both(out, return_indices, chosen)
-    output = _allocate(out, plan.output_shape, plan.output_dtype, x)
+    output = memory.allocate(out, plan.output_shape, plan.output_dtype, tensor)
     indices = None
     if return_indices:
-        indices = _allocate(indices_out, plan.output_shape, plan.index_dtype, x, output)
-    computes.forward(plan, x, output, indices)
+        indices = memory.allocate(indices_out, plan.output_shape, plan.index_dtype, tensor, output)
+    computes.forward(plan, tensor, output, indices)
     if indices is not None and chosen is not IndexFormat.WINDOW:
-        indices = to_positions(plan, indices, chosen)
+        indices = memory.to_positions(plan, indices, chosen)
     return ForwardResult(output, indices)
 
 
@@ -119,17 +113,19 @@ def backward(
         UnsupportedError: legal, but not built.
     """
     computes = select_backend(backend)
-    dy = as_tensor(output_gradient, "output_gradient")
-    x = None if input is None else as_tensor(input, "input")
-    taps = None if indices is None else as_tensor(indices, "indices")
+    memory = memory_of(output_gradient, computes)
+    dy = memory.as_tensor(output_gradient, "output_gradient")
+    x = None if input is None else memory.as_tensor(input, "input")
+    taps = None if indices is None else memory.as_tensor(indices, "indices")
     plan = plan_backward(spec, dy, input_shape, taps, x)
     chosen = check_index_format(index_format, taps)
     if taps is not None:
-        taps = from_caller(plan, taps, chosen)
+        taps = memory.from_caller(plan, taps, chosen)
     elif plan.selects and x is not None and not plan.shares_ties:
-        taps = np.empty(plan.output_shape, plan.index_dtype)
-        computes.forward(plan, x, np.empty(plan.output_shape, plan.dtype), taps)
-    dx = _allocate(out, plan.input_shape, plan.dtype, dy, x, taps)
+        taps = memory.allocate(None, plan.output_shape, plan.index_dtype)
+        output = memory.allocate(None, plan.output_shape, plan.dtype)
+        computes.forward(plan, x, output, taps)
+    dx: Array = memory.allocate(out, plan.input_shape, plan.dtype, dy, x, taps)
     computes.backward(plan, dy, taps, x, dx)
     return dx
 
@@ -162,10 +158,3 @@ def warm_up(backend: str = "auto", *, background: bool = False) -> None:
         InvalidSpecError: there is no such backend here.
     """
     select_backend(backend).warm_up(background=background)
-
-
-def _allocate(
-    out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], *inputs: Array | None
-) -> Array:
-    check_out(out, shape, dtype, *inputs)
-    return np.empty(shape, dtype) if out is None else out

@@ -56,6 +56,7 @@ class Backend(Protocol):
 
 # In order of preference; the only list of backends there is.
 BACKENDS: dict[str, str] = {
+    "cupy": "pooling_engine.backends.cupy_backend",
     "numba": "pooling_engine.backends.numba_backend",
     "numpy": "pooling_engine.backends.numpy_backend",
 }
@@ -67,7 +68,7 @@ def select_backend(name: str = "auto") -> Backend:
     """The backend of that name, or for "auto" the first that loads.
 
     Raises:
-        InvalidSpecError: there is no backend of that name, or what it needs is not installed.
+        InvalidSpecError: there is no backend of that name, or what it needs is not there.
     """
     if name in _loaded:
         return _loaded[name]
@@ -78,23 +79,33 @@ def select_backend(name: str = "auto") -> Backend:
         legal = ", ".join(f'"{known}"' for known in ("auto", *BACKENDS))
         raise InvalidSpecError(f"backend is {name!r}; it must be one of {legal}", field="backend")
     try:
-        _loaded[name] = importlib.import_module(BACKENDS[name]).load()
+        return _load(name)
     except ImportError as error:
         legal = ", ".join(f'"{known}"' for known in ("auto", *available_backends()))
         raise InvalidSpecError(
             f'backend "{name}" cannot be loaded: {error}; here it may be {legal}', field="backend"
         ) from error
-    return _loaded[name]
 
 
 def available_backends() -> tuple[str, ...]:
-    """The names of the backends whose libraries are installed, in order of preference."""
+    """The names of the backends that load here, in order of preference."""
     return tuple(name for name in BACKENDS if _is_available(name))
 
 
 def _is_available(name: str) -> bool:
     try:
-        importlib.import_module(BACKENDS[name])
+        _load(name)
     except ImportError:
         return False
     return True
+
+
+def _load(name: str) -> Backend:
+    """The backend, loaded once.
+
+    Raises:
+        ImportError: what it needs is not installed, or does not answer.
+    """
+    if name not in _loaded:
+        _loaded[name] = importlib.import_module(BACKENDS[name]).load()
+    return _loaded[name]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import cases
+import pairs
+import palettes
 import pytest
 import twins
 from hypothesis import given
@@ -22,7 +24,7 @@ POLICIES = tuple(
     )
 )
 SLAB = geometry.SLAB_BYTES
-every_type = pytest.mark.parametrize("dtype", twins.DTYPES, ids=lambda dtype: dtype.name)
+every_type = pytest.mark.parametrize("dtype", palettes.DTYPES, ids=lambda dtype: dtype.name)
 many = cases.many_examples
 
 # Kernels and strides with loops of their own, and such as have none.
@@ -64,7 +66,7 @@ drawn = (
     windows,
     st.sampled_from(MODES + MODES + POLICIES + ({"mode": "lp"},)),
     st.tuples(st.sampled_from((1, 1, 2, 3, 0)), st.integers(1, 3)),
-    st.sampled_from(tuple(twins.VALUES)),
+    st.sampled_from(tuple(palettes.VALUES)),
     st.sampled_from(tuple(cases.DISGUISES)),
     st.sampled_from(((SLAB, 1), (SLAB, 2), (64, 1), (64, 3), (500, 5))),
 )
@@ -75,10 +77,10 @@ drawn = (
 @many
 def test_any_case(dtype, window, mode, planes, values, disguise, cutting):
     options, sizes, seed = window
-    value = twins.VALUES[values]
+    value = palettes.VALUES[values]
     x = value((*planes, *sizes), dtype, seed)
     with twins.cut(*cutting):
-        twins.assert_same_calls(mode | options, x, value, seed, cases.DISGUISES[disguise])
+        pairs.assert_same_calls("numba", mode | options, x, value, seed, cases.DISGUISES[disguise])
 
 
 # Several slabs for each plane, several bands, several runs: as they are cut for everybody.
@@ -109,7 +111,7 @@ LARGE = (
 def test_large(dtype, options, shape):
     for number, mode in enumerate(MODES):
         for values, count in (("normal", 1), ("ties", 2), ("normal", 5)):
-            value = twins.VALUES[values]
+            value = palettes.VALUES[values]
             x = value(shape, dtype, number)
             with twins.cut(SLAB, count):
-                twins.assert_same_calls(mode | options, x, value, number)
+                pairs.assert_same_calls("numba", mode | options, x, value, number)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import cases
 import ml_dtypes
 import numpy as np
+import palettes
 import pytest
-import twins
 
 from pooling_engine import PoolSpec, backward, forward
 from pooling_engine.backends.numpy_backend import NumpyBackend
@@ -22,7 +22,7 @@ WINDOWS = (
     {"global_window": True},
     {"global_window": True, "layout": "channels_last"},
 )
-every_type = pytest.mark.parametrize("dtype", twins.DTYPES, ids=lambda dtype: dtype.name)
+every_type = pytest.mark.parametrize("dtype", palettes.DTYPES, ids=lambda dtype: dtype.name)
 
 
 class LeftToNumPyError(Exception):
@@ -175,6 +175,6 @@ def test_nothing_is_left_of_a_batch_of_none():
 
 
 def test_types_are_those_of_the_contract():
-    assert set(twins.DTYPES) == {
+    assert set(palettes.DTYPES) == {
         np.dtype(name) for name in ("float16", ml_dtypes.bfloat16, "float32", "float64")
     }

@@ -1,0 +1,200 @@
+"""The CuPy backend: one kernel a call on an NVIDIA card, for arrays of the host or of the card.
+
+What has no kernel is computed by the NumPy backend on the host, and the log says so: norms,
+integers, shared ties, more than three spatial axes. The bits are the same everywhere.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from pooling_engine.backends.cupy_kernels.device import CupyDevice, Device, HostArray
+from pooling_engine.backends.cupy_kernels.launches import (
+    Launch,
+    backward_launch,
+    check_launch,
+    forward_launch,
+)
+from pooling_engine.backends.cupy_kernels.names import VECTOR_BYTES
+from pooling_engine.backends.numpy_backend import NumpyBackend
+from pooling_engine.backends.numpy_kernels.select import refuse_nan
+from pooling_engine.dtypes import FLOATS
+from pooling_engine.enums import IndexFormat, Mode, NanPolicy
+from pooling_engine.indices import refuse_forged
+from pooling_engine.plan import PoolPlan, make_plan
+from pooling_engine.spec import PoolSpec
+
+Array = Any  # of NumPy, or of the device
+
+_log = logging.getLogger("pooling_engine")
+
+
+class CupyBackend:
+    """Pools on a device; arrays that are on the host are copied there and back.
+
+    Args:
+        device: the card; in tests, something like one.
+    """
+
+    name = "cupy"
+    modes = (Mode.MAX, Mode.MIN, Mode.AVERAGE, Mode.SUM)
+    dtypes = FLOATS
+    index_formats = tuple(IndexFormat)
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self._numpy = NumpyBackend()
+
+    def devices(self) -> tuple[str, ...]:
+        """The cards, by their names."""
+        return self.device.names()
+
+    def warm_up(self, *, background: bool) -> None:
+        """Compiles the kernels for float32 and the most common calls, or finds them on disk."""
+        x = np.zeros((1, 1, 2, 2), np.float32)
+        for mode in (Mode.MAX, Mode.AVERAGE):
+            plan = make_plan(PoolSpec(mode, 2), x.shape, x.dtype)
+            output = np.empty(plan.output_shape, np.float32)
+            indices = np.empty(plan.output_shape, plan.index_dtype) if plan.selects else None
+            self.forward(plan, x, output, None)
+            self.forward(plan, x, output, indices)
+            self.backward(plan, output, indices, None, np.empty_like(x))
+
+    def forward(self, plan: PoolPlan, x: Array, output: Array, indices: Array | None) -> None:
+        """Pools C-contiguous `x` into C-contiguous `output` and, if given, `indices`."""
+        if forward_launch(plan, indices is not None, True) is None:
+            self._on_host("forward", plan, (x,), (output, indices))
+            return
+        source, target, chosen = self._taken(x), self._room(output), self._room(indices)
+        is_aligned = self._is_aligned(source, target, chosen)
+        launch = _given(forward_launch(plan, indices is not None, is_aligned))
+        if plan.selects:
+            doubt = self._doubt() if plan.nan_policy is NanPolicy.ERROR else None
+            self._launch(launch, source, target, chosen, doubt)
+            if doubt is not None and self._is_set(doubt):
+                refuse_nan(plan)
+        else:
+            self._launch(launch, source, target)
+        self._give(target, output)
+        self._give(chosen, indices)
+
+    def backward(
+        self, plan: PoolPlan, dy: Array, indices: Array | None, x: Array | None, dx: Array
+    ) -> None:
+        """Computes the gradient into C-contiguous `dx` from C-contiguous arrays."""
+        if backward_launch(plan, True) is None:
+            self._on_host("backward", plan, (dy, indices, x), (dx,))
+            return
+        source, target, chosen = self._taken(dy), self._room(dx), self._taken(indices)
+        launch = _given(backward_launch(plan, self._is_aligned(source, target, chosen)))
+        if chosen is not None:
+            self._refuse_forged(plan, chosen)
+            self._launch(launch, source, chosen, target)
+        else:
+            self._launch(launch, source, target)
+        self._give(target, dx)
+
+    def to_host(self, array: Array) -> HostArray:
+        """A copy of a device's array."""
+        host = _empty_like(array)
+        self.device.download(array, host)
+        return host
+
+    def to_device(self, array: HostArray) -> Array:
+        """A copy of a host's array."""
+        target = self.device.empty(array.shape, array.dtype)
+        self.device.upload(np.ascontiguousarray(array), target)
+        return target
+
+    def _launch(self, launch: Launch, *arrays: Array | None) -> None:
+        if launch.blocks:
+            self.device.launch(launch, *arrays)
+
+    def _taken(self, array: Array | None) -> Array | None:
+        """The array on the device."""
+        return self.to_device(array) if isinstance(array, np.ndarray) else array
+
+    def _room(self, array: Array | None) -> Array | None:
+        """Where to compute what belongs into the array."""
+        if isinstance(array, np.ndarray):
+            return self.device.empty(array.shape, array.dtype)
+        return array
+
+    def _give(self, computed: Array | None, array: Array | None) -> None:
+        if isinstance(array, np.ndarray):
+            self.device.download(computed, array)
+
+    def _is_aligned(self, *arrays: Array | None) -> bool:
+        addresses = (self.device.address(array) for array in arrays if array is not None)
+        return not any(address % VECTOR_BYTES for address in addresses)
+
+    def _doubt(self) -> Array:
+        """A place where a kernel may leave a mark."""
+        return self.to_device(np.zeros(1, np.int32))
+
+    def _is_set(self, doubt: Array) -> bool:
+        return bool(self.to_host(doubt)[0])
+
+    def _refuse_forged(self, plan: PoolPlan, indices: Array) -> None:
+        """Has the device look at every index, and the host for the one to name."""
+        doubt = self._doubt()
+        self._launch(check_launch(plan), indices, doubt)
+        if self._is_set(doubt):
+            refuse_forged(plan, self.to_host(indices))
+
+    def _on_host(
+        self,
+        direction: str,
+        plan: PoolPlan,
+        inputs: tuple[Array | None, ...],
+        outputs: tuple[Array | None, ...],
+    ) -> None:
+        _log.info("%s of %s %s has no CUDA kernel: NumPy", direction, plan.mode, plan.dtype.name)
+        taken = (self._as_host(array, self.to_host) for array in inputs)
+        given = [self._as_host(array, _empty_like) for array in outputs]
+        getattr(self._numpy, direction)(plan, *taken, *given)
+        for host, array in zip(given, outputs, strict=True):
+            if host is not None and host is not array:
+                self.device.upload(host, array)
+
+    @staticmethod
+    def _as_host(array: Array | None, copy: Callable[[Array], HostArray]) -> HostArray | None:
+        is_there = array is None or isinstance(array, np.ndarray)
+        return array if is_there else copy(array)
+
+
+def load() -> CupyBackend:
+    """The backend, where CuPy is installed and a device answers a call.
+
+    Raises:
+        ImportError: it is not, or none does.
+    """
+    backend = CupyBackend(CupyDevice())
+    try:
+        _test(backend)
+    except Exception as error:  # whatever is wrong with a card, another backend can compute
+        raise ImportError(f"the device does not answer: {error}") from error
+    return backend
+
+
+def _test(backend: CupyBackend) -> None:
+    """A call whose answer is known."""
+    x, output = np.array([[[1, 3, 2]]], np.float32), np.zeros((1, 1, 1), np.float32)
+    backend.forward(make_plan(PoolSpec("max", 3), x.shape, x.dtype), x, output, None)
+    if output.item() != 3:
+        raise ArithmeticError(f"the maximum of 1, 3, 2 is {output.item()}")
+
+
+def _empty_like(array: Array) -> HostArray:
+    return np.empty(array.shape, array.dtype)
+
+
+def _given(launch: Launch | None) -> Launch:
+    """The launch, which does not depend on how arrays are aligned."""
+    if launch is None:
+        raise AssertionError("a kernel was there a moment ago")
+    return launch

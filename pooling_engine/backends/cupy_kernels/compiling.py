@@ -1,0 +1,81 @@
+"""Kernels compiled by NVRTC, through CuPy, and kept on disk.
+
+Not by `cupy.RawModule`: that always has denormal float32 flushed to zero, which would be another
+maximum and another sum than everywhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from pooling_engine.backends.cupy_kernels.source import source_of
+
+OPTIONS = ("--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true", "-default-device")
+
+
+class Compiled(NamedTuple):
+    """A kernel for one architecture.
+
+    Attributes:
+        symbol: its name in the machine code.
+        code: the machine code.
+    """
+
+    symbol: str
+    code: bytes
+
+
+def compiled(file: str, name: str, architecture: str) -> Compiled:
+    """A kernel from disk, or compiled and put there.
+
+    Args:
+        file: its source, in `pooling_engine/kernels/`.
+        name: the kernel with its template arguments.
+        architecture: as in "sm_90".
+    """
+    from cupy.cuda import nvrtc
+
+    facts = repr((nvrtc.getVersion(), OPTIONS, architecture, name, source_of(file)))
+    path = _folder() / f"{hashlib.sha256(facts.encode()).hexdigest()}.cubin"
+    with contextlib.suppress(OSError):
+        symbol, _, code = path.read_bytes().partition(b"\n")
+        return Compiled(symbol.decode(), code)
+    kernel = compile_anew(file, name, architecture)
+    with contextlib.suppress(OSError):  # a disk that takes nothing only costs time
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as written:
+            written.write(kernel.symbol.encode() + b"\n" + kernel.code)
+        os.replace(written.name, path)  # noqa: PTH105  in one step, whoever else compiles it
+    return kernel
+
+
+def compile_anew(file: str, name: str, architecture: str) -> Compiled:
+    """A kernel compiled by NVRTC, which needs no card.
+
+    Raises:
+        RuntimeError: it does not compile; the text says why.
+    """
+    from cupy.cuda import nvrtc
+
+    program = nvrtc.createProgram(source_of(file), file, (), ())
+    try:
+        nvrtc.addNameExpression(program, name)
+        try:
+            nvrtc.compileProgram(program, (*OPTIONS, f"--gpu-architecture={architecture}"))
+        except nvrtc.NVRTCError as error:
+            log = nvrtc.getProgramLog(program)
+            raise RuntimeError(f"{name} for {architecture}: {error}\n{log}") from error
+        return Compiled(nvrtc.getLoweredName(program, name), nvrtc.getCUBIN(program))
+    finally:
+        nvrtc.destroyProgram(program)
+
+
+def _folder() -> Path:
+    """Where CuPy keeps its own kernels."""
+    kept = os.environ.get("CUPY_CACHE_DIR") or Path.home() / ".cupy" / "kernel_cache"
+    return Path(kept) / "pooling-service"

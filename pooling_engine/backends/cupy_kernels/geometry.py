@@ -1,0 +1,73 @@
+"""The windows of a plan as the integers of `Windows` in `pooling_engine/kernels/windows.cuh`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pooling_engine.geometry import AdaptiveAxis, Axis
+from pooling_engine.plan import PoolPlan
+
+KERNEL_AXES = 3
+FEW = 2**31 - 2**10  # positions that 32 bits number, those of threads without work included
+
+_UNUSED = (1, 1, 1, 1, 1, 0, 1)  # an axis of one element, for what is before the first
+
+
+def is_small(plan: PoolPlan) -> bool:
+    """Whether 32 bits number every position, those in the padding included."""
+    tensors = (math.prod(plan.input_block_shape), math.prod(plan.output_block_shape), plan.taps)
+    return max(*tensors, *map(_furthest, plan.axes)) < FEW
+
+
+def _furthest(axis: Axis) -> int:
+    """More than any position, or product of positions, along an axis."""
+    if isinstance(axis, AdaptiveAxis):
+        return (axis.size + 1) * (axis.outputs + 1)
+    w = axis.window
+    return axis.size + (axis.outputs + 1) * w.stride + w.extent + w.padding_before + w.padding_after
+
+
+def windows_of(
+    plan: PoolPlan, dtype: type[np.signedinteger[Any]], lanes: int, of_input: bool, rule: int
+) -> NDArray[Any]:
+    """The integers of the windows of a plan.
+
+    Args:
+        dtype: of the integers: int32, or int64 where they need it.
+        lanes: the channels that a thread takes.
+        of_input: whether a thread is for a cell of the input, or for an output.
+        rule: what an average divides by.
+    """
+    is_fast = dtype is np.int32
+    shape = plan.input_block_shape if of_input else plan.output_block_shape
+    integers: list[int] = []
+    unused = KERNEL_AXES - len(plan.axes)
+    for axis in (_UNUSED,) * unused + tuple(map(_axis, plan.axes)):
+        size, outputs, _, stride, dilation, *_ = axis
+        integers += axis
+        for value in (size if of_input else outputs, max(1, stride), dilation):
+            integers += _divisor(value, is_fast)
+    integers += [plan.inner, *_divisor(plan.inner // lanes, is_fast)]
+    integers += [math.prod(shape) // lanes, plan.taps, rule]
+    return np.array(integers, np.int64).astype(dtype)
+
+
+def _axis(axis: Axis) -> tuple[int, ...]:
+    if isinstance(axis, AdaptiveAxis):
+        return (axis.size, axis.outputs, axis.kernel, 0, 1, 0, axis.size)
+    w = axis.window
+    end = axis.size + w.padding_after
+    return (axis.size, axis.outputs, w.kernel, w.stride, w.dilation, w.padding_before, end)
+
+
+def _divisor(value: int, is_fast: bool) -> list[int]:
+    """A number and, for 32 bits, what to multiply and shift by: n / value for n below 2^31."""
+    if not is_fast:
+        return [value, 0, 0]
+    shift = (value - 1).bit_length()
+    multiplier = (((1 << shift) - value) << 32) // value + 1
+    return [value, multiplier - (multiplier >> 31 << 32), shift]

@@ -1,0 +1,183 @@
+"""From a plan to the launch of a kernel: its name, its grid, its arguments. Pure arithmetic.
+
+The name is that of a template with all its arguments: it says what the kernel is made for.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pooling_engine.backends.cupy_kernels import names
+from pooling_engine.backends.cupy_kernels.geometry import KERNEL_AXES, is_small, windows_of
+from pooling_engine.backends.cupy_kernels.names import (
+    ELEMENTS,
+    INDICES,
+    NO_INDICES,
+    ORDERS,
+    SELECT_TEAMS,
+    SUM_TEAMS,
+    VECTOR_BYTES,
+    Name,
+)
+from pooling_engine.dtypes import FLOATS
+from pooling_engine.enums import DivisorRule, Mode, NanPolicy
+from pooling_engine.geometry import AdaptiveAxis, SlidingAxis
+from pooling_engine.plan import PoolPlan
+
+THREADS = 256  # of a block; `whole.cu` has the same number
+BLOCK = 1024  # elements that 16 threads add up at a time, there too
+NO_DIVISION, MULTIPLY, DIVIDE, VALID_TAPS, PADDED_TAPS = range(5)
+
+
+class Launch(NamedTuple):
+    """What to launch.
+
+    Attributes:
+        file: the source of the kernel.
+        name: the kernel, with its template arguments.
+        blocks: of THREADS threads each; none, where there is nothing to compute.
+        values: the arguments after the arrays, as the kernel takes them.
+    """
+
+    file: str
+    name: str
+    blocks: int
+    values: tuple[Any, ...]
+
+
+@lru_cache(maxsize=512)
+def forward_launch(plan: PoolPlan, has_indices: bool, is_aligned: bool) -> Launch | None:
+    """What computes the forward pass of a plan; None if no kernel does.
+
+    Selecting kernels take x, y, the indices or nothing, and where to say that there is a NaN, or
+    nothing; the others x and y.
+
+    Args:
+        is_aligned: whether all arrays begin at a multiple of 16 bytes.
+    """
+    if not _has_kernels(plan) or (has_indices and plan.index_dtype not in INDICES):
+        return None
+    if not plan.selects:
+        return _sum_launch(plan, is_aligned)
+    index = INDICES[plan.index_dtype] if has_indices else NO_INDICES
+    order = ORDERS[plan.mode is Mode.MIN]
+    kind = ELEMENTS[plan.dtype], index, order, plan.nan_policy is NanPolicy.IGNORE
+    if not _is_whole(plan):
+        shape = _shape(plan, is_aligned)
+        return _launch(names.select_windows(*kind, shape.name), plan, shape, of_input=False)
+    size = math.prod(axis.size for axis in plan.axes)
+    team = SELECT_TEAMS[size > BLOCK]
+    values = (np.int64(plan.outer), np.int64(size))
+    return Launch(*names.select_planes(*kind, team), _blocks(plan.outer * team), values)
+
+
+@lru_cache(maxsize=512)
+def backward_launch(plan: PoolPlan, is_aligned: bool) -> Launch | None:
+    """What computes the backward pass of a plan, from indices where it selects; else None.
+
+    Selecting kernels take dy, the indices and dx, the others dy and dx.
+    """
+    if not _has_kernels(plan) or plan.shares_ties or plan.index_dtype not in INDICES:
+        return None
+    element, shape = ELEMENTS[plan.dtype], _shape(plan, is_aligned)
+    if plan.selects:
+        name = names.select_gradients(element, INDICES[plan.index_dtype], shape.name)
+        return _launch(name, plan, shape, of_input=True)
+    return _launch(names.sum_gradients(element, shape.name), plan, shape, True, _division(plan))
+
+
+@lru_cache(maxsize=512)
+def check_launch(plan: PoolPlan) -> Launch:
+    """What looks for an index that names no tap on an element; takes the indices and a place."""
+    shape = _shape(plan, is_aligned=False)
+    name = names.check_indices(INDICES[plan.index_dtype], shape.name)
+    return _launch(name, plan, shape, of_input=False)
+
+
+def _has_kernels(plan: PoolPlan) -> bool:
+    return plan.mode is not Mode.LP and plan.dtype in FLOATS and len(plan.axes) <= KERNEL_AXES
+
+
+def _is_whole(plan: PoolPlan) -> bool:
+    """Whether each plane is one window, whose taps are its elements in their order."""
+    return plan.inner == 1 and all(
+        isinstance(axis, SlidingAxis)
+        and axis.outputs == 1
+        and axis.window.kernel == axis.size
+        and (axis.window.dilation == 1 or axis.size == 1)
+        and axis.window.padding_before == 0
+        for axis in plan.axes
+    )
+
+
+def _sum_launch(plan: PoolPlan, is_aligned: bool) -> Launch:
+    division, element = _division(plan), ELEMENTS[plan.dtype]
+    if not (plan.is_global and plan.inner == 1):
+        shape = _shape(plan, is_aligned)
+        return _launch(names.sum_windows(element, shape.name), plan, shape, False, division)
+    size = plan.axes[0].size
+    team = next((team for team in SUM_TEAMS if size <= team // 16 * BLOCK), SUM_TEAMS[-1])
+    values = (division.divisor, np.int32(division.rule), np.int64(plan.outer), np.int64(size))
+    return Launch(*names.sum_planes(element, team), _blocks(plan.outer * team), values)
+
+
+class _Division(NamedTuple):
+    """How a sum is divided, and by what where that is the same for all."""
+
+    rule: int
+    divisor: np.float64
+
+
+class _Shape(NamedTuple):
+    """What a kernel with a thread for each element is made for."""
+
+    name: str
+    is_small: bool
+    lanes: int
+
+
+def _shape(plan: PoolPlan, is_aligned: bool) -> _Shape:
+    small = is_small(plan)
+    vector = VECTOR_BYTES // plan.dtype.itemsize
+    lanes = vector if is_aligned and small and plan.inner % vector == 0 else 1
+    shared = not small or any(isinstance(axis, AdaptiveAxis) for axis in plan.axes)
+    rank = KERNEL_AXES if shared else len(plan.axes)
+    name = names.shape_of(rank, shared, small, 0 if plan.inner == 1 else lanes)
+    return _Shape(name, small, lanes)
+
+
+def _launch(
+    name: Name, plan: PoolPlan, shape: _Shape, of_input: bool, division: _Division | None = None
+) -> Launch:
+    """A kernel with a thread for each output, or for each cell of the input."""
+    dtype = np.int32 if shape.is_small else np.int64
+    rule = NO_DIVISION if division is None else division.rule
+    integers = windows_of(plan, dtype, shape.lanes, of_input, rule)
+    values = (integers,) if division is None else (division.divisor, integers)
+    cells = math.prod(plan.input_block_shape if of_input else plan.output_block_shape)
+    return Launch(*name, _blocks(cells // shape.lanes), values)
+
+
+def _blocks(threads: int) -> int:
+    return -(-threads // THREADS)
+
+
+def _division(plan: PoolPlan) -> _Division:
+    rule = plan.divisor_rule
+    if rule is None:
+        return _Division(NO_DIVISION, np.float64(1))
+    if plan.divisor_override is not None:
+        divisor = float(plan.divisor_override)
+    elif all(factor.min() == factor.max() for factor in plan.divisors):
+        divisor = float(math.prod(int(factor[0]) for factor in plan.divisors))
+    else:
+        by = VALID_TAPS if rule is DivisorRule.VALID_TAPS else PADDED_TAPS
+        return _Division(by, np.float64(1))
+    mantissa, _ = math.frexp(divisor)
+    if abs(mantissa) == 0.5 and math.isfinite(1 / divisor):  # multiplying is dividing
+        return _Division(MULTIPLY, np.float64(1 / divisor))
+    return _Division(DIVIDE, np.float64(divisor))

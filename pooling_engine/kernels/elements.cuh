@@ -1,0 +1,103 @@
+// Element types: what a tensor holds, what is computed in, and how results are rounded.
+//
+// 16-bit floats are bit patterns here, widened and narrowed in integer arithmetic, so that a host
+// compiler builds the same code. Nothing is included: the sources are compiled at run time.
+#pragma once
+
+using u8 = unsigned char;
+using u16 = unsigned short;
+using u32 = unsigned int;
+using u64 = unsigned long long;
+using i32 = int;
+using i64 = long long;
+
+struct Half { u16 bits; };   // float16
+struct Brain { u16 bits; };  // bfloat16
+struct None {};              // the index type of a call without indices
+
+template <typename E> struct Computed { using type = float; };
+template <> struct Computed<double> { using type = double; };
+template <typename E> using Wide = typename Computed<E>::type;
+
+template <typename T> struct IsNone { static constexpr bool value = false; };
+template <> struct IsNone<None> { static constexpr bool value = true; };
+
+// V elements that stand side by side, read and written as one where the machine can: 16 bytes.
+template <typename T, int V>
+struct alignas(sizeof(T) * V < 16 ? sizeof(T) * V : 16) Pack { T at[V]; };
+
+__device__ inline float widen(float value) { return value; }
+__device__ inline double widen(double value) { return value; }
+__device__ inline float widen(Brain value) { return __uint_as_float((u32)value.bits << 16); }
+
+__device__ inline float widen(Half value) {
+  u32 magnitude = (u32)(value.bits & 0x7fff) << 13, sign = (u32)(value.bits & 0x8000) << 16;
+  float scaled = __uint_as_float(magnitude) * __uint_as_float(0x77800000);  // 2^112, exactly
+  u32 bits = magnitude < 0x0f800000 ? __float_as_uint(scaled) : magnitude | 0x7f800000;
+  return __uint_as_float(bits | sign);
+}
+
+// Rounded towards zero, and with a last bit of 1 where anything was cut off: rounded again, to 16
+// bits, that gives what rounding once would have given.
+__device__ inline float to_odd(double value) {
+  float nearest = (float)value;
+  double back = nearest;
+  u32 is_inexact = back != value && value == value;
+  u32 is_beyond = fabs(back) > fabs(value);
+  return __uint_as_float((__float_as_uint(nearest) - (is_inexact & is_beyond)) | is_inexact);
+}
+
+__device__ inline u16 narrow_half(float value) {  // no NaN
+  u32 bits = __float_as_uint(value), sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff;
+  if (magnitude >= 0x47800000) return sign | 0x7c00;
+  if (magnitude < 0x38800000)  // a float16 below 2^-14 is a multiple of 2^-24, as is 0.5
+    return sign | (__float_as_uint(__uint_as_float(magnitude) + 0.5f) - 0x3f000000);
+  return sign | (magnitude + 0xfff + (magnitude >> 13 & 1) - 0x38000000) >> 13;
+}
+
+__device__ inline u16 narrow_brain(float value) {  // no NaN
+  u32 bits = __float_as_uint(value);
+  return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
+// Values that no tensor gave have one form: NaN is positive and quiet, zero has no sign.
+template <typename E> __device__ E nan_of();
+template <> __device__ inline double nan_of<double>() {
+  return __longlong_as_double(0x7ff8000000000000ll);
+}
+template <> __device__ inline float nan_of<float>() { return __uint_as_float(0x7fc00000); }
+template <> __device__ inline Half nan_of<Half>() { return {0x7e00}; }
+template <> __device__ inline Brain nan_of<Brain>() { return {0x7fc0}; }
+
+template <typename E> __device__ E infinity_of(bool is_negative);
+template <> __device__ inline double infinity_of<double>(bool is_negative) {
+  double infinity = __longlong_as_double(0x7ff0000000000000ll);
+  return is_negative ? -infinity : infinity;
+}
+template <> __device__ inline float infinity_of<float>(bool is_negative) {
+  return __uint_as_float(is_negative ? 0xff800000 : 0x7f800000);
+}
+template <> __device__ inline Half infinity_of<Half>(bool is_negative) {
+  return {(u16)(is_negative ? 0xfc00 : 0x7c00)};
+}
+template <> __device__ inline Brain infinity_of<Brain>(bool is_negative) {
+  return {(u16)(is_negative ? 0xff80 : 0x7f80)};
+}
+
+// A sum in the type of the tensor, rounded once, in the one form of zeros and NaNs.
+__device__ inline void round_to(double value, double &result) {
+  value += 0.0;
+  result = value == value ? value : nan_of<double>();
+}
+__device__ inline void round_to(double value, float &result) {
+  float rounded = (float)value + 0.0f;
+  result = rounded == rounded ? rounded : nan_of<float>();
+}
+__device__ inline void round_to(double value, Half &result) {
+  u16 bits = narrow_half(to_odd(value));
+  result = value != value ? nan_of<Half>() : Half{(u16)(bits == 0x8000 ? 0 : bits)};
+}
+__device__ inline void round_to(double value, Brain &result) {
+  u16 bits = narrow_brain(to_odd(value));
+  result = value != value ? nan_of<Brain>() : Brain{(u16)(bits == 0x8000 ? 0 : bits)};
+}

@@ -1,0 +1,71 @@
+// One window over each whole plane, channels first: a team of threads for each plane.
+#include "forward.cu"
+
+[[maybe_unused]] constexpr int THREADS = 256;  // of a block
+constexpr int LANES = 16;     // that elements are dealt out to, as `whole.py` of NumPy says
+constexpr int BLOCK = 64 * LANES;
+
+// MAX and MIN of planes of `size` elements: TEAM threads read a plane together.
+template <typename E, typename I, typename Order, bool IGNORES, int TEAM>
+__global__ void select_planes(const E *x, E *y, I *indices, int *doubt, i64 planes, i64 size) {
+  __shared__ Wide<E> bests[THREADS];
+  __shared__ i64 places[THREADS];
+  int own = threadIdx.x, member = own % TEAM;
+  i64 plane = (i64)blockIdx.x * (THREADS / TEAM) + own / TEAM;
+  const E *elements = x + plane * size;
+  Wide<E> best = 0;
+  i64 place = -1;
+  for (i64 at = plane < planes ? member : size; at < size; at += TEAM) {
+    Wide<E> value = widen(elements[at]);
+    bool is_new = place < 0 ? !IGNORES || value == value
+                            : is_taken<Order, IGNORES>(value, best, true);
+    best = is_new ? value : best;
+    place = is_new ? at : place;
+  }
+  bests[own] = best;
+  places[own] = place;
+  for (int half = TEAM / 2; half; half /= 2) {
+    __syncthreads();
+    if (member >= half) continue;
+    Wide<E> other = bests[own + half];
+    i64 there = places[own + half];
+    bool is_same = other == best || (other != other && best != best);
+    bool is_new = place < 0 || (is_same ? there < place : is_taken<Order, false>(other, best, true));
+    if (there >= 0 && is_new) {
+      bests[own] = best = other;
+      places[own] = place = there;
+    }
+  }
+  if (member || plane >= planes) return;
+  y[plane] = place < 0 ? nan_of<E>() : elements[place];
+  if (!IGNORES && doubt && best != best) *doubt = 1;
+  if constexpr (!IsNone<I>::value) indices[plane] = (I)place;
+}
+
+// AVERAGE and SUM of planes of `size` elements: each 16 threads of a team add up a run of BLOCK
+// elements, the i-th in lane i % 16; lanes are added up over the runs, then each half to the other.
+template <typename E, int TEAM>
+__global__ void sum_planes(const E *x, E *y, double divisor, int rule, i64 planes, i64 size) {
+  __shared__ double sums[THREADS];
+  int own = threadIdx.x, member = own % TEAM, lane = own % LANES;
+  i64 plane = (i64)blockIdx.x * (THREADS / TEAM) + own / TEAM;
+  const E *elements = x + plane * size;
+  double total = 0;
+  for (i64 first = 0; first < size; first += TEAM / LANES * BLOCK) {
+    i64 begin = first + member / LANES * BLOCK, stop = begin + BLOCK < size ? begin + BLOCK : size;
+    double sum = 0;
+    for (i64 at = plane < planes ? begin + lane : stop; at < stop; at += LANES)
+      sum += (double)widen(elements[at]);
+    sums[own] = sum;
+    __syncthreads();
+    if (member < LANES)
+      for (int run = 0; run < TEAM; run += LANES) total += sums[own + run];
+    __syncthreads();
+  }
+  sums[own] = total;
+  for (int half = LANES / 2; half; half /= 2) {
+    __syncthreads();
+    if (member < half) sums[own] = total += sums[own + half];
+  }
+  if (!member && plane < planes) round_to(quotient(total, divisor, rule), y[plane]);
+}

@@ -1,0 +1,79 @@
+"""A card without a card: host memory that only the shim's kernels and copies may touch."""
+
+from __future__ import annotations
+
+import numpy as np
+import shim
+
+GUARD, MARK, GARBAGE = 64, 0x5A, 0xA5
+
+
+class CardArray:
+    """An array that NumPy cannot read, as if it were in another memory."""
+
+    def __init__(self, memory):
+        self._memory = memory
+        self.shape, self.dtype = memory.shape, memory.dtype
+
+    def __dlpack_device__(self):
+        return (2, 0)  # CUDA
+
+    def __array__(self, *_, **__):
+        raise TypeError("an array of the card is not converted by itself")
+
+
+class ShimDevice:
+    """A `Device` whose kernels run on the host; what it hands out is full of garbage.
+
+    Attributes:
+        shift: how far from a multiple of 64 bytes its arrays begin, in elements.
+        launched: the names of the kernels, in order.
+        copied: the bytes of every copy between the two memories.
+    """
+
+    def __init__(self):
+        self.shift, self.launched, self.copied = 0, [], []
+
+    def names(self):
+        return ("shim",)
+
+    def adopt(self, array):
+        if array._memory.flags.c_contiguous:
+            return array, False
+        copy = self.empty(array.shape, array.dtype)
+        copy._memory[...] = array._memory
+        return copy, True
+
+    def empty(self, shape, dtype):
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        buffer = np.full(size + 4 * GUARD, MARK, np.uint8)
+        begin = -buffer.ctypes.data % GUARD + GUARD + self.shift * np.dtype(dtype).itemsize
+        buffer[begin : begin + size] = GARBAGE
+        return CardArray(np.ndarray(shape, dtype, buffer, begin))
+
+    def address(self, array):
+        return array._memory.ctypes.data
+
+    def upload(self, source, target):
+        self.copied.append(source.nbytes)
+        target._memory[...] = source
+
+    def download(self, source, target):
+        self.copied.append(target.nbytes)
+        target[...] = source._memory
+
+    def launch(self, launch, *arrays):
+        memories = [None if array is None else array._memory for array in arrays]
+        self.launched.append(launch.name)
+        shim.run(launch, *memories)
+        for memory in memories:
+            if memory is not None:
+                assert_guards_hold(memory)
+
+
+def assert_guards_hold(memory):
+    """Nothing was written beside an array of the card."""
+    buffer = memory.base
+    begin = memory.ctypes.data - buffer.ctypes.data
+    assert (buffer[:begin] == MARK).all()
+    assert (buffer[begin + memory.nbytes :] == MARK).all()

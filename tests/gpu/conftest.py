@@ -1,0 +1,58 @@
+"""What the tests of the CuPy backend run on: the shim always, a card where there is one."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import shim
+from card import ShimDevice
+
+from pooling_engine import backends
+from pooling_engine.backends import cupy_backend
+from pooling_engine.backends.cupy_kernels.launches import Launch
+from pooling_engine.backends.cupy_kernels.names import all_names
+
+
+@pytest.fixture(scope="session")
+def every_kernel():
+    """All kernels that ship, compiled for the host."""
+    launches = [Launch(*name, blocks=0, values=()) for name in all_names()]
+    shim.compile_all(launches)
+    return launches
+
+
+@pytest.fixture
+def device(every_kernel):
+    """The shim's device; "cupy" means it in the test."""
+    return ShimDevice()
+
+
+@pytest.fixture
+def cupy(device, monkeypatch):
+    """The backend on the shim's device."""
+    backend = cupy_backend.CupyBackend(device)
+    monkeypatch.setitem(backends._loaded, "cupy", backend)
+    return backend
+
+
+@pytest.fixture(params=["shim", "card"], scope="module")
+def anywhere(request, every_kernel):
+    """ "cupy" means the shim, and then the card; that there is none skips, or fails by
+    POOLING_REQUIRE_GPU=1.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "shim":
+            patch.setitem(backends._loaded, "cupy", cupy_backend.CupyBackend(ShimDevice()))
+        else:
+            patch.setitem(backends._loaded, "cupy", _card())
+        yield request.param
+
+
+def _card():
+    try:
+        return cupy_backend.load()
+    except ImportError as error:
+        if os.environ.get("POOLING_REQUIRE_GPU") == "1":
+            raise
+        pytest.skip(f"no card: {error}")

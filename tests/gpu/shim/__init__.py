@@ -1,0 +1,76 @@
+"""The kernels of the CuPy backend on the host: compiled by g++ behind `cuda_shim.h`.
+
+The launches are those that CuPy gets: the same sources, names, grids and arguments.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from pooling_engine.backends.cupy_kernels.launches import THREADS, Launch
+from pooling_engine.backends.cupy_kernels.source import source_of
+
+HEADER = Path(__file__).parent / "cuda_shim.h"
+COMPILER = ("g++", "-std=c++17", "-O0", "-ffp-contract=off", "-fPIC", "-shared", "-w", "-x", "c++")
+CACHE = Path(__file__).parents[3] / "build" / "shim"
+
+_kernels: dict[str, ctypes._FuncPointer] = {}
+
+
+def compile_all(launches: Iterable[Launch]) -> None:
+    """Compiles what is not compiled yet, all kernels of one file at once."""
+    by_file: dict[str, set[str]] = {}
+    for launch in launches:
+        if launch.name not in _kernels:
+            by_file.setdefault(launch.file, set()).add(launch.name)
+    for file, names in by_file.items():
+        _load(file, sorted(names))
+
+
+def run(launch: Launch, *arrays: np.ndarray | None) -> None:
+    """Launches a kernel on NumPy arrays; None is a null pointer.
+
+    Raises:
+        AssertionError: some threads of a block wait at a barrier that others never reach.
+    """
+    compile_all([launch])
+    pointers = [np.uintp(0 if array is None else array.ctypes.data) for array in arrays]
+    values = [np.ascontiguousarray(value) for value in (*pointers, *launch.values)]
+    arguments = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
+    assert _kernels[launch.name](launch.blocks, THREADS, arguments), "a barrier not all reach"
+
+
+def _load(file: str, names: list[str]) -> None:
+    has_barriers = "true" if "__syncthreads" in source_of(file) else "false"
+    launchers = "".join(
+        f'extern "C" bool launch_{number}(unsigned blocks, unsigned threads, void **arguments) {{\n'
+        f"  return shim::launch<{name}>(blocks, threads, {has_barriers}, arguments);\n}}\n"
+        for number, name in enumerate(names)
+    )
+    text = HEADER.read_text() + source_of(file) + launchers
+    library = ctypes.CDLL(str(_compiled(text)))
+    for number, name in enumerate(names):
+        function = getattr(library, f"launch_{number}")
+        function.restype = ctypes.c_bool
+        _kernels[name] = function
+
+
+def _compiled(text: str) -> Path:
+    """The shared library of a source, compiled once for all processes and runs of the tests."""
+    digest = hashlib.sha256((" ".join(COMPILER) + text).encode()).hexdigest()[:32]
+    path = CACHE / f"{digest}.so"
+    if not path.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+            built = Path(folder) / "built.so"
+            subprocess.run([*COMPILER, "-", "-o", built], input=text.encode(), check=True)
+            os.replace(built, path)  # noqa: PTH105  in one step, whoever else compiles it
+    return path

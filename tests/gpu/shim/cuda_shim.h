@@ -1,0 +1,92 @@
+// Enough of CUDA for a host compiler: the threads of a block take turns.
+//
+// Where a kernel waits at a barrier, every thread has a stack of its own and runs up to the next
+// barrier in turn; other kernels are plain loops. Shared memory is static: blocks follow one another.
+#pragma once
+#include <cmath>
+#include <cstring>
+#include <ucontext.h>
+#include <utility>
+
+#define __global__
+#define __device__
+#define __shared__ static
+
+using std::fabs;
+
+struct Dim { unsigned x; };
+static Dim threadIdx, blockIdx, blockDim;
+
+inline unsigned __umulhi(unsigned a, unsigned b) {
+  return (unsigned)((unsigned long long)a * b >> 32);
+}
+template <typename To, typename From> To cast_bits(From value) {
+  static_assert(sizeof(To) == sizeof(From));
+  To result;
+  std::memcpy(&result, &value, sizeof(To));
+  return result;
+}
+inline float __uint_as_float(unsigned bits) { return cast_bits<float>(bits); }
+inline unsigned __float_as_uint(float value) { return cast_bits<unsigned>(value); }
+inline double __longlong_as_double(long long bits) { return cast_bits<double>(bits); }
+
+namespace shim {
+constexpr unsigned MOST = 256;
+constexpr unsigned STACK = 32 << 10;
+static ucontext_t host, fibers[MOST];
+static char stacks[MOST][STACK];
+static bool is_done[MOST];
+static unsigned turn;
+static void (*call)(void **);
+static void **values;
+
+template <auto KERNEL, typename... A, std::size_t... I>
+void invoke(void (*)(A...), void **arguments, std::index_sequence<I...>) {
+  KERNEL(*(A *)arguments[I]...);
+}
+template <auto KERNEL, typename... A> void unpack(void (*kernel)(A...), void **arguments) {
+  invoke<KERNEL>(kernel, arguments, std::index_sequence_for<A...>{});
+}
+template <auto KERNEL> void run_thread(void **arguments) { unpack<KERNEL>(KERNEL, arguments); }
+
+inline void fiber() {
+  call(values);
+  is_done[turn] = true;
+}
+
+// Whether all threads of a block came to the same barriers.
+template <auto KERNEL>
+bool launch(unsigned blocks, unsigned threads, bool has_barriers, void **arguments) {
+  blockDim.x = threads;
+  for (blockIdx.x = 0; blockIdx.x < blocks; ++blockIdx.x) {
+    if (!has_barriers) {
+      for (threadIdx.x = 0; threadIdx.x < threads; ++threadIdx.x) run_thread<KERNEL>(arguments);
+      continue;
+    }
+    call = run_thread<KERNEL>, values = arguments;
+    for (unsigned t = 0; t < threads; ++t) {
+      is_done[t] = false;
+      getcontext(&fibers[t]);
+      fibers[t].uc_stack.ss_sp = stacks[t];
+      fibers[t].uc_stack.ss_size = STACK;
+      fibers[t].uc_link = &host;
+      makecontext(&fibers[t], fiber, 0);
+    }
+    for (unsigned ended = 0; ended < threads;) {
+      for (turn = 0; turn < threads; ++turn) {
+        threadIdx.x = turn;
+        swapcontext(&host, &fibers[turn]);
+        ended += is_done[turn];
+      }
+      if (ended % threads) return false;
+    }
+  }
+  return true;
+}
+}  // namespace shim
+
+inline void __syncthreads() {
+  unsigned own = shim::turn;
+  swapcontext(&shim::fibers[own], &shim::host);
+  threadIdx.x = own;
+}

@@ -1,0 +1,190 @@
+"""What the CuPy backend does with arrays: where they stay, what is copied, what is refused."""
+
+from __future__ import annotations
+
+import logging
+
+import cases
+import numpy as np
+import oracle
+import pairs
+import palettes
+import pytest
+from card import CardArray
+
+import pooling_engine
+from pooling_engine import InvalidSpecError, InvalidTensorError, PoolSpec, backward, forward
+from pooling_engine.backends import cupy_backend
+
+SHAPE = (2, 4, 9, 7)
+SPEC = PoolSpec("max", 3, 2, 1)
+LAST = PoolSpec("max", 2, layout="channels_last")
+
+
+def on_card(backend, array):
+    return backend.to_device(np.ascontiguousarray(array))
+
+
+def test_arrays_of_the_card_stay_there(cupy, device):
+    x = cases.normal(SHAPE)
+    given = on_card(cupy, x)
+    device.copied.clear()
+    result = forward(given, SPEC, return_indices=True, backend="cupy")
+    assert device.copied == []
+    dx = backward(result.output, SPEC, input=given, backend="cupy")
+    assert device.copied == [4, 4], "only the mark of doubt about indices"
+    spread = backward(result.output, PoolSpec("sum", 3, 2, 1), input_shape=SHAPE, backend="cupy")
+    assert all(type(array) is CardArray for array in (*result, dx, spread))
+    assert device.copied == [4, 4]
+    expected = forward(x, SPEC, return_indices=True, backend="numpy")
+    for array, other in zip(result, expected, strict=True):
+        oracle.assert_same_bits(cupy.to_host(array), other)
+    expected = backward(expected.output, SPEC, input=x, backend="numpy")
+    oracle.assert_same_bits(cupy.to_host(dx), expected)
+
+
+@pytest.mark.parametrize("index_format", ["plane", "tensor"])
+def test_positions_of_arrays_of_the_card(cupy, index_format):
+    x = cases.normal(SHAPE)
+    asked = {"return_indices": True, "index_format": index_format}
+    ours = forward(on_card(cupy, x), SPEC, backend="cupy", **asked)
+    theirs = forward(x, SPEC, backend="numpy", **asked)
+    assert type(ours.indices) is CardArray
+    oracle.assert_same_bits(cupy.to_host(ours.indices), theirs.indices)
+    residual = {"input_shape": SHAPE, "index_format": index_format}
+    dx = backward(ours.output, SPEC, indices=ours.indices, backend="cupy", **residual)
+    expected = backward(theirs.output, SPEC, indices=theirs.indices, backend="numpy", **residual)
+    oracle.assert_same_bits(cupy.to_host(dx), expected)
+
+
+def test_what_is_not_contiguous_on_the_card_is_copied_there(cupy, device):
+    x = cases.normal(SHAPE)
+    transposed = CardArray(x.transpose(0, 1, 3, 2))
+    output = forward(transposed, SPEC, backend="cupy").output
+    assert device.copied == []
+    expected = forward(x.transpose(0, 1, 3, 2), SPEC, backend="numpy").output
+    oracle.assert_same_bits(cupy.to_host(output), expected)
+
+
+@pytest.mark.parametrize("dtype", palettes.DTYPES, ids=lambda dtype: dtype.name)
+def test_arrays_that_are_not_aligned(cupy, device, dtype):
+    device.shift = 1
+    x = cases.normal((2, 16, 5, 6), dtype)
+    for mode in ("max", "average"):
+        pairs.assert_same_calls(
+            "cupy", {"mode": mode, "kernel": 2, "layout": "channels_last"}, x, cases.normal, 1
+        )
+    assert all(name.endswith("i32, 1>") for name in device.launched)
+
+
+def test_out_on_the_card(cupy):
+    x = cases.normal(SHAPE)
+    given, shape = on_card(cupy, x), SPEC.plan(SHAPE, "float32").output_shape
+    out = cupy.device.empty(shape, np.float32), cupy.device.empty(shape, np.uint8)
+    result = forward(given, SPEC, return_indices=True, out=out, backend="cupy")
+    assert result.output is out[0]
+    oracle.assert_same_bits(cupy.to_host(out[0]), forward(x, SPEC, backend="numpy").output)
+
+
+@pytest.mark.parametrize(
+    ("out", "says"),
+    [
+        (lambda cupy, x: np.empty((2, 4, 5, 4), np.float32), "must be on the device"),
+        (lambda cupy, x: cupy.device.empty((2, 4, 5, 4), np.float64), "must be a C-contiguous"),
+        (lambda cupy, x: cupy.device.empty((2, 4, 4, 5), np.float32), "must be a C-contiguous"),
+        (lambda cupy, x: CardArray(np.empty((2, 4, 4, 5), "f4").swapaxes(2, 3)), "C-contiguous"),
+        (lambda cupy, x: CardArray(x._memory.reshape(-1)[:160].reshape(2, 4, 5, 4)), "shares"),
+    ],
+)
+def test_out_that_cannot_be_written_into(cupy, out, says):
+    x = on_card(cupy, cases.normal(SHAPE))
+    with pytest.raises(InvalidTensorError, match=says) as refusal:
+        forward(x, SPEC, out=out(cupy, x), backend="cupy")
+    assert refusal.value.field == "out"
+
+
+def test_the_processor_does_not_take_arrays_of_the_card(cupy):
+    x = on_card(cupy, cases.normal(SHAPE))
+    for backend in ("numba", "numpy"):
+        with pytest.raises(InvalidSpecError, match="on a CUDA device") as refusal:
+            forward(x, SPEC, backend=backend)
+        assert refusal.value.field == "backend"
+
+
+def test_memory_of_both_kinds_in_one_call(cupy):
+    """What comes beside the gradient is taken to where that is."""
+    x = cases.normal(SHAPE)
+    output = forward(x, SPEC, backend="numpy").output
+    dx = backward(on_card(cupy, output), SPEC, input=x, backend="cupy")
+    assert type(dx) is CardArray
+    with pytest.raises(InvalidTensorError, match="is no array"):
+        backward(output, SPEC, input=on_card(cupy, x), backend="cupy")
+
+
+@pytest.mark.parametrize(
+    ("options", "x"),
+    [
+        ({"mode": "lp", "kernel": 2}, cases.normal(SHAPE)),
+        ({"mode": "sum", "kernel": 2}, cases.integers(SHAPE, "int32")),
+        ({"mode": "max", "kernel": 2}, cases.normal((2, 2, 3, 3, 3, 3))),
+        ({"mode": "max", "kernel": 2, "tie_policy": "split"}, cases.hard(SHAPE)),
+    ],
+    ids=cases.name_of,
+)
+def test_what_has_no_kernel_is_computed_by_numpy(cupy, device, caplog, options, x):
+    spec = PoolSpec(**options)
+    with caplog.at_level(logging.INFO, "pooling_engine"):
+        if x.dtype.kind == "i":
+            ours = forward(on_card(cupy, x), spec, backend="cupy").output
+            theirs = forward(x, spec, backend="numpy").output
+        else:
+            dy = forward(x, spec, backend="numpy").output
+            ours = backward(on_card(cupy, dy), spec, input=x, backend="cupy")
+            theirs = backward(dy, spec, input=x, backend="numpy")
+    oracle.assert_same_bits(cupy.to_host(ours), theirs)
+    assert "has no CUDA kernel: NumPy" in caplog.text
+
+
+@pytest.mark.parametrize("where", [np.asarray, None])
+@pytest.mark.parametrize("index", [9, 200, 0], ids=["beyond", "far beyond", "in the padding"])
+def test_forged_indices_are_refused_by_name(cupy, index, where):
+    x = cases.normal(SHAPE)
+    output, indices = forward(x, SPEC, return_indices=True, backend="numpy")
+    indices[0, 0, 0, 0] = index
+    expected = pairs.outcome(
+        backward, output, SPEC, input_shape=SHAPE, indices=indices, backend="numpy"
+    )
+    taken = where or cupy.to_device
+    with pytest.raises(InvalidTensorError) as refusal:
+        backward(taken(output), SPEC, input_shape=SHAPE, indices=taken(indices), backend="cupy")
+    assert (refusal.value.field, str(refusal.value)) == (expected.field, str(expected))
+
+
+def test_a_nan_is_refused_where_the_policy_says_so(cupy):
+    spec = PoolSpec("max", 2, nan_policy="error")
+    x = cases.normal(SHAPE)
+    forward(on_card(cupy, x), spec, backend="cupy")
+    x[..., -1] = np.nan  # in no window
+    forward(on_card(cupy, x), spec, backend="cupy")
+    x[1, 1, 1, 1] = np.nan
+    with pytest.raises(InvalidTensorError, match='nan_policy "error" refuses it'):
+        forward(on_card(cupy, x), spec, backend="cupy")
+
+
+def test_warm_up_launches_the_common_kernels(cupy, device):
+    pooling_engine.warm_up("cupy", background=True)
+    assert {name.partition("<")[0] for name in device.launched} == {
+        "select_planes",
+        "sum_windows",
+        "check_indices",
+        "select_gradients",
+        "sum_gradients",
+    }
+
+
+def test_the_device_must_answer_a_call(device, monkeypatch):
+    """What `load` does before it says that there is a card."""
+    cupy_backend._test(cupy_backend.CupyBackend(device))
+    monkeypatch.setattr(device, "launch", lambda *_: None)
+    with pytest.raises(ArithmeticError, match="the maximum of 1, 3, 2 is"):
+        cupy_backend._test(cupy_backend.CupyBackend(device))

@@ -1,0 +1,120 @@
+"""The CuPy backend gives the bits of the NumPy backend: by the shim, and on a card."""
+
+from __future__ import annotations
+
+import cases
+import golden
+import numpy as np
+import oracle
+import pairs
+import palettes
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pooling_engine import PoolSpec, backward, forward
+from pooling_engine.backends.cupy_kernels import geometry, launches
+
+pytestmark = pytest.mark.usefixtures("anywhere")
+
+MODES = tuple(mode for mode in cases.MODES if mode["mode"] != "lp")
+POLICIES = tuple(
+    {"mode": mode, "nan_policy": policy}
+    for mode in ("max", "min")
+    for policy in ("ignore", "error")
+)
+every_type = pytest.mark.parametrize("dtype", palettes.DTYPES, ids=lambda dtype: dtype.name)
+TABLES = (launches.forward_launch, launches.backward_launch, launches.check_launch)
+
+
+@st.composite
+def channels(draw, dtype):
+    """How many: often as many as a thread takes at once, or a multiple."""
+    return draw(st.sampled_from((1, 2, 3, 5, 16 // dtype.itemsize, 32 // dtype.itemsize)))
+
+
+@every_type
+@given(st.data())
+@settings(cases.many_examples, max_examples=2 * cases.many_examples.max_examples)
+def test_any_case(dtype, data):
+    options, sizes, seed = data.draw(st.integers(1, 3).flatmap(cases.ranked_windows))
+    mode = data.draw(st.sampled_from(MODES + MODES + POLICIES))
+    value = palettes.VALUES[data.draw(st.sampled_from(tuple(palettes.VALUES)))]
+    planes = data.draw(st.sampled_from((0, 1, 1, 2, 3))), data.draw(channels(dtype))
+    pairs.assert_same_calls(
+        "cupy", mode | options, value((*planes, *sizes), dtype, seed), value, seed
+    )
+
+
+# More than one block of threads, and of planes more than a block; every team.
+LARGE = (
+    ({"kernel": 3, "stride": 2, "padding": 1}, (1, 2, 60, 70)),
+    ({"kernel": (5, 3), "stride": (1, 2), "padding": (2, 0)}, (1, 2, 40, 33)),
+    ({"kernel": 2}, (2, 3, 50, 50)),
+    ({"kernel": 31, "stride": 7, "padding": 15}, (1, 2, 1500)),
+    ({"kernel": (3, 2, 3), "stride": (1, 2, 2), "padding": 1}, (1, 2, 9, 17, 11)),
+    ({"adaptive_output": (7, 9)}, (1, 2, 50, 31)),
+    ({"adaptive_output": (7, 9, 4)}, (1, 1, 5, 11, 13)),
+    ({"kernel": 3, "stride": 2, "padding": 1, "layout": "channels_last"}, (1, 33, 20, 20)),
+    ({"kernel": 3, "stride": 1, "padding": 1, "layout": "channels_last"}, (1, 32, 10, 10)),
+    ({"kernel": (9, 7), "stride": 9}, (3, 7, 9, 7)),
+    ({"global_window": True}, (3, 7, 7, 7)),
+    ({"global_window": True}, (3, 2, 1024)),
+    ({"global_window": True}, (3, 2, 1025)),
+    ({"global_window": True}, (2, 1, 4097)),
+    ({"global_window": True}, (2, 1, 40_000)),
+    ({"global_window": True, "layout": "channels_last"}, (2, 32, 9, 11)),
+)
+
+
+@every_type
+@pytest.mark.parametrize(("options", "shape"), LARGE, ids=cases.name_of)
+def test_large(dtype, options, shape):
+    for number, mode in enumerate(({"mode": "max"}, {"mode": "min"}, {"mode": "average"})):
+        for values in ("normal", "hard"):
+            value = palettes.VALUES[values]
+            x = value(shape, dtype, number)
+            pairs.assert_same_calls("cupy", mode | options, x, value, number)
+
+
+@every_type
+@given(st.data())
+@settings(cases.many_examples, max_examples=30)
+def test_positions_of_64_bits(dtype, data):
+    """As they are where a tensor is too large for 32; none of those fits in a test."""
+    options, sizes, seed = data.draw(st.integers(1, 3).flatmap(cases.ranked_windows))
+    mode = data.draw(st.sampled_from(MODES + POLICIES))
+    value = palettes.VALUES[data.draw(st.sampled_from(("normal", "hard")))]
+    x = value((2, data.draw(channels(dtype)), *sizes), dtype, seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(geometry, "FEW", 0)
+        for table in TABLES:
+            table.cache_clear()
+        pairs.assert_same_calls("cupy", mode | options, x, value, seed)
+    for table in TABLES:
+        table.cache_clear()
+
+
+CASES = [
+    case
+    for case in golden.GOLDEN
+    if case.outputs is None and case.options["mode"] != "lp" and np.size(case.x) < 1 << 20
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.number} {case.options}")
+def test_golden_cases(case):
+    spec = PoolSpec(**case.options)
+    for dtype in case.dtypes:
+        x = golden.tensor(case.x, dtype)
+        selects = case.options["mode"] != "average"
+        result = forward(x, spec, return_indices=selects, index_format="plane", backend="cupy")
+        if case.y is not None:
+            oracle.assert_close(result.output, golden.tensor(case.y), ulps=0 if selects else 2)
+        if case.cells is not None:
+            oracle.assert_same_bits(result.indices, golden.tensor(case.cells, "int64"))
+        if case.dx is not None:
+            residual = {"input": x} if selects else {"input_shape": x.shape}
+            dx = backward(golden.tensor(case.dy, dtype), spec, backend="cupy", **residual)
+            expected = golden.tensor(case.dx) if case.at is ... else np.float64(case.dx)
+            oracle.assert_close(dx[case.at], expected, ulps=0)

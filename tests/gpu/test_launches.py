@@ -1,0 +1,144 @@
+"""From plans to launches: which kernel, how many blocks, which integers."""
+
+from __future__ import annotations
+
+import cases
+import numpy as np
+import palettes
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pooling_engine import PoolSpec
+from pooling_engine.backends.cupy_kernels import geometry
+from pooling_engine.backends.cupy_kernels.launches import (
+    backward_launch,
+    check_launch,
+    forward_launch,
+)
+from pooling_engine.backends.cupy_kernels.names import all_names
+
+LAST = {"layout": "channels_last"}
+NAMES = set(all_names())
+HUGE = 2**31  # more positions than 32 bits number; nothing of that size is allocated
+
+
+def forward_name(options, shape, dtype="float32", has_indices=False, is_aligned=True):
+    launch = forward_launch(PoolSpec(**options).plan(shape, dtype), has_indices, is_aligned)
+    return launch and launch.name
+
+
+@given(st.integers(1, 2**31 - 1), st.integers(0, 2**31 - 1))
+@cases.many_examples
+def test_a_division_is_a_multiplication(value, number):
+    _, multiplier, shift = geometry._divisor(value, is_fast=True)
+    high = (number * (multiplier % 2**32)) >> 32
+    assert high + number < 2**32
+    assert (high + number) >> shift == number // value
+
+
+@pytest.mark.parametrize("value", [1, 2, 3, 7, 2**30, 2**30 + 1, 2**31 - 1])
+def test_a_division_at_the_ends(value):
+    for number in (0, 1, value - 1, value, 2**31 - 2, 2**31 - 1):
+        test_a_division_is_a_multiplication.hypothesis.inner_test(value, number)
+
+
+@pytest.mark.parametrize(
+    ("options", "shape", "name"),
+    [
+        ({"kernel": 2}, (1, 1, 8), "select_windows<float, None, Larger, false, 1, false, i32, 0>"),
+        (
+            {"mode": "min", "kernel": 2, "nan_policy": "ignore"},
+            (1, 1, 8, 8),
+            "select_windows<float, None, Smaller, true, 2, false, i32, 0>",
+        ),
+        ({"mode": "sum", "kernel": 2}, (1, 1, 8, 8, 8), "sum_windows<float, 3, false, i32, 0>"),
+        ({"mode": "sum", "kernel": 2} | LAST, (1, 8, 8), "sum_windows<float, 1, false, i32, 4>"),
+        ({"mode": "sum", "kernel": 2} | LAST, (1, 8, 6), "sum_windows<float, 1, false, i32, 1>"),
+        ({"mode": "sum", "kernel": 2} | LAST, (1, 8, 1), "sum_windows<float, 1, false, i32, 0>"),
+        ({"mode": "sum", "adaptive_output": 3}, (1, 1, 8), "sum_windows<float, 3, true, i32, 0>"),
+        ({"mode": "sum", "adaptive_output": 4}, (1, 1, 8), "sum_windows<float, 1, false, i32, 0>"),
+        ({"mode": "sum", "kernel": 2}, (1, 1, HUGE), "sum_windows<float, 3, true, i64, 0>"),
+        ({"mode": "sum", "kernel": 2} | LAST, (1, HUGE, 4), "sum_windows<float, 3, true, i64, 1>"),
+        ({"mode": "sum", "global_window": True}, (1, 1, 32, 32), "sum_planes<float, 16>"),
+        ({"mode": "sum", "global_window": True}, (1, 1, 32, 33), "sum_planes<float, 64>"),
+        ({"mode": "sum", "global_window": True}, (1, 1, 64, 65), "sum_planes<float, 256>"),
+        (
+            {"global_window": True},
+            (1, 1, 7, 7),
+            "select_planes<float, None, Larger, false, 32>",
+        ),
+        ({"kernel": 33}, (1, 1, 33, 33), "select_planes<float, None, Larger, false, 256>"),
+        (
+            {"kernel": 33, "stride": 1},
+            (1, 1, 33, 34),
+            "select_windows<float, None, Larger, false, 2, false, i32, 0>",
+        ),
+        (
+            {"kernel": 3, "padding": ((1, 0),)},
+            (1, 1, 3),
+            "select_windows<float, None, Larger, false, 1, false, i32, 0>",
+        ),
+    ],
+    ids=cases.name_of,
+)
+def test_which_kernel(options, shape, name):
+    assert forward_name({"mode": "max"} | options, shape) == name
+
+
+def test_elements_that_are_not_aligned_are_taken_one_by_one():
+    options = {"mode": "max", "kernel": 2} | LAST
+    assert forward_name(options, (1, 8, 16), "float16").endswith("i32, 8>")
+    assert forward_name(options, (1, 8, 16), "float16", is_aligned=False).endswith("i32, 1>")
+
+
+@pytest.mark.parametrize(
+    ("options", "shape", "dtype"),
+    [
+        ({"mode": "lp", "kernel": 2}, (1, 1, 8), "float32"),
+        ({"mode": "max", "kernel": 2}, (1, 1, 8), "int8"),
+        ({"mode": "max", "kernel": 2}, (1, 1, 2, 2, 2, 2), "float32"),
+    ],
+    ids=cases.name_of,
+)
+def test_what_has_no_kernel(options, shape, dtype):
+    assert forward_name(options, shape, dtype) is None
+    assert backward_launch(PoolSpec(**options).plan(shape, dtype), True) is None
+
+
+def test_shared_ties_have_no_kernel_backward():
+    plan = PoolSpec("max", 2, tie_policy="all").plan((1, 1, 8), "float32")
+    assert forward_launch(plan, True, True) is not None
+    assert backward_launch(plan, True) is None
+
+
+@given(
+    st.integers(1, 3).flatmap(cases.ranked_windows),
+    st.sampled_from(palettes.DTYPES),
+    st.sampled_from(("max", "min", "sum", "average")),
+    st.sampled_from((1, 2, 4, 8)),
+    st.booleans(),
+)
+@cases.many_examples
+def test_every_launch_is_of_a_kernel_that_ships(window, dtype, mode, channels, is_aligned):
+    options, sizes, _ = window
+    shape = cases.to_layout(options, np.empty((2, channels, *sizes), np.bool_)).shape
+    plan = PoolSpec(mode, **options).plan(shape, dtype)
+    launches = [forward_launch(plan, False, is_aligned), backward_launch(plan, is_aligned)]
+    if plan.selects:
+        launches += [forward_launch(plan, True, is_aligned), check_launch(plan)]
+    assert {(launch.file, launch.name) for launch in launches} <= NAMES
+
+
+@pytest.mark.parametrize(
+    ("options", "shape"),
+    [
+        ({"kernel": 1}, (2, 1, 2**30)),
+        ({"kernel": 2, "stride": 1, "dilation": 2**31 - 1, "padding": 2**31 - 1}, (1, 1, 4)),
+        ({"kernel": 1, "stride": 2**31 - 1}, (1, 1, 4)),
+        ({"adaptive_output": 75_000}, (1, 1, 50_000)),
+    ],
+    ids=cases.name_of,
+)
+def test_what_32_bits_cannot_number(options, shape):
+    assert ", i64, " in forward_name({"mode": "sum"} | options, shape)
