@@ -16,7 +16,7 @@ NODE := client/node/node_modules/.package-lock.json
 GPU := .venv-gpu
 BOTH_CORES := -n 2 --dist loadfile
 
-.PHONY: gpu-compile demo test test-deep test-lowest lint protos protos-check protos-baseline bench bench-engine bench-server-kind bench-streams test-large exactness clean
+.PHONY: gpu-compile demo test test-deep test-lowest lint protos protos-check protos-baseline bench bench-engine bench-server-kind bench-streams bench-wire test-large exactness clean
 
 demo: $(VENV)/.demo
 	$(BIN)/pooling demo --output demo.png
@@ -70,6 +70,9 @@ bench-server-kind: $(VENV)/.test
 bench-streams: $(VENV)/.test
 	$(BIN)/python benchmarks/bench_streams.py
 
+bench-wire: $(VENV)/.test $(VENV)/.bench
+	$(BIN)/python benchmarks/bench_wire.py
+
 # Every CUDA kernel, compiled for two generations of cards; needs none, but some minutes.
 gpu-compile: $(GPU)/.compiler
 	$(GPU)/bin/python scripts/compile_kernels.py sm_80 sm_90
@@ -90,6 +93,10 @@ $(VENV)/.demo: $(BIN)/pip pyproject.toml constraints.txt
 
 $(VENV)/.test: $(BIN)/pip pyproject.toml constraints.txt
 	$(PIP) --constraint constraints.txt --editable '.[test,oracles]'
+	touch $@
+
+$(VENV)/.bench: $(BIN)/pip pyproject.toml constraints.txt
+	$(PIP) --constraint constraints.txt --editable '.[bench]'
 	touch $@
 
 $(VENV)/.dev: $(BIN)/pip pyproject.toml constraints.txt

@@ -12,7 +12,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
-LIBRARIES = ("numpy", "numba", "grpcio", "protobuf", "torch", "onnxruntime", "pooling-service")
+LIBRARIES = (
+    "numpy",
+    "numba",
+    "grpcio",
+    "protobuf",
+    "pyarrow",
+    "torch",
+    "onnxruntime",
+    "pooling-service",
+)
 
 
 def spread(values: Iterable[float]) -> dict[str, float]:

@@ -1,0 +1,160 @@
+"""The servers that ours is compared with, each a process of its own until its stdin ends.
+
+    python benchmarks/wire_servers.py grpc
+    python benchmarks/wire_servers.py flight
+
+Echoes answer a message of N bytes with as many as its first eight bytes say. The textbook methods
+pool, in our engine, what the generated classes have parsed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import wire_floats
+
+import pooling_engine
+from pooling_engine import PoolSpec
+from pooling_wire.v1 import pooling_pb2 as pb
+
+THREADS = 40  # as our server has
+UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+
+
+class Server(NamedTuple):
+    """A running server.
+
+    Attributes:
+        addresses: what it listens on.
+    """
+
+    addresses: list[str]
+    pid: int
+
+
+@contextlib.contextmanager
+def started(*command: str) -> Iterator[Server]:
+    """A server process, ended in the end; its first line says where it listens."""
+    process = subprocess.Popen(
+        [sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        banner = process.stdout.readline()
+        found = re.search(r"listening on (.+?)(,|$)", banner)
+        if found is None:
+            sys.exit(f"{' '.join(command)} did not start: {banner!r}")
+        yield Server(found[1].strip().split(" and "), process.pid)
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdin.close()
+        process.stdout.close()
+
+
+@contextlib.contextmanager
+def pooling_server() -> Iterator[Server]:
+    """Our server, on a free port and on a Unix socket, in this order."""
+    with tempfile.TemporaryDirectory(prefix="wire-") as folder:
+        flags = ("--listen", "127.0.0.1:0", "--listen", f"unix:{folder}/pooling.sock")
+        with started("-m", "pooling_server", *flags) as server:
+            yield server
+
+
+def other_server(kind: str) -> contextlib.AbstractContextManager[Server]:
+    return started(__file__, kind)
+
+
+@functools.lru_cache(maxsize=64)
+def nothing(size: int) -> bytes:
+    """So many bytes of no content."""
+    return bytes(size)
+
+
+def reply_to(request: bytes) -> bytes:
+    return nothing(int.from_bytes(request[:8], "little"))
+
+
+def textbook(request: pb.ForwardRequest, _: object) -> pb.ForwardResponse:
+    """The bytes field, as a tutorial would serve it."""
+    first = request.spec.sliding_windows.axes[0]
+    spec = PoolSpec("max", first.kernel, first.stride, padding=first.padding_before)
+    tensor = request.input
+    y = pooling_engine.forward(np.frombuffer(tensor.data, np.float32).reshape(tensor.shape), spec)
+    output = pb.Tensor(
+        element_type=tensor.element_type, shape=y.output.shape, data=y.output.tobytes()
+    )
+    return pb.ForwardResponse(output=output)
+
+
+def floats(request: Any, context: Any) -> Any:
+    """`repeated float`, as a tutorial would serve it; the padding comes beside the message."""
+    padding = int(dict(context.invocation_metadata())["padding"])
+    spec = PoolSpec("max", 3, 2, padding=padding)
+    return wire_floats.encode(pooling_engine.forward(wire_floats.decode(request), spec).output)
+
+
+def serve_grpc() -> None:
+    import grpc
+
+    methods = {
+        "Echo": grpc.unary_unary_rpc_method_handler(lambda request, _: reply_to(request)),
+        "EchoStream": grpc.stream_stream_rpc_method_handler(
+            lambda requests, _: map(reply_to, requests)
+        ),
+        "Textbook": grpc.unary_unary_rpc_method_handler(
+            textbook, pb.ForwardRequest.FromString, pb.ForwardResponse.SerializeToString
+        ),
+        "Floats": grpc.unary_unary_rpc_method_handler(
+            floats, wire_floats.Floats.FromString, wire_floats.Floats.SerializeToString
+        ),
+    }
+    server = grpc.server(ThreadPoolExecutor(THREADS), options=UNLIMITED)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bench", methods),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    pooling_engine.warm_up()
+    server.start()
+    print(f"listening on 127.0.0.1:{port}", flush=True)
+    sys.stdin.read()
+    server.stop(None).wait()
+
+
+def serve_flight() -> None:
+    import pyarrow as arrow
+    from pyarrow import flight
+
+    class Echo(flight.FlightServerBase):
+        def do_exchange(self, context, descriptor, reader, writer) -> None:
+            schema = arrow.schema([("values", arrow.uint8())])
+            writer.begin(schema)
+            for chunk in reader:
+                size = int(chunk.app_metadata.to_pybytes())
+                values = arrow.Array.from_buffers(
+                    arrow.uint8(), size, [None, arrow.py_buffer(nothing(size))]
+                )
+                writer.write_batch(arrow.RecordBatch.from_arrays([values], schema=schema))
+
+    with Echo("grpc://127.0.0.1:0") as server:
+        print(f"listening on 127.0.0.1:{server.port}", flush=True)
+        waiting = threading.Thread(target=server.serve, daemon=True)
+        waiting.start()
+        sys.stdin.read()
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    {"grpc": serve_grpc, "flight": serve_flight}[sys.argv[1]]()

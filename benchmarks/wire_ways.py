@@ -1,0 +1,241 @@
+"""The ways of a tensor to a pooled one: each a call without arguments, on memory of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import grpc
+import numpy as np
+import wire_floats
+import wire_suite as suite
+from wire_servers import Server
+from wire_suite import Payload
+
+import pooling_engine
+from pooling_client import PoolingClient, _channel, _jobs, _shared_memory
+from pooling_wire.v1 import pooling_pb2 as pb
+
+Way = Callable[[], Any]
+TIMEOUT_S = 60
+FLIGHT_BATCH_BYTES = 4 << 20
+NEVER, ALWAYS, SOMETIMES = 1 << 60, 0, _jobs.STREAM_BYTES
+
+
+class Connections(NamedTuple):
+    """One client of each server.
+
+    Attributes:
+        flight: None where pyarrow is not installed.
+    """
+
+    raw: grpc.Channel
+    ours: PoolingClient
+    unix: PoolingClient
+    flight: Any
+
+
+def has_flight() -> bool:
+    return importlib.util.find_spec("pyarrow") is not None
+
+
+def connect(pooling: Server, others: Server, flight_server: Server | None) -> Connections:
+    flight_client = None
+    if flight_server is not None:
+        from pyarrow import flight
+
+        flight_client = flight.connect(f"grpc://{flight_server.addresses[0]}")
+    return Connections(
+        grpc.insecure_channel(others.addresses[0], options=_channel.CHANNEL_OPTIONS),
+        PoolingClient(pooling.addresses[0], timeout=TIMEOUT_S),
+        PoolingClient(pooling.addresses[1], timeout=TIMEOUT_S),
+        flight_client,
+    )
+
+
+def close(connections: Connections) -> None:
+    for each in connections:
+        if each is not None:
+            each.close()
+
+
+def ways(payload: Payload, at: Connections) -> dict[str, Way]:
+    """Those that can carry the payload."""
+    x = payload.tensor()
+    every = {suite.ECHO_STREAM: echo_stream(payload, x, at.raw)}
+    if at.flight is not None:
+        every[suite.FLIGHT] = flight_echo(payload, x, at.flight)
+    if payload.request_bytes <= suite.UNARY_BYTES:
+        every[suite.ECHO] = echo(payload, at.raw)
+        every[suite.TEXTBOOK] = textbook(payload, x, at.raw)
+        every[suite.UNARY] = ours(payload, x, at.ours, NEVER)
+    if payload.request_bytes <= suite.FLOATS_BYTES:
+        every[suite.FLOATS] = floats(payload, x, at.raw)
+    every[suite.STREAM] = ours(payload, x, at.ours, ALWAYS)
+    if is_shared(payload, at.unix):
+        every[suite.SHARED] = shared(payload, x, at.unix)
+        every[suite.SHARED_COPIED] = ours(payload, x, at.unix, SOMETIMES)
+    every[suite.LOCAL] = local(payload, x)
+    return {name: every[name] for name in suite.WAYS if name in every}
+
+
+def echo(payload: Payload, channel: grpc.Channel) -> Way:
+    call = channel.unary_unary("/bench/Echo")
+    request = payload.reply_bytes.to_bytes(8, "little") + bytes(payload.request_bytes - 8)
+    return lambda: call(request, timeout=TIMEOUT_S)
+
+
+def echo_stream(payload: Payload, x: np.ndarray, channel: grpc.Channel) -> Way:
+    """Slabs as ours, cut from the tensor as they are sent, as many in flight as ours."""
+    data = memoryview(x.reshape(-1).view(np.uint8))
+    count = -(-payload.request_bytes // _jobs.SLAB_BYTES)
+    slab = -(-payload.request_bytes // count)
+    head = (payload.reply_bytes // count).to_bytes(8, "little")
+    call = channel.stream_stream("/bench/EchoStream")
+
+    def work() -> None:
+        room = threading.Semaphore(_jobs.WINDOW)
+
+        def requests() -> Iterator[bytes]:
+            for at in range(0, len(data), slab):
+                room.acquire()
+                yield b"".join((head, data[at + 8 : at + slab]))
+
+        for _ in call(requests(), timeout=TIMEOUT_S):
+            room.release()
+
+    return work
+
+
+def echo_many(payload: Payload, channel: grpc.Channel) -> Way:
+    """Messages of the payload through one stream, as many in flight as ours."""
+    head = payload.reply_bytes.to_bytes(8, "little")
+    request = head + bytes(payload.request_bytes - len(head))
+    call = channel.stream_stream("/bench/EchoStream")
+
+    def work() -> None:
+        room = threading.Semaphore(_jobs.MANY_WINDOW)
+
+        def requests() -> Iterator[bytes]:
+            for _ in range(suite.MANY):
+                room.acquire()
+                yield request
+
+        for _ in call(requests(), timeout=TIMEOUT_S):
+            room.release()
+
+    return work
+
+
+def flight_echo(payload: Payload, x: np.ndarray, client: Any) -> Way:
+    """Batches that are views of the tensor, there; batches that are read, back."""
+    import pyarrow as arrow
+    from pyarrow import flight
+
+    schema = arrow.schema([("values", arrow.uint8())])
+    whole = arrow.array(x.reshape(-1).view(np.uint8))
+    count = -(-payload.request_bytes // FLIGHT_BATCH_BYTES)
+    size = str(payload.reply_bytes // count).encode()
+    batches = [
+        arrow.RecordBatch.from_arrays([whole.slice(at, FLIGHT_BATCH_BYTES)], schema=schema)
+        for at in range(0, payload.request_bytes, FLIGHT_BATCH_BYTES)
+    ]
+    descriptor = flight.FlightDescriptor.for_command(b"echo")
+    options = flight.FlightCallOptions(timeout=TIMEOUT_S)
+
+    def work() -> None:
+        writer, reader = client.do_exchange(descriptor, options)
+
+        def send() -> None:
+            writer.begin(schema)
+            for batch in batches:
+                writer.write_with_metadata(batch, size)
+            writer.done_writing()
+
+        if len(batches) == 1:
+            send()
+        else:
+            sender = threading.Thread(target=send)
+            sender.start()
+        for _ in reader:
+            pass
+        if len(batches) > 1:
+            sender.join()
+        writer.close()
+
+    return work
+
+
+def textbook(payload: Payload, x: np.ndarray, channel: grpc.Channel) -> Way:
+    """One unary call by the generated classes, as a tutorial would write it."""
+    call = channel.unary_unary(
+        "/bench/Textbook", pb.ForwardRequest.SerializeToString, pb.ForwardResponse.FromString
+    )
+    pad = payload.padding
+    window = pb.Window(kernel=3, stride=2, padding_before=pad, padding_after=pad)
+
+    def work() -> np.ndarray:
+        windows = pb.SlidingWindows(axes=[window, window])
+        spec = pb.PoolSpec(mode=pb.MODE_MAX, sliding_windows=windows)
+        tensor = pb.Tensor(element_type=pb.ELEMENT_TYPE_FLOAT32, shape=x.shape, data=x.tobytes())
+        output = call(pb.ForwardRequest(spec=spec, input=tensor), timeout=TIMEOUT_S).output
+        return np.frombuffer(output.data, np.float32).reshape(output.shape).copy()
+
+    return work
+
+
+def floats(payload: Payload, x: np.ndarray, channel: grpc.Channel) -> Way:
+    message = wire_floats.Floats
+    call = channel.unary_unary("/bench/Floats", message.SerializeToString, message.FromString)
+    metadata = [("padding", str(payload.padding))]
+
+    def work() -> np.ndarray:
+        reply = call(wire_floats.encode(x), metadata=metadata, timeout=TIMEOUT_S)
+        return wire_floats.decode(reply)
+
+    return work
+
+
+def ours(payload: Payload, x: np.ndarray, client: PoolingClient, stream_bytes: int) -> Way:
+    """The client's own call; from more than `stream_bytes` on it goes by stream."""
+    out, spec = np.empty(payload.output_shape, np.float32), payload.spec
+
+    def work() -> np.ndarray:
+        _jobs.STREAM_BYTES = stream_bytes
+        return client.forward(x, spec, out=out, timeout=TIMEOUT_S).output
+
+    return work
+
+
+def is_shared(payload: Payload, client: PoolingClient) -> bool:
+    """Whether the client would share tensors of that size, and the server has room for them."""
+    arrays = client._sharing.arrays()
+    if arrays is None or payload.request_bytes < _shared_memory.SHARED_BYTES:
+        return False
+    tensors = [arrays.empty(payload.shape, np.float32) for _ in range(2)]  # ordinary ones as well
+    return all(tensor is not None for tensor in tensors)
+
+
+def shared(payload: Payload, x: np.ndarray, client: PoolingClient) -> Way:
+    """Both tensors lie in memory that the server shares."""
+    inside, out = client.empty(x.shape), client.empty(payload.output_shape)
+    inside[...] = x
+    spec = payload.spec
+    return lambda: client.forward(inside, spec, out=out, timeout=TIMEOUT_S).output
+
+
+def local(payload: Payload, x: np.ndarray) -> Way:
+    out, spec = np.empty(payload.output_shape, np.float32), payload.spec
+    return lambda: pooling_engine.forward(x, spec, out=out).output
+
+
+def copies(payload: Payload) -> dict[str, Way]:
+    """What copying the tensors takes, into memory that is there."""
+    x, y = payload.tensor(), np.ones(payload.output_shape, np.float32)
+    x_to, y_to = np.ones_like(x), np.ones_like(y)
+    return {
+        suite.COPY_IN: lambda: np.copyto(x_to, x),
+        suite.COPY_OUT: lambda: np.copyto(y_to, y),
+    }
