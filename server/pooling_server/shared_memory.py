@@ -54,9 +54,10 @@ class SharedMemory:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends every lease; calls in flight keep what they use."""
-        self._wake.send(b"x")
-        self._thread.join()
+        """Ends every lease; calls in flight keep what they use. Once more, it does nothing."""
+        if self._thread.is_alive():
+            self._wake.send(b"x")
+            self._thread.join()
 
     def find(self, handle: bytes) -> memoryview:
         """The region of a handle; it is there for as long as the view is.

@@ -125,8 +125,8 @@ def test_memory_is_lent_until_the_reply_is_built(
     encode = getattr(pooling_wire, f"encode_{where}_response")
     idle: list[int] = []
 
-    def watched(result: Any) -> bytes:
-        reply: bytes = encode(result)
+    def watched(result: Any, places: Any) -> bytes:
+        reply: bytes = encode(result, places)
         idle.append(idle_bytes(fresh))
         return reply
 

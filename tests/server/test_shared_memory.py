@@ -53,6 +53,7 @@ def served(path: Path) -> Iterator[PoolingServer]:
     server.start()
     yield server
     assert server.stop()
+    assert server.stop()  # once more, to no effect
     assert list(path.parent.iterdir()) == []
 
 
