@@ -34,6 +34,7 @@ round. GB/s are the bytes of request and reply over p50.
 - **Ours streamed** is forced also where the client would send one message, and the other way round;
   a message holds 256 MiB at most.
 - **Shared memory** goes over a Unix socket: of tensors made by `client.empty`, or of ordinary ones.
+  The server may share 2 GiB, and tensors of 512 MiB, here; by default it is 1 GiB and 256 MiB.
   Tensors that are too small for it, which the client would send, are left out.
 - Every way that pools gives, before it is timed, the bits of the local engine, or the run ends.
 - **Memory** is the peak of a fresh process during one call above what it held after a small one;

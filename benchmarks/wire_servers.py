@@ -70,7 +70,9 @@ def started(*command: str) -> Iterator[Server]:
 def pooling_server() -> Iterator[Server]:
     """Our server, on a free port and on a Unix socket, in this order."""
     with tempfile.TemporaryDirectory(prefix="wire-") as folder:
-        flags = ("--listen", "127.0.0.1:0", "--listen", f"unix:{folder}/pooling.sock")
+        flags = ["--listen", "127.0.0.1:0", "--listen", f"unix:{folder}/pooling.sock"]
+        # Room to share the largest payload whole, four tensors of it at once.
+        flags += ["--max-tensor-bytes", f"{1 << 29}", "--shared-memory-bytes", f"{2 << 30}"]
         with started("-m", "pooling_server", *flags) as server:
             yield server
 
