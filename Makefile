@@ -14,9 +14,10 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 LOWEST := .venv-lowest
 NODE := client/node/node_modules/.package-lock.json
 GPU := .venv-gpu
+FUZZ := .venv-fuzz
 BOTH_CORES := -n 2 --dist loadfile
 
-.PHONY: gpu-compile demo test test-deep test-lowest lint protos protos-check protos-baseline bench bench-engine bench-server-kind bench-streams bench-wire test-large exactness clean
+.PHONY: gpu-compile demo test test-deep test-lowest fuzz lint protos protos-check protos-baseline bench bench-engine bench-server-kind bench-streams bench-wire test-large exactness clean
 
 demo: $(VENV)/.demo
 	$(BIN)/pooling demo --output demo.png
@@ -35,6 +36,12 @@ test-large: $(VENV)/.test
 # The same tests on the oldest supported protobuf, grpcio and NumPy.
 test-lowest: $(LOWEST)/.test $(NODE)
 	$(LOWEST)/bin/python -m pytest $(BOTH_CORES) tests/engine tests/wire tests/server tests/client
+
+# The parser of messages against protobuf's own, on bytes that a fuzzer comes up with.
+FUZZ_SECONDS := 60
+fuzz: $(FUZZ)/.installed
+	$(FUZZ)/bin/python tests/wire/fuzz_parsing.py build/fuzz -artifact_prefix=build/fuzz- \
+		-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -print_final_stats=1
 
 lint: $(VENV)/.test $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -82,7 +89,7 @@ exactness: $(VENV)/.test
 	$(BIN)/python benchmarks/exactness.py
 
 clean:
-	rm -rf $(VENV) $(LOWEST) $(GPU) .venv-protos build demo.png client/node/node_modules
+	rm -rf $(VENV) $(LOWEST) $(GPU) $(FUZZ) .venv-protos build demo.png client/node/node_modules
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
@@ -112,6 +119,12 @@ $(LOWEST)/.test: pyproject.toml constraints-lowest.txt
 # For the tests of the calls from Node.
 $(NODE): client/node/package.json client/node/package-lock.json
 	npm --prefix client/node ci --ignore-scripts --no-audit --no-fund --loglevel=error
+
+$(FUZZ)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(FUZZ)
+	$(FUZZ)/bin/pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[fuzz]'
+	touch $@
 
 $(GPU)/.compiler: pyproject.toml
 	$(PYTHON) -m venv $(GPU)
