@@ -82,7 +82,8 @@ class ServerConfig:
             value, least = getattr(self, field.name), field.metadata["least"]
             if least is not None and value < least:
                 raise ValueError(f"{field.name} is {value}; it must be at least {least}")
-        if self.workers > 1 and all(map(is_unix, split_addresses(self.listen))):
+        addresses = split_addresses(self.listen)
+        if self.workers > 1 and all(map(is_unix, addresses)):
             raise ValueError(
                 f"workers is {self.workers}, but a Unix socket cannot be shared; "
                 "it must be 1, or listen name a HOST:PORT too"

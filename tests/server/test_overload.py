@@ -25,11 +25,11 @@ class Gate:
         self._entered = threading.Semaphore(0)
         self._open = threading.Event()
 
-    def forward(self, servicer: PoolingServicer, request: bytes) -> bytes:
+    def forward(self, servicer: PoolingServicer, request: bytes, *regions: Any) -> bytes:
         self._entered.release()
         assert self._open.wait(20)
         self.computed += 1
-        return self.compute(servicer, request)
+        return self.compute(servicer, request, *regions)
 
     def wait_entered(self) -> None:
         assert self._entered.acquire(timeout=20)
