@@ -58,6 +58,8 @@ class SharedMemory:
         if self._thread.is_alive():
             self._wake.send(b"x")
             self._thread.join()
+        else:  # never started, or stopped
+            self._close()
 
     def find(self, handle: bytes) -> memoryview:
         """The region of a handle; it is there for as long as the view is.
