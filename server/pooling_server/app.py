@@ -108,6 +108,7 @@ class PoolingServer:
 
     def abandon(self) -> None:
         """Leaves nothing behind, for a process that ends at once with calls in flight."""
+        self._memory.stop()
         self._listeners.remove_files()
 
     def banner(self) -> str:
