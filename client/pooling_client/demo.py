@@ -93,7 +93,7 @@ def _ask_forward(client: PoolingClient, photo: Array) -> dict[str, Answer]:
     for mode, spec in _SPECS.items():
         ask = partial(client.forward, photo, spec, return_indices=mode != "mean")
         remote, ms = _time(ask)
-        local = pooling_engine.forward(*ask.args, **ask.keywords)
+        local = pooling_engine.forward(*ask.args, **ask.keywords, backend="numpy")
         _check(mode, remote.output, local.output)
         if remote.indices is not None and local.indices is not None:
             _check(f"{mode} indices", remote.indices, local.indices)
@@ -114,7 +114,11 @@ def _ask_backward(
             indices=pooled[mode].indices,
         )
         remote, ms = _time(ask)
-        _check(f"{mode} gradient", remote, pooling_engine.backward(*ask.args, **ask.keywords))
+        _check(
+            f"{mode} gradient",
+            remote,
+            pooling_engine.backward(*ask.args, **ask.keywords, backend="numpy"),
+        )
         answers[mode] = Answer(remote, ms)
     return answers
 
