@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import cases
+import numpy as np
 import pairs
 import palettes
 import pytest
@@ -10,6 +11,7 @@ import twins
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pooling_engine import PoolSpec, backward, forward
 from pooling_engine.backends.numba_kernels import geometry
 
 MODES = tuple(mode for mode in cases.MODES if mode["mode"] != "lp")
@@ -68,7 +70,9 @@ drawn = (
     st.tuples(st.sampled_from((1, 1, 2, 3, 0)), st.integers(1, 3)),
     st.sampled_from(tuple(palettes.VALUES)),
     st.sampled_from(tuple(cases.DISGUISES)),
-    st.sampled_from(((SLAB, 1), (SLAB, 2), (64, 1), (64, 3), (500, 5))),
+    st.sampled_from(
+        ((SLAB, 1), (SLAB, 2), (64, 1), (64, 3), (500, 5), (SLAB, 1, True), (64, 2, True))
+    ),
 )
 
 
@@ -99,6 +103,8 @@ LARGE = (
     ({"global_window": True}, (2, 2, 73, 71)),
     ({"adaptive_output": (7, 9)}, (1, 2, 150, 170)),
     ({"kernel": 3, "stride": 2, "padding": 1, "layout": "channels_last"}, (1, 33, 40, 40)),
+    ({"kernel": 3, "stride": 2, "padding": 1, "layout": "channels_last"}, (2, 65, 40, 40)),
+    ({"adaptive_output": (7, 5), "layout": "channels_last"}, (2, 48, 13, 12)),
     ({"kernel": 2, "stride": 2, "layout": "channels_last"}, (2, 70, 300)),
     ({"global_window": True, "layout": "channels_last"}, (2, 33, 40, 40)),
     ({"kernel": (3, 2, 3), "stride": (1, 2, 2), "padding": 1}, (1, 2, 20, 33, 31)),
@@ -115,3 +121,25 @@ def test_large(dtype, options, shape):
             x = value(shape, dtype, number)
             with twins.cut(SLAB, count):
                 pairs.assert_same_calls("numba", mode | options, x, value, number)
+
+
+FORGED = (
+    ({"kernel": 3, "stride": 2, "padding": 1}, (5, 4)),
+    ({"kernel": 2, "stride": 1, "dilation": 2, "padding": 1}, (3,)),
+    ({"adaptive_output": (3, 2)}, (5, 3)),
+)
+
+
+@pytest.mark.parametrize("gathers", [True, False], ids=["gather", "scatter"])
+@pytest.mark.parametrize(("options", "sizes"), FORGED, ids=cases.name_of)
+def test_every_value_of_every_index(options, sizes, gathers):
+    spec = PoolSpec("max", layout="channels_last", **options)
+    x = np.arange(2.0 * np.prod(sizes), dtype=np.float32).reshape(1, *sizes, 2)
+    output, indices = forward(x, spec, return_indices=True)
+    with twins.cut(SLAB, 1, gathers):
+        for place in np.ndindex(indices.shape):
+            for value in range(256):
+                forged = indices.copy()
+                forged[place] = value
+                sent = {"indices": forged, "input_shape": x.shape}
+                pairs.assert_same("numba", backward, output, spec, **sent)

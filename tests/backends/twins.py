@@ -6,18 +6,30 @@ from contextlib import contextmanager
 
 import pooling_engine
 from pooling_engine import threads
-from pooling_engine.backends.numba_kernels import calls, geometry, targets, tiling
+from pooling_engine.backends.numba_kernels import calls, gathering, geometry, targets, tiling
 
 CUTS = tuple((module, "SLAB_BYTES") for module in (geometry, targets, tiling))
-TABLES = (geometry.geometry_of, geometry.reach_of, targets.targets_of, tiling.tiling_of)
+TABLES = (
+    gathering.gathering_of,
+    geometry.geometry_of,
+    geometry.reach_of,
+    targets.targets_of,
+    tiling.tiling_of,
+)
 
 
 @contextmanager
-def cut(slab_bytes, thread_count):
-    """Slabs of that size, shared out among threads however small they are, past the cache."""
+def cut(slab_bytes, thread_count, gathers=False):
+    """Slabs of that size, shared out among threads however small they are, past the cache.
+
+    Args:
+        gathers: whether gradients are gathered however few channels there are.
+    """
     sizes = dict.fromkeys(CUTS, slab_bytes) | {(threads, "BYTES_PER_PART"): 1}
     if slab_bytes != geometry.SLAB_BYTES:
         sizes[calls, "STREAMED_BYTES"] = 0
+    if gathers:
+        sizes |= {(calls, "GATHERED_CHANNELS"): 1, (calls, "GATHERED_TAPS"): 65_535}
     before = {(module, name): getattr(module, name) for module, name in sizes}
     count = pooling_engine.thread_count()
     _set(sizes, thread_count)

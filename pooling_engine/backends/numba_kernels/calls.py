@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from pooling_engine.backends.numba_kernels.choices import argmaxima, argminima
 from pooling_engine.backends.numba_kernels.copies import STREAMED_BYTES
 from pooling_engine.backends.numba_kernels.extremes import maxima, minima
+from pooling_engine.backends.numba_kernels.gather import gather
+from pooling_engine.backends.numba_kernels.gathering import gathering_of
 from pooling_engine.backends.numba_kernels.geometry import (
     geometry_of,
     is_left,
@@ -34,6 +36,10 @@ Array = NDArray[Any]
 MAX_NUMBERED_TAPS = 65_535  # of windows with indices; more need wider numbers than kernels keep
 MAX_OFFSETS = 1 << 20  # entries of the table of what indices name
 MAX_REACHED = 1 << 22  # entries of the lists of outputs that reach a position
+# Gradients of extremes are gathered over so many channels and windows of so few taps, where they
+# are last; else they are scattered sooner (docs/adr/0004).
+GATHERED_CHANNELS = 48
+GATHERED_TAPS = 25
 HALVES = tuple(dtype for dtype in (np.dtype(np.float16), BFLOAT16) if dtype is not None)
 
 
@@ -76,10 +82,19 @@ def backward_call(plan: PoolPlan, dy: Array, indices: Array | None, dx: Array) -
     if tiling and (indices is None or tiling.kernel <= WIDEST):
         return _fill_tiles(plan, tiling, dy, indices, dx)
     if indices is not None:
-        is_small = plan.taps <= MAX_NUMBERED_TAPS and count_offsets(plan) <= MAX_OFFSETS
-        return _scatter(plan, dy, indices, dx) if is_small else None
+        if plan.taps > MAX_NUMBERED_TAPS or count_offsets(plan) > MAX_OFFSETS:
+            return None
+        return (_gather if _is_gathered(plan) else _scatter)(plan, dy, indices, dx)
     is_short = sum(axis.outputs * axis.kernel for axis in plan.axes) <= MAX_REACHED
     return _spread(plan, dy, dx) if is_short else None
+
+
+def _is_gathered(plan: PoolPlan) -> bool:
+    """Whether gradients of extremes are gathered; windows that are no tiles are given."""
+    if plan.inner < GATHERED_CHANNELS or plan.taps > GATHERED_TAPS:
+        return False
+    is_short = math.prod(axis.outputs * axis.kernel for axis in plan.axes) <= MAX_REACHED
+    return is_short and targets_of(plan).overlaps
 
 
 def _select(plan: PoolPlan, x: Array, output: Array) -> KernelCall:
@@ -129,6 +144,14 @@ def _fill_tiles(
     divisor, _ = divisors_of(plan)  # one for all: tiles are whole
     shared = (read(dy), written(dx), *t[:-1], is_streamed, divisor, _zero(plan), is_brain)
     return KernelCall(shares, shared, t.slabs, dx.nbytes)
+
+
+def _gather(plan: PoolPlan, dy: Array, indices: Array, dx: Array) -> KernelCall:
+    g = gathering_of(plan)
+    arguments = (
+        read(dy), read(indices), written(dx), *g[:-1], _zero(plan), is_bfloat16(plan.dtype),
+    )  # fmt: skip
+    return KernelCall(gather, arguments, g.slabs, dx.nbytes)
 
 
 def _scatter(plan: PoolPlan, dy: Array, indices: Array, dx: Array) -> KernelCall:
