@@ -23,6 +23,7 @@ demo: $(VENV)/.demo
 	$(BIN)/pooling demo --output demo.png
 
 test: $(VENV)/.test $(NODE)
+	$(BIN)/python tests/compile_kernels.py
 	$(BIN)/python -m pytest $(BOTH_CORES)
 
 # The same tests with many more random cases each; takes about half an hour.
