@@ -128,6 +128,8 @@ def test_every_launch_is_of_a_kernel_that_ships(window, dtype, mode, channels, i
     if plan.selects:
         launches += [forward_launch(plan, True, is_aligned), check_launch(plan)]
     assert {(launch.file, launch.name) for launch in launches} <= NAMES
+    values = [value for launch in launches for value in launch.values]
+    assert {np.size(value) for value in values} <= {1}, "CuPy takes no others by value"
 
 
 @pytest.mark.parametrize(
@@ -137,6 +139,10 @@ def test_every_launch_is_of_a_kernel_that_ships(window, dtype, mode, channels, i
         ({"kernel": 2, "stride": 1, "dilation": 2**31 - 1, "padding": 2**31 - 1}, (1, 1, 4)),
         ({"kernel": 1, "stride": 2**31 - 1}, (1, 1, 4)),
         ({"adaptive_output": 75_000}, (1, 1, 50_000)),
+        (
+            {"kernel": (2, 1), "stride": 2**17, "dilation": (2**17, 1), "padding": (2**17 - 1, 0)},
+            (1, 1, 4, 2**15),
+        ),
     ],
     ids=cases.name_of,
 )

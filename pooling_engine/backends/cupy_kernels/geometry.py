@@ -19,8 +19,12 @@ _UNUSED = (1, 1, 1, 1, 1, 0, 1)  # an axis of one element, for what is before th
 
 def is_small(plan: PoolPlan) -> bool:
     """Whether 32 bits number every position, those in the padding included."""
-    tensors = (math.prod(plan.input_block_shape), math.prod(plan.output_block_shape), plan.taps)
-    return max(*tensors, *map(_furthest, plan.axes)) < FEW
+    elements = math.prod(plan.input_block_shape)
+    reached, step = elements, plan.inner
+    for axis in reversed(plan.axes):
+        reached += _furthest(axis) * step
+        step *= axis.size
+    return max(reached, math.prod(plan.output_block_shape), plan.taps) < FEW
 
 
 def _furthest(axis: Axis) -> int:
@@ -34,7 +38,7 @@ def _furthest(axis: Axis) -> int:
 def windows_of(
     plan: PoolPlan, dtype: type[np.signedinteger[Any]], lanes: int, of_input: bool, rule: int
 ) -> NDArray[Any]:
-    """The integers of the windows of a plan.
+    """The integers of the windows of a plan, as one value: CuPy passes no arrays but those of one.
 
     Args:
         dtype: of the integers: int32, or int64 where they need it.
@@ -53,7 +57,8 @@ def windows_of(
             integers += _divisor(value, is_fast)
     integers += [plan.inner, *_divisor(plan.inner // lanes, is_fast)]
     integers += [math.prod(shape) // lanes, plan.taps, rule]
-    return np.array(integers, np.int64).astype(dtype)
+    packed = np.array(integers, np.int64).astype(dtype)
+    return packed.view(np.dtype((np.void, packed.nbytes)))
 
 
 def _axis(axis: Axis) -> tuple[int, ...]:
