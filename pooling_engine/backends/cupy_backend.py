@@ -55,7 +55,7 @@ class CupyBackend:
 
     def warm_up(self, *, background: bool) -> None:
         """Compiles the kernels for float32 and the most common calls, or finds them on disk."""
-        x = np.zeros((1, 1, 2, 2), np.float32)
+        x = np.zeros((1, 1, 8, 8), np.float32)
         for mode in (Mode.MAX, Mode.AVERAGE):
             plan = make_plan(PoolSpec(mode, 2), x.shape, x.dtype)
             output = np.empty(plan.output_shape, np.float32)

@@ -5,7 +5,6 @@
 // MAX and MIN: the gradients of the outputs whose index names the cell, in the order of outputs.
 template <typename E, typename I, int RANK, bool SHARED, typename N, int V>
 __global__ void select_gradients(const E *dy, const I *indices, E *dx, Windows<N> windows) {
-  constexpr int LANES = V > 0 ? V : 1;
   N thread = (N)blockIdx.x * blockDim.x + threadIdx.x;
   if (thread >= windows.count) return;
   Place<N> place = place_of<RANK, V>(windows, thread);
@@ -15,8 +14,7 @@ __global__ void select_gradients(const E *dy, const I *indices, E *dx, Windows<N
     if (a < 3 - RANK) reaches[a] = {0, 1, 0};
     else reaches[a] = reach_of<SHARED>(windows.axes[a], place.at[a]);
   }
-  N channels = V > 0 ? windows.channels : 1;
-  double totals[LANES] = {};
+  double totals[V] = {};
   for (N n0 = 0; n0 < reaches[0].count; ++n0) {
     N o0 = reaches[0].low + n0;
     N t0 = RANK < 3 ? 0 : tap_at<SHARED>(windows.axes[0], reaches[0], o0);
@@ -32,31 +30,31 @@ __global__ void select_gradients(const E *dy, const I *indices, E *dx, Windows<N
         N t2 = tap_at<SHARED>(windows.axes[2], reaches[2], o2);
         if (t2 < 0) continue;
         N wanted = (t0 * windows.axes[1].kernel + t1) * windows.axes[2].kernel + t2;
-        N output = (row * windows.axes[2].outputs + o2) * channels + place.channel;
-        Pack<I, LANES> named = *(const Pack<I, LANES> *)(indices + output);
-        if constexpr (LANES == 1) {
+        N output = (row * windows.axes[2].outputs + o2) * windows.channels + place.channel;
+        Pack<I, V> named = *(const Pack<I, V> *)(indices + output);
+        if constexpr (V == 1) {
           if ((N)named.at[0] == wanted) totals[0] += (double)widen(dy[output]);
         } else {
-          Pack<E, LANES> sent = *(const Pack<E, LANES> *)(dy + output);
+          Pack<E, V> sent = *(const Pack<E, V> *)(dy + output);
 #pragma unroll
-          for (int v = 0; v < LANES; ++v)
+          for (int v = 0; v < V; ++v)
             if ((N)named.at[v] == wanted) totals[v] += (double)widen(sent.at[v]);
         }
       }
     }
   }
-  Pack<E, LANES> packed;
+  Pack<E, V> packed;
 #pragma unroll
-  for (int v = 0; v < LANES; ++v) round_to(totals[v], packed.at[v]);
-  ((Pack<E, LANES> *)dx)[thread] = packed;
+  for (int v = 0; v < V; ++v) round_to(totals[v], packed.at[v]);
+  ((Pack<E, V> *)dx)[thread] = packed;
 }
 
 // The sum along axes A, A - 1, .. FIRST of what the outputs send, each over its divisor.
-template <int A, int FIRST, int LANES, bool SHARED, typename E, typename N>
+template <int A, int FIRST, int V, bool SHARED, typename E, typename N>
 __device__ void add_outputs(const E *dy, const Windows<N> &windows, const Reach<N> *reaches,
                             N origin, N step, double divisor, double *total) {
 #pragma unroll
-  for (int v = 0; v < LANES; ++v) total[v] = 0;
+  for (int v = 0; v < V; ++v) total[v] = 0;
   const Axis<N> &axis = windows.axes[A];
   for (N number = 0; number < reaches[A].count; ++number) {
     N output = in_tap_order<SHARED>(axis, reaches[A], number);
@@ -65,16 +63,16 @@ __device__ void add_outputs(const E *dy, const Windows<N> &windows, const Reach<
     double own = divisor;
     if (windows.rule >= VALID_TAPS) own *= divisor_of<SHARED>(axis, output, windows.rule);
     if constexpr (A == FIRST) {
-      Pack<E, LANES> sent = *(const Pack<E, LANES> *)(dy + at);
+      Pack<E, V> sent = *(const Pack<E, V> *)(dy + at);
 #pragma unroll
-      for (int v = 0; v < LANES; ++v)
+      for (int v = 0; v < V; ++v)
         total[v] += quotient((double)widen(sent.at[v]), own, windows.rule);
     } else {
-      double part[LANES];
-      add_outputs<A - 1, FIRST, LANES, SHARED>(dy, windows, reaches, at, step * axis.outputs, own,
+      double part[V];
+      add_outputs<A - 1, FIRST, V, SHARED>(dy, windows, reaches, at, step * axis.outputs, own,
                                                part);
 #pragma unroll
-      for (int v = 0; v < LANES; ++v) total[v] += part[v];
+      for (int v = 0; v < V; ++v) total[v] += part[v];
     }
   }
 }
@@ -82,25 +80,24 @@ __device__ void add_outputs(const E *dy, const Windows<N> &windows, const Reach<
 // AVERAGE and SUM, in float64 and in the order of the taps, axis by axis.
 template <typename E, int RANK, bool SHARED, typename N, int V>
 __global__ void sum_gradients(const E *dy, E *dx, double divisor, Windows<N> windows) {
-  constexpr int LANES = V > 0 ? V : 1;
   N thread = (N)blockIdx.x * blockDim.x + threadIdx.x;
   if (thread >= windows.count) return;
   Place<N> place = place_of<RANK, V>(windows, thread);
   Reach<N> reaches[3] = {};
-  N origin = place.plane, channels = V > 0 ? windows.channels : 1;
+  N origin = place.plane;
 #pragma unroll
   for (int a = 3 - RANK; a < 3; ++a) {
     reaches[a] = reach_of<SHARED>(windows.axes[a], place.at[a]);
     origin *= windows.axes[a].outputs;
   }
-  origin = origin * channels + (V > 0 ? place.channel : 0);
-  double totals[LANES];
-  add_outputs<2, 3 - RANK, LANES, SHARED>(dy, windows, reaches, origin, channels,
+  origin = origin * windows.channels + place.channel;
+  double totals[V];
+  add_outputs<2, 3 - RANK, V, SHARED>(dy, windows, reaches, origin, windows.channels,
                                           windows.rule >= VALID_TAPS ? 1.0 : divisor, totals);
-  Pack<E, LANES> packed;
+  Pack<E, V> packed;
 #pragma unroll
-  for (int v = 0; v < LANES; ++v) round_to(totals[v], packed.at[v]);
-  ((Pack<E, LANES> *)dx)[thread] = packed;
+  for (int v = 0; v < V; ++v) round_to(totals[v], packed.at[v]);
+  ((Pack<E, V> *)dx)[thread] = packed;
 }
 
 // Whether every index names a tap on an element of its window, or none; a thread for each output.

@@ -1,4 +1,4 @@
-// Forward passes: a thread for each output, or for V channels of one.
+// Forward passes, for windows of any kind: a thread for each output, or for V channels of one.
 #include "windows.cuh"
 
 struct Larger {
@@ -21,8 +21,8 @@ template <typename N> struct Footprint { Taps<N> taps[3]; N step[3], origin; };
 template <int RANK, int V, bool SHARED, typename N>
 __device__ Footprint<N> footprint_of(const Windows<N> &windows, const Place<N> &place) {
   Footprint<N> print;
-  N step = V > 0 ? windows.channels : 1;
-  print.origin = V > 0 ? place.channel : 0;
+  N step = windows.channels;
+  print.origin = place.channel;
 #pragma unroll
   for (int a = 2; a >= 0; --a) {
     if (a < 3 - RANK) {
@@ -44,16 +44,15 @@ __device__ Footprint<N> footprint_of(const Windows<N> &windows, const Place<N> &
 template <typename E, typename I, typename Order, bool IGNORES, int RANK, bool SHARED, typename N,
           int V>
 __global__ void select_windows(const E *x, E *y, I *indices, int *doubt, Windows<N> windows) {
-  constexpr int LANES = V > 0 ? V : 1;
   N thread = (N)blockIdx.x * blockDim.x + threadIdx.x;
   if (thread >= windows.count) return;
   Place<N> place = place_of<RANK, V>(windows, thread);
   Footprint<N> print = footprint_of<RANK, V, SHARED>(windows, place);
-  Wide<E> best[LANES];
-  Pack<E, LANES> chosen;
-  N numbers[LANES];
+  Wide<E> best[V];
+  Pack<E, V> chosen;
+  N numbers[V];
 #pragma unroll
-  for (int v = 0; v < LANES; ++v) {
+  for (int v = 0; v < V; ++v) {
     best[v] = infinity_of<Wide<E>>(Order::is_better(1, 0));
     chosen.at[v] = infinity_of<E>(Order::is_better(1, 0));
     numbers[v] = -1;
@@ -65,9 +64,9 @@ __global__ void select_windows(const E *x, E *y, I *indices, int *doubt, Windows
       N row = print.origin + t0 * print.step[0] + t1 * print.step[1];
       for (N t2 = print.taps[2].first; t2 < print.taps[2].stop; ++t2) {
         is_empty = false;
-        Pack<E, LANES> taken = *(const Pack<E, LANES> *)(x + row + t2 * print.step[2]);
+        Pack<E, V> taken = *(const Pack<E, V> *)(x + row + t2 * print.step[2]);
 #pragma unroll
-        for (int v = 0; v < LANES; ++v) {
+        for (int v = 0; v < V; ++v) {
           Wide<E> value = widen(taken.at[v]);
           bool is_new = is_taken<Order, IGNORES>(value, best[v], numbers[v] >= 0);
           best[v] = is_new ? value : best[v];
@@ -78,35 +77,35 @@ __global__ void select_windows(const E *x, E *y, I *indices, int *doubt, Windows
     }
   }
 #pragma unroll
-  for (int v = 0; v < LANES; ++v) {
+  for (int v = 0; v < V; ++v) {
     if (IGNORES && numbers[v] < 0 && !is_empty) chosen.at[v] = nan_of<E>();
     if (!IGNORES && doubt && best[v] != best[v]) *doubt = 1;
   }
-  ((Pack<E, LANES> *)y)[thread] = chosen;
+  ((Pack<E, V> *)y)[thread] = chosen;
   if constexpr (!IsNone<I>::value) {
-    Pack<I, LANES> packed;
+    Pack<I, V> packed;
 #pragma unroll
-    for (int v = 0; v < LANES; ++v) packed.at[v] = (I)numbers[v];  // -1 is the top value: none
-    ((Pack<I, LANES> *)indices)[thread] = packed;
+    for (int v = 0; v < V; ++v) packed.at[v] = (I)numbers[v];  // -1 is the top value: none
+    ((Pack<I, V> *)indices)[thread] = packed;
   }
 }
 
 // The sum along axes A, A - 1, .. FIRST: those along the first axis are added up first.
-template <int A, int FIRST, int LANES, typename E, typename N>
+template <int A, int FIRST, int V, typename E, typename N>
 __device__ void add_taps(const E *x, const Footprint<N> &print, double *total) {
 #pragma unroll
-  for (int v = 0; v < LANES; ++v) total[v] = 0;
+  for (int v = 0; v < V; ++v) total[v] = 0;
   for (N t = print.taps[A].first; t < print.taps[A].stop; ++t) {
     const E *taps = x + t * print.step[A];
     if constexpr (A == FIRST) {
-      Pack<E, LANES> taken = *(const Pack<E, LANES> *)taps;
+      Pack<E, V> taken = *(const Pack<E, V> *)taps;
 #pragma unroll
-      for (int v = 0; v < LANES; ++v) total[v] += (double)widen(taken.at[v]);
+      for (int v = 0; v < V; ++v) total[v] += (double)widen(taken.at[v]);
     } else {
-      double part[LANES];
-      add_taps<A - 1, FIRST, LANES>(taps, print, part);
+      double part[V];
+      add_taps<A - 1, FIRST, V>(taps, print, part);
 #pragma unroll
-      for (int v = 0; v < LANES; ++v) total[v] += part[v];
+      for (int v = 0; v < V; ++v) total[v] += part[v];
     }
   }
 }
@@ -114,22 +113,21 @@ __device__ void add_taps(const E *x, const Footprint<N> &print, double *total) {
 // AVERAGE and SUM, in float64.
 template <typename E, int RANK, bool SHARED, typename N, int V>
 __global__ void sum_windows(const E *x, E *y, double divisor, Windows<N> windows) {
-  constexpr int LANES = V > 0 ? V : 1;
   N thread = (N)blockIdx.x * blockDim.x + threadIdx.x;
   if (thread >= windows.count) return;
   Place<N> place = place_of<RANK, V>(windows, thread);
   Footprint<N> print = footprint_of<RANK, V, SHARED>(windows, place);
-  double totals[LANES];
-  add_taps<2, 3 - RANK, LANES>(x + print.origin, print, totals);
+  double totals[V];
+  add_taps<2, 3 - RANK, V>(x + print.origin, print, totals);
   if (windows.rule >= VALID_TAPS) {
     divisor = 1;
 #pragma unroll
     for (int a = 3 - RANK; a < 3; ++a)
       divisor *= divisor_of<SHARED>(windows.axes[a], place.at[a], windows.rule);
   }
-  Pack<E, LANES> packed;
+  Pack<E, V> packed;
 #pragma unroll
-  for (int v = 0; v < LANES; ++v)
+  for (int v = 0; v < V; ++v)
     round_to(quotient(totals[v], divisor, windows.rule), packed.at[v]);
-  ((Pack<E, LANES> *)y)[thread] = packed;
+  ((Pack<E, V> *)y)[thread] = packed;
 }

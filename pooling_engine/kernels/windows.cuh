@@ -110,16 +110,12 @@ __device__ N in_tap_order(const Axis<N> &axis, const Reach<N> &reach, N number) 
 // Where a thread's element is in the tensor that the threads are laid over.
 template <typename N> struct Place { N plane, at[3], channel; };
 
-// V: the channels that a thread takes, side by side; 0: channels first, where there is but one.
+// V: the channels that a thread takes, side by side; one, where they are first.
 template <int RANK, int V, typename N>
 __device__ Place<N> place_of(const Windows<N> &windows, N thread) {
   Place<N> place{};
-  N rest = thread;
-  if constexpr (V > 0) {
-    N position = windows.vectors.divide(rest);
-    place.channel = (rest - position * windows.vectors.value) * V;
-    rest = position;
-  }
+  N rest = windows.vectors.divide(thread);
+  place.channel = (thread - rest * windows.vectors.value) * V;
 #pragma unroll
   for (int a = 2; a >= 3 - RANK; --a) {
     N quotient = windows.axes[a].own.divide(rest);

@@ -174,11 +174,11 @@ def test_a_nan_is_refused_where_the_policy_says_so(cupy):
 def test_warm_up_launches_the_common_kernels(cupy, device):
     pooling_engine.warm_up("cupy", background=True)
     assert {name.partition("<")[0] for name in device.launched} == {
-        "select_planes",
-        "sum_windows",
+        "select_rows",
+        "sum_rows",
         "check_indices",
-        "select_gradients",
-        "sum_gradients",
+        "select_row_gradients",
+        "sum_row_gradients",
     }
 
 

@@ -9,11 +9,11 @@ import oracle
 import pairs
 import palettes
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pooling_engine import PoolSpec, backward, forward
-from pooling_engine.backends.cupy_kernels import geometry, launches
+from pooling_engine.backends.cupy_kernels import geometry, launches, names
 
 pytestmark = pytest.mark.usefixtures("anywhere")
 
@@ -46,11 +46,41 @@ def test_any_case(dtype, data):
     )
 
 
+@st.composite
+def rows(draw, dtype):
+    """Windows that have kernels of their own along the innermost axis, and any along the others."""
+    kernel, stride, padding = draw(st.sampled_from(names.ROW_WINDOWS))
+    count = draw(st.sampled_from(names.neighbours_of(dtype)))
+    size = count * draw(st.integers(1, 5)) + draw(st.sampled_from((0, 0, 0, 1)))
+    after = draw(st.integers(0, kernel - 1))
+    assume(size + padding + after >= kernel)
+    others = draw(st.lists(cases.axis_windows(), max_size=2))
+    own = (size, kernel, stride, 1, (padding, after))
+    sizes, kernels, strides, dilations, pads = zip(*others, own, strict=True)
+    options = {"kernel": kernels, "stride": strides, "dilation": dilations, "padding": pads}
+    return options | {"ceil_mode": draw(st.booleans())}, sizes
+
+
+@every_type
+@given(st.data())
+@settings(cases.many_examples, max_examples=2 * cases.many_examples.max_examples)
+def test_rows(dtype, data):
+    options, sizes = data.draw(rows(dtype))
+    mode = data.draw(st.sampled_from(MODES + POLICIES))
+    value = palettes.VALUES[data.draw(st.sampled_from(tuple(palettes.VALUES)))]
+    shape = data.draw(st.sampled_from((0, 1, 2))), data.draw(st.integers(1, 3)), *sizes
+    seed = data.draw(st.integers(0, 999))
+    pairs.assert_same_calls("cupy", mode | options, value(shape, dtype, seed), value, seed)
+
+
 # More than one block of threads, and of planes more than a block; every team.
 LARGE = (
     ({"kernel": 3, "stride": 2, "padding": 1}, (1, 2, 60, 70)),
     ({"kernel": (5, 3), "stride": (1, 2), "padding": (2, 0)}, (1, 2, 40, 33)),
     ({"kernel": 2}, (2, 3, 50, 50)),
+    ({"kernel": 3, "stride": 1, "padding": 1}, (2, 3, 40, 48)),
+    ({"kernel": 5, "stride": 1, "padding": 2}, (1, 2, 30, 32)),
+    ({"kernel": (3, 5, 7), "stride": 1, "padding": (1, 2, 3)}, (1, 2, 5, 9, 40)),
     ({"kernel": 31, "stride": 7, "padding": 15}, (1, 2, 1500)),
     ({"kernel": (3, 2, 3), "stride": (1, 2, 2), "padding": 1}, (1, 2, 9, 17, 11)),
     ({"adaptive_output": (7, 9)}, (1, 2, 50, 31)),

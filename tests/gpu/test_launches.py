@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pooling_engine import PoolSpec
-from pooling_engine.backends.cupy_kernels import geometry
+from pooling_engine.backends.cupy_kernels import geometry, names
 from pooling_engine.backends.cupy_kernels.launches import (
     backward_launch,
     check_launch,
@@ -46,20 +46,44 @@ def test_a_division_at_the_ends(value):
 @pytest.mark.parametrize(
     ("options", "shape", "name"),
     [
-        ({"kernel": 2}, (1, 1, 8), "select_windows<float, None, Larger, false, 1, false, i32, 0>"),
+        ({"kernel": 4}, (1, 1, 8), "select_windows<float, None, Larger, false, 2, false, i32, 1>"),
         (
-            {"mode": "min", "kernel": 2, "nan_policy": "ignore"},
+            {"mode": "min", "kernel": 4, "nan_policy": "ignore"},
             (1, 1, 8, 8),
-            "select_windows<float, None, Smaller, true, 2, false, i32, 0>",
+            "select_windows<float, None, Smaller, true, 2, false, i32, 1>",
         ),
-        ({"mode": "sum", "kernel": 2}, (1, 1, 8, 8, 8), "sum_windows<float, 3, false, i32, 0>"),
-        ({"mode": "sum", "kernel": 2} | LAST, (1, 8, 8), "sum_windows<float, 1, false, i32, 4>"),
-        ({"mode": "sum", "kernel": 2} | LAST, (1, 8, 6), "sum_windows<float, 1, false, i32, 1>"),
-        ({"mode": "sum", "kernel": 2} | LAST, (1, 8, 1), "sum_windows<float, 1, false, i32, 0>"),
-        ({"mode": "sum", "adaptive_output": 3}, (1, 1, 8), "sum_windows<float, 3, true, i32, 0>"),
-        ({"mode": "sum", "adaptive_output": 4}, (1, 1, 8), "sum_windows<float, 1, false, i32, 0>"),
-        ({"mode": "sum", "kernel": 2}, (1, 1, HUGE), "sum_windows<float, 3, true, i64, 0>"),
+        ({"mode": "sum", "kernel": 4}, (1, 1, 8, 8, 8), "sum_windows<float, 3, false, i32, 1>"),
+        ({"mode": "sum", "kernel": 2} | LAST, (1, 8, 8), "sum_windows<float, 2, false, i32, 4>"),
+        ({"mode": "sum", "kernel": 2} | LAST, (1, 8, 6), "sum_windows<float, 2, false, i32, 1>"),
+        ({"mode": "sum", "kernel": 4} | LAST, (1, 8, 1), "sum_windows<float, 2, false, i32, 1>"),
+        ({"mode": "sum", "adaptive_output": 3}, (1, 1, 8), "sum_windows<float, 3, true, i32, 1>"),
+        ({"mode": "sum", "adaptive_output": 2}, (1, 1, 8), "sum_windows<float, 2, false, i32, 1>"),
+        ({"mode": "sum", "kernel": 2}, (1, 1, HUGE), "sum_windows<float, 3, true, i64, 1>"),
         ({"mode": "sum", "kernel": 2} | LAST, (1, HUGE, 4), "sum_windows<float, 3, true, i64, 1>"),
+        ({"kernel": 2}, (1, 1, 8, 8), "select_rows<float, None, Larger, false, 2, 2, 0, 4>"),
+        ({"kernel": 2}, (1, 1, 8, 12), "select_rows<float, None, Larger, false, 2, 2, 0, 2>"),
+        (
+            {"kernel": 2},
+            (1, 1, 8, 7),
+            "select_windows<float, None, Larger, false, 2, false, i32, 1>",
+        ),
+        ({"mode": "sum", "kernel": 3, "stride": 2}, (1, 1, 16), "sum_rows<float, 3, 2, 0, 4>"),
+        ({"mode": "sum", "kernel": 3, "stride": 2}, (1, 1, 12), "sum_rows<float, 3, 2, 0, 2>"),
+        (
+            {"mode": "sum", "kernel": (7, 7, 7), "stride": 1, "padding": 3},
+            (1, 1, 8, 8, 8),
+            "sum_rows<float, 7, 1, 3, 4>",
+        ),
+        (
+            {"kernel": (7, 7, 7), "stride": 1, "padding": 3},
+            (1, 1, 8, 8, 8),
+            "select_windows<float, None, Larger, false, 3, false, i32, 1>",
+        ),
+        (
+            {"kernel": 3, "stride": 2, "dilation": 2},
+            (1, 1, 8),
+            "select_windows<float, None, Larger, false, 2, false, i32, 1>",
+        ),
         ({"mode": "sum", "global_window": True}, (1, 1, 32, 32), "sum_planes<float, 16>"),
         ({"mode": "sum", "global_window": True}, (1, 1, 32, 33), "sum_planes<float, 64>"),
         ({"mode": "sum", "global_window": True}, (1, 1, 64, 65), "sum_planes<float, 256>"),
@@ -72,12 +96,12 @@ def test_a_division_at_the_ends(value):
         (
             {"kernel": 33, "stride": 1},
             (1, 1, 33, 34),
-            "select_windows<float, None, Larger, false, 2, false, i32, 0>",
+            "select_windows<float, None, Larger, false, 2, false, i32, 1>",
         ),
         (
             {"kernel": 3, "padding": ((1, 0),)},
             (1, 1, 3),
-            "select_windows<float, None, Larger, false, 1, false, i32, 0>",
+            "select_windows<float, None, Larger, false, 2, false, i32, 1>",
         ),
     ],
     ids=cases.name_of,
@@ -87,9 +111,28 @@ def test_which_kernel(options, shape, name):
 
 
 def test_elements_that_are_not_aligned_are_taken_one_by_one():
-    options = {"mode": "max", "kernel": 2} | LAST
-    assert forward_name(options, (1, 8, 16), "float16").endswith("i32, 8>")
+    options = {"mode": "max", "kernel": 2}
+    assert forward_name(options | LAST, (1, 8, 16), "float16").endswith("i32, 8>")
+    assert forward_name(options | LAST, (1, 8, 16), "float16", is_aligned=False).endswith("i32, 1>")
+    assert forward_name(options, (1, 8, 16), "float16").endswith("2, 2, 0, 8>")
     assert forward_name(options, (1, 8, 16), "float16", is_aligned=False).endswith("i32, 1>")
+
+
+def test_gradients_of_rows():
+    """The kernel of whole packs of the input's row and of the output's; else of cells."""
+    for kernel, stride, padding in names.ROW_WINDOWS:
+        for size in range(1, 40):
+            if size + 2 * padding < kernel:
+                continue
+            plan = PoolSpec("sum", kernel, stride, padding).plan((1, 1, size), "float32")
+            (outputs,) = plan.output_shape[2:]
+            count = next(
+                (n for n in (4, 2) if size % n == 0 and outputs % max(1, n // stride) == 0), None
+            )
+            row = f"sum_row_gradients<float, {kernel}, {stride}, {padding}, {count}>"
+            cell = "sum_gradients<float, 2, false, i32, 1>"
+            assert backward_launch(plan, True).name == (row if count else cell)
+            assert backward_launch(plan, False).name == cell
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,20 @@ KERNEL_AXES = 3
 FEW = 2**31 - 2**10  # positions that 32 bits number, those of threads without work included
 
 _UNUSED = (1, 1, 1, 1, 1, 0, 1)  # an axis of one element, for what is before the first
+
+
+class Share(NamedTuple):
+    """What one thread computes.
+
+    Attributes:
+        of_input: cells of the input, or else outputs.
+        channels: how many channels of one position.
+        neighbours: how many positions, side by side along the innermost axis.
+    """
+
+    of_input: bool
+    channels: int = 1
+    neighbours: int = 1
 
 
 def is_small(plan: PoolPlan) -> bool:
@@ -35,28 +49,34 @@ def _furthest(axis: Axis) -> int:
     return axis.size + (axis.outputs + 1) * w.stride + w.extent + w.padding_before + w.padding_after
 
 
+def threads_of(plan: PoolPlan, share: Share) -> int:
+    """How many threads have work."""
+    *outer, last, channels = plan.input_block_shape if share.of_input else plan.output_block_shape
+    return math.prod(outer) * -(-last // share.neighbours) * (channels // share.channels)
+
+
 def windows_of(
-    plan: PoolPlan, dtype: type[np.signedinteger[Any]], lanes: int, of_input: bool, rule: int
+    plan: PoolPlan, dtype: type[np.signedinteger[Any]], share: Share, rule: int
 ) -> NDArray[Any]:
     """The integers of the windows of a plan, as one value: CuPy passes no arrays but those of one.
 
     Args:
         dtype: of the integers: int32, or int64 where they need it.
-        lanes: the channels that a thread takes.
-        of_input: whether a thread is for a cell of the input, or for an output.
         rule: what an average divides by.
     """
     is_fast = dtype is np.int32
-    shape = plan.input_block_shape if of_input else plan.output_block_shape
     integers: list[int] = []
-    unused = KERNEL_AXES - len(plan.axes)
-    for axis in (_UNUSED,) * unused + tuple(map(_axis, plan.axes)):
+    axes = (_UNUSED,) * (KERNEL_AXES - len(plan.axes)) + tuple(map(_axis, plan.axes))
+    for number, axis in enumerate(axes, 1):
         size, outputs, _, stride, dilation, *_ = axis
+        own = size if share.of_input else outputs
+        if number == KERNEL_AXES:
+            own = -(-own // share.neighbours)
         integers += axis
-        for value in (size if of_input else outputs, max(1, stride), dilation):
+        for value in (own, max(1, stride), dilation):
             integers += _divisor(value, is_fast)
-    integers += [plan.inner, *_divisor(plan.inner // lanes, is_fast)]
-    integers += [math.prod(shape) // lanes, plan.taps, rule]
+    integers += [plan.inner, *_divisor(plan.inner // share.channels, is_fast)]
+    integers += [threads_of(plan, share), plan.taps, rule]
     packed = np.array(integers, np.int64).astype(dtype)
     return packed.view(np.dtype((np.void, packed.nbytes)))
 

@@ -12,7 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pooling_engine.backends.cupy_kernels import names
-from pooling_engine.backends.cupy_kernels.geometry import KERNEL_AXES, is_small, windows_of
+from pooling_engine.backends.cupy_kernels.geometry import (
+    KERNEL_AXES,
+    Share,
+    is_small,
+    threads_of,
+    windows_of,
+)
 from pooling_engine.backends.cupy_kernels.names import (
     ELEMENTS,
     INDICES,
@@ -67,8 +73,10 @@ def forward_launch(plan: PoolPlan, has_indices: bool, is_aligned: bool) -> Launc
     order = ORDERS[plan.mode is Mode.MIN]
     kind = ELEMENTS[plan.dtype], index, order, plan.nan_policy is NanPolicy.IGNORE
     if not _is_whole(plan):
-        shape = _shape(plan, is_aligned)
-        return _launch(names.select_windows(*kind, shape.name), plan, shape, of_input=False)
+        if (row := _row(plan, is_aligned, of_input=False)) is not None:
+            return _launch(names.select_rows(*kind, row.name), plan, row)
+        shape = _shape(plan, is_aligned, of_input=False)
+        return _launch(names.select_windows(*kind, shape.name), plan, shape)
     size = math.prod(axis.size for axis in plan.axes)
     team = SELECT_TEAMS[size > BLOCK]
     values = (np.int64(plan.outer), np.int64(size))
@@ -83,19 +91,23 @@ def backward_launch(plan: PoolPlan, is_aligned: bool) -> Launch | None:
     """
     if not _has_kernels(plan) or plan.shares_ties or plan.index_dtype not in INDICES:
         return None
-    element, shape = ELEMENTS[plan.dtype], _shape(plan, is_aligned)
-    if plan.selects:
-        name = names.select_gradients(element, INDICES[plan.index_dtype], shape.name)
-        return _launch(name, plan, shape, of_input=True)
-    return _launch(names.sum_gradients(element, shape.name), plan, shape, True, _division(plan))
+    element, index = ELEMENTS[plan.dtype], INDICES[plan.index_dtype]
+    division = None if plan.selects else _division(plan)
+    if (row := _row(plan, is_aligned, of_input=True)) is not None:
+        if division is None:
+            return _launch(names.select_row_gradients(element, index, row.name), plan, row)
+        return _launch(names.sum_row_gradients(element, row.name), plan, row, division)
+    shape = _shape(plan, is_aligned, of_input=True)
+    if division is None:
+        return _launch(names.select_gradients(element, index, shape.name), plan, shape)
+    return _launch(names.sum_gradients(element, shape.name), plan, shape, division)
 
 
 @lru_cache(maxsize=512)
 def check_launch(plan: PoolPlan) -> Launch:
     """What looks for an index that names no tap on an element; takes the indices and a place."""
-    shape = _shape(plan, is_aligned=False)
-    name = names.check_indices(INDICES[plan.index_dtype], shape.name)
-    return _launch(name, plan, shape, of_input=False)
+    shape = _shape(plan, is_aligned=False, of_input=False)
+    return _launch(names.check_indices(INDICES[plan.index_dtype], shape.name), plan, shape)
 
 
 def _has_kernels(plan: PoolPlan) -> bool:
@@ -117,8 +129,10 @@ def _is_whole(plan: PoolPlan) -> bool:
 def _sum_launch(plan: PoolPlan, is_aligned: bool) -> Launch:
     division, element = _division(plan), ELEMENTS[plan.dtype]
     if not (plan.is_global and plan.inner == 1):
-        shape = _shape(plan, is_aligned)
-        return _launch(names.sum_windows(element, shape.name), plan, shape, False, division)
+        if (row := _row(plan, is_aligned, of_input=False)) is not None:
+            return _launch(names.sum_rows(element, row.name), plan, row, division)
+        shape = _shape(plan, is_aligned, of_input=False)
+        return _launch(names.sum_windows(element, shape.name), plan, shape, division)
     size = plan.axes[0].size
     team = next((team for team in SUM_TEAMS if size <= team // 16 * BLOCK), SUM_TEAMS[-1])
     values = (division.divisor, np.int32(division.rule), np.int64(plan.outer), np.int64(size))
@@ -133,33 +147,55 @@ class _Division(NamedTuple):
 
 
 class _Shape(NamedTuple):
-    """What a kernel with a thread for each element is made for."""
+    """What a kernel with a thread for each element, or for a few, is made for."""
 
     name: str
     is_small: bool
-    lanes: int
+    share: Share
 
 
-def _shape(plan: PoolPlan, is_aligned: bool) -> _Shape:
+def _shape(plan: PoolPlan, is_aligned: bool, of_input: bool) -> _Shape:
     small = is_small(plan)
     vector = VECTOR_BYTES // plan.dtype.itemsize
-    lanes = vector if is_aligned and small and plan.inner % vector == 0 else 1
+    channels = vector if is_aligned and small and plan.inner % vector == 0 else 1
     shared = not small or any(isinstance(axis, AdaptiveAxis) for axis in plan.axes)
-    rank = KERNEL_AXES if shared else len(plan.axes)
-    name = names.shape_of(rank, shared, small, 0 if plan.inner == 1 else lanes)
-    return _Shape(name, small, lanes)
+    rank = KERNEL_AXES if shared else max(2, len(plan.axes))
+    return _Shape(
+        names.shape_of(rank, shared, small, channels), small, Share(of_input, channels=channels)
+    )
 
 
-def _launch(
-    name: Name, plan: PoolPlan, shape: _Shape, of_input: bool, division: _Division | None = None
-) -> Launch:
-    """A kernel with a thread for each output, or for each cell of the input."""
+def _row(plan: PoolPlan, is_aligned: bool, of_input: bool) -> _Shape | None:
+    """The same for kernels that read rows in packs; None where they cannot."""
+    axis = plan.axes[-1]
+    if not isinstance(axis, SlidingAxis) or not is_aligned or plan.inner > 1 or not is_small(plan):
+        return None
+    if any(isinstance(other, AdaptiveAxis) for other in plan.axes):
+        return None
+    w = axis.window
+    window = (w.kernel, w.stride, w.padding_before)
+    if window not in names.ROW_WINDOWS or w.dilation > 1:
+        return None
+    if plan.selects and plan.index_dtype != names.ROW_INDEX:
+        return None
+    for count in names.neighbours_of(plan.dtype):
+        packs_fit = axis.size % count == 0
+        if of_input:
+            packs_fit &= count % w.stride == 0 and axis.outputs % (count // w.stride) == 0
+        else:  # at most a fifth of what threads compute may be beyond the row
+            packs_fit &= -axis.outputs % count * 4 <= axis.outputs
+        if packs_fit:
+            share = Share(of_input, neighbours=count)
+            return _Shape(names.row_of(window, count), True, share)
+    return None
+
+
+def _launch(name: Name, plan: PoolPlan, shape: _Shape, division: _Division | None = None) -> Launch:
     dtype = np.int32 if shape.is_small else np.int64
     rule = NO_DIVISION if division is None else division.rule
-    integers = windows_of(plan, dtype, shape.lanes, of_input, rule)
+    integers = windows_of(plan, dtype, shape.share, rule)
     values = (integers,) if division is None else (division.divisor, integers)
-    cells = math.prod(plan.input_block_shape if of_input else plan.output_block_shape)
-    return Launch(*name, _blocks(cells // shape.lanes), values)
+    return Launch(*name, _blocks(threads_of(plan, shape.share)), values)
 
 
 def _blocks(threads: int) -> int:

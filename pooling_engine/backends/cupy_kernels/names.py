@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
+from typing import Any
 
 import numpy as np
 
 from pooling_engine.dtypes import BFLOAT16
 
 VECTOR_BYTES = 16  # what a thread reads and writes at once, where it can
-ELEMENTS = {np.dtype(np.float16): "Half", BFLOAT16: "Brain"} | {
+ELEMENTS: dict[Any, str] = {np.dtype(np.float16): "Half", BFLOAT16: "Brain"} | {
     np.dtype(np.float32): "float",
     np.dtype(np.float64): "double",
 }
 INDICES = {np.dtype(np.uint8): "u8", np.dtype(np.uint16): "u16", np.dtype(np.uint32): "u32"}
 NO_INDICES = "None"
 ORDERS = ("Larger", "Smaller")
+# Kernels, strides and paddings before the first element that rows are read for, along their axis.
+ROW_WINDOWS = ((2, 2, 0), (3, 1, 1), (3, 2, 0), (3, 2, 1), (5, 1, 2), (7, 1, 3))
+ROW_INDEX = np.dtype(np.uint8)  # the type of their indices
 SELECT_TEAMS = (32, 256)  # of threads that look for the extreme of one plane together
 SUM_TEAMS = (16, 64, 256)  # of those that add one up
 
@@ -32,6 +36,17 @@ def select_windows(element: str, index: str, order: str, ignores: bool, shape: s
 def sum_windows(element: str, shape: str) -> Name:
     """AVERAGE and SUM."""
     return "forward.cu", f"sum_windows<{element}, {shape}>"
+
+
+def select_rows(element: str, index: str, order: str, ignores: bool, row: str) -> Name:
+    """MAX and MIN of neighbours together; `row` is what `row_of` gives."""
+    kind = f"{element}, {index}, {order}, {_word(ignores)}"
+    return "rows.cu", f"select_rows<{kind}, {row}>"
+
+
+def sum_rows(element: str, row: str) -> Name:
+    """AVERAGE and SUM of neighbours together."""
+    return "rows.cu", f"sum_rows<{element}, {row}>"
 
 
 def select_planes(element: str, index: str, order: str, ignores: bool, team: int) -> Name:
@@ -55,6 +70,16 @@ def sum_gradients(element: str, shape: str) -> Name:
     return "backward.cu", f"sum_gradients<{element}, {shape}>"
 
 
+def select_row_gradients(element: str, index: str, row: str) -> Name:
+    """The gradient of MAX and MIN, for neighbours together."""
+    return "rows.cu", f"select_row_gradients<{element}, {index}, {row}>"
+
+
+def sum_row_gradients(element: str, row: str) -> Name:
+    """The gradient of AVERAGE and SUM, for neighbours together."""
+    return "rows.cu", f"sum_row_gradients<{element}, {row}>"
+
+
 def check_indices(index: str, shape: str) -> Name:
     """Whether every index names a tap on an element."""
     return "backward.cu", f"check_indices<{index}, {shape}>"
@@ -64,18 +89,33 @@ def shape_of(rank: int, shared: bool, is_small: bool, channels: int) -> str:
     """The template arguments that follow from the windows and the layout.
 
     Args:
-        rank: the spatial axes.
+        rank: the spatial axes; those of one axis are computed as of two.
         shared: whether windows may share out an axis; such kernels have all three axes.
         is_small: whether 32 bits number all positions; other kernels take whatever is shared.
-        channels: those of a thread; 0 for channels first.
+        channels: those of a thread; 1 for channels first.
     """
     return f"{rank}, {_word(shared)}, {'i32' if is_small else 'i64'}, {channels}"
 
 
+def row_of(window: tuple[int, int, int], neighbours: int) -> str:
+    """The template arguments of kernels that read rows.
+
+    Args:
+        window: one of `ROW_WINDOWS`.
+        neighbours: the elements of a row that a thread computes, one of `neighbours_of`.
+    """
+    return ", ".join(map(str, (*window, neighbours)))
+
+
+def neighbours_of(dtype: np.dtype[Any]) -> tuple[int, ...]:
+    """How many elements of a row a thread may compute: those of 16 bytes, or of 8."""
+    return tuple(size // dtype.itemsize for size in (16, 8) if size > dtype.itemsize)
+
+
 def all_names() -> Iterator[Name]:
     """Every kernel that a call may ask for, whatever its plan."""
-    for element, lanes in _lanes().items():
-        shapes = _shapes(lanes)
+    for dtype, element in ELEMENTS.items():
+        shapes = _shapes(VECTOR_BYTES // dtype.itemsize)
         indices = (NO_INDICES, *INDICES.values())
         for index, order, ignores in product(indices, ORDERS, (False, True)):
             yield from (select_windows(element, index, order, ignores, s) for s in shapes)
@@ -86,25 +126,26 @@ def all_names() -> Iterator[Name]:
             yield sum_gradients(element, shape)
             yield from (select_gradients(element, index, shape) for index in INDICES.values())
         yield from (sum_planes(element, team) for team in SUM_TEAMS)
+        yield from _row_names(dtype)
     for index, shape in product(INDICES.values(), _shapes(1)):
         yield check_indices(index, shape)
 
 
-def _lanes() -> dict[str, int]:
-    return {
-        name: VECTOR_BYTES // dtype.itemsize
-        for dtype, name in ELEMENTS.items()
-        if dtype is not None
-    }
+def _row_names(dtype: np.dtype[Any]) -> Iterator[Name]:
+    element, index = ELEMENTS[dtype], INDICES[ROW_INDEX]
+    for row in (row_of(*each) for each in product(ROW_WINDOWS, neighbours_of(dtype))):
+        for taken, order, ignores in product((NO_INDICES, index), ORDERS, (False, True)):
+            yield select_rows(element, taken, order, ignores, row)
+        yield sum_rows(element, row)
+        yield select_row_gradients(element, index, row)
+        yield sum_row_gradients(element, row)
 
 
 def _shapes(lanes: int) -> tuple[str, ...]:
-    windows = ((1, False), (2, False), (3, False), (3, True))
-    channels = sorted({0, 1, lanes})
-    return (
-        *(shape_of(*window, True, count) for window in windows for count in channels),
-        *(shape_of(3, True, False, count) for count in (0, 1)),
-    )
+    windows = ((2, False), (3, False), (3, True))
+    channels = sorted({1, lanes})
+    small = (shape_of(*window, True, count) for window in windows for count in channels)
+    return (*small, shape_of(3, True, False, 1))
 
 
 def _word(flag: bool) -> str:

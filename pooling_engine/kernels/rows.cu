@@ -1,0 +1,248 @@
+// Windows of K taps, STRIDE apart, PAD before the first element, along the innermost axis; channels
+// first. A thread takes V neighbours of a row: it reads packs of elements that neighbours share once,
+// and every position within them is known when the kernel is compiled. Other axes are as they come.
+#include "forward.cu"
+
+// The packs of `row` from number `first` on, side by side; `filler` is beyond its ends.
+template <int PACKS, int V, typename T, typename N>
+__device__ void read_packs(const T *row, N first, N length, T filler, T *elements) {
+  const Pack<T, V> *packs = (const Pack<T, V> *)row;
+#pragma unroll
+  for (int p = 0; p < PACKS; ++p) {
+    Pack<T, V> taken;
+#pragma unroll
+    for (int v = 0; v < V; ++v) taken.at[v] = filler;
+    if (first + p >= 0 && first + p < length) taken = packs[first + p];
+#pragma unroll
+    for (int v = 0; v < V; ++v) elements[p * V + v] = taken.at[v];
+  }
+}
+
+// Writes the elements of a row that are within it; `at` is the first, a multiple of V.
+template <int V, typename T, typename N>
+__device__ void write_row(T *row, N at, N length, Pack<T, V> packed) {
+  if (length % V == 0) {
+    *(Pack<T, V> *)(row + at) = packed;
+    return;
+  }
+#pragma unroll
+  for (int v = 0; v < V; ++v)
+    if (at + v < length) row[at + v] = packed.at[v];
+}
+
+// What V outputs read: the packs before the thread's own, all of them, and where tap 0 is in those.
+template <int K, int STRIDE, int PAD, int V> struct Read {
+  static constexpr int BEFORE = (PAD + V - 1) / V;
+  static constexpr int PACKS = BEFORE + ((V - 1) * STRIDE - PAD + K - 1) / V + 1;
+  static constexpr int TAP = BEFORE * V - PAD;
+};
+
+// MAX and MIN, in the order of the taps.
+template <typename E, typename I, typename Order, bool IGNORES, int K, int STRIDE, int PAD, int V>
+__global__ void select_rows(const E *x, E *y, I *indices, int *doubt, Windows<i32> windows) {
+  using Row = Read<K, STRIDE, PAD, V>;
+  i32 thread = blockIdx.x * blockDim.x + threadIdx.x;
+  if (thread >= windows.count) return;
+  Place<i32> place = place_of<3, 1>(windows, thread);
+  Taps<i32> t0s = taps_of<false>(windows.axes[0], place.at[0]);
+  Taps<i32> t1s = taps_of<false>(windows.axes[1], place.at[1]);
+  const Axis<i32> &inner = windows.axes[2];
+  bool is_empty = t0s.first == t0s.stop || t1s.first == t1s.stop;
+  i32 output = place.at[2] * V;
+  Wide<E> best[V];
+  Pack<E, V> chosen;
+  i32 numbers[V];
+#pragma unroll
+  for (int v = 0; v < V; ++v) {  // the first tap has been taken, but NaN may not be
+    best[v] = infinity_of<Wide<E>>(Order::is_better(1, 0));
+    chosen.at[v] = infinity_of<E>(Order::is_better(1, 0));
+    i32 start = (output + v) * STRIDE - PAD;
+    i32 first = (t0s.first * windows.axes[1].kernel + t1s.first) * K + (start < 0 ? -start : 0);
+    numbers[v] = IGNORES || is_empty ? -1 : first;
+  }
+  E filler = IGNORES ? nan_of<E>() : infinity_of<E>(Order::is_better(1, 0));  // never taken
+  for (i32 t0 = t0s.first; t0 < t0s.stop; ++t0) {
+    i32 plane = place.plane * windows.axes[0].size + t0s.start + t0 * windows.axes[0].dilation;
+    for (i32 t1 = t1s.first; t1 < t1s.stop; ++t1) {
+      i32 row = plane * windows.axes[1].size + t1s.start + t1 * windows.axes[1].dilation;
+      i32 number = (t0 * windows.axes[1].kernel + t1) * K;
+      E elements[Row::PACKS * V];
+      read_packs<Row::PACKS, V>(x + row * inner.size, place.at[2] * STRIDE - Row::BEFORE,
+                                inner.size / V, filler, elements);
+#pragma unroll
+      for (int v = 0; v < V; ++v) {
+#pragma unroll
+        for (int t = 0; t < K; ++t) {
+          E element = elements[Row::TAP + v * STRIDE + t];
+          Wide<E> value = widen(element);
+          bool is_new = is_taken<Order, IGNORES>(value, best[v], !IGNORES || numbers[v] >= 0);
+          best[v] = is_new ? value : best[v];
+          chosen.at[v] = is_new ? element : chosen.at[v];
+          numbers[v] = is_new ? number + t : numbers[v];
+        }
+      }
+    }
+  }
+  Pack<I, V> packed;
+#pragma unroll
+  for (int v = 0; v < V; ++v) {
+    if (IGNORES && numbers[v] < 0 && !is_empty) chosen.at[v] = nan_of<E>();
+    if (!IGNORES && doubt && output + v < inner.outputs && best[v] != best[v]) *doubt = 1;
+    if constexpr (!IsNone<I>::value) packed.at[v] = (I)numbers[v];  // -1 is the top value: none
+  }
+  i32 row = (place.plane * windows.axes[0].outputs + place.at[0]) * windows.axes[1].outputs +
+            place.at[1];
+  write_row(y + row * inner.outputs, output, inner.outputs, chosen);
+  if constexpr (!IsNone<I>::value)
+    write_row(indices + row * inner.outputs, output, inner.outputs, packed);
+}
+
+// AVERAGE and SUM, in float64: each column of taps is added up once for all windows that have it.
+template <typename E, int K, int STRIDE, int PAD, int V>
+__global__ void sum_rows(const E *x, E *y, double divisor, Windows<i32> windows) {
+  using Row = Read<K, STRIDE, PAD, V>;
+  constexpr int COLUMNS = (V - 1) * STRIDE + K;
+  i32 thread = blockIdx.x * blockDim.x + threadIdx.x;
+  if (thread >= windows.count) return;
+  Place<i32> place = place_of<3, 1>(windows, thread);
+  Taps<i32> t0s = taps_of<false>(windows.axes[0], place.at[0]);
+  Taps<i32> t1s = taps_of<false>(windows.axes[1], place.at[1]);
+  const Axis<i32> &inner = windows.axes[2];
+  double columns[COLUMNS] = {};
+  for (i32 t1 = t1s.first; t1 < t1s.stop; ++t1) {
+    double parts[COLUMNS] = {};
+    for (i32 t0 = t0s.first; t0 < t0s.stop; ++t0) {
+      i32 plane = place.plane * windows.axes[0].size + t0s.start + t0 * windows.axes[0].dilation;
+      i32 row = plane * windows.axes[1].size + t1s.start + t1 * windows.axes[1].dilation;
+      E elements[Row::PACKS * V];
+      read_packs<Row::PACKS, V>(x + row * inner.size, place.at[2] * STRIDE - Row::BEFORE,
+                                inner.size / V, E{}, elements);
+#pragma unroll
+      for (int c = 0; c < COLUMNS; ++c) parts[c] += (double)widen(elements[Row::TAP + c]);
+    }
+#pragma unroll
+    for (int c = 0; c < COLUMNS; ++c) columns[c] += parts[c];
+  }
+  double outer = 1;
+  if (windows.rule >= VALID_TAPS)
+    outer = divisor_of<false>(windows.axes[0], place.at[0], windows.rule) *
+            divisor_of<false>(windows.axes[1], place.at[1], windows.rule);
+  i32 output = place.at[2] * V;
+  Pack<E, V> packed;
+#pragma unroll
+  for (int v = 0; v < V; ++v) {
+    double total = 0;
+#pragma unroll
+    for (int t = 0; t < K; ++t) total += columns[v * STRIDE + t];
+    if (windows.rule >= VALID_TAPS)
+      divisor = outer * divisor_of<false>(inner, output + v, windows.rule);
+    round_to(quotient(total, divisor, windows.rule), packed.at[v]);
+  }
+  i32 row = (place.plane * windows.axes[0].outputs + place.at[0]) * windows.axes[1].outputs +
+            place.at[1];
+  write_row(y + row * inner.outputs, output, inner.outputs, packed);
+}
+
+// What reaches V elements: outputs, in packs of V / STRIDE, and where output 0 of the thread's own
+// pack is in those.
+template <int K, int STRIDE, int PAD, int V> struct Reached {
+  static constexpr int C = V / STRIDE;
+  static constexpr int BEFORE = ((K - 1 - PAD) / STRIDE + C - 1) / C;
+  static constexpr int PACKS = BEFORE + (V - 1 + PAD) / STRIDE / C + 1;
+  static constexpr int OWN = BEFORE * C;
+};
+
+// The gradient of MAX and MIN, in the order of the outputs.
+template <typename E, typename I, int K, int STRIDE, int PAD, int V>
+__global__ void select_row_gradients(const E *dy, const I *indices, E *dx, Windows<i32> windows) {
+  using Row = Reached<K, STRIDE, PAD, V>;
+  i32 thread = blockIdx.x * blockDim.x + threadIdx.x;
+  if (thread >= windows.count) return;
+  Place<i32> place = place_of<3, 1>(windows, thread);
+  Reach<i32> r0 = reach_of<false>(windows.axes[0], place.at[0]);
+  Reach<i32> r1 = reach_of<false>(windows.axes[1], place.at[1]);
+  const Axis<i32> &inner = windows.axes[2];
+  i32 first = place.at[2] - Row::BEFORE, packs = inner.outputs / Row::C;
+  double totals[V] = {};
+  for (i32 o0 = r0.low; o0 < r0.low + r0.count; ++o0) {
+    i32 t0 = tap_at<false>(windows.axes[0], r0, o0);
+    if (t0 < 0) continue;
+    for (i32 o1 = r1.low; o1 < r1.low + r1.count; ++o1) {
+      i32 t1 = tap_at<false>(windows.axes[1], r1, o1);
+      if (t1 < 0) continue;
+      i32 number = (t0 * windows.axes[1].kernel + t1) * K;
+      i32 row = (place.plane * windows.axes[0].outputs + o0) * windows.axes[1].outputs + o1;
+      E sent[Row::PACKS * Row::C];
+      I named[Row::PACKS * Row::C];
+      read_packs<Row::PACKS, Row::C>(dy + row * inner.outputs, first, packs, E{}, sent);
+      read_packs<Row::PACKS, Row::C>(indices + row * inner.outputs, first, packs, (I)-1, named);
+#pragma unroll
+      for (int v = 0; v < V; ++v) {
+#pragma unroll
+        for (int o = 0; o < Row::PACKS * Row::C; ++o) {
+          int tap = v + PAD - (o - Row::OWN) * STRIDE;
+          if (tap >= 0 && tap < K && (i32)named[o] == number + tap)
+            totals[v] += (double)widen(sent[o]);
+        }
+      }
+    }
+  }
+  Pack<E, V> packed;
+#pragma unroll
+  for (int v = 0; v < V; ++v) round_to(totals[v], packed.at[v]);
+  ((Pack<E, V> *)dx)[thread] = packed;
+}
+
+// The gradient of AVERAGE and SUM, in float64 and in the order of the taps: each column of outputs is
+// added up once for all elements that it reaches.
+template <typename E, int K, int STRIDE, int PAD, int V>
+__global__ void sum_row_gradients(const E *dy, E *dx, double divisor, Windows<i32> windows) {
+  using Row = Reached<K, STRIDE, PAD, V>;
+  constexpr int COLUMNS = Row::PACKS * Row::C;
+  i32 thread = blockIdx.x * blockDim.x + threadIdx.x;
+  if (thread >= windows.count) return;
+  Place<i32> place = place_of<3, 1>(windows, thread);
+  Reach<i32> r0 = reach_of<false>(windows.axes[0], place.at[0]);
+  Reach<i32> r1 = reach_of<false>(windows.axes[1], place.at[1]);
+  const Axis<i32> &inner = windows.axes[2];
+  i32 first = place.at[2] - Row::BEFORE;
+  double columns[COLUMNS] = {}, across[COLUMNS];
+#pragma unroll
+  for (int c = 0; c < COLUMNS; ++c)
+    across[c] = windows.rule < VALID_TAPS
+                    ? divisor : divisor_of<false>(inner, first * Row::C + c, windows.rule);
+  for (i32 n1 = 0; n1 < r1.count; ++n1) {
+    i32 o1 = in_tap_order<false>(windows.axes[1], r1, n1);
+    if (tap_at<false>(windows.axes[1], r1, o1) < 0) continue;
+    double parts[COLUMNS] = {};
+    for (i32 n0 = 0; n0 < r0.count; ++n0) {
+      i32 o0 = in_tap_order<false>(windows.axes[0], r0, n0);
+      if (tap_at<false>(windows.axes[0], r0, o0) < 0) continue;
+      double outer = 1;
+      if (windows.rule >= VALID_TAPS)
+        outer = divisor_of<false>(windows.axes[0], o0, windows.rule) *
+                divisor_of<false>(windows.axes[1], o1, windows.rule);
+      i32 row = (place.plane * windows.axes[0].outputs + o0) * windows.axes[1].outputs + o1;
+      E sent[COLUMNS];
+      read_packs<Row::PACKS, Row::C>(dy + row * inner.outputs, first, inner.outputs / Row::C, E{},
+                                     sent);
+#pragma unroll
+      for (int c = 0; c < COLUMNS; ++c)
+        parts[c] += quotient((double)widen(sent[c]), across[c] * outer, windows.rule);
+    }
+#pragma unroll
+    for (int c = 0; c < COLUMNS; ++c) columns[c] += parts[c];
+  }
+  Pack<E, V> packed;
+#pragma unroll
+  for (int v = 0; v < V; ++v) {
+    double total = 0;
+#pragma unroll
+    for (int o = COLUMNS - 1; o >= 0; --o) {
+      int tap = v + PAD - (o - Row::OWN) * STRIDE;
+      if (tap >= 0 && tap < K) total += columns[o];
+    }
+    round_to(total, packed.at[v]);
+  }
+  ((Pack<E, V> *)dx)[thread] = packed;
+}
