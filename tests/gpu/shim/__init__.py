@@ -6,11 +6,12 @@ The launches are those that CuPy gets: the same sources, names, grids and argume
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import subprocess
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import numpy as np
@@ -19,20 +20,29 @@ from pooling_engine.backends.cupy_kernels.launches import THREADS, Launch
 from pooling_engine.backends.cupy_kernels.source import source_of
 
 HEADER = Path(__file__).parent / "cuda_shim.h"
-COMPILER = ("g++", "-std=c++17", "-O0", "-ffp-contract=off", "-fPIC", "-shared", "-w", "-x", "c++")
+# What a card does not forgive ends the process here: packs that are not aligned, indices beyond an
+# array, positions that overflow.
+CHECKS = ("-fsanitize=alignment,bounds,signed-integer-overflow,shift", "-fno-sanitize-recover")
+COMPILER = ("g++", "-std=c++17", "-O0", "-ffp-contract=off", *CHECKS, "-fPIC", "-shared", "-w")
+PART = 150  # kernels of one library
 CACHE = Path(__file__).parents[3] / "build" / "shim"
 
 _kernels: dict[str, ctypes._FuncPointer] = {}
 
 
 def compile_all(launches: Iterable[Launch]) -> None:
-    """Compiles what is not compiled yet, all kernels of one file at once."""
+    """Compiles what is not compiled yet, some kernels of one file at once."""
     by_file: dict[str, set[str]] = {}
     for launch in launches:
         if launch.name not in _kernels:
             by_file.setdefault(launch.file, set()).add(launch.name)
-    for file, names in by_file.items():
-        _load(file, sorted(names))
+    parts = [(file, part) for file, names in by_file.items() for part in _parts(sorted(names))]
+    with ThreadPool(os.cpu_count()) as pool:
+        pool.starmap(_load, parts)
+
+
+def _parts(names: list[str]) -> list[list[str]]:
+    return [names[first : first + PART] for first in range(0, len(names), PART)]
 
 
 def run(launch: Launch, *arrays: np.ndarray | None) -> None:
@@ -48,7 +58,7 @@ def run(launch: Launch, *arrays: np.ndarray | None) -> None:
     assert _kernels[launch.name](launch.blocks, THREADS, arguments), "a barrier not all reach"
 
 
-def _load(file: str, names: list[str]) -> None:
+def _load(file: str, names: Sequence[str]) -> None:
     has_barriers = "true" if "__syncthreads" in source_of(file) else "false"
     launchers = "".join(
         f'extern "C" bool launch_{number}(unsigned blocks, unsigned threads, void **arguments) {{\n'
@@ -69,8 +79,11 @@ def _compiled(text: str) -> Path:
     path = CACHE / f"{digest}.so"
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
-            built = Path(folder) / "built.so"
-            subprocess.run([*COMPILER, "-", "-o", built], input=text.encode(), check=True)
-            os.replace(built, path)  # noqa: PTH105  in one step, whoever else compiles it
+        with path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another process compiles it, or another part
+            if not path.exists():
+                built = path.with_suffix(".built")
+                command = [*COMPILER, "-x", "c++", "-", "-o", built]
+                subprocess.run(command, input=text.encode(), check=True)
+                built.rename(path)
     return path
