@@ -5,8 +5,8 @@
 constexpr int LANES = 16;     // that elements are dealt out to, as `whole.py` of NumPy says
 constexpr int BLOCK = 64 * LANES;
 
-// MAX and MIN of planes of `size` elements: TEAM threads read a plane together.
-template <typename E, typename I, typename Order, bool IGNORES, int TEAM>
+// MAX and MIN of planes of `size` elements: TEAM threads read a plane together, V elements at a time.
+template <typename E, typename I, typename Order, bool IGNORES, int TEAM, int V>
 __global__ void select_planes(const E *x, E *y, I *indices, int *doubt, i64 planes, i64 size) {
   __shared__ Wide<E> bests[THREADS];
   __shared__ i64 places[THREADS];
@@ -15,12 +15,16 @@ __global__ void select_planes(const E *x, E *y, I *indices, int *doubt, i64 plan
   const E *elements = x + plane * size;
   Wide<E> best = 0;
   i64 place = -1;
-  for (i64 at = plane < planes ? member : size; at < size; at += TEAM) {
-    Wide<E> value = widen(elements[at]);
-    bool is_new = place < 0 ? !IGNORES || value == value
-                            : is_taken<Order, IGNORES>(value, best, true);
-    best = is_new ? value : best;
-    place = is_new ? at : place;
+  for (i64 at = plane < planes ? member * V : size; at < size; at += TEAM * V) {
+    Pack<E, V> taken = *(const Pack<E, V> *)(elements + at);
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      Wide<E> value = widen(taken.at[v]);
+      bool is_new = place < 0 ? !IGNORES || value == value
+                              : is_taken<Order, IGNORES>(value, best, true);
+      best = is_new ? value : best;
+      place = is_new ? at + v : place;
+    }
   }
   bests[own] = best;
   places[own] = place;
@@ -42,30 +46,38 @@ __global__ void select_planes(const E *x, E *y, I *indices, int *doubt, i64 plan
   if constexpr (!IsNone<I>::value) indices[plane] = (I)place;
 }
 
-// AVERAGE and SUM of planes of `size` elements: each 16 threads of a team add up a run of BLOCK
-// elements, the i-th in lane i % 16; lanes are added up over the runs, then each half to the other.
-template <typename E, int TEAM>
+// AVERAGE and SUM of planes of `size` elements: a run of BLOCK elements is added up in LANES lanes, the
+// i-th in lane i % LANES, V lanes a thread; lanes are added up over the runs, then each half to the
+// other.
+template <typename E, int TEAM, int V>
 __global__ void sum_planes(const E *x, E *y, double divisor, int rule, i64 planes, i64 size) {
-  __shared__ double sums[THREADS];
-  int own = threadIdx.x, member = own % TEAM, lane = own % LANES;
+  constexpr int RUN = LANES / V;        // threads of a run
+  constexpr int RUNS = TEAM / RUN;      // that a team adds up at a time
+  __shared__ double sums[THREADS * V];  // by team, run and lane
+  int own = threadIdx.x, member = own % TEAM;
   i64 plane = (i64)blockIdx.x * (THREADS / TEAM) + own / TEAM;
   const E *elements = x + plane * size;
+  double *team = sums + own / TEAM * RUNS * LANES;
   double total = 0;
-  for (i64 first = 0; first < size; first += TEAM / LANES * BLOCK) {
-    i64 begin = first + member / LANES * BLOCK, stop = begin + BLOCK < size ? begin + BLOCK : size;
-    double sum = 0;
-    for (i64 at = plane < planes ? begin + lane : stop; at < stop; at += LANES)
-      sum += (double)widen(elements[at]);
-    sums[own] = sum;
+  for (i64 first = 0; first < size; first += RUNS * BLOCK) {
+    i64 begin = first + member / RUN * BLOCK, stop = begin + BLOCK < size ? begin + BLOCK : size;
+    double parts[V] = {};
+    for (i64 at = plane < planes ? begin + member % RUN * V : stop; at < stop; at += LANES) {
+      Pack<E, V> taken = *(const Pack<E, V> *)(elements + at);
+#pragma unroll
+      for (int v = 0; v < V; ++v) parts[v] += (double)widen(taken.at[v]);
+    }
+#pragma unroll
+    for (int v = 0; v < V; ++v) team[member * V + v] = parts[v];
     __syncthreads();
     if (member < LANES)
-      for (int run = 0; run < TEAM; run += LANES) total += sums[own + run];
+      for (int run = 0; run < RUNS; ++run) total += team[run * LANES + member];
     __syncthreads();
   }
-  sums[own] = total;
+  if (member < LANES) team[member] = total;
   for (int half = LANES / 2; half; half /= 2) {
     __syncthreads();
-    if (member < half) sums[own] = total += sums[own + half];
+    if (member < half) team[member] = total += team[member + half];
   }
   if (!member && plane < planes) round_to(quotient(total, divisor, rule), y[plane]);
 }

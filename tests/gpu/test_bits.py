@@ -91,8 +91,12 @@ LARGE = (
     ({"global_window": True}, (3, 7, 7, 7)),
     ({"global_window": True}, (3, 2, 1024)),
     ({"global_window": True}, (3, 2, 1025)),
+    ({"global_window": True}, (3, 7, 16, 16)),
+    ({"global_window": True}, (3, 6, 2056)),
     ({"global_window": True}, (2, 1, 4097)),
+    ({"global_window": True}, (3, 2, 9000)),
     ({"global_window": True}, (2, 1, 40_000)),
+    ({"global_window": True}, (1, 1, 140_000)),
     ({"global_window": True, "layout": "channels_last"}, (2, 32, 9, 11)),
 )
 

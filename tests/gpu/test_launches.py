@@ -84,15 +84,20 @@ def test_a_division_at_the_ends(value):
             (1, 1, 8),
             "select_windows<float, None, Larger, false, 2, false, i32, 1>",
         ),
-        ({"mode": "sum", "global_window": True}, (1, 1, 32, 32), "sum_planes<float, 16>"),
-        ({"mode": "sum", "global_window": True}, (1, 1, 32, 33), "sum_planes<float, 64>"),
-        ({"mode": "sum", "global_window": True}, (1, 1, 64, 65), "sum_planes<float, 256>"),
+        ({"mode": "sum", "global_window": True}, (1, 1, 32, 32), "sum_planes<float, 16, 1>"),
+        ({"mode": "sum", "global_window": True}, (1, 1, 33, 33), "sum_planes<float, 64, 1>"),
+        ({"mode": "sum", "global_window": True}, (1, 1, 65, 65), "sum_planes<float, 256, 1>"),
+        ({"mode": "sum", "global_window": True}, (1, 1, 32, 33), "sum_planes<float, 16, 4>"),
+        ({"mode": "sum", "global_window": True}, (1, 1, 64, 65), "sum_planes<float, 64, 4>"),
         (
             {"global_window": True},
             (1, 1, 7, 7),
-            "select_planes<float, None, Larger, false, 32>",
+            "select_planes<float, None, Larger, false, 32, 1>",
         ),
-        ({"kernel": 33}, (1, 1, 33, 33), "select_planes<float, None, Larger, false, 256>"),
+        ({"kernel": 8}, (1, 1, 8, 8), "select_planes<float, None, Larger, false, 32, 1>"),
+        ({"kernel": 12}, (1, 1, 12, 12), "select_planes<float, None, Larger, false, 32, 4>"),
+        ({"kernel": 33}, (1, 1, 33, 33), "select_planes<float, None, Larger, false, 256, 1>"),
+        ({"kernel": 34}, (1, 1, 34, 34), "select_planes<float, None, Larger, false, 256, 4>"),
         (
             {"kernel": 33, "stride": 1},
             (1, 1, 33, 34),
@@ -114,6 +119,9 @@ def test_elements_that_are_not_aligned_are_taken_one_by_one():
     options = {"mode": "max", "kernel": 2}
     assert forward_name(options | LAST, (1, 8, 16), "float16").endswith("i32, 8>")
     assert forward_name(options | LAST, (1, 8, 16), "float16", is_aligned=False).endswith("i32, 1>")
+    whole = {"mode": "max", "global_window": True}, (1, 8, 4096), "float16"
+    assert forward_name(*whole).endswith("256, 8>")
+    assert forward_name(*whole, is_aligned=False).endswith("256, 1>")
     assert forward_name(options, (1, 8, 16), "float16").endswith("2, 2, 0, 8>")
     assert forward_name(options, (1, 8, 16), "float16", is_aligned=False).endswith("i32, 1>")
 

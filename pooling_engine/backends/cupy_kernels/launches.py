@@ -35,7 +35,7 @@ from pooling_engine.geometry import AdaptiveAxis, SlidingAxis
 from pooling_engine.plan import PoolPlan
 
 THREADS = 256  # of a block; `whole.cu` has the same number
-BLOCK = 1024  # elements that 16 threads add up at a time, there too
+BLOCK = 1024  # elements of a run that is added up in 16 lanes, there too
 NO_DIVISION, MULTIPLY, DIVIDE, VALID_TAPS, PADDED_TAPS = range(5)
 
 
@@ -79,8 +79,9 @@ def forward_launch(plan: PoolPlan, has_indices: bool, is_aligned: bool) -> Launc
         return _launch(names.select_windows(*kind, shape.name), plan, shape)
     size = math.prod(axis.size for axis in plan.axes)
     team = SELECT_TEAMS[size > BLOCK]
+    pack = _pack(plan, size, is_aligned, fewest=team * VECTOR_BYTES // plan.dtype.itemsize)
     values = (np.int64(plan.outer), np.int64(size))
-    return Launch(*names.select_planes(*kind, team), _blocks(plan.outer * team), values)
+    return Launch(*names.select_planes(*kind, team, pack), _blocks(plan.outer * team), values)
 
 
 @lru_cache(maxsize=512)
@@ -134,9 +135,16 @@ def _sum_launch(plan: PoolPlan, is_aligned: bool) -> Launch:
         shape = _shape(plan, is_aligned, of_input=False)
         return _launch(names.sum_windows(element, shape.name), plan, shape, division)
     size = plan.axes[0].size
-    team = next((team for team in SUM_TEAMS if size <= team // 16 * BLOCK), SUM_TEAMS[-1])
+    pack = _pack(plan, size, is_aligned, fewest=BLOCK + 1)
+    team = next((team for team in SUM_TEAMS if size <= team * pack // 16 * BLOCK), SUM_TEAMS[-1])
     values = (division.divisor, np.int32(division.rule), np.int64(plan.outer), np.int64(size))
-    return Launch(*names.sum_planes(element, team), _blocks(plan.outer * team), values)
+    return Launch(*names.sum_planes(element, team, pack), _blocks(plan.outer * team), values)
+
+
+def _pack(plan: PoolPlan, size: int, is_aligned: bool, fewest: int) -> int:
+    """How many elements of a plane of so many a thread reads at a time."""
+    vector = VECTOR_BYTES // plan.dtype.itemsize
+    return vector if is_aligned and size % vector == 0 and size >= fewest else 1
 
 
 class _Division(NamedTuple):

@@ -49,15 +49,17 @@ def sum_rows(element: str, row: str) -> Name:
     return "rows.cu", f"sum_rows<{element}, {row}>"
 
 
-def select_planes(element: str, index: str, order: str, ignores: bool, team: int) -> Name:
-    """MAX and MIN of whole planes, each read by a team of threads."""
+def select_planes(
+    element: str, index: str, order: str, ignores: bool, team: int, pack: int
+) -> Name:
+    """MAX and MIN of whole planes, each read by a team of threads, a pack of elements at a time."""
     kind = f"{element}, {index}, {order}, {_word(ignores)}"
-    return "whole.cu", f"select_planes<{kind}, {team}>"
+    return "whole.cu", f"select_planes<{kind}, {team}, {pack}>"
 
 
-def sum_planes(element: str, team: int) -> Name:
+def sum_planes(element: str, team: int, pack: int) -> Name:
     """AVERAGE and SUM of whole planes."""
-    return "whole.cu", f"sum_planes<{element}, {team}>"
+    return "whole.cu", f"sum_planes<{element}, {team}, {pack}>"
 
 
 def select_gradients(element: str, index: str, shape: str) -> Name:
@@ -115,17 +117,18 @@ def neighbours_of(dtype: np.dtype[Any]) -> tuple[int, ...]:
 def all_names() -> Iterator[Name]:
     """Every kernel that a call may ask for, whatever its plan."""
     for dtype, element in ELEMENTS.items():
-        shapes = _shapes(VECTOR_BYTES // dtype.itemsize)
+        vector = VECTOR_BYTES // dtype.itemsize
+        shapes, packs = _shapes(vector), (1, vector)
         indices = (NO_INDICES, *INDICES.values())
         for index, order, ignores in product(indices, ORDERS, (False, True)):
             yield from (select_windows(element, index, order, ignores, s) for s in shapes)
-            for team in SELECT_TEAMS:
-                yield select_planes(element, index, order, ignores, team)
+            for team in product(SELECT_TEAMS, packs):
+                yield select_planes(element, index, order, ignores, *team)
         for shape in shapes:
             yield sum_windows(element, shape)
             yield sum_gradients(element, shape)
             yield from (select_gradients(element, index, shape) for index in INDICES.values())
-        yield from (sum_planes(element, team) for team in SUM_TEAMS)
+        yield from (sum_planes(element, *team) for team in product(SUM_TEAMS, packs))
         yield from _row_names(dtype)
     for index, shape in product(INDICES.values(), _shapes(1)):
         yield check_indices(index, shape)
