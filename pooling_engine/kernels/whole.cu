@@ -5,11 +5,33 @@
 constexpr int LANES = 16;     // that elements are dealt out to, as `whole.py` of NumPy says
 constexpr int BLOCK = 64 * LANES;
 
+// Leaves the best value of a team, and the first place that has it, with its first thread; a place is
+// -1 where nothing was taken.
+template <typename Order, int TEAM, typename W>
+__device__ void first_of_team(W &best, i64 &place) {
+  __shared__ W bests[THREADS];
+  __shared__ i64 places[THREADS];
+  int own = threadIdx.x, member = own % TEAM;
+  bests[own] = best;
+  places[own] = place;
+  for (int half = TEAM / 2; half; half /= 2) {
+    __syncthreads();
+    if (member >= half) continue;
+    W other = bests[own + half];
+    i64 there = places[own + half];
+    bool is_same = other == best || (other != other && best != best);
+    bool is_new =
+        place < 0 || (is_same ? there < place : is_taken<Order, false>(other, best, true));
+    if (there >= 0 && is_new) {
+      bests[own] = best = other;
+      places[own] = place = there;
+    }
+  }
+}
+
 // MAX and MIN of planes of `size` elements: TEAM threads read a plane together, V elements at a time.
 template <typename E, typename I, typename Order, bool IGNORES, int TEAM, int V>
 __global__ void select_planes(const E *x, E *y, I *indices, int *doubt, i64 planes, i64 size) {
-  __shared__ Wide<E> bests[THREADS];
-  __shared__ i64 places[THREADS];
   int own = threadIdx.x, member = own % TEAM;
   i64 plane = (i64)blockIdx.x * (THREADS / TEAM) + own / TEAM;
   const E *elements = x + plane * size;
@@ -26,20 +48,7 @@ __global__ void select_planes(const E *x, E *y, I *indices, int *doubt, i64 plan
       place = is_new ? at + v : place;
     }
   }
-  bests[own] = best;
-  places[own] = place;
-  for (int half = TEAM / 2; half; half /= 2) {
-    __syncthreads();
-    if (member >= half) continue;
-    Wide<E> other = bests[own + half];
-    i64 there = places[own + half];
-    bool is_same = other == best || (other != other && best != best);
-    bool is_new = place < 0 || (is_same ? there < place : is_taken<Order, false>(other, best, true));
-    if (there >= 0 && is_new) {
-      bests[own] = best = other;
-      places[own] = place = there;
-    }
-  }
+  first_of_team<Order, TEAM>(best, place);
   if (member || plane >= planes) return;
   y[plane] = place < 0 ? nan_of<E>() : elements[place];
   if (!IGNORES && doubt && best != best) *doubt = 1;

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import cases
 import golden
 import numpy as np
@@ -127,6 +129,31 @@ def test_positions_of_64_bits(dtype, data):
         pairs.assert_same_calls("cupy", mode | options, x, value, seed)
     for table in TABLES:
         table.cache_clear()
+
+
+# Windows of many taps, each for a team: over the edges, with no tap on an element, of many sizes.
+WIDE = (
+    ({"kernel": (8, 9), "stride": (2, 9), "padding": (3, 4)}, (2, 3, 11, 40)),
+    ({"kernel": (8, 20), "stride": 8, "dilation": 2, "padding": (7, 19)}, (3, 3, 9, 41)),
+    ({"kernel": 70, "stride": 9, "padding": 69, "ceil_mode": True}, (3, 5, 200)),
+    ({"kernel": (2, 3, 17), "stride": (1, 2, 8), "padding": 1}, (2, 2, 4, 9, 60)),
+    ({"kernel": 8, "stride": (1, 8), "dilation": (3, 1), "padding": (21, 0)}, (2, 3, 1, 24)),
+    ({"adaptive_output": 1}, (3, 5, 9, 11)),
+    ({"adaptive_output": (2, 3)}, (2, 5, 20, 45)),
+    ({"adaptive_output": (1, 7, 2)}, (2, 1, 3, 10, 63)),
+)
+
+
+@every_type
+@pytest.mark.parametrize(("options", "shape"), WIDE, ids=cases.name_of)
+def test_wide(dtype, options, shape):
+    plan = PoolSpec("sum", **options).plan(shape, dtype)
+    assert launches.forward_launch(plan, False, True).file == "teams.cu"
+    modes = (*MODES, {"mode": "max", "nan_policy": "ignore"})
+    for number, (mode, values) in enumerate(itertools.product(modes, ("normal", "hard"))):
+        value = palettes.VALUES[values]
+        x = value(shape, dtype, number)
+        pairs.assert_same_calls("cupy", mode | options, x, value, number)
 
 
 CASES = [

@@ -84,6 +84,18 @@ def test_a_division_at_the_ends(value):
             (1, 1, 8),
             "select_windows<float, None, Larger, false, 2, false, i32, 1>",
         ),
+        ({"mode": "sum", "kernel": 8}, (1, 1, 16, 16), "sum_by_teams<float, 8>"),
+        ({"mode": "sum", "adaptive_output": 1}, (1, 1, 17, 17), "sum_by_teams<float, 32>"),
+        (
+            {"mode": "sum", "kernel": 8, "stride": 1},
+            (4, 4, 71, 71),
+            "sum_windows<float, 2, false, i32, 1>",
+        ),
+        (
+            {"mode": "sum", "kernel": 8} | LAST,
+            (1, 16, 16, 2),
+            "sum_windows<float, 2, false, i32, 1>",
+        ),
         ({"mode": "sum", "global_window": True}, (1, 1, 32, 32), "sum_planes<float, 16, 1>"),
         ({"mode": "sum", "global_window": True}, (1, 1, 33, 33), "sum_planes<float, 64, 1>"),
         ({"mode": "sum", "global_window": True}, (1, 1, 65, 65), "sum_planes<float, 256, 1>"),
@@ -101,7 +113,7 @@ def test_a_division_at_the_ends(value):
         (
             {"kernel": 33, "stride": 1},
             (1, 1, 33, 34),
-            "select_windows<float, None, Larger, false, 2, false, i32, 1>",
+            "select_by_teams<float, None, Larger, false, 32>",
         ),
         (
             {"kernel": 3, "padding": ((1, 0),)},

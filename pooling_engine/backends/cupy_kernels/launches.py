@@ -27,6 +27,7 @@ from pooling_engine.backends.cupy_kernels.names import (
     SELECT_TEAMS,
     SUM_TEAMS,
     VECTOR_BYTES,
+    WINDOW_TEAMS,
     Name,
 )
 from pooling_engine.dtypes import FLOATS
@@ -36,6 +37,8 @@ from pooling_engine.plan import PoolPlan
 
 THREADS = 256  # of a block; `whole.cu` has the same number
 BLOCK = 1024  # elements of a run that is added up in 16 lanes, there too
+MANY = 8  # taps along an axis, for a team; float32 apart, for a transaction of memory each
+FEW_OUTPUTS = 1 << 16  # less than one for each thread that a large card holds
 NO_DIVISION, MULTIPLY, DIVIDE, VALID_TAPS, PADDED_TAPS = range(5)
 
 
@@ -75,6 +78,9 @@ def forward_launch(plan: PoolPlan, has_indices: bool, is_aligned: bool) -> Launc
     if not _is_whole(plan):
         if (row := _row(plan, is_aligned, of_input=False)) is not None:
             return _launch(names.select_rows(*kind, row.name), plan, row)
+        if (team := _team(plan)) is not None:
+            name = names.select_by_teams(*kind, team)
+            return _launch(name, plan, _Shape("", True, Share(of_input=False)), team=team)
         shape = _shape(plan, is_aligned, of_input=False)
         return _launch(names.select_windows(*kind, shape.name), plan, shape)
     size = math.prod(axis.size for axis in plan.axes)
@@ -132,6 +138,9 @@ def _sum_launch(plan: PoolPlan, is_aligned: bool) -> Launch:
     if not (plan.is_global and plan.inner == 1):
         if (row := _row(plan, is_aligned, of_input=False)) is not None:
             return _launch(names.sum_rows(element, row.name), plan, row, division)
+        if (team := _team(plan)) is not None:
+            name = names.sum_by_teams(element, team)
+            return _launch(name, plan, _Shape("", True, Share(of_input=False)), division, team)
         shape = _shape(plan, is_aligned, of_input=False)
         return _launch(names.sum_windows(element, shape.name), plan, shape, division)
     size = plan.axes[0].size
@@ -173,6 +182,20 @@ def _shape(plan: PoolPlan, is_aligned: bool, of_input: bool) -> _Shape:
     )
 
 
+def _team(plan: PoolPlan) -> int | None:
+    """How many threads read a window together; None where each reads one of its own.
+
+    Together they read side by side what threads with windows of their own would read far apart.
+    """
+    axis = plan.axes[-1]
+    step = axis.size / axis.outputs if isinstance(axis, AdaptiveAxis) else axis.window.stride
+    is_large = axis.kernel >= MANY and plan.taps >= MANY**2
+    is_apart = step >= MANY or math.prod(plan.output_shape) < FEW_OUTPUTS
+    if plan.inner > 1 or not is_small(plan) or not is_large or not is_apart:
+        return None
+    return WINDOW_TEAMS[axis.kernel > 2 * WINDOW_TEAMS[0]]
+
+
 def _row(plan: PoolPlan, is_aligned: bool, of_input: bool) -> _Shape | None:
     """The same for kernels that read rows in packs; None where they cannot."""
     axis = plan.axes[-1]
@@ -198,12 +221,14 @@ def _row(plan: PoolPlan, is_aligned: bool, of_input: bool) -> _Shape | None:
     return None
 
 
-def _launch(name: Name, plan: PoolPlan, shape: _Shape, division: _Division | None = None) -> Launch:
+def _launch(
+    name: Name, plan: PoolPlan, shape: _Shape, division: _Division | None = None, team: int = 1
+) -> Launch:
     dtype = np.int32 if shape.is_small else np.int64
     rule = NO_DIVISION if division is None else division.rule
     integers = windows_of(plan, dtype, shape.share, rule)
     values = (integers,) if division is None else (division.divisor, integers)
-    return Launch(*name, _blocks(threads_of(plan, shape.share)), values)
+    return Launch(*name, _blocks(threads_of(plan, shape.share) * team), values)
 
 
 def _blocks(threads: int) -> int:

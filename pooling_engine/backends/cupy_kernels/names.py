@@ -21,6 +21,7 @@ ORDERS = ("Larger", "Smaller")
 # Kernels, strides and paddings before the first element that rows are read for, along their axis.
 ROW_WINDOWS = ((2, 2, 0), (3, 1, 1), (3, 2, 0), (3, 2, 1), (5, 1, 2), (7, 1, 3))
 ROW_INDEX = np.dtype(np.uint8)  # the type of their indices
+WINDOW_TEAMS = (8, 32)  # of threads that read one window together
 SELECT_TEAMS = (32, 256)  # of threads that look for the extreme of one plane together
 SUM_TEAMS = (16, 64, 256)  # of those that add one up
 
@@ -60,6 +61,17 @@ def select_planes(
 def sum_planes(element: str, team: int, pack: int) -> Name:
     """AVERAGE and SUM of whole planes."""
     return "whole.cu", f"sum_planes<{element}, {team}, {pack}>"
+
+
+def select_by_teams(element: str, index: str, order: str, ignores: bool, team: int) -> Name:
+    """MAX and MIN of large windows, each read by a team of threads."""
+    kind = f"{element}, {index}, {order}, {_word(ignores)}"
+    return "teams.cu", f"select_by_teams<{kind}, {team}>"
+
+
+def sum_by_teams(element: str, team: int) -> Name:
+    """AVERAGE and SUM of large windows."""
+    return "teams.cu", f"sum_by_teams<{element}, {team}>"
 
 
 def select_gradients(element: str, index: str, shape: str) -> Name:
@@ -122,12 +134,15 @@ def all_names() -> Iterator[Name]:
         indices = (NO_INDICES, *INDICES.values())
         for index, order, ignores in product(indices, ORDERS, (False, True)):
             yield from (select_windows(element, index, order, ignores, s) for s in shapes)
+            for count in WINDOW_TEAMS:
+                yield select_by_teams(element, index, order, ignores, count)
             for team in product(SELECT_TEAMS, packs):
                 yield select_planes(element, index, order, ignores, *team)
         for shape in shapes:
             yield sum_windows(element, shape)
             yield sum_gradients(element, shape)
             yield from (select_gradients(element, index, shape) for index in INDICES.values())
+        yield from (sum_by_teams(element, count) for count in WINDOW_TEAMS)
         yield from (sum_planes(element, *team) for team in product(SUM_TEAMS, packs))
         yield from _row_names(dtype)
     for index, shape in product(INDICES.values(), _shapes(1)):

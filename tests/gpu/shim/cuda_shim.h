@@ -4,6 +4,7 @@
 // barrier in turn; other kernels are plain loops. Shared memory is static: blocks follow one another.
 #pragma once
 #include <cmath>
+#include <csetjmp>
 #include <cstring>
 #include <ucontext.h>
 #include <utility>
@@ -33,9 +34,10 @@ inline double __longlong_as_double(long long bits) { return cast_bits<double>(bi
 namespace shim {
 constexpr unsigned MOST = 256;
 constexpr unsigned STACK = 32 << 10;
-static ucontext_t host, fibers[MOST];
+static ucontext_t fibers[MOST];
+static jmp_buf host, waits[MOST];  // jumps do without the system calls of contexts
 static char stacks[MOST][STACK];
-static bool is_done[MOST];
+static bool has_begun[MOST], is_done[MOST];
 static unsigned turn;
 static void (*call)(void **);
 static void **values;
@@ -52,6 +54,16 @@ template <auto KERNEL> void run_thread(void **arguments) { unpack<KERNEL>(KERNEL
 inline void fiber() {
   call(values);
   is_done[turn] = true;
+  _longjmp(host, 1);
+}
+
+// Lets the thread whose turn it is run to its next barrier, or to its end.
+inline void resume() {
+  threadIdx.x = turn;
+  if (_setjmp(host)) return;
+  if (has_begun[turn]) _longjmp(waits[turn], 1);
+  has_begun[turn] = true;
+  setcontext(&fibers[turn]);
 }
 
 // Whether all threads of a block came to the same barriers.
@@ -65,17 +77,16 @@ bool launch(unsigned blocks, unsigned threads, bool has_barriers, void **argumen
     }
     call = run_thread<KERNEL>, values = arguments;
     for (unsigned t = 0; t < threads; ++t) {
-      is_done[t] = false;
+      has_begun[t] = is_done[t] = false;
       getcontext(&fibers[t]);
       fibers[t].uc_stack.ss_sp = stacks[t];
       fibers[t].uc_stack.ss_size = STACK;
-      fibers[t].uc_link = &host;
+      fibers[t].uc_link = nullptr;
       makecontext(&fibers[t], fiber, 0);
     }
     for (unsigned ended = 0; ended < threads;) {
       for (turn = 0; turn < threads; ++turn) {
-        threadIdx.x = turn;
-        swapcontext(&host, &fibers[turn]);
+        resume();
         ended += is_done[turn];
       }
       if (ended % threads) return false;
@@ -87,6 +98,6 @@ bool launch(unsigned blocks, unsigned threads, bool has_barriers, void **argumen
 
 inline void __syncthreads() {
   unsigned own = shim::turn;
-  swapcontext(&shim::fibers[own], &shim::host);
+  if (!_setjmp(shim::waits[own])) _longjmp(shim::host, 1);
   threadIdx.x = own;
 }
