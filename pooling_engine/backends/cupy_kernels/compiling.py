@@ -24,10 +24,12 @@ class Compiled(NamedTuple):
     Attributes:
         symbol: its name in the machine code.
         code: the machine code.
+        log: what the compiler said; nothing, where the kernel was on disk.
     """
 
     symbol: str
     code: bytes
+    log: str = ""
 
 
 def compiled(file: str, name: str, architecture: str) -> Compiled:
@@ -54,8 +56,11 @@ def compiled(file: str, name: str, architecture: str) -> Compiled:
     return kernel
 
 
-def compile_anew(file: str, name: str, architecture: str) -> Compiled:
+def compile_anew(file: str, name: str, architecture: str, *options: str) -> Compiled:
     """A kernel compiled by NVRTC, which needs no card.
+
+    Args:
+        options: of NVRTC, beside those that ours always have.
 
     Raises:
         RuntimeError: it does not compile; the text says why.
@@ -66,11 +71,14 @@ def compile_anew(file: str, name: str, architecture: str) -> Compiled:
     try:
         nvrtc.addNameExpression(program, name)
         try:
-            nvrtc.compileProgram(program, (*OPTIONS, f"--gpu-architecture={architecture}"))
+            nvrtc.compileProgram(
+                program, (*OPTIONS, *options, f"--gpu-architecture={architecture}")
+            )
         except nvrtc.NVRTCError as error:
             log = nvrtc.getProgramLog(program)
             raise RuntimeError(f"{name} for {architecture}: {error}\n{log}") from error
-        return Compiled(nvrtc.getLoweredName(program, name), nvrtc.getCUBIN(program))
+        symbol, code = nvrtc.getLoweredName(program, name), nvrtc.getCUBIN(program)
+        return Compiled(symbol, code, nvrtc.getProgramLog(program))
     finally:
         nvrtc.destroyProgram(program)
 
