@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+
 import numpy as np
 import shim
 
 GUARD, MARK, GARBAGE = 64, 0x5A, 0xA5
+ALIGNMENT = (
+    16  # bytes: no more than kernels ask for, so that arrays end close to where reading ends
+)
+_protect = ctypes.CDLL(None, use_errno=True).mprotect
+_protect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
 
 
 class CardArray:
@@ -46,8 +54,10 @@ class ShimDevice:
 
     def empty(self, shape, dtype):
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        buffer = np.full(size + 4 * GUARD, MARK, np.uint8)
-        begin = -buffer.ctypes.data % GUARD + GUARD + self.shift * np.dtype(dtype).itemsize
+        shift = self.shift * np.dtype(dtype).itemsize
+        buffer = _readable(GUARD + size + ALIGNMENT + shift)
+        begin = (buffer.size - size - shift) // ALIGNMENT * ALIGNMENT + shift
+        buffer[begin - GUARD : begin] = buffer[begin + size :] = MARK
         buffer[begin : begin + size] = GARBAGE
         return CardArray(np.ndarray(shape, dtype, buffer, begin))
 
@@ -71,9 +81,18 @@ class ShimDevice:
                 assert_guards_hold(memory)
 
 
+def _readable(size):
+    """At least so many bytes; who reads beyond them ends the process."""
+    pages = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = np.frombuffer(mmap.mmap(-1, pages + mmap.PAGESIZE), np.uint8, pages)
+    if _protect(memory.ctypes.data + pages, mmap.PAGESIZE, 0):
+        raise OSError(ctypes.get_errno(), "mprotect")
+    return memory
+
+
 def assert_guards_hold(memory):
     """Nothing was written beside an array of the card."""
     buffer = memory.base
     begin = memory.ctypes.data - buffer.ctypes.data
-    assert (buffer[:begin] == MARK).all()
+    assert (buffer[begin - GUARD : begin] == MARK).all()
     assert (buffer[begin + memory.nbytes :] == MARK).all()
