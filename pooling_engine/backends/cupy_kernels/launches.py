@@ -12,10 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pooling_engine.backends.cupy_kernels import names
+from pooling_engine.backends.cupy_kernels.choosing import (
+    Shape,
+    any_shape,
+    row_shape,
+    team_of,
+)
 from pooling_engine.backends.cupy_kernels.geometry import (
     KERNEL_AXES,
     Share,
-    is_small,
     threads_of,
     windows_of,
 )
@@ -27,18 +32,15 @@ from pooling_engine.backends.cupy_kernels.names import (
     SELECT_TEAMS,
     SUM_TEAMS,
     VECTOR_BYTES,
-    WINDOW_TEAMS,
     Name,
 )
 from pooling_engine.dtypes import FLOATS
 from pooling_engine.enums import DivisorRule, Mode, NanPolicy
-from pooling_engine.geometry import AdaptiveAxis, SlidingAxis
+from pooling_engine.geometry import SlidingAxis
 from pooling_engine.plan import PoolPlan
 
 THREADS = 256  # of a block; `whole.cu` has the same number
 BLOCK = 1024  # elements of a run that is added up in 16 lanes, there too
-MANY = 8  # taps along an axis, for a team; float32 apart, for a transaction of memory each
-FEW_OUTPUTS = 1 << 16  # less than one for each thread that a large card holds
 NO_DIVISION, MULTIPLY, DIVIDE, VALID_TAPS, PADDED_TAPS = range(5)
 
 
@@ -76,12 +78,12 @@ def forward_launch(plan: PoolPlan, has_indices: bool, is_aligned: bool) -> Launc
     order = ORDERS[plan.mode is Mode.MIN]
     kind = ELEMENTS[plan.dtype], index, order, plan.nan_policy is NanPolicy.IGNORE
     if not _is_whole(plan):
-        if (row := _row(plan, is_aligned, of_input=False)) is not None:
+        if (row := row_shape(plan, is_aligned, of_input=False)) is not None:
             return _launch(names.select_rows(*kind, row.name), plan, row)
-        if (team := _team(plan)) is not None:
+        if (team := team_of(plan)) is not None:
             name = names.select_by_teams(*kind, team)
-            return _launch(name, plan, _Shape("", True, Share(of_input=False)), team=team)
-        shape = _shape(plan, is_aligned, of_input=False)
+            return _launch(name, plan, Shape("", True, Share(of_input=False)), team=team)
+        shape = any_shape(plan, is_aligned, of_input=False)
         return _launch(names.select_windows(*kind, shape.name), plan, shape)
     size = math.prod(axis.size for axis in plan.axes)
     team = SELECT_TEAMS[size > BLOCK]
@@ -100,11 +102,11 @@ def backward_launch(plan: PoolPlan, is_aligned: bool) -> Launch | None:
         return None
     element, index = ELEMENTS[plan.dtype], INDICES[plan.index_dtype]
     division = None if plan.selects else _division(plan)
-    if (row := _row(plan, is_aligned, of_input=True)) is not None:
+    if (row := row_shape(plan, is_aligned, of_input=True)) is not None:
         if division is None:
             return _launch(names.select_row_gradients(element, index, row.name), plan, row)
         return _launch(names.sum_row_gradients(element, row.name), plan, row, division)
-    shape = _shape(plan, is_aligned, of_input=True)
+    shape = any_shape(plan, is_aligned, of_input=True)
     if division is None:
         return _launch(names.select_gradients(element, index, shape.name), plan, shape)
     return _launch(names.sum_gradients(element, shape.name), plan, shape, division)
@@ -113,7 +115,7 @@ def backward_launch(plan: PoolPlan, is_aligned: bool) -> Launch | None:
 @lru_cache(maxsize=512)
 def check_launch(plan: PoolPlan) -> Launch:
     """What looks for an index that names no tap on an element; takes the indices and a place."""
-    shape = _shape(plan, is_aligned=False, of_input=False)
+    shape = any_shape(plan, is_aligned=False, of_input=False)
     return _launch(names.check_indices(INDICES[plan.index_dtype], shape.name), plan, shape)
 
 
@@ -136,12 +138,12 @@ def _is_whole(plan: PoolPlan) -> bool:
 def _sum_launch(plan: PoolPlan, is_aligned: bool) -> Launch:
     division, element = _division(plan), ELEMENTS[plan.dtype]
     if not (plan.is_global and plan.inner == 1):
-        if (row := _row(plan, is_aligned, of_input=False)) is not None:
+        if (row := row_shape(plan, is_aligned, of_input=False)) is not None:
             return _launch(names.sum_rows(element, row.name), plan, row, division)
-        if (team := _team(plan)) is not None:
+        if (team := team_of(plan)) is not None:
             name = names.sum_by_teams(element, team)
-            return _launch(name, plan, _Shape("", True, Share(of_input=False)), division, team)
-        shape = _shape(plan, is_aligned, of_input=False)
+            return _launch(name, plan, Shape("", True, Share(of_input=False)), division, team)
+        shape = any_shape(plan, is_aligned, of_input=False)
         return _launch(names.sum_windows(element, shape.name), plan, shape, division)
     size = plan.axes[0].size
     pack = _pack(plan, size, is_aligned, fewest=BLOCK + 1)
@@ -163,66 +165,8 @@ class _Division(NamedTuple):
     divisor: np.float64
 
 
-class _Shape(NamedTuple):
-    """What a kernel with a thread for each element, or for a few, is made for."""
-
-    name: str
-    is_small: bool
-    share: Share
-
-
-def _shape(plan: PoolPlan, is_aligned: bool, of_input: bool) -> _Shape:
-    small = is_small(plan)
-    vector = VECTOR_BYTES // plan.dtype.itemsize
-    channels = vector if is_aligned and small and plan.inner % vector == 0 else 1
-    shared = not small or any(isinstance(axis, AdaptiveAxis) for axis in plan.axes)
-    rank = KERNEL_AXES if shared else max(2, len(plan.axes))
-    return _Shape(
-        names.shape_of(rank, shared, small, channels), small, Share(of_input, channels=channels)
-    )
-
-
-def _team(plan: PoolPlan) -> int | None:
-    """How many threads read a window together; None where each reads one of its own.
-
-    Together they read side by side what threads with windows of their own would read far apart.
-    """
-    axis = plan.axes[-1]
-    step = axis.size / axis.outputs if isinstance(axis, AdaptiveAxis) else axis.window.stride
-    is_large = axis.kernel >= MANY and plan.taps >= MANY**2
-    is_apart = step >= MANY or math.prod(plan.output_shape) < FEW_OUTPUTS
-    if plan.inner > 1 or not is_small(plan) or not is_large or not is_apart:
-        return None
-    return WINDOW_TEAMS[axis.kernel > 2 * WINDOW_TEAMS[0]]
-
-
-def _row(plan: PoolPlan, is_aligned: bool, of_input: bool) -> _Shape | None:
-    """The same for kernels that read rows in packs; None where they cannot."""
-    axis = plan.axes[-1]
-    if not isinstance(axis, SlidingAxis) or not is_aligned or plan.inner > 1 or not is_small(plan):
-        return None
-    if any(isinstance(other, AdaptiveAxis) for other in plan.axes):
-        return None
-    w = axis.window
-    window = (w.kernel, w.stride, w.padding_before)
-    if window not in names.ROW_WINDOWS or w.dilation > 1:
-        return None
-    if plan.selects and plan.index_dtype != names.ROW_INDEX:
-        return None
-    for count in names.neighbours_of(plan.dtype):
-        packs_fit = axis.size % count == 0
-        if of_input:
-            packs_fit &= count % w.stride == 0 and axis.outputs % (count // w.stride) == 0
-        else:  # at most a fifth of what threads compute may be beyond the row
-            packs_fit &= -axis.outputs % count * 4 <= axis.outputs
-        if packs_fit:
-            share = Share(of_input, neighbours=count)
-            return _Shape(names.row_of(window, count), True, share)
-    return None
-
-
 def _launch(
-    name: Name, plan: PoolPlan, shape: _Shape, division: _Division | None = None, team: int = 1
+    name: Name, plan: PoolPlan, shape: Shape, division: _Division | None = None, team: int = 1
 ) -> Launch:
     dtype = np.int32 if shape.is_small else np.int64
     rule = NO_DIVISION if division is None else division.rule

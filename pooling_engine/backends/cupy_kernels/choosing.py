@@ -1,0 +1,80 @@
+"""Which kernels fit a plan, and what a thread of theirs computes."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from pooling_engine.backends.cupy_kernels import names
+from pooling_engine.backends.cupy_kernels.geometry import KERNEL_AXES, Share, is_small
+from pooling_engine.backends.cupy_kernels.names import VECTOR_BYTES, WINDOW_TEAMS
+from pooling_engine.geometry import AdaptiveAxis, SlidingAxis
+from pooling_engine.plan import PoolPlan
+
+MANY = 8  # taps along an axis, for a team; float32 apart, for a transaction of memory each
+FEW_OUTPUTS = 1 << 16  # less than one for each thread that a large card holds
+
+
+class Shape(NamedTuple):
+    """What a kernel with a thread for each element, or for a few, is made for.
+
+    Attributes:
+        name: the template arguments.
+        is_small: whether 32 bits number all positions.
+        share: what a thread computes.
+    """
+
+    name: str
+    is_small: bool
+    share: Share
+
+
+def any_shape(plan: PoolPlan, is_aligned: bool, of_input: bool) -> Shape:
+    """For kernels that compute windows of any kind."""
+    small = is_small(plan)
+    vector = VECTOR_BYTES // plan.dtype.itemsize
+    channels = vector if is_aligned and small and plan.inner % vector == 0 else 1
+    shared = not small or any(isinstance(axis, AdaptiveAxis) for axis in plan.axes)
+    rank = KERNEL_AXES if shared else max(2, len(plan.axes))
+    return Shape(
+        names.shape_of(rank, shared, small, channels), small, Share(of_input, channels=channels)
+    )
+
+
+def team_of(plan: PoolPlan) -> int | None:
+    """How many threads read a window together; None where each reads one of its own.
+
+    Together they read side by side what threads with windows of their own would read far apart.
+    """
+    axis = plan.axes[-1]
+    step = axis.size / axis.outputs if isinstance(axis, AdaptiveAxis) else axis.window.stride
+    is_large = axis.kernel >= MANY and plan.taps >= MANY**2
+    is_apart = step >= MANY or math.prod(plan.output_shape) < FEW_OUTPUTS
+    if plan.inner > 1 or not is_small(plan) or not is_large or not is_apart:
+        return None
+    return WINDOW_TEAMS[axis.kernel > 2 * WINDOW_TEAMS[0]]
+
+
+def row_shape(plan: PoolPlan, is_aligned: bool, of_input: bool) -> Shape | None:
+    """For kernels that read rows in packs; None where they cannot."""
+    axis = plan.axes[-1]
+    if not isinstance(axis, SlidingAxis) or not is_aligned or plan.inner > 1 or not is_small(plan):
+        return None
+    if any(isinstance(other, AdaptiveAxis) for other in plan.axes):
+        return None
+    w = axis.window
+    window = (w.kernel, w.stride, w.padding_before)
+    if window not in names.ROW_WINDOWS or w.dilation > 1:
+        return None
+    if plan.selects and plan.index_dtype != names.ROW_INDEX:
+        return None
+    for count in names.neighbours_of(plan.dtype):
+        packs_fit = axis.size % count == 0
+        if of_input:
+            packs_fit &= count % w.stride == 0 and axis.outputs % (count // w.stride) == 0
+        else:  # at most a fifth of what threads compute may be beyond the row
+            packs_fit &= -axis.outputs % count * 4 <= axis.outputs
+        if packs_fit:
+            share = Share(of_input, neighbours=count)
+            return Shape(names.row_of(window, count), True, share)
+    return None
