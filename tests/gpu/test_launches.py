@@ -65,7 +65,7 @@ def test_a_division_at_the_ends(value):
         (
             {"kernel": 2},
             (1, 1, 8, 7),
-            "select_windows<float, None, Larger, false, 2, false, i32, 1>",
+            "select_rows<float, None, Larger, false, 2, 2, 0, 1>",
         ),
         ({"mode": "sum", "kernel": 3, "stride": 2}, (1, 1, 16), "sum_rows<float, 3, 2, 0, 4>"),
         ({"mode": "sum", "kernel": 3, "stride": 2}, (1, 1, 12), "sum_rows<float, 3, 2, 0, 2>"),
@@ -135,24 +135,26 @@ def test_elements_that_are_not_aligned_are_taken_one_by_one():
     assert forward_name(*whole).endswith("256, 8>")
     assert forward_name(*whole, is_aligned=False).endswith("256, 1>")
     assert forward_name(options, (1, 8, 16), "float16").endswith("2, 2, 0, 8>")
-    assert forward_name(options, (1, 8, 16), "float16", is_aligned=False).endswith("i32, 1>")
+    assert forward_name(options, (1, 8, 16), "float16", is_aligned=False).endswith("2, 2, 0, 1>")
 
 
 def test_gradients_of_rows():
-    """The kernel of whole packs of the input's row and of the output's; else of cells."""
+    """Of whole packs of the input's row and of the output's, or of whole strides; else of cells."""
     for kernel, stride, padding in names.ROW_WINDOWS:
         for size in range(1, 40):
             if size + 2 * padding < kernel:
                 continue
             plan = PoolSpec("sum", kernel, stride, padding).plan((1, 1, size), "float32")
             (outputs,) = plan.output_shape[2:]
-            count = next(
-                (n for n in (4, 2) if size % n == 0 and outputs % max(1, n // stride) == 0), None
-            )
-            row = f"sum_row_gradients<float, {kernel}, {stride}, {padding}, {count}>"
-            cell = "sum_gradients<float, 2, false, i32, 1>"
-            assert backward_launch(plan, True).name == (row if count else cell)
-            assert backward_launch(plan, False).name == cell
+            whole = [
+                n for n in (4, 2) if size % n == n % stride == 0 and outputs % (n // stride) == 0
+            ]
+            singly = [1] if stride == 1 else []
+            for is_aligned, counts in ((True, whole + singly), (False, singly)):
+                row = f"sum_row_gradients<float, {kernel}, {stride}, {padding}, {counts[:1]}>"
+                cell = "sum_gradients<float, 2, false, i32, 1>"
+                name = row.replace("[", "").replace("]", "") if counts else cell
+                assert backward_launch(plan, is_aligned).name == name
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def team_of(plan: PoolPlan) -> int | None:
 def row_shape(plan: PoolPlan, is_aligned: bool, of_input: bool) -> Shape | None:
     """For kernels that read rows in packs; None where they cannot."""
     axis = plan.axes[-1]
-    if not isinstance(axis, SlidingAxis) or not is_aligned or plan.inner > 1 or not is_small(plan):
+    if not isinstance(axis, SlidingAxis) or plan.inner > 1 or not is_small(plan):
         return None
     if any(isinstance(other, AdaptiveAxis) for other in plan.axes):
         return None
@@ -69,7 +69,7 @@ def row_shape(plan: PoolPlan, is_aligned: bool, of_input: bool) -> Shape | None:
     if plan.selects and plan.index_dtype != names.ROW_INDEX:
         return None
     for count in names.neighbours_of(plan.dtype):
-        packs_fit = axis.size % count == 0
+        packs_fit = count == 1 or (is_aligned and axis.size % count == 0)
         if of_input:
             packs_fit &= count % w.stride == 0 and axis.outputs % (count // w.stride) == 0
         else:  # at most a fifth of what threads compute may be beyond the row

@@ -122,8 +122,8 @@ def row_of(window: tuple[int, int, int], neighbours: int) -> str:
 
 
 def neighbours_of(dtype: np.dtype[Any]) -> tuple[int, ...]:
-    """How many elements of a row a thread may compute: those of 16 bytes, or of 8."""
-    return tuple(size // dtype.itemsize for size in (16, 8) if size > dtype.itemsize)
+    """How many elements of a row a thread may compute: those of 16 bytes, or of 8, or one."""
+    return (*(size // dtype.itemsize for size in (16, 8) if size > dtype.itemsize), 1)
 
 
 def all_names() -> Iterator[Name]:
@@ -151,12 +151,14 @@ def all_names() -> Iterator[Name]:
 
 def _row_names(dtype: np.dtype[Any]) -> Iterator[Name]:
     element, index = ELEMENTS[dtype], INDICES[ROW_INDEX]
-    for row in (row_of(*each) for each in product(ROW_WINDOWS, neighbours_of(dtype))):
+    for window, count in product(ROW_WINDOWS, neighbours_of(dtype)):
+        row = row_of(window, count)
         for taken, order, ignores in product((NO_INDICES, index), ORDERS, (False, True)):
             yield select_rows(element, taken, order, ignores, row)
         yield sum_rows(element, row)
-        yield select_row_gradients(element, index, row)
-        yield sum_row_gradients(element, row)
+        if count % window[1] == 0:  # the strides of the outputs that reach them
+            yield select_row_gradients(element, index, row)
+            yield sum_row_gradients(element, row)
 
 
 def _shapes(lanes: int) -> tuple[str, ...]:
