@@ -57,6 +57,25 @@ def test_ignored_nans_by_hand(dtype, mode, kernel, x, y, cells):
     assert dx.tolist() == [[gradient.tolist()]]
 
 
+@pytest.mark.parametrize("tie_policy", TIES)
+@pytest.mark.parametrize(
+    ("shape", "window"), [((1, 1, 3), 3), ((1, 1, 6), 3), ((1, 1, 4, 3), (1, 3))]
+)
+@pytest.mark.parametrize("dtype", cases.FLOATS)
+def test_signalling_nans_are_ignored_too(dtype, shape, window, tie_policy):
+    """What comes before one still counts: NumPy's own `fmax` forgets it."""
+    x = np.resize(np.array([5, 0, 3], dtype), shape)
+    infinity = np.array(INF, dtype).view(f"u{x.itemsize}")
+    x.view(f"u{x.itemsize}")[..., 1::3] = infinity + 1  # the smallest payload, and not quiet
+    for mode, chosen in (("max", 0), ("min", 2)):
+        spec = PoolSpec(mode, window, nan_policy="ignore", tie_policy=tie_policy)
+        output, indices = forward(x, spec, return_indices=True)
+        assert (output == x[..., chosen::3]).all()
+        assert (indices == chosen).all()
+        dx = backward(np.ones_like(output), spec, input=x)
+        assert (dx == (np.arange(3) == chosen)[np.arange(shape[-1]) % 3]).all()
+
+
 def test_a_window_of_nothing_at_all_is_not_one_of_nothing_but_nans():
     x = np.array([[[NAN]]], np.float32)
     nothing = {"kernel": 2, "stride": 2, "padding": 1, "dilation": 2}

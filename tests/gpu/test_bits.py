@@ -149,8 +149,9 @@ WIDE = (
 def test_wide(dtype, options, shape):
     plan = PoolSpec("sum", **options).plan(shape, dtype)
     assert launches.forward_launch(plan, False, True).file == "teams.cu"
-    modes = (*MODES, {"mode": "max", "nan_policy": "ignore"})
-    for number, (mode, values) in enumerate(itertools.product(modes, ("normal", "hard"))):
+    ignoring = {"mode": "max", "nan_policy": "ignore"}
+    calls = *itertools.product((*MODES, ignoring), ("normal", "hard")), (ignoring, "bits")
+    for number, (mode, values) in enumerate(calls):
         value = palettes.VALUES[values]
         x = value(shape, dtype, number)
         pairs.assert_same_calls("cupy", mode | options, x, value, number)

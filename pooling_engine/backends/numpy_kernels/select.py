@@ -33,7 +33,7 @@ def select_forward(
     plan: PoolPlan, block: Block, x: Array, output: Array, indices: Array | None
 ) -> None:
     """Writes the selected element of each window and, if given, its window index."""
-    values = as_comparable(x)
+    values = as_comparable(plan, x)
     if indices is None and block.flat is not None:
         is_output = output.dtype == values.dtype
         extremes = output if is_output else _extreme(output, values, len(block.passes) - 1)
@@ -85,12 +85,19 @@ def refuse_nan(plan: PoolPlan) -> None:
         )
 
 
-def as_comparable(x: Array) -> Array:
-    """The block in a type that NumPy compares at full speed: 16-bit floats become float32."""
-    if x.dtype in INTEGERS or x.dtype.itemsize > 2:
+def as_comparable(plan: PoolPlan, x: Array) -> Array:
+    """The block in a type that NumPy compares at full speed: 16-bit floats become float32.
+
+    Where NaNs are ignored they become quiet ones: `np.fmax` takes a signalling one for the larger.
+    """
+    ignores = plan.nan_policy is NanPolicy.IGNORE
+    if x.dtype in INTEGERS or (x.dtype.itemsize > 2 and not ignores):
         return x
-    values = scratch("values", x.shape, np.float32)
+    values = scratch("values", x.shape, np.float32 if x.dtype.itemsize == 2 else x.dtype)
     np.copyto(values, x)
+    if ignores:
+        with np.errstate(invalid="ignore"):
+            values *= 1
     return values
 
 

@@ -28,7 +28,7 @@ def tie_backward(plan: PoolPlan, block: Block, dy: Array, x: Array, dx: Array) -
     that the extreme along the next: so the gradient goes back one axis at a time. It is added
     in tap order; that of the passes of extremes depends on where a call was cut.
     """
-    values = as_comparable(x)
+    values = as_comparable(plan, x)
     output = scratch("output", dy.shape, values.dtype)
     stages = [values, *extremes_by_axis(plan, block, values, output)]
     has_nan = _has_nan(plan, stages[-1])
@@ -50,7 +50,7 @@ def tie_backward(plan: PoolPlan, block: Block, dy: Array, x: Array, dx: Array) -
 
 def global_tie_backward(plan: PoolPlan, dy: Array, x: Array, dx: Array) -> None:
     """The same for one window over the plane (outer, positions, inner)."""
-    values = as_comparable(x)
+    values = as_comparable(plan, x)
     extreme = combine_of(plan).reduce(values, axis=1, keepdims=True)
     is_tied = equal(values, extreme, _has_nan(plan, extreme))
     gradient = dy.astype(np.float64)

@@ -55,7 +55,7 @@ def global_backward(plan: PoolPlan, dy: Array, x: Array | None, dx: Array) -> No
 def _select(plan: PoolPlan, x: Array, output: Array, indices: Array | None) -> None:
     # NumPy's own rule is ours: the first extreme, and of NaNs the first.
     choose = np.argmin if plan.mode is Mode.MIN else np.argmax
-    values = as_comparable(x)
+    values = as_comparable(plan, x)
     chosen = choose(values, axis=1, keepdims=True)
     output[...] = np.take_along_axis(x, chosen, axis=1)
     is_nan = np.isnan(output)
