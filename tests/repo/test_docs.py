@@ -10,6 +10,7 @@ from pathlib import Path
 
 import engine_report
 import pytest
+import wire_report
 
 import pooling_client.cli
 from pooling_engine import Mode
@@ -76,6 +77,13 @@ def test_the_table_of_results_follows_the_json() -> None:
     assert (results / "engine-cpu.md").read_text() == engine_report.markdown(
         results / "engine-cpu.json"
     )
+
+
+def test_the_tables_of_the_wire_follow_its_json() -> None:
+    source = ROOT / "benchmarks/results/wire.json"
+    assert source.with_suffix(".md").read_text() == wire_report.markdown(source)
+    goals = wire_report.goals_table(json.loads(source.read_text())["rows"])
+    assert goals in (ROOT / "README.md").read_text()
 
 
 def test_the_decision_on_the_server_quotes_its_results() -> None:
