@@ -1,7 +1,4 @@
-"""Compiles every kernel once, on all cores, before tests in several processes all do so.
-
-python tests/compile_kernels.py
-"""
+"""Compiles every kernel once, on all cores, before tests in several processes all do so."""
 
 from __future__ import annotations
 
