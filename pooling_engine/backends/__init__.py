@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import Any, Protocol
 
 import numpy as np
@@ -62,6 +63,9 @@ BACKENDS: dict[str, str] = {
 }
 
 _loaded: dict[str, Backend] = {}
+_refused: dict[str, ImportError] = {}
+
+_log = logging.getLogger("pooling_engine")
 
 
 def select_backend(name: str = "auto") -> Backend:
@@ -88,7 +92,10 @@ def select_backend(name: str = "auto") -> Backend:
 
 
 def available_backends() -> tuple[str, ...]:
-    """The names of the backends that load here, in order of preference."""
+    """The names of the backends that load here, in order of preference.
+
+    What is installed and does not work is passed over; the log says so, once.
+    """
     return tuple(name for name in BACKENDS if _is_available(name))
 
 
@@ -101,11 +108,19 @@ def _is_available(name: str) -> bool:
 
 
 def _load(name: str) -> Backend:
-    """The backend, loaded once.
+    """The backend, loaded once, or refused for as long as the process lives.
 
     Raises:
         ImportError: what it needs is not installed, or does not answer.
     """
+    if name in _refused:
+        raise _refused[name]
     if name not in _loaded:
-        _loaded[name] = importlib.import_module(BACKENDS[name]).load()
+        try:
+            _loaded[name] = importlib.import_module(BACKENDS[name]).load()
+        except ImportError as error:
+            _refused[name] = error
+            if not isinstance(error, ModuleNotFoundError):
+                _log.warning('no backend "%s": %s', name, error)
+            raise
     return _loaded[name]

@@ -168,16 +168,19 @@ class CupyBackend:
 
 
 def load() -> CupyBackend:
-    """The backend, where CuPy is installed and a device answers a call.
+    """The backend, where CuPy is installed and a device answers a call with what is expected.
 
     Raises:
-        ImportError: it is not, or none does.
+        ModuleNotFoundError: CuPy is not installed.
+        ImportError: no device answers, or wrongly; the text, one line, says what is wrong.
     """
-    backend = CupyBackend(CupyDevice())
     try:
+        backend = CupyBackend(CupyDevice())
         _test(backend)
     except Exception as error:  # whatever is wrong with a card, another backend can compute
-        raise ImportError(f"the device does not answer: {error}") from error
+        if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
+            raise
+        raise ImportError(f"no CUDA device answers: {_line(error)}") from error
     return backend
 
 
@@ -187,6 +190,12 @@ def _test(backend: CupyBackend) -> None:
     backend.forward(make_plan(PoolSpec("max", 3), x.shape, x.dtype), x, output, None)
     if output.item() != 3:
         raise ArithmeticError(f"the maximum of 1, 3, 2 is {output.item()}")
+
+
+def _line(error: Exception) -> str:
+    """An error in one line: CuPy says some of them in boxes."""
+    words = (word for word in str(error).split() if word.strip("="))
+    return " ".join((f"{type(error).__name__}:", *words))
 
 
 def _empty_like(array: Array) -> HostArray:

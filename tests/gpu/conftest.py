@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
 import shim
@@ -12,6 +14,8 @@ from pooling_engine import backends
 from pooling_engine.backends import cupy_backend
 from pooling_engine.backends.cupy_kernels.launches import Launch
 from pooling_engine.backends.cupy_kernels.names import all_names
+
+FAKES = Path(__file__).parent / "fakes"
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +51,21 @@ def anywhere(request, every_kernel):
         else:
             patch.setitem(backends._loaded, "cupy", _card())
         yield request.param
+
+
+@pytest.fixture
+def fault(monkeypatch, tmp_path):
+    """`import cupy` gives the one in `fakes/`; the file that says what is wrong with its device."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "cupy"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(FAKES)
+    monkeypatch.setattr(backends, "_loaded", {})
+    monkeypatch.setattr(backends, "_refused", {})
+    monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("FAKE_CUPY_FAULT", str(tmp_path / "fault"))
+    yield tmp_path / "fault"
+    for name in [name for name in sys.modules if name.partition(".")[0] == "cupy"]:
+        del sys.modules[name]
 
 
 def _card():

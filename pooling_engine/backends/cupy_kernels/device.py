@@ -65,7 +65,8 @@ class CupyDevice:
     """The current device of CuPy, and its current stream.
 
     Raises:
-        ImportError: CuPy is not installed, or no device answers.
+        ModuleNotFoundError: CuPy is not installed.
+        ImportError: there is no device, or CuPy does not work.
     """
 
     def __init__(self) -> None:
@@ -73,10 +74,7 @@ class CupyDevice:
 
         self._cupy = cupy
         self._kernels: dict[tuple[int, str], Any] = {}
-        try:
-            self._count = cupy.cuda.runtime.getDeviceCount()
-        except cupy.cuda.runtime.CUDARuntimeError as error:
-            raise ImportError(f"no CUDA device answers: {error}") from error
+        self._count = cupy.cuda.runtime.getDeviceCount()
         if not self._count:
             raise ImportError("there is no CUDA device")
 

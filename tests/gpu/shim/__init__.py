@@ -51,10 +51,19 @@ def run(launch: Launch, *arrays: np.ndarray | None) -> None:
     Raises:
         AssertionError: some threads of a block wait at a barrier that others never reach.
     """
+    pointers = [np.uintp(0 if array is None else array.ctypes.data) for array in arrays]
+    start(launch, [*pointers, *launch.values])
+
+
+def start(launch: Launch, values: Sequence[np.ndarray | np.generic]) -> None:
+    """Launches a kernel on all that it takes, pointers as numbers.
+
+    Raises:
+        AssertionError: as `run`.
+    """
     if launch.name not in _kernels:
         compile_all([launch])
-    pointers = [np.uintp(0 if array is None else array.ctypes.data) for array in arrays]
-    values = [np.ascontiguousarray(value) for value in (*pointers, *launch.values)]
+    values = [np.ascontiguousarray(value) for value in values]
     arguments = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
     assert _kernels[launch.name](launch.blocks, THREADS, arguments), "a barrier not all reach"
 

@@ -1,0 +1,72 @@
+"""What of CuPy the backend uses, on the host: streams that work when somebody waits for them.
+
+As on a card, nothing that is put on a stream has happened before the stream is synchronised: who
+reads a result too early finds garbage, and who writes too early over what is to be uploaded uploads
+that. Kernels are those of the shim. `FAKE_CUPY_FAULT` names a file; while it is there, what it
+says goes wrong: "driver", "no device", "nvrtc", "silent" (kernels do nothing), "memory", or the
+status of an error that is there for as long as the process lives.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from cupy import cuda
+
+
+class ndarray:  # noqa: N801  CuPy's name
+    def __init__(self, memory, owner=None):
+        self._memory = memory
+        self._owner = owner  # the block of the pool
+        self.shape, self.dtype, self.nbytes = memory.shape, memory.dtype, memory.nbytes
+        self.flags = memory.flags
+        self.data = SimpleNamespace(ptr=memory.ctypes.data)
+
+    def __dlpack_device__(self):
+        return (2, 0)  # CUDA
+
+    def __array__(self, *_, **__):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed")
+
+    def __getitem__(self, place):
+        return ndarray(self._memory[place], self._owner)
+
+    def reshape(self, *shape):
+        return ndarray(self._memory.reshape(*shape), self._owner)
+
+    def view(self, dtype):
+        return ndarray(self._memory.view(dtype), self._owner)
+
+    def set(self, source, stream=None):
+        assert source.dtype == self.dtype
+        assert source.shape == self.shape
+        # What is not pinned is copied to where it is before the call returns.
+        source = source if cuda.is_pinned(source) else source.copy()
+        (stream or cuda.NULL).put(lambda: np.copyto(self._memory, source))
+
+    def get(self, stream=None, order="C", out=None, blocking=True):
+        assert out.dtype == self.dtype
+        assert out.shape == self.shape
+        stream = stream or cuda.NULL
+        stream.put(lambda: np.copyto(out, self._memory))
+        if blocking:
+            stream.synchronize()
+
+
+def empty(shape, dtype):
+    memory = cuda.MEMORY.take(int(np.prod(shape)) * np.dtype(dtype).itemsize)
+    return ndarray(np.ndarray(shape, dtype, memory), memory)
+
+
+def ascontiguousarray(array):
+    return ndarray(np.ascontiguousarray(array._memory), array._owner)
+
+
+def from_dlpack(array):
+    return ndarray(array._memory)
+
+
+def get_default_memory_pool():
+    return cuda.MEMORY

@@ -1,0 +1,189 @@
+"""Of `cupy.cuda`: devices, streams, memory, kernels, and what goes wrong with them."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import shim
+
+from pooling_engine.backends.cupy_kernels.launches import Launch
+
+GARBAGE = 0xA5
+INSUFFICIENT_DRIVER, OUT_OF_MEMORY = 35, 2
+
+_pinned: list[tuple[int, int]] = []
+_sticky: list[int] = []  # the status of a device that is lost
+
+
+class CUDARuntimeError(RuntimeError):
+    def __init__(self, status):
+        self.status = status
+        super().__init__(f"cudaError{status}: as the test wants it")
+
+
+class CUDADriverError(RuntimeError):
+    def __init__(self, status):
+        self.status = status
+        super().__init__(f"CUDA_ERROR_{status}: as the test wants it")
+
+
+class OutOfMemoryError(MemoryError):
+    def __init__(self, size, total, limit=0):
+        super().__init__(f"Out of memory allocating {size:,} bytes (allocated so far: {total:,}).")
+
+
+def fault():
+    path = Path(os.environ.get("FAKE_CUPY_FAULT", "/no/such/file"))
+    return path.read_text() if path.exists() else ""
+
+
+def _check():
+    if not _sticky and fault().isdigit():
+        _sticky.append(int(fault()))
+        Path(os.environ["FAKE_CUPY_FAULT"]).unlink()
+    if _sticky:
+        raise CUDARuntimeError(_sticky[0])
+
+
+class Stream:
+    def __init__(self, null=False, non_blocking=False):
+        self._work = []
+
+    def put(self, work):
+        _check()
+        self._work.append(work)
+
+    def synchronize(self):
+        _check()
+        while self._work:
+            self._work.pop(0)()
+
+
+NULL = Stream(null=True)
+
+
+class Memory:
+    """A pool: what is freed stays with it until its blocks are freed."""
+
+    def __init__(self):
+        self.limit, self.used, self.cached = 0, 0, 0
+        self.total = int(os.environ.get("FAKE_CUPY_BYTES", 1 << 30))
+
+    def set_limit(self, size=None, fraction=None):
+        self.limit = size
+
+    def get_limit(self):
+        return self.limit
+
+    def used_bytes(self):
+        return self.used
+
+    def free_all_blocks(self, stream=None):
+        self.cached = 0
+
+    def take(self, size):
+        _check()
+        room = min(self.limit or self.total, self.total)
+        if fault() == "memory" or self.used + self.cached + size > room:
+            raise OutOfMemoryError(size, self.used + self.cached, self.limit)
+        self.used += size
+        memory = np.full(size + 16, GARBAGE, np.uint8)
+        memory = memory[-memory.ctypes.data % 16 :][:size]
+        block = memory.view(_Block)
+        weakref.finalize(block, self._free, size)
+        return block
+
+    def _free(self, size):
+        self.used -= size
+        self.cached += size
+
+
+class _Block(np.ndarray):
+    pass
+
+
+MEMORY = Memory()
+
+
+def alloc_pinned_memory(size):
+    memory = np.full(size, GARBAGE, np.uint8)
+    _pinned.append((memory.ctypes.data, memory.ctypes.data + size))
+    return memory
+
+
+def is_pinned(array):
+    return any(begin <= array.ctypes.data < end for begin, end in _pinned)
+
+
+class Device:
+    id = 0
+    compute_capability = "90"
+
+    def __init__(self, number=0):
+        self.pci_bus_id = f"0000:{int(os.environ.get('CUDA_VISIBLE_DEVICES', '0')):02X}:00.0"
+
+
+def _count():
+    if fault() == "driver":
+        raise CUDARuntimeError(INSUFFICIENT_DRIVER)
+    return 0 if fault() == "no device" else 1
+
+
+runtime = SimpleNamespace(
+    CUDARuntimeError=CUDARuntimeError,
+    getDeviceCount=_count,
+    getDeviceProperties=lambda device: {"name": b"NVIDIA Fake"},
+)
+driver = SimpleNamespace(CUDADriverError=CUDADriverError)
+memory = SimpleNamespace(OutOfMemoryError=OutOfMemoryError)
+
+
+class _Module:
+    def load(self, code):
+        self.file = code.decode()
+
+    def get_function(self, symbol):
+        def launch(grid, block, arguments, shared_mem=0, stream=None):
+            if fault() == "silent":
+                return
+            values = [_value(argument) for argument in arguments]
+            kernel = Launch(self.file, symbol, grid[0], ())
+            (stream or NULL).put(lambda: shim.start(kernel, values))
+
+        return launch
+
+
+def _value(argument):
+    memory = getattr(argument, "_memory", None)
+    return argument if memory is None else np.uintp(memory.ctypes.data)
+
+
+function = SimpleNamespace(Module=_Module)
+
+
+class _Program:
+    def __init__(self, file):
+        self.file = file
+
+
+def _create(source, file, headers, names):
+    if fault() == "nvrtc":
+        raise RuntimeError('Failure finding "libnvrtc.so"')
+    return _Program(file)
+
+
+nvrtc = SimpleNamespace(
+    NVRTCError=RuntimeError,
+    getVersion=lambda: (0, 0),
+    createProgram=_create,
+    addNameExpression=lambda program, name: None,
+    compileProgram=lambda program, options: None,
+    getProgramLog=lambda program: "",
+    getLoweredName=lambda program, name: name,
+    getCUBIN=lambda program: program.file.encode(),
+    destroyProgram=lambda program: None,
+)

@@ -1,0 +1,59 @@
+"""What "auto" means where a card is there, or should be: `fakes/` stands in for CuPy."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import numpy as np
+import pytest
+
+from pooling_engine import InvalidSpecError, PoolSpec, forward
+from pooling_engine.backends import available_backends, select_backend
+
+
+def test_auto_is_cupy_where_a_device_answers(fault):
+    assert select_backend("auto").name == "cupy"
+    assert select_backend("auto").devices() == ("NVIDIA Fake (0)",)
+    output = forward(np.array([[[1, 3, 2]]], np.float32), PoolSpec("max", 3)).output
+    assert output.tolist() == [[[3]]]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ("driver", "CUDARuntimeError: cudaError35: as the test wants it"),
+        ("no device", "ImportError: there is no CUDA device"),
+        ("nvrtc", 'RuntimeError: Failure finding "libnvrtc.so"'),
+        ("silent", "ArithmeticError: the maximum of 1, 3, 2 is "),
+        ("memory", "DeviceMemoryError: the device has no room: Out of memory"),
+        ("719", "CUDARuntimeError: cudaError719"),
+    ],
+)
+def test_a_card_that_does_not_work_is_passed_over_with_one_line(fault, caplog, wrong, says):
+    fault.write_text(wrong)
+    with caplog.at_level(logging.INFO):
+        for _ in range(2):
+            assert select_backend("auto").name == available_backends()[0] != "cupy"
+    (line,) = caplog.messages
+    assert line.startswith(f'no backend "cupy": no CUDA device answers: {says}'), line
+    with pytest.raises(InvalidSpecError, match="no CUDA device answers") as refusal:
+        select_backend("cupy")
+    assert refusal.value.field == "backend"
+    assert "\n" not in str(refusal.value)
+
+
+def test_cupy_whose_libraries_are_missing_is_one_line_too(fault, caplog, monkeypatch, tmp_path):
+    (tmp_path / "cupy.py").write_text(
+        'raise ImportError("\\n=====\\nCuPy is broken.\\n\\nOriginal error:\\n  X\\n=====\\n")'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "cupy" not in available_backends()
+    (line,) = caplog.messages
+    assert line.endswith("answers: ImportError: CuPy is broken. Original error: X")
+
+
+def test_cupy_that_is_not_installed_is_no_news(fault, caplog, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert "cupy" not in available_backends()
+    assert caplog.messages == []
