@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import grpc
 from google.protobuf.any_pb2 import Any
-from google.rpc import error_details_pb2, status_pb2
 
 import pooling_engine
 from pooling_engine import (
@@ -24,6 +23,11 @@ from pooling_engine import (
     UnsupportedError,
 )
 from pooling_wire.v1 import pooling_pb2 as pb
+
+try:
+    from google.rpc import error_details_pb2, status_pb2
+except ImportError:  # a status has its code and its text alone, and no details
+    status_pb2 = None
 
 DOMAIN = "pooling.v1"
 DETAILS_KEY = "grpc-status-details-bin"
@@ -43,6 +47,7 @@ _CLASSES = {error.reason: error for error in STATUS_CODES}
 
 # A status without our details comes from gRPC itself: what it means, and what to say.
 _FOREIGN: dict[grpc.StatusCode, tuple[type[PoolingError], str]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: (InvalidTensorError, "{target} refuses the call"),
     grpc.StatusCode.UNAVAILABLE: (UnavailableError, "no server answers at {target}"),
     grpc.StatusCode.DEADLINE_EXCEEDED: (DeadlineError, "{target} did not answer in time"),
     grpc.StatusCode.CANCELLED: (UnavailableError, "the call to {target} was cancelled"),
@@ -85,7 +90,11 @@ if _missing:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A gRPC status: the code, the text, and the serialised google.rpc.Status."""
+    """A gRPC status.
+
+    Attributes:
+        details: the serialised google.rpc.Status; empty without googleapis-common-protos.
+    """
 
     code: grpc.StatusCode
     message: str
@@ -95,6 +104,10 @@ class Status:
 def encode_error(error: PoolingError) -> Status:
     """The status of an error: ErrorInfo always, BadRequest or RetryInfo where they say more."""
     code = STATUS_CODES[type(error)]
+    return Status(code, str(error), _details_of(error, code) if status_pb2 else b"")
+
+
+def _details_of(error: PoolingError, code: grpc.StatusCode) -> bytes:
     message = str(error)
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.facts)
     details = [info]
@@ -113,7 +126,8 @@ def encode_error(error: PoolingError) -> Status:
         packed = Any()
         packed.Pack(detail)
         status.details.append(packed)
-    return Status(code, message, status.SerializeToString())
+    details_of: bytes = status.SerializeToString()
+    return details_of
 
 
 def decode_error(error: grpc.RpcError, target: str) -> PoolingError:
@@ -152,7 +166,7 @@ def decode_stream_error(message: pb.StreamError) -> PoolingError:
 def _error_info(error: grpc.RpcError) -> error_details_pb2.ErrorInfo | None:
     metadata: Iterable[tuple[str, bytes]] = error.trailing_metadata() or ()  # type: ignore[assignment]
     for key, value in metadata:
-        if key == DETAILS_KEY:
+        if key == DETAILS_KEY and status_pb2:
             for detail in status_pb2.Status.FromString(value).details:
                 info = error_details_pb2.ErrorInfo()
                 if detail.Unpack(info) and info.domain == DOMAIN and info.reason in _CLASSES:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from typing import Any
 
-import click
+try:
+    import click
+except ImportError:
+    sys.exit("error: the server's options are read by click, which is not installed")
 
 from pooling_server.config import ServerConfig, flag, variable
 from pooling_server.process import configure_log, leave, run

@@ -119,8 +119,11 @@ class PoolingServer:
 
 
 def version() -> str:
-    """The version of the installed distribution."""
-    return importlib.metadata.version("pooling-service")
+    """The version of the distribution, or that it is not installed."""
+    try:
+        return importlib.metadata.version("pooling-service")
+    except importlib.metadata.PackageNotFoundError:
+        return "from source"
 
 
 def _channel_options(config: ServerConfig, shared_port: bool) -> list[tuple[str, int]]:

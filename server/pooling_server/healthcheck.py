@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import sys
 
-import click
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+try:
+    import click
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+except ImportError as error:
+    sys.exit(f"error: click and grpcio-health-checking are needed: {error}")
 
 from pooling_server.config import ServerConfig, variable
 from pooling_server.listening import reachable, split_addresses

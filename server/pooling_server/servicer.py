@@ -241,7 +241,8 @@ class PoolingServicer:
 
 def _refuse(context: Context, error: PoolingError) -> NoReturn:
     status = pooling_wire.encode_error(error)
-    context.set_trailing_metadata(((pooling_wire.DETAILS_KEY, status.details),))
+    if status.details:
+        context.set_trailing_metadata(((pooling_wire.DETAILS_KEY, status.details),))
     context.abort(status.code, status.message)
 
 

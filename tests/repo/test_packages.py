@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import importlib
+import importlib.metadata
 import subprocess
 import sys
 import tomllib
@@ -62,22 +62,63 @@ def imported_of(unwanted: str, module: str) -> str:
     return run(f"import sys, {module}; print(sorted(({unwanted}) & set(sys.modules)))").stdout
 
 
-def test_the_server_serves_without_health_and_reflection() -> None:
-    """They are extras: where they are not installed the server says so and goes on."""
-    done = run(
-        "import sys\n"
-        "sys.modules['grpc_health'] = sys.modules['grpc_reflection'] = None\n"
-        "from pooling_server import PoolingServer, ServerConfig\n"
-        "from pooling_client import PoolingClient\n"
-        "server = PoolingServer(ServerConfig(listen='127.0.0.1:0'))\n"
-        "server.start()\n"
-        "with PoolingClient(server.address) as client:\n"
-        "    print(client.info().backends[-1].name)\n"
-        "assert server.stop()\n"
+SERVES = """
+import numpy as np
+from pooling_client import PoolingClient
+from pooling_engine import InvalidTensorError, PoolSpec
+from pooling_server import PoolingServer, ServerConfig
+
+x = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
+server = PoolingServer(ServerConfig(listen="127.0.0.1:0"))
+server.start()
+with PoolingClient(server.address) as client:
+    print(client.info().version, client.forward(x, PoolSpec("max", 2)).output.tolist())
+    try:
+        client.forward(x * np.nan, PoolSpec("max", 2, nan_policy="error"))
+    except InvalidTensorError as error:
+        print(str(error).partition(' ')[2])
+assert server.stop()
+"""
+NEEDED = ("numpy", "numpy.libs", "grpc", "typing_extensions.py", "google/protobuf", "google/_upb")
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> list[str]:
+    """A Python that has grpcio, protobuf and NumPy, and this project as its source alone."""
+    for name in NEEDED:
+        there = Path(str(importlib.metadata.distribution("grpcio").locate_file(name)))
+        if there.exists():
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).symlink_to(there)
+    sources = [str(ROOT / folder) for folder in ("", "protos", "server", "client")]
+    path = f"import sys; sys.path += {[str(tmp_path), *sources]}"
+    return [sys.executable, "-I", "-S", "-c", path + "\n"]
+
+
+def run_bare(bare: list[str], code: str) -> subprocess.CompletedProcess[str]:
+    *command, path = bare
+    return subprocess.run(
+        [*command, path + code], capture_output=True, text=True, timeout=60, check=False
     )
-    assert done.stdout == "numpy\n"
+
+
+def test_client_and_server_need_grpcio_protobuf_and_numpy_alone(bare: list[str]) -> None:
+    done = run_bare(bare, SERVES)
+    assert done.stdout == (
+        "from source [[[[5.0, 7.0], [13.0, 15.0]]]]\n"
+        "refuses the call (INVALID_ARGUMENT: input has a NaN in a window; "
+        'nan_policy "error" refuses it)\n'
+    )
     assert "grpcio-health-checking is not installed" in done.stderr
     assert "grpcio-reflection is not installed" in done.stderr
+
+
+def test_what_needs_more_says_so(bare: list[str]) -> None:
+    for module in ("pooling_server.__main__", "pooling_server.healthcheck"):
+        done = run_bare(bare, f"import {module}")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("error: "), done.stderr
+        assert "click" in done.stderr
 
 
 def test_the_oldest_versions_are_those_that_the_package_declares() -> None:
