@@ -32,6 +32,7 @@ from pooling_client._jobs import (
 from pooling_client._shared_memory import SHARED_BYTES, Sharing
 from pooling_engine import ForwardResult, PoolingError, PoolSpec
 from pooling_wire import BackwardCall, ForwardCall
+from pooling_wire import keepalive as pings
 
 Array = NDArray[Any]
 Result = TypeVar("Result")
@@ -45,6 +46,10 @@ class AsyncPoolingClient:
         timeout: seconds that a call may take, unless the call says otherwise.
         connections: how many to open; calls take turns. A server's workers share out connections,
             not calls, so one connection uses one worker.
+        keepalive: seconds of silence, while a call waits, after which the server is asked whether
+            it is still there.
+        keepalive_timeout: seconds that it may take to answer; else the call is UNAVAILABLE, or
+            goes on over a new connection, within its deadline.
     """
 
     def __init__(
@@ -53,12 +58,14 @@ class AsyncPoolingClient:
         *,
         timeout: float = _channel.DEFAULT_TIMEOUT_S,
         connections: int = 1,
+        keepalive: float = pings.INTERVAL_S,
+        keepalive_timeout: float = pings.TIMEOUT_S,
     ) -> None:
         self.target = target
         self._timeout_s = timeout
         self._channels = [
             grpc.aio.insecure_channel(target, options=options)
-            for options in _channel.options_of_each(connections)
+            for options in _channel.options_of_each(connections, keepalive, keepalive_timeout)
         ]
         self._turns = itertools.cycle(self._channels)
         self._sharing = Sharing(target)

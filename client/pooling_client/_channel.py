@@ -6,9 +6,11 @@ import json
 
 import pooling_wire
 from pooling_engine import InvalidSpecError
+from pooling_wire import keepalive as pings
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 DEFAULT_TIMEOUT_S = 30.0
+MOST_SECONDS = 86400
 
 FORWARD = f"/{pooling_wire.SERVICE_NAME}/Forward"
 BACKWARD = f"/{pooling_wire.SERVICE_NAME}/Backward"
@@ -52,17 +54,30 @@ CHANNEL_OPTIONS: list[tuple[str, str | int]] = [
 ]
 
 
-def options_of_each(connections: int) -> list[list[tuple[str, str | int]]]:
+def options_of_each(
+    connections: int, keepalive: float, keepalive_timeout: float
+) -> list[list[tuple[str, str | int]]]:
     """The options of each of a client's channels; several have a connection each.
 
     Raises:
-        InvalidSpecError: `connections` is no integer of at least 1.
+        InvalidSpecError: `connections` is no integer of at least 1, or the others are no seconds.
     """
     if not isinstance(connections, int) or connections < 1:
         raise InvalidSpecError(
             f"connections is {connections!r}; it must be an integer of at least 1",
             field="connections",
         )
+    _check_seconds("keepalive", keepalive, pings.LEAST_INTERVAL_S)
+    _check_seconds("keepalive_timeout", keepalive_timeout, 0.001)
     # By default channels to the same server share one connection.
     own = [("grpc.use_local_subchannel_pool", 1)] if connections > 1 else []
-    return [[*CHANNEL_OPTIONS, *own]] * connections
+    alive = pings.client_options(keepalive, keepalive_timeout)
+    return [[*CHANNEL_OPTIONS, *alive, *own]] * connections
+
+
+def _check_seconds(name: str, value: float, least: float) -> None:
+    is_number = isinstance(value, int | float)
+    if not (is_number and least <= value <= MOST_SECONDS):
+        raise InvalidSpecError(
+            f"{name} is {value!r}; it must be seconds, {least:g} to {MOST_SECONDS}", field=name
+        )

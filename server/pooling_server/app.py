@@ -18,6 +18,7 @@ from pooling_server.info import used_backends
 from pooling_server.listening import Listeners
 from pooling_server.servicer import PoolingServicer
 from pooling_server.shared_memory import SharedMemory
+from pooling_wire import keepalive
 
 _log = logging.getLogger("pooling_server")
 _SPARE_THREADS = 8  # for refusals, health and reflection while every slot computes
@@ -134,4 +135,5 @@ def _channel_options(config: ServerConfig, shared_port: bool) -> list[tuple[str,
         ("grpc.max_receive_message_length", ceiling),
         ("grpc.max_send_message_length", ceiling),
         ("grpc.so_reuseport", int(shared_port)),  # else a port in use is an error
+        *keepalive.server_options(),
     ]

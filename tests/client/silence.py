@@ -1,0 +1,85 @@
+"""A proxy in front of a server whose connections can fall silent without being closed."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import threading
+from types import TracebackType
+from typing import Self
+
+
+class Proxy:
+    """Forwards bytes both ways between its clients and a server, until it is silenced.
+
+    Attributes:
+        address: where it listens.
+        connections: how many clients have connected so far.
+    """
+
+    def __init__(self, target: str) -> None:
+        host, _, port = target.rpartition(":")
+        self._target = host, int(port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self.connections = 0
+        self._partners: dict[socket.socket, socket.socket] = {}
+        self._silent: list[socket.socket] = []
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._lock = threading.Lock()
+        self._is_over = False
+        self._thread = threading.Thread(target=self._forward, daemon=True)
+
+    def silence(self) -> None:
+        """From now on nothing passes on the connections there are, which stay open."""
+        with self._lock:
+            for each in self._partners:
+                self._selector.unregister(each)
+            self._silent += self._partners
+            self._partners.clear()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._is_over = True
+        self._thread.join()
+        for each in (self._listener, *self._partners, *self._silent):
+            each.close()
+        self._selector.close()
+
+    def _forward(self) -> None:
+        while not self._is_over:
+            events = self._selector.select(timeout=0.02)
+            with self._lock:
+                for key, _ in events:
+                    if key.fileobj is self._listener:
+                        self._accept()
+                    elif key.fileobj in self._partners:
+                        self._pass_on(key.fileobj)
+
+    def _accept(self) -> None:
+        client, _ = self._listener.accept()
+        server = socket.create_connection(self._target)
+        self.connections += 1
+        for one, other in ((client, server), (server, client)):
+            self._partners[one] = other
+            self._selector.register(one, selectors.EVENT_READ)
+
+    def _pass_on(self, source: socket.socket) -> None:
+        data = source.recv(1 << 16)
+        other = self._partners[source]
+        if data:
+            other.sendall(data)
+            return
+        for each in (source, other):
+            del self._partners[each]
+            self._selector.unregister(each)
+            each.close()

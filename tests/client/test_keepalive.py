@@ -1,0 +1,143 @@
+"""Pings: a peer that falls silent is found at both ends, and no connection is closed for them."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from silence import Proxy
+from test_large import in_flight, wait_until
+
+from pooling_client import AsyncPoolingClient, ForwardCall, PoolingClient
+from pooling_engine import InvalidSpecError, PoolSpec
+from pooling_server import PoolingServer, ServerConfig
+from pooling_wire import keepalive
+
+SPEC = PoolSpec("max", 2)
+X = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
+SOON: dict[str, Any] = {"keepalive": 1.0, "keepalive_timeout": 0.3}
+
+
+@pytest.fixture
+def server() -> Iterator[PoolingServer]:
+    server = PoolingServer(ServerConfig(listen="127.0.0.1:0", backend="numpy"))
+    server.start()
+    yield server
+    wait_until(lambda: in_flight(server) == 0, "a stream of a dead client is in flight")
+    assert server.stop()
+
+
+@pytest.fixture
+def proxy(server: PoolingServer) -> Iterator[Proxy]:
+    with Proxy(server.address) as proxy:
+        yield proxy
+
+
+def raw_stream(address: str, *options: tuple[str, int]) -> tuple[grpc.Channel, Any]:
+    """A stream without a deadline over a channel with these options, and no request yet."""
+    channel = grpc.insecure_channel(address, options=options)
+    ended = threading.Event()
+    call = channel.stream_stream("/pooling.v1.PoolingService/ForwardStream")
+    stream = call(iter(lambda: ended.wait() and None, None))
+    stream.add_callback(ended.set)
+    return channel, stream
+
+
+def test_a_server_that_falls_silent_is_unavailable(server: PoolingServer, proxy: Proxy) -> None:
+    """In 30 s by default; here in little more than a second, and no deadline is set."""
+    options = keepalive.client_options(SOON["keepalive"], SOON["keepalive_timeout"])
+    channel, stream = raw_stream(proxy.address, *options)
+    wait_until(lambda: in_flight(server) == 1, "the stream is not there")
+    proxy.silence()
+    with channel:
+        wait_until(stream.done, "the call waits for a dead server")
+    assert stream.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_call_goes_on_over_a_new_connection(proxy: Proxy) -> None:
+    """The old one is dead without a word; the call is within its deadline."""
+    with PoolingClient(proxy.address, timeout=20, **SOON) as client:
+        client.forward(X, SPEC)
+        proxy.silence()
+        assert client.forward(X, SPEC).output.tolist() == [[[[5, 7], [13, 15]]]]
+        assert next(client.forward_many([ForwardCall(X, SPEC)])).output.max() == 15
+    assert proxy.connections == 2
+
+
+def test_the_asyncio_twin(proxy: Proxy) -> None:
+    async def call() -> None:
+        async with AsyncPoolingClient(proxy.address, timeout=20, **SOON) as client:
+            await client.forward(X, SPEC)
+            proxy.silence()
+            assert (await client.forward(X, SPEC)).output.max() == 15
+
+    asyncio.run(call())
+    assert proxy.connections == 2
+
+
+def test_the_server_finds_a_client_that_has_fallen_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keepalive, "SERVER_INTERVAL_S", 0.5)
+    monkeypatch.setattr(keepalive, "SERVER_TIMEOUT_S", 0.2)
+    server = PoolingServer(ServerConfig(listen="127.0.0.1:0", backend="numpy"))
+    server.start()
+    with Proxy(server.address) as own:
+        channel, _ = raw_stream(own.address)
+        wait_until(lambda: in_flight(server) == 1, "the stream is not there")
+        own.silence()
+        wait_until(lambda: in_flight(server) == 0, "the server waits for a dead client")
+        channel.close()
+    assert server.stop()
+
+
+def test_pings_at_the_fastest_rate_are_permitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a client that speaks HTTP/2 by hand, since gRPC's own keep to a second, and no calls."""
+    monkeypatch.setattr(keepalive, "LEAST_INTERVAL_S", 0.2)
+    server = PoolingServer(ServerConfig(listen="127.0.0.1:0", backend="numpy"))
+    server.start()
+    host, _, port = server.address.rpartition(":")
+    received: list[int] = []
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS))
+        for number in range(8):  # gRPC's own rules would close it after three
+            connection.sendall(frame(PING, bytes([number]) * 8))
+            while received.count(PING) <= number:
+                received.append(next_frame(connection))
+                assert received[-1] != GO_AWAY, "the server takes the pings as abuse"
+            time.sleep(0.2)
+    assert server.stop()
+
+
+SETTINGS, PING, GO_AWAY = 4, 6, 7
+
+
+def frame(kind: int, payload: bytes = b"") -> bytes:
+    return len(payload).to_bytes(3) + bytes([kind, 0]) + bytes(4) + payload
+
+
+def next_frame(connection: socket.socket) -> int:
+    """The kind of the next frame."""
+    header = connection.recv(9, socket.MSG_WAITALL)
+    connection.recv(int.from_bytes(header[:3]), socket.MSG_WAITALL)
+    return header[3]
+
+
+@pytest.mark.parametrize("client", [PoolingClient, AsyncPoolingClient])
+@pytest.mark.parametrize(
+    "options",
+    [{"keepalive": 0.5}, {"keepalive": None}, {"keepalive_timeout": 0}, {"keepalive": 1e9}],
+    ids=str,
+)
+def test_seconds_that_a_server_would_not_permit_are_refused(client: Any, options: Any) -> None:
+    (name,) = options
+    with pytest.raises(InvalidSpecError, match=f"^{name} is .* seconds, .* to 86400$") as caught:
+        client(**options)
+    assert caught.value.field == name
