@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from pooling_engine.backends.cupy_kernels.device import CupyDevice, Device, HostArray
+from pooling_engine.backends.cupy_kernels.card import Device, HostArray
+from pooling_engine.backends.cupy_kernels.device import CupyDevice
 from pooling_engine.backends.cupy_kernels.launches import (
-    Launch,
     backward_launch,
     check_launch,
     forward_launch,
 )
 from pooling_engine.backends.cupy_kernels.names import VECTOR_BYTES
+from pooling_engine.backends.cupy_kernels.slabs import Layout
+from pooling_engine.backends.cupy_kernels.staging import LANE_BYTES, Staging, Step
 from pooling_engine.backends.numpy_backend import NumpyBackend
 from pooling_engine.backends.numpy_kernels.select import refuse_nan
 from pooling_engine.dtypes import FLOATS
@@ -29,6 +31,7 @@ from pooling_engine.plan import PoolPlan, make_plan
 from pooling_engine.spec import PoolSpec
 
 Array = Any  # of NumPy, or of the device
+Given = TypeVar("Given")
 
 _log = logging.getLogger("pooling_engine")
 
@@ -38,6 +41,8 @@ class CupyBackend:
 
     Args:
         device: the card; in tests, something like one.
+        lane_bytes: of the memory that arrays of the host go through, as `Staging` says; what does
+            not fit into it is copied without.
     """
 
     name = "cupy"
@@ -45,8 +50,10 @@ class CupyBackend:
     dtypes = FLOATS
     index_formats = tuple(IndexFormat)
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, lane_bytes: int = LANE_BYTES) -> None:
         self.device = device
+        self._staging = Staging(device, lane_bytes)
+        device.spare = self._staging.trim
         self._numpy = NumpyBackend()
 
     def devices(self) -> tuple[str, ...]:
@@ -69,18 +76,17 @@ class CupyBackend:
         if forward_launch(plan, indices is not None, True) is None:
             self._on_host("forward", plan, (x,), (output, indices))
             return
-        source, target, chosen = self._taken(x), self._room(output), self._room(indices)
-        is_aligned = self._is_aligned(source, target, chosen)
-        launch = _given(forward_launch(plan, indices is not None, is_aligned))
-        if plan.selects:
-            doubt = self._doubt() if plan.nan_policy is NanPolicy.ERROR else None
-            self._launch(launch, source, target, chosen, doubt)
-            if doubt is not None and self._is_set(doubt):
-                refuse_nan(plan)
-        else:
-            self._launch(launch, source, target)
-        self._give(target, output)
-        self._give(chosen, indices)
+
+        def steps(slab: PoolPlan, is_aligned: bool = True) -> list[Step]:
+            launch = _given(forward_launch(slab, indices is not None, is_aligned))
+            if not plan.selects:
+                return [Step(launch, ("x", "y"))]
+            doubt = "doubt" if plan.nan_policy is NanPolicy.ERROR else "nothing"
+            return [Step(launch, ("x", "y", "indices", doubt))]
+
+        outputs = {"y": output} if indices is None else {"y": output, "indices": indices}
+        if self._run(plan, steps, {"x": x}, outputs):
+            refuse_nan(plan)
 
     def backward(
         self, plan: PoolPlan, dy: Array, indices: Array | None, x: Array | None, dx: Array
@@ -89,14 +95,17 @@ class CupyBackend:
         if backward_launch(plan, True) is None:
             self._on_host("backward", plan, (dy, indices, x), (dx,))
             return
-        source, target, chosen = self._taken(dy), self._room(dx), self._taken(indices)
-        launch = _given(backward_launch(plan, self._is_aligned(source, target, chosen)))
-        if chosen is not None:
-            self._refuse_forged(plan, chosen)
-            self._launch(launch, source, chosen, target)
-        else:
-            self._launch(launch, source, target)
-        self._give(target, dx)
+
+        def steps(slab: PoolPlan, is_aligned: bool = True) -> list[Step]:
+            launch = _given(backward_launch(slab, is_aligned))
+            if not plan.selects:
+                return [Step(launch, ("dy", "dx"))]
+            check = Step(check_launch(slab), ("indices", "doubt"))
+            return [check, Step(launch, ("dy", "indices", "dx"))]
+
+        inputs = {"dy": dy} if indices is None else {"dy": dy, "indices": indices}
+        if self._run(plan, steps, inputs, {"dx": dx}):  # the host looks for the one to name
+            refuse_forged(plan, _given(self._as_host(indices, self.to_host)))
 
     def to_host(self, array: Array) -> HostArray:
         """A copy of a device's array."""
@@ -110,41 +119,45 @@ class CupyBackend:
         self.device.upload(np.ascontiguousarray(array), target)
         return target
 
-    def _launch(self, launch: Launch, *arrays: Array | None) -> None:
-        if launch.blocks:
-            self.device.launch(launch, *arrays)
+    def _run(
+        self,
+        plan: PoolPlan,
+        steps: Callable[..., list[Step]],
+        inputs: dict[str, Array],
+        outputs: dict[str, Array],
+    ) -> bool:
+        """Computes a call; returns whether a kernel left a mark."""
+        are_on_host = all(isinstance(a, np.ndarray) for a in (inputs | outputs).values())
+        if are_on_host and plan.outer:
+            layout = Layout(plan, inputs, outputs)
+            if self._staging.takes(layout):
+                return self._staging.run(layout, steps)
+        arrays = {name: self._taken(array) for name, array in inputs.items()}
+        arrays |= {name: self._room(array) for name, array in outputs.items()}
+        todo = steps(plan, self._is_aligned(*arrays.values()))
+        has_doubt = any("doubt" in step.arrays for step in todo)
+        if has_doubt:
+            arrays["doubt"] = self.to_device(np.zeros(1, np.int32))
+        for launch, names in todo:
+            if launch.blocks:
+                self.device.launch(launch, *(arrays.get(name) for name in names))
+        for name, array in outputs.items():
+            if isinstance(array, np.ndarray):
+                self.device.download(arrays[name], array)
+        return has_doubt and bool(self.to_host(arrays["doubt"])[0])
 
-    def _taken(self, array: Array | None) -> Array | None:
+    def _taken(self, array: Array) -> Array:
         """The array on the device."""
         return self.to_device(array) if isinstance(array, np.ndarray) else array
 
-    def _room(self, array: Array | None) -> Array | None:
+    def _room(self, array: Array) -> Array:
         """Where to compute what belongs into the array."""
         if isinstance(array, np.ndarray):
             return self.device.empty(array.shape, array.dtype)
         return array
 
-    def _give(self, computed: Array | None, array: Array | None) -> None:
-        if isinstance(array, np.ndarray):
-            self.device.download(computed, array)
-
-    def _is_aligned(self, *arrays: Array | None) -> bool:
-        addresses = (self.device.address(array) for array in arrays if array is not None)
-        return not any(address % VECTOR_BYTES for address in addresses)
-
-    def _doubt(self) -> Array:
-        """A place where a kernel may leave a mark."""
-        return self.to_device(np.zeros(1, np.int32))
-
-    def _is_set(self, doubt: Array) -> bool:
-        return bool(self.to_host(doubt)[0])
-
-    def _refuse_forged(self, plan: PoolPlan, indices: Array) -> None:
-        """Has the device look at every index, and the host for the one to name."""
-        doubt = self._doubt()
-        self._launch(check_launch(plan), indices, doubt)
-        if self._is_set(doubt):
-            refuse_forged(plan, self.to_host(indices))
+    def _is_aligned(self, *arrays: Array) -> bool:
+        return not any(self.device.address(array) % VECTOR_BYTES for array in arrays)
 
     def _on_host(
         self,
@@ -202,8 +215,8 @@ def _empty_like(array: Array) -> HostArray:
     return np.empty(array.shape, array.dtype)
 
 
-def _given(launch: Launch | None) -> Launch:
-    """The launch, which does not depend on how arrays are aligned."""
-    if launch is None:
-        raise AssertionError("a kernel was there a moment ago")
-    return launch
+def _given(thing: Given | None) -> Given:
+    """What is there, as the caller knows."""
+    if thing is None:
+        raise AssertionError("it was there a moment ago")
+    return thing

@@ -41,6 +41,7 @@ class ShimDevice:
 
     def __init__(self):
         self.shift, self.launched, self.copied = 0, [], []
+        self.spare = None
 
     def names(self):
         return ("shim",)

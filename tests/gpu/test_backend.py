@@ -184,7 +184,7 @@ def test_warm_up_launches_the_common_kernels(cupy, device):
 
 def test_the_device_must_answer_a_call(device, monkeypatch):
     """What `load` does before it says that there is a card."""
-    cupy_backend._test(cupy_backend.CupyBackend(device))
+    cupy_backend._test(cupy_backend.CupyBackend(device, lane_bytes=0))
     monkeypatch.setattr(device, "launch", lambda *_: None)
     with pytest.raises(ArithmeticError, match="the maximum of 1, 3, 2 is"):
-        cupy_backend._test(cupy_backend.CupyBackend(device))
+        cupy_backend._test(cupy_backend.CupyBackend(device, lane_bytes=0))

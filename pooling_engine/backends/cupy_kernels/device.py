@@ -1,64 +1,23 @@
-"""The card, as the backend sees it: memory, copies, launches. All of CuPy is here.
+"""A card by CuPy; what is said of CuPy in one place.
 
-No test without a card reaches `CupyDevice`; `tests/gpu/` has a device of host memory beside it,
-which takes the same launches.
+Without a card, tests run this on a stand-in for CuPy that computes on the host.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pooling_engine.backends.cupy_kernels.card import DeviceArray, HostArray
 from pooling_engine.backends.cupy_kernels.compiling import compiled
 from pooling_engine.backends.cupy_kernels.launches import THREADS, Launch
 from pooling_engine.errors import DeviceMemoryError
 
-HostArray = NDArray[Any]
-DeviceArray = Any  # of the device's own kind; it has a shape and a dtype
-
-
-class Device(Protocol):
-    """What a backend asks of a device."""
-
-    def names(self) -> tuple[str, ...]:
-        """The devices, in words."""
-        ...
-
-    def adopt(self, array: Any) -> tuple[DeviceArray, bool]:
-        """A C-contiguous array of the device's own kind, and whether it is a copy.
-
-        Args:
-            array: of any library that hands out the device's memory by DLPack.
-        """
-        ...
-
-    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
-        """A C-contiguous array of any content.
-
-        Raises:
-            DeviceMemoryError: there is no room.
-        """
-        ...
-
-    def address(self, array: DeviceArray) -> int:
-        """Where its first element is."""
-        ...
-
-    def upload(self, source: HostArray, target: DeviceArray) -> None:
-        """Copies from the host; both are C-contiguous."""
-        ...
-
-    def download(self, source: DeviceArray, target: HostArray) -> None:
-        """Copies to the host, once everything launched before is done."""
-        ...
-
-    def launch(self, launch: Launch, *arrays: DeviceArray | None) -> None:
-        """Launches a kernel; None is a null pointer."""
-        ...
+Made = TypeVar("Made")
 
 
 class CupyDevice:
@@ -67,11 +26,15 @@ class CupyDevice:
     Raises:
         ModuleNotFoundError: CuPy is not installed.
         ImportError: there is no device, or CuPy does not work.
+
+    Attributes:
+        spare: as `Device` says.
     """
 
     def __init__(self) -> None:
         import cupy
 
+        self.spare: Callable[[], None] = lambda: None
         self._cupy = cupy
         self._kernels: dict[tuple[int, str], Any] = {}
         self._count = cupy.cuda.runtime.getDeviceCount()
@@ -89,13 +52,12 @@ class CupyDevice:
         """A C-contiguous CuPy array, and whether it is a copy."""
         is_own = isinstance(array, self._cupy.ndarray)
         own = array if is_own else self._cupy.from_dlpack(array)
-        with self._refusing():
-            return self._cupy.ascontiguousarray(own), not own.flags.c_contiguous
+        contiguous = self._with_room(partial(self._cupy.ascontiguousarray, own))
+        return contiguous, not own.flags.c_contiguous
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
         """A C-contiguous array of any content."""
-        with self._refusing():
-            return self._cupy.empty(shape, dtype)
+        return self._with_room(partial(self._cupy.empty, shape, dtype))
 
     def address(self, array: DeviceArray) -> int:
         """Where its first element is."""
@@ -103,20 +65,27 @@ class CupyDevice:
 
     def upload(self, source: HostArray, target: DeviceArray) -> None:
         """Copies from the host."""
-        target.reshape(-1).view(np.uint8).set(source.reshape(-1).view(np.uint8))
+        with self.refusing():
+            target.reshape(-1).view(np.uint8).set(source.reshape(-1).view(np.uint8))
 
     def download(self, source: DeviceArray, target: HostArray) -> None:
         """Copies to the host."""
-        source.reshape(-1).view(np.uint8).get(out=target.reshape(-1).view(np.uint8))
+        with self.refusing():
+            source.reshape(-1).view(np.uint8).get(out=target.reshape(-1).view(np.uint8))
 
     def launch(self, launch: Launch, *arrays: DeviceArray | None) -> None:
         """Launches a kernel on the current stream; compiles it if none is on disk."""
         pointers = (np.uint64(0) if array is None else array for array in arrays)
-        with self._refusing():
-            kernel = self._kernel(launch)
+        with self.refusing():
+            kernel = self.kernel(launch)
             kernel((launch.blocks,), (THREADS,), (*pointers, *launch.values))
 
-    def _kernel(self, launch: Launch) -> Any:
+    def lane(self, nbytes: int) -> CupyLane:
+        """A lane with a stream of its own."""
+        return self._with_room(partial(CupyLane, self._cupy, self, nbytes))
+
+    def kernel(self, launch: Launch) -> Any:
+        """What a launch calls: a function of CuPy."""
         device = self._cupy.cuda.Device()
         key = device.id, launch.name
         if key not in self._kernels:
@@ -126,10 +95,63 @@ class CupyDevice:
             self._kernels[key] = module.get_function(kernel.symbol)
         return self._kernels[key]
 
+    def _with_room(self, make: Callable[[], Made]) -> Made:
+        """What `make` makes; where there is no room for it, once more with all that is spare."""
+        with suppress(DeviceMemoryError), self.refusing():
+            return make()
+        self.spare()
+        self._cupy.get_default_memory_pool().free_all_blocks()
+        with self.refusing():
+            return make()
+
     @contextmanager
-    def _refusing(self) -> Iterator[None]:
+    def refusing(self) -> Iterator[None]:
         """CuPy's error as ours."""
         try:
             yield
         except self._cupy.cuda.memory.OutOfMemoryError as error:
             raise DeviceMemoryError(f"the device has no room: {error}") from error
+
+
+class CupyLane:
+    """A `Lane`: page-locked memory, an array of bytes, and a stream that waits for no other.
+
+    Its array is allocated on its stream: CuPy hands memory that was freed to the same stream
+    without waiting for what may still use it.
+
+    Args:
+        cupy: the module.
+        device: what it launches on.
+        nbytes: of either memory.
+    """
+
+    def __init__(self, cupy: Any, device: CupyDevice, nbytes: int) -> None:
+        self._device = device
+        self._stream = cupy.cuda.Stream(non_blocking=True)
+        with self._stream:
+            self._card = cupy.empty(nbytes, np.uint8)
+        self.host = np.frombuffer(cupy.cuda.alloc_pinned_memory(nbytes), np.uint8, nbytes)
+
+    def upload(self, begin: int, end: int) -> None:
+        """As `Lane` says."""
+        with self._device.refusing():
+            self._card[begin:end].set(self.host[begin:end], stream=self._stream)
+
+    def launch(self, launch: Launch, *places: int | None) -> None:
+        """As `Lane` says."""
+        base = self._device.address(self._card)
+        pointers = (np.uint64(0 if place is None else base + place) for place in places)
+        with self._device.refusing():
+            kernel = self._device.kernel(launch)
+            arguments = (*pointers, *launch.values)
+            kernel((launch.blocks,), (THREADS,), arguments, stream=self._stream)
+
+    def download(self, begin: int, end: int) -> None:
+        """As `Lane` says."""
+        with self._device.refusing():
+            self._card[begin:end].get(stream=self._stream, out=self.host[begin:end], blocking=False)
+
+    def wait(self) -> None:
+        """As `Lane` says."""
+        with self._device.refusing():
+            self._stream.synchronize()

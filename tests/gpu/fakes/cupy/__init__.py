@@ -44,13 +44,13 @@ class ndarray:  # noqa: N801  CuPy's name
         assert source.shape == self.shape
         # What is not pinned is copied to where it is before the call returns.
         source = source if cuda.is_pinned(source) else source.copy()
-        (stream or cuda.NULL).put(lambda: np.copyto(self._memory, source))
+        (stream or cuda.NULL).put("upload", lambda: np.copyto(self._memory, source))
 
     def get(self, stream=None, order="C", out=None, blocking=True):
         assert out.dtype == self.dtype
         assert out.shape == self.shape
         stream = stream or cuda.NULL
-        stream.put(lambda: np.copyto(out, self._memory))
+        stream.put("download", lambda: np.copyto(out, self._memory))
         if blocking:
             stream.synchronize()
 

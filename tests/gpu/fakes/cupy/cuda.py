@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import threading
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +17,8 @@ from pooling_engine.backends.cupy_kernels.launches import Launch
 GARBAGE = 0xA5
 INSUFFICIENT_DRIVER, OUT_OF_MEMORY = 35, 2
 
+EVENTS: list[tuple[int, str]] = []  # the stream, and what was put on it, or "wait"
+_numbers = itertools.count()
 _pinned: list[tuple[int, int]] = []
 _sticky: list[int] = []  # the status of a device that is lost
 
@@ -52,13 +56,22 @@ def _check():
 class Stream:
     def __init__(self, null=False, non_blocking=False):
         self._work = []
+        self.number = next(_numbers)
 
-    def put(self, work):
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def put(self, what, work):
         _check()
+        EVENTS.append((self.number, what))
         self._work.append(work)
 
     def synchronize(self):
         _check()
+        EVENTS.append((self.number, "wait"))
         while self._work:
             self._work.pop(0)()
 
@@ -71,6 +84,7 @@ class Memory:
 
     def __init__(self):
         self.limit, self.used, self.cached = 0, 0, 0
+        self.lock = threading.RLock()
         self.total = int(os.environ.get("FAKE_CUPY_BYTES", 1 << 30))
 
     def set_limit(self, size=None, fraction=None):
@@ -88,9 +102,10 @@ class Memory:
     def take(self, size):
         _check()
         room = min(self.limit or self.total, self.total)
-        if fault() == "memory" or self.used + self.cached + size > room:
-            raise OutOfMemoryError(size, self.used + self.cached, self.limit)
-        self.used += size
+        with self.lock:
+            if fault() == "memory" or self.used + self.cached + size > room:
+                raise OutOfMemoryError(size, self.used + self.cached, self.limit)
+            self.used += size
         memory = np.full(size + 16, GARBAGE, np.uint8)
         memory = memory[-memory.ctypes.data % 16 :][:size]
         block = memory.view(_Block)
@@ -98,8 +113,9 @@ class Memory:
         return block
 
     def _free(self, size):
-        self.used -= size
-        self.cached += size
+        with self.lock:
+            self.used -= size
+            self.cached += size
 
 
 class _Block(np.ndarray):
@@ -152,7 +168,7 @@ class _Module:
                 return
             values = [_value(argument) for argument in arguments]
             kernel = Launch(self.file, symbol, grid[0], ())
-            (stream or NULL).put(lambda: shim.start(kernel, values))
+            (stream or NULL).put("launch", lambda: shim.start(kernel, values))
 
         return launch
 

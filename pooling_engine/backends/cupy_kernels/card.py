@@ -1,0 +1,91 @@
+"""A card as the backend sees it: memory, copies, launches, and lanes for arrays of the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pooling_engine.backends.cupy_kernels.launches import Launch
+
+HostArray = NDArray[Any]
+DeviceArray = Any  # of the device's own kind; it has a shape and a dtype
+
+
+class Lane(Protocol):
+    """Some host memory, as much of the card's, and a stream between them.
+
+    Every method but `wait` only puts work on the stream; places are in bytes, in both memories.
+
+    Attributes:
+        host: the bytes, which the card reaches by itself: until `wait` returns, do not write what
+            is uploaded, nor read what is downloaded.
+    """
+
+    host: HostArray
+
+    def upload(self, begin: int, end: int) -> None:
+        """Copies these bytes to the card."""
+        ...
+
+    def launch(self, launch: Launch, *places: int | None) -> None:
+        """Launches a kernel on arrays that begin there, on the card; None is a null pointer."""
+        ...
+
+    def download(self, begin: int, end: int) -> None:
+        """Copies these bytes back."""
+        ...
+
+    def wait(self) -> None:
+        """Returns once everything has been done."""
+        ...
+
+
+class Device(Protocol):
+    """What a backend asks of a device.
+
+    Any method may raise `DeviceMemoryError`: there is no room.
+
+    Attributes:
+        spare: called where there is no room, before another try: frees what is not in use.
+    """
+
+    spare: Callable[[], None]
+
+    def names(self) -> tuple[str, ...]:
+        """The devices, in words."""
+        ...
+
+    def adopt(self, array: Any) -> tuple[DeviceArray, bool]:
+        """A C-contiguous array of the device's own kind, and whether it is a copy.
+
+        Args:
+            array: of any library that hands out the device's memory by DLPack.
+        """
+        ...
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
+        """A C-contiguous array of any content."""
+        ...
+
+    def address(self, array: DeviceArray) -> int:
+        """Where its first element is."""
+        ...
+
+    def upload(self, source: HostArray, target: DeviceArray) -> None:
+        """Copies from the host; both are C-contiguous."""
+        ...
+
+    def download(self, source: DeviceArray, target: HostArray) -> None:
+        """Copies to the host, once everything launched before is done."""
+        ...
+
+    def launch(self, launch: Launch, *arrays: DeviceArray | None) -> None:
+        """Launches a kernel; None is a null pointer."""
+        ...
+
+    def lane(self, nbytes: int) -> Lane:
+        """A new lane with so much memory on either side."""
+        ...
