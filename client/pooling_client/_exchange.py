@@ -65,6 +65,7 @@ def exchange(
                 raise failure
             time.sleep(backoff_s)
             backoff_s = min(2 * backoff_s, MOST_BACKOFF_S)
+            feed.wait(deadline)
     finally:
         feed.close()
 
@@ -130,6 +131,23 @@ class _Feed(Generic[Token]):
                 self._unanswered.append(entry)
             self._state.notify_all()
         return entry is not None
+
+    def wait(self, deadline: float | None) -> None:
+        """Waits until there is something to send, lest the next stream be idle; or for the end."""
+
+        def take() -> None:
+            with self._taking:
+                if self._request(self.answered) is None and not self._is_over:
+                    self._take()
+
+        with self._state:
+            if self._unanswered or self._is_over:
+                return
+        # The thread of the stream that ended may be taking one already; else nobody is.
+        threading.Thread(target=take, name="pooling-requests", daemon=True).start()
+        left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+        with self._state:
+            self._state.wait_for(lambda: self._unanswered or self._is_over, left_s)
 
     def receive(self, stream: Any) -> Iterator[tuple[Token, bytes | PoolingError]]:
         """What comes back, in order, until the last request has its reply."""

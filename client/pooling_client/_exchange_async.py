@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 import grpc
@@ -51,6 +52,7 @@ async def exchange_async(
                 raise failure
             await asyncio.sleep(backoff_s)
             backoff_s = min(2 * backoff_s, MOST_BACKOFF_S)
+            await feed.wait(deadline)
     finally:
         taking.cancel()
 
@@ -84,6 +86,12 @@ class _Feed(Generic[Token]):
                 else:
                     self._unanswered.append(entry)
                 self._changed.notify_all()
+
+    async def wait(self, deadline: float | None) -> None:
+        """Waits until there is something to send, lest the next stream be idle; or for the end."""
+        left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._has(self.answered), left_s)
 
     async def send(self) -> AsyncIterator[bytes]:
         """The requests of the next stream: those without a reply, then those to come."""

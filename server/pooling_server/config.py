@@ -67,6 +67,11 @@ class ServerConfig:
         GIB, "Most memory leased to callers over Unix sockets, in bytes; 0 leases none.", 0
     )
     max_in_flight: int = option(32, "Most calls in flight; one more is told to retry.", 1)
+    stream_idle_s: float = option(
+        300.0,
+        "Seconds that a stream may wait for its caller, to send or to take; then it ends. 0: any.",
+        0,
+    )
     drain_delay_s: float = option(
         0.0, "On SIGTERM, seconds to go on answering as NOT_SERVING, for balancers to see it.", 0
     )

@@ -231,7 +231,8 @@ class PoolingServicer:
         self, answer: Compute, items: Iterator[bytes], context: Context
     ) -> Iterator[bytes]:
         try:
-            yield from answer_items(answer, items, context, self._executor)
+            idle_s = self._config.stream_idle_s
+            yield from answer_items(answer, items, context, self._executor, idle_s)
         except Exception as error:
             _refuse(context, _refusal(error))
 

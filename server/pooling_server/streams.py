@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
@@ -23,6 +24,7 @@ def answer_items(
     items: Iterator[Item],
     context: grpc.ServicerContext,
     executor: Executor,
+    idle_s: float,
 ) -> Iterator[bytes]:
     """The replies to the items of a stream.
 
@@ -31,19 +33,30 @@ def answer_items(
 
     Args:
         answer: computes one reply, or puts into it why not; it never raises.
+        idle_s: seconds that the caller may let the stream wait, or 0 for any. One that takes no
+            replies is cancelled: no error would reach it before them.
 
     Raises:
         OverloadedError, UnavailableError: from the executor, before the first item; or the server
-            is draining.
+            is draining, or the caller has sent nothing for too long.
         DeadlineError: the deadline passed before an item had a slot.
     """
-    with closing(_Inbox(items)) as inbox, executor.stream(inbox.end):
+    with (
+        closing(_Inbox(items)) as inbox,
+        executor.stream(partial(inbox.end, _draining())),
+        closing(_Patience(idle_s)) as patience,
+    ):
+        end_idle = partial(inbox.end, _idle(idle_s))
+        patience.begin(end_idle)
         for item in inbox.received():
+            patience.pause()
             work = partial(_answer_if_awaited, answer, item, context)
             reply = executor.compute(work, context.time_remaining())
             if reply is None:
                 return
+            patience.begin(context.cancel)
             yield reply
+            patience.begin(end_idle)
 
 
 def _answer_if_awaited(
@@ -51,6 +64,67 @@ def _answer_if_awaited(
 ) -> bytes | None:
     """The reply; None if the caller has gone while the item waited."""
     return answer(item) if context.is_active() else None
+
+
+def _idle(idle_s: float) -> UnavailableError:
+    return UnavailableError(
+        f"the caller has sent nothing on this stream for {idle_s:g} s, the most this server waits "
+        "(--stream-idle-s); open another for what is to come",
+        facts={
+            "limit": "stream_idle_s",
+            "value": f"{idle_s:g}",
+            "option": "--stream-idle-s",
+        },
+    )
+
+
+def _draining() -> UnavailableError:
+    return UnavailableError("the server is stopping; ask another for what has no reply yet")
+
+
+class _Patience:
+    """Ends a wait for the caller that has become too long.
+
+    One timer for a stream, set anew when it goes off: items come far more often.
+
+    Args:
+        limit_s: how long a wait may be, in seconds; 0: any.
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._wait: tuple[float, Callable[[], object]] | None = None
+        self._timer: threading.Timer | None = None
+        if limit_s:
+            self._set(limit_s)
+
+    def begin(self, end: Callable[[], object]) -> None:
+        """A wait begins; `end` is called if it becomes too long."""
+        self._wait = time.monotonic(), end
+
+    def pause(self) -> None:
+        """The wait is over: it is the caller who waits."""
+        self._wait = None
+
+    def close(self) -> None:
+        """Ends nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._limit_s = 0
+
+    def _set(self, seconds: float) -> None:
+        self._timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), self._look)
+        self._timer.name, self._timer.daemon = "pooling-patience", True
+        self._timer.start()
+
+    def _look(self) -> None:
+        wait = self._wait
+        since, end = wait or (time.monotonic(), None)
+        left_s = since + self._limit_s - time.monotonic()
+        if self._limit_s and left_s > 0:
+            self._set(left_s)
+        elif self._limit_s and end is not None:
+            end()
 
 
 class _Inbox:
@@ -69,7 +143,7 @@ class _Inbox:
         """The items, until the caller has sent its last or is gone.
 
         Raises:
-            UnavailableError: the server is draining, and what had been received has been yielded.
+            UnavailableError: it was ended, and what had been received has been yielded.
         """
         threading.Thread(target=self._receive, name="pooling-stream", daemon=True).start()
         while (item := self._queue.get()) is not None:
@@ -78,11 +152,9 @@ class _Inbox:
             self._room.release()
             yield item
 
-    def end(self) -> None:
-        """Takes no more items: the server is draining."""
-        self._queue.put(
-            UnavailableError("the server is stopping; ask another for what has no reply yet")
-        )
+    def end(self, why: UnavailableError) -> None:
+        """Takes no more items."""
+        self._queue.put(why)
 
     def close(self) -> None:
         """Lets the thread go, if it waits for room; gRPC lets it go if it waits for an item."""

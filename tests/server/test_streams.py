@@ -272,3 +272,84 @@ def test_results_of_large_items_use_the_arena() -> None:
     assert all(reply.response.output.data == expected.tobytes() for reply in replies)
     assert server.servicer._arena.idle_bytes <= 2 * expected.nbytes
     assert server.stop()
+
+
+IDLE_S = 0.3
+
+
+@pytest.fixture
+def impatient() -> Iterator[tuple[PoolingServer, Any]]:
+    """A server that lets streams wait for their callers no longer than that."""
+    config = ServerConfig(listen="127.0.0.1:0", backend="numpy", stream_idle_s=IDLE_S)
+    server = PoolingServer(config)
+    server.start()
+    with grpc.insecure_channel(server.address) as channel:
+        yield server, pooling_pb2_grpc.PoolingServiceStub(channel)
+    assert server.stop()
+    wait_for_end_of_receivers()
+
+
+def test_a_stream_whose_caller_sends_nothing_ends(impatient: Any) -> None:
+    server, stub = impatient
+    for feed in (Feed(), Feed(numbered(1), numbered(2))):
+        stream = stub.ForwardStream(iter(feed))
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stream)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "for 0.3 s" in caught.value.details()
+        info = details_of(caught.value)["ErrorInfo"]
+        assert info.reason == "UNAVAILABLE"
+        assert dict(info.metadata) == {
+            "limit": "stream_idle_s", "value": "0.3", "option": "--stream-idle-s"
+        }  # fmt: skip
+        wait_for_in_flight(server, 0)
+        feed.put(None)
+
+
+def test_a_stream_whose_caller_takes_nothing_ends(impatient: Any) -> None:
+    server, stub = impatient
+    x = np.zeros((1, 1, 1024, 512), np.float32)
+    same = spec(windows=sliding(kernel=1))
+    large = item(1, forward(spec=same, input=tensor(x.shape, data=x.tobytes())))
+    stream = stub.ForwardStream(iter([large] * 20))  # more than the buffers on the way hold
+    wait_for_in_flight(server, 1)
+    wait_for_in_flight(server, 0)
+    with pytest.raises(grpc.RpcError) as caught:
+        list(stream)
+    assert caught.value.code() is grpc.StatusCode.CANCELLED
+
+
+def test_a_stream_is_not_idle_while_it_computes_or_goes_on(
+    impatient: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, stub = impatient
+    compute = PoolingServicer.forward_item
+
+    def slow(*arguments: Any) -> bytes:
+        time.sleep(2 * IDLE_S)
+        return compute(*arguments)
+
+    def slowly() -> Iterator[Any]:
+        for value in range(8):
+            time.sleep(IDLE_S / 3)
+            yield numbered(value)
+
+    assert [reply.id for reply in stub.ForwardStream(slowly())] == list(range(0, 56, 7))
+    monkeypatch.setattr(PoolingServicer, "forward_item", slow)
+    assert [reply.id for reply in stub.ForwardStream(iter([item(1), item(2)]))] == [1, 2]
+
+
+def test_any_wait_is_allowed_by_0(stub: Any) -> None:
+    server = PoolingServer(ServerConfig(listen="127.0.0.1:0", backend="numpy", stream_idle_s=0))
+    server.start()
+    feed = Feed(item(1))
+    with grpc.insecure_channel(server.address) as channel:
+        stream = pooling_pb2_grpc.PoolingServiceStub(channel).ForwardStream(iter(feed))
+        assert next(stream).id == 1
+        assert not [each for each in threading.enumerate() if each.name == "pooling-patience"]
+        time.sleep(IDLE_S)
+        feed.put(item(2))
+        assert next(stream).id == 2
+        feed.put(None)
+        assert list(stream) == []
+    assert server.stop()
