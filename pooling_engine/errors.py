@@ -7,18 +7,20 @@
     ├── TensorTooLargeError   ValueError           a message, a tensor or a result over a limit
     ├── DeviceMemoryError     MemoryError          the device has no room for the tensor
     ├── OverloadedError                            too much in flight; try again later
-    ├── UnavailableError      ConnectionError      no server there, or it is stopping
+    ├── UnavailableError      ConnectionError      no server there, or it stops, or lost its card
     ├── DeadlineError         TimeoutError         the deadline passed
     └── InternalError         RuntimeError         a bug of ours
 
-The engine raises the first five. The others belong to a service; they stand here
-so that a call reads the same whether it is local or remote.
+The engine raises the first five, and UnavailableError where a card is lost. The others belong to
+a service; they stand here so that a call reads the same whether it is local or remote.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import ClassVar
+
+LOST_DEVICE = "device lost"
 
 
 class PoolingError(Exception):
@@ -77,7 +79,11 @@ class OverloadedError(PoolingError):
 
 
 class UnavailableError(PoolingError, ConnectionError):
-    """There is no server at the target, or it is stopping; another may answer."""
+    """There is no server at the target, or it is stopping; another may answer.
+
+    Or the device that computes is lost, until its process is started again: the fact ``cause`` is
+    `LOST_DEVICE` then.
+    """
 
     reason = "UNAVAILABLE"
 

@@ -39,6 +39,10 @@ class Backend(Protocol):
         """The devices it computes on, in words."""
         ...
 
+    def limit_memory(self, nbytes: int) -> None:
+        """Bounds the memory that it takes of a device; nothing, where it computes on the host."""
+        ...
+
     def forward(self, plan: PoolPlan, x: Array, output: Array, indices: Array | None) -> None:
         """Pools `x` into `output` and, if given, the selected window indices into `indices`."""
         ...

@@ -57,8 +57,12 @@ class CupyBackend:
         self._numpy = NumpyBackend()
 
     def devices(self) -> tuple[str, ...]:
-        """The cards, by their names."""
+        """The card, by its name and its place."""
         return self.device.names()
+
+    def limit_memory(self, nbytes: int) -> None:
+        """Bounds the memory of the card."""
+        self.device.limit_memory(nbytes)
 
     def warm_up(self, *, background: bool) -> None:
         """Compiles the kernels for float32 and the most common calls, or finds them on disk."""

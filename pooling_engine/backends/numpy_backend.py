@@ -48,6 +48,9 @@ class NumpyBackend:
         threads = thread_count()
         return (f"CPU, {threads} thread{'s' if threads > 1 else ''}",)
 
+    def limit_memory(self, nbytes: int) -> None:
+        """Nothing: it computes on the host."""
+
     def forward(self, plan: PoolPlan, x: Array, output: Array, indices: Array | None) -> None:
         """Pools C-contiguous `x` into C-contiguous `output` and, if given, `indices`."""
         if _is_largest_magnitude(plan) and is_bfloat16(plan.dtype):

@@ -47,6 +47,8 @@ class PoolingServer:
         self._config = config
         self.grace_s = config.grace_s
         self._backend = select_backend(config.backend)
+        if config.device_memory_bytes:
+            self._backend.limit_memory(config.device_memory_bytes)
         self._executor = Executor(pooling_engine.thread_count(), config.max_in_flight)
         self._server = grpc.server(
             ThreadPoolExecutor(config.max_in_flight + _SPARE_THREADS, "pooling-call"),

@@ -11,6 +11,7 @@ from pooling_server.listening import is_unix, split_addresses
 
 GIB = 1 << 30
 MIB = 1 << 20
+LEAST_DEVICE_MEMORY = 64 * MIB  # for the memory that tensors go through, and one call
 MESSAGE_CEILING = GIB  # gRPC libraries have crashed on larger messages; streams carry more
 
 
@@ -63,6 +64,9 @@ class ServerConfig:
     arena_bytes: int = option(
         256 * MIB, "Idle memory kept for results to come, in bytes; 0 keeps nothing.", 0
     )
+    device_memory_bytes: int = option(
+        0, "Most memory taken of a CUDA device, in bytes; 0: as much as there is.", 0
+    )
     shared_memory_bytes: int = option(
         GIB, "Most memory leased to callers over Unix sockets, in bytes; 0 leases none.", 0
     )
@@ -96,6 +100,11 @@ class ServerConfig:
         if not re.fullmatch("0?[0-7]{3}", self.socket_mode):
             raise ValueError(
                 f"socket_mode is {self.socket_mode!r}; it must be three octal digits, as 660"
+            )
+        if 0 < self.device_memory_bytes < LEAST_DEVICE_MEMORY:
+            raise ValueError(
+                f"device_memory_bytes is {self.device_memory_bytes}; "
+                f"it must be 0, or at least {LEAST_DEVICE_MEMORY}"
             )
         if self.max_message_bytes > MESSAGE_CEILING:
             raise ValueError(

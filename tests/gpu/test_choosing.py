@@ -14,7 +14,7 @@ from pooling_engine.backends import available_backends, select_backend
 
 def test_auto_is_cupy_where_a_device_answers(fault):
     assert select_backend("auto").name == "cupy"
-    assert select_backend("auto").devices() == ("NVIDIA Fake (0)",)
+    assert select_backend("auto").devices() == ("NVIDIA Fake at 0000:00:00.0",)
     output = forward(np.array([[[1, 3, 2]]], np.float32), PoolSpec("max", 3)).output
     assert output.tolist() == [[[3]]]
 
@@ -27,7 +27,7 @@ def test_auto_is_cupy_where_a_device_answers(fault):
         ("nvrtc", 'RuntimeError: Failure finding "libnvrtc.so"'),
         ("silent", "ArithmeticError: the maximum of 1, 3, 2 is "),
         ("memory", "DeviceMemoryError: the device has no room: Out of memory"),
-        ("719", "CUDARuntimeError: cudaError719"),
+        ("719", "UnavailableError: the device is lost (launch failure)"),
     ],
 )
 def test_a_card_that_does_not_work_is_passed_over_with_one_line(fault, caplog, wrong, says):

@@ -46,7 +46,7 @@ class Lane(Protocol):
 class Device(Protocol):
     """What a backend asks of a device.
 
-    Any method may raise `DeviceMemoryError`: there is no room.
+    Any method may raise `DeviceMemoryError`, there is no room; or `UnavailableError`, it is lost.
 
     Attributes:
         spare: called where there is no room, before another try: frees what is not in use.
@@ -55,7 +55,11 @@ class Device(Protocol):
     spare: Callable[[], None]
 
     def names(self) -> tuple[str, ...]:
-        """The devices, in words."""
+        """What it computes on, in words."""
+        ...
+
+    def limit_memory(self, nbytes: int) -> None:
+        """Bounds the memory that is taken of it, what is kept for later included."""
         ...
 
     def adopt(self, array: Any) -> tuple[DeviceArray, bool]:

@@ -5,8 +5,8 @@ Without a card, tests run this on a stand-in for CuPy that computes on the host.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from pooling_engine.backends.cupy_kernels.card import DeviceArray, HostArray
 from pooling_engine.backends.cupy_kernels.compiling import compiled
+from pooling_engine.backends.cupy_kernels.faults import as_ours
 from pooling_engine.backends.cupy_kernels.launches import THREADS, Launch
 from pooling_engine.errors import DeviceMemoryError
 
@@ -37,16 +38,18 @@ class CupyDevice:
         self.spare: Callable[[], None] = lambda: None
         self._cupy = cupy
         self._kernels: dict[tuple[int, str], Any] = {}
-        self._count = cupy.cuda.runtime.getDeviceCount()
-        if not self._count:
+        if not cupy.cuda.runtime.getDeviceCount():
             raise ImportError("there is no CUDA device")
 
     def names(self) -> tuple[str, ...]:
-        """The devices, in words."""
-        properties = self._cupy.cuda.runtime.getDeviceProperties
-        return tuple(
-            f"{properties(device)['name'].decode()} ({device})" for device in range(self._count)
-        )
+        """The current device: what it is, and where."""
+        device = self._cupy.cuda.Device()
+        name = self._cupy.cuda.runtime.getDeviceProperties(device.id)["name"].decode()
+        return (f"{name} at {device.pci_bus_id}",)
+
+    def limit_memory(self, nbytes: int) -> None:
+        """Bounds what CuPy allocates on the device, what it keeps for later included."""
+        self._cupy.get_default_memory_pool().set_limit(size=nbytes)
 
     def adopt(self, array: Any) -> tuple[DeviceArray, bool]:
         """A C-contiguous CuPy array, and whether it is a copy."""
@@ -65,18 +68,18 @@ class CupyDevice:
 
     def upload(self, source: HostArray, target: DeviceArray) -> None:
         """Copies from the host."""
-        with self.refusing():
+        with as_ours(self._cupy):
             target.reshape(-1).view(np.uint8).set(source.reshape(-1).view(np.uint8))
 
     def download(self, source: DeviceArray, target: HostArray) -> None:
         """Copies to the host."""
-        with self.refusing():
+        with as_ours(self._cupy):
             source.reshape(-1).view(np.uint8).get(out=target.reshape(-1).view(np.uint8))
 
     def launch(self, launch: Launch, *arrays: DeviceArray | None) -> None:
         """Launches a kernel on the current stream; compiles it if none is on disk."""
         pointers = (np.uint64(0) if array is None else array for array in arrays)
-        with self.refusing():
+        with as_ours(self._cupy):
             kernel = self.kernel(launch)
             kernel((launch.blocks,), (THREADS,), (*pointers, *launch.values))
 
@@ -97,20 +100,12 @@ class CupyDevice:
 
     def _with_room(self, make: Callable[[], Made]) -> Made:
         """What `make` makes; where there is no room for it, once more with all that is spare."""
-        with suppress(DeviceMemoryError), self.refusing():
+        with suppress(DeviceMemoryError), as_ours(self._cupy):
             return make()
         self.spare()
         self._cupy.get_default_memory_pool().free_all_blocks()
-        with self.refusing():
+        with as_ours(self._cupy):
             return make()
-
-    @contextmanager
-    def refusing(self) -> Iterator[None]:
-        """CuPy's error as ours."""
-        try:
-            yield
-        except self._cupy.cuda.memory.OutOfMemoryError as error:
-            raise DeviceMemoryError(f"the device has no room: {error}") from error
 
 
 class CupyLane:
@@ -126,7 +121,7 @@ class CupyLane:
     """
 
     def __init__(self, cupy: Any, device: CupyDevice, nbytes: int) -> None:
-        self._device = device
+        self._cupy, self._device = cupy, device
         self._stream = cupy.cuda.Stream(non_blocking=True)
         with self._stream:
             self._card = cupy.empty(nbytes, np.uint8)
@@ -134,24 +129,24 @@ class CupyLane:
 
     def upload(self, begin: int, end: int) -> None:
         """As `Lane` says."""
-        with self._device.refusing():
+        with as_ours(self._cupy):
             self._card[begin:end].set(self.host[begin:end], stream=self._stream)
 
     def launch(self, launch: Launch, *places: int | None) -> None:
         """As `Lane` says."""
         base = self._device.address(self._card)
         pointers = (np.uint64(0 if place is None else base + place) for place in places)
-        with self._device.refusing():
+        with as_ours(self._cupy):
             kernel = self._device.kernel(launch)
             arguments = (*pointers, *launch.values)
             kernel((launch.blocks,), (THREADS,), arguments, stream=self._stream)
 
     def download(self, begin: int, end: int) -> None:
         """As `Lane` says."""
-        with self._device.refusing():
+        with as_ours(self._cupy):
             self._card[begin:end].get(stream=self._stream, out=self.host[begin:end], blocking=False)
 
     def wait(self) -> None:
         """As `Lane` says."""
-        with self._device.refusing():
+        with as_ours(self._cupy):
             self._stream.synchronize()

@@ -72,6 +72,9 @@ class Stream:
     def synchronize(self):
         _check()
         EVENTS.append((self.number, "wait"))
+        self.finish()
+
+    def finish(self):
         while self._work:
             self._work.pop(0)()
 
@@ -93,10 +96,8 @@ class Memory:
     def get_limit(self):
         return self.limit
 
-    def used_bytes(self):
-        return self.used
-
     def free_all_blocks(self, stream=None):
+        NULL.finish()  # as cudaFree does
         self.cached = 0
 
     def take(self, size):
