@@ -19,7 +19,6 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ import wire_report
 import wire_servers
 import wire_suite as suite
 import wire_ways
+from report import samples, turns
 from wire_suite import Payload
 from wire_ways import Connections, Way
 
@@ -41,25 +41,6 @@ NAME = "wire"
 LONGEST_S = 7 * 60 + 50  # then it ends, whatever is left
 POOLING = {*suite.WAYS} - {suite.ECHO, suite.ECHO_STREAM, suite.FLIGHT}
 LOADED = {*suite.WAYS} - {suite.ECHO_STREAM, suite.STREAM, suite.LOCAL}
-
-
-def samples(way: Way, calls: int) -> list[float]:
-    """Milliseconds of each of so many calls."""
-    taken = []
-    for _ in range(calls):
-        start = time.perf_counter()
-        way()
-        taken.append((time.perf_counter() - start) * 1e3)
-    return taken
-
-
-def turns(names: list[str], rounds: int, measure: Callable[[str], Any]) -> dict[str, list[Any]]:
-    """What each measures in every round, the order changing from round to round."""
-    taken: dict[str, list[Any]] = {name: [] for name in names}
-    for round_ in range(rounds):
-        for name in names if round_ % 2 else reversed(names):
-            taken[name].append(measure(name))
-    return taken
 
 
 def check(ways: dict[str, Way]) -> None:

@@ -72,14 +72,14 @@ def mean(rows: list[Row], rival: str, ours: str = "ours") -> float:
 
 
 def against_onnxruntime(rows: list[Row], goals: Goals) -> str:
-    return _faster(rows, "onnxruntime", (goals.onnxruntime, goals.onnxruntime_mean, 0))
+    return faster(rows, "onnxruntime", (goals.onnxruntime, goals.onnxruntime_mean, 0))
 
 
 def against_torch(rows: list[Row], goals: Goals) -> str:
     layout = rows[0]["layout"]
     has_goal = layout == "NCHW" or not goals.is_contiguous
     limits = (goals.torch, goals.torch_mean, goals.torch_large) if has_goal else (0, 0, 0)
-    return _faster(rows, torch_of(layout), limits)
+    return faster(rows, torch_of(layout), limits)
 
 
 def against_floor(rows: list[Row], goals: Goals) -> str:
@@ -87,10 +87,10 @@ def against_floor(rows: list[Row], goals: Goals) -> str:
     large = [row for row in rows if row["input_bytes"] > LARGE]
     if not large:
         return "—"
-    worst = max(large, key=lambda row: row["over_floor"]["median"])
-    figure = worst["over_floor"]["median"]
-    verdict = "met" if figure <= goals.floor else "**missed**"
-    return f"worst {figure:.2f} ({worst['layer']}), goal {goals.floor:g}: {verdict}"
+    row = max(large, key=lambda row: row["over_floor"]["median"])
+    figure = row["over_floor"]["median"]
+    said = "met" if figure <= goals.floor else "**missed**"
+    return f"worst {figure:.2f} ({row['layer']}), goal {goals.floor:g}: {said}"
 
 
 def smallest(rows: list[Row]) -> str:
@@ -105,32 +105,32 @@ def smallest(rows: list[Row]) -> str:
         if rival in row["times_faster"]
     }
     shown = ", ".join(f"{figure:.2f} {title}" for title, figure in figures.items())
-    return f"{shown}: {_verdict(min(figures.values()), 1)}"
+    return f"{shown}: {verdict(min(figures.values()), 1)}"
 
 
-def _faster(rows: list[Row], rival: str, limits: tuple[float, float, float]) -> str:
+def faster(rows: list[Row], rival: str, limits: tuple[float, float, float]) -> str:
     rows = [row for row in rows if rival in row["times_faster"]]
     if not rows:
         return "—"
     each, of_mean, of_large = limits
-    parts = [f"mean {_judged(mean(rows, rival), of_mean)}", _worst(rows, rival, each)]
+    parts = [f"mean {judged(mean(rows, rival), of_mean)}", worst(rows, rival, each)]
     large = [row for row in rows if row["input_bytes"] > LARGE]
     if of_large and large:
-        parts.append(f"large tensors: {_worst(large, rival, of_large)}")
+        parts.append(f"large tensors: {worst(large, rival, of_large)}")
     return "; ".join(parts)
 
 
-def _worst(rows: list[Row], rival: str, limit: float) -> str:
+def worst(rows: list[Row], rival: str, limit: float) -> str:
     row = min(rows, key=lambda row: row["times_faster"][rival]["median"])
     figure = row["times_faster"][rival]["median"]
-    return f"worst {_judged(figure, limit, row['layer'])}"
+    return f"worst {judged(figure, limit, row['layer'])}"
 
 
-def _judged(figure: float, limit: float, layer: str = "") -> str:
+def judged(figure: float, limit: float, layer: str = "") -> str:
     place = f" ({layer})" if layer else ""
-    goal = f", goal {limit:g}: {_verdict(figure, limit)}" if limit else ""
+    goal = f", goal {limit:g}: {verdict(figure, limit)}" if limit else ""
     return f"{figure:.2f}{place}{goal}"
 
 
-def _verdict(figure: float, limit: float) -> str:
+def verdict(figure: float, limit: float) -> str:
     return "met" if figure >= limit else "**missed**"

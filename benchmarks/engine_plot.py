@@ -58,7 +58,8 @@ def draw_panel(axis: Any, rows: list[Row]) -> None:
         ]
         if times:
             x, y = zip(*times, strict=True)
-            axis.scatter(x, y, 32, colour, marker, label=label, linewidths=0, zorder=3)
+            style = {"color": colour, "marker": marker, "label": label}
+            axis.scatter(x, y, 32, **style, linewidths=0, zorder=3)
     floors = floor_of(rows)
     axis.plot(floors.keys(), floors.values(), ".-", color=GREY, markersize=3, label=FLOOR)
     axis.loglog()

@@ -116,3 +116,8 @@ class Tensors:
         if self.layout == "NHWC":
             values = np.moveaxis(values, 1, -1)
         return np.ascontiguousarray(values, dtype=self.dtype)
+
+
+def mode_of(operation: str) -> str:
+    """The mode of a spec."""
+    return "average" if operation in AVERAGES else "max"

@@ -8,8 +8,10 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 LIBRARIES = (
@@ -32,6 +34,25 @@ def spread(values: Iterable[float]) -> dict[str, float]:
         "min": round(ordered[0], 5),
         "max": round(ordered[-1], 5),
     }
+
+
+def samples(way: Callable[[], Any], calls: int) -> list[float]:
+    """Milliseconds of each of so many calls."""
+    taken = []
+    for _ in range(calls):
+        start = time.perf_counter()
+        way()
+        taken.append((time.perf_counter() - start) * 1e3)
+    return taken
+
+
+def turns(names: list[str], rounds: int, measure: Callable[[str], Any]) -> dict[str, list[Any]]:
+    """What each measures in every round, the order changing from round to round."""
+    taken: dict[str, list[Any]] = {name: [] for name in names}
+    for round_ in range(rounds):
+        for name in names if round_ % 2 else reversed(names):
+            taken[name].append(measure(name))
+    return taken
 
 
 def machine() -> dict[str, object]:

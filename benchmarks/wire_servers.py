@@ -30,6 +30,11 @@ from pooling_wire.v1 import pooling_pb2 as pb
 
 THREADS = 40  # as our server has
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+SERVE = """
+from pooling_server import ServerConfig
+from pooling_server.process import leave, run
+leave(run(ServerConfig(**{})))
+"""
 
 
 class Server(NamedTuple):
@@ -67,13 +72,19 @@ def started(*command: str) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def pooling_server() -> Iterator[Server]:
-    """Our server, on a free port and on a Unix socket, in this order."""
+def pooling_server(**options: Any) -> Iterator[Server]:
+    """Our server, on a free port and on a Unix socket, in this order.
+
+    It is started without its command line, which needs click.
+
+    Args:
+        options: of `ServerConfig`.
+    """
     with tempfile.TemporaryDirectory(prefix="wire-") as folder:
-        flags = ["--listen", "127.0.0.1:0", "--listen", f"unix:{folder}/pooling.sock"]
         # Room to share the largest payload whole, four tensors of it at once.
-        flags += ["--max-tensor-bytes", f"{1 << 29}", "--shared-memory-bytes", f"{2 << 30}"]
-        with started("-m", "pooling_server", *flags) as server:
+        room = {"max_tensor_bytes": 1 << 29, "shared_memory_bytes": 2 << 30}
+        options = {"listen": f"127.0.0.1:0,unix:{folder}/pooling.sock"} | room | options
+        with started("-c", SERVE.format(options)) as server:
             yield server
 
 

@@ -169,7 +169,11 @@ class _Module:
                 return
             values = [_value(argument) for argument in arguments]
             kernel = Launch(self.file, symbol, grid[0], ())
-            (stream or NULL).put("launch", lambda: shim.start(kernel, values))
+
+            def start(_arguments=arguments):  # whose memory no other work may have before
+                shim.start(kernel, values)
+
+            (stream or NULL).put("launch", start)
 
         return launch
 

@@ -1,0 +1,214 @@
+"""The engine on a card against PyTorch and against a bare copy there; then through the server.
+
+Layers in batches of 32 to 256, five operations, all on the same tensors of the card, taking turns.
+Times are the card's own; before each the L2 cache is swept. Writes gpu-<card>.json, .md and, where
+matplotlib is installed, .png; it needs nothing beside PyTorch and CuPy, and no network.
+
+    python benchmarks/bench_gpu.py
+    python benchmarks/bench_gpu.py --only "VGG.* forward max$" --dtype float32 --output /tmp
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib.util
+import os
+import re
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gpu_card
+import gpu_report
+import gpu_serving
+import gpu_suite
+import report
+import torch
+from engine_suite import LAYOUTS, Layer
+from engine_torch import Call
+from gpu_card import Card
+from gpu_contenders import CardTensors, answer, contenders
+
+Row = dict[str, Any]
+TOLERANCE = {"float32": 1e-5, "float16": 4e-3, "bfloat16": 3e-2}  # of results
+ROUNDINGS = 8  # times that, of gradients: some round overlapping ones after every addition
+IMAGES = 32  # compared at once: differences need memory, too
+CALLS = 100  # that follow one another, of small tensors
+SERVING_S = 40  # of what is allowed, kept for the calls through the server
+
+
+def cases(arguments: argparse.Namespace) -> Iterator[tuple[Layer, str, str, list[str]]]:
+    """The layers, element types, layouts and operations that were asked for."""
+    wanted = re.compile(arguments.only)
+    for dtype in arguments.dtype or gpu_suite.DTYPES:
+        for layout in arguments.layout or LAYOUTS:
+            for layer in gpu_suite.LAYERS:
+                chosen = [
+                    each for each in layer.operations if wanted.search(f"{layer.name} {each}")
+                ]
+                if chosen:
+                    yield layer, dtype, layout, chosen
+
+
+def differing(calls: dict[str, Call], tensors: CardTensors, operation: str) -> list[str]:
+    """Those of PyTorch whose answer is not ours; every contender is called, and warmed up."""
+    limit = TOLERANCE[tensors.dtype.name]
+    ours = tensors.y
+    if operation.startswith("backward"):
+        ours, limit = tensors.dx, limit * ROUNDINGS
+    ours.fill_(float("nan"))
+    results = {name: call() for name, call in calls.items()}
+    tensors.card.synchronize()
+    others = {name: answer(tensors, results[name]) for name in calls if name.startswith("torch")}
+    return [name for name, theirs in others.items() if not is_close(theirs, ours, limit)]
+
+
+def is_close(theirs: torch.Tensor, ours: torch.Tensor, limit: float) -> bool:
+    if theirs.shape != ours.shape:
+        return False
+    parts = zip(theirs.split(IMAGES), ours.split(IMAGES), strict=True)
+    return all(torch.allclose(one.float(), other.float(), limit, limit) for one, other in parts)
+
+
+def measured_row(tensors: CardTensors, operation: str, rounds: int) -> Row:
+    """One row of the result: times in milliseconds, ratios, and whose answer is not ours."""
+    card, calls = tensors.card, contenders(tensors, operation)
+    differs = differing(calls, tensors, operation)
+    names = list(calls)
+    row = {
+        "layer": tensors.layer.name,
+        "operation": operation,
+        "dtype": tensors.dtype.name,
+        "layout": tensors.layout,
+        "input_bytes": tensors.x.nbytes,
+        "moved_bytes": tensors.moved_bytes(operation),
+        "kernels": gpu_card.kernels_of(card.backend, calls["ours"]),
+        "differs": differs,
+    }
+    taken = report.turns(names, rounds, lambda name: card.kernel_ms(calls[name]))
+    row |= compared("times", taken)
+    if row["input_bytes"] < gpu_suite.SMALL:
+        taken = report.turns(names, rounds, lambda name: card.calls_ms(calls[name], CALLS))
+        row |= compared("calls", taken)
+    return row
+
+
+def compared(what: str, taken: dict[str, list[float]]) -> Row:
+    """Milliseconds of all, and how many times faster ours is, round by round."""
+    ours = taken["ours"]
+    return {
+        f"{what}_ms": {name: report.spread(values) for name, values in taken.items()},
+        f"{what}_faster": {
+            name: report.spread(their / our for their, our in zip(theirs, ours, strict=True))
+            for name, theirs in taken.items()
+            if name != "ours"
+        },
+    }
+
+
+def line_of(row: Row) -> str:
+    """A row, for watching."""
+    times = row["times_ms"]
+    shown = ("ours", "torch", "torch_channels_last", "copy")
+    figures = "".join(f"{times[name]['median'] if name in times else '-':>9.5}" for name in shown)
+    differs = f"  DIFFERS: {', '.join(row['differs'])}" if row["differs"] else ""
+    kind = f"{row['dtype']} {row['layout']}"
+    return f"{row['layer']:36} {row['operation']:25} {kind:14}{figures}{differs}"
+
+
+class Result:
+    """What has been measured; `keep` writes it, whole or not.
+
+    Attributes:
+        rows: of the layers.
+        serving: of the calls through the server.
+        failures: what could not be measured, and why.
+        left_out: how many rows there was no time for.
+    """
+
+    def __init__(self, card: Card, arguments: argparse.Namespace) -> None:
+        facts = card.facts()
+        slug = re.sub("[^a-z0-9]+", "-", facts["name"].lower().replace("nvidia", "")).strip("-")
+        self._name, self._output = f"gpu-{slug}", arguments.output
+        self._about = {"card": facts, "rounds": arguments.rounds, "seconds": arguments.seconds}
+        self._about["load_before"] = round(os.getloadavg()[0], 2)
+        self.rows: list[Row] = []
+        self.serving: list[Row] = []
+        self.failures: list[str] = []
+        self.left_out = 0
+
+    def attempt(self, what: str, measure: Callable[[], list[Row]]) -> list[Row]:
+        """What `measure` returns; should it fail, that is told and kept, and the rest goes on."""
+        try:
+            return measure()
+        except Exception as error:
+            self.failures.append(f"{what}: {type(error).__name__}: {error}")
+            print(f"FAILED: {self.failures[-1]}", flush=True)
+            return []
+
+    def keep(self) -> Path:
+        """Writes the JSON."""
+        command = shlex.join(["python", "benchmarks/bench_gpu.py", *sys.argv[1:]])
+        more = {"left_out": self.left_out, "failures": self.failures, "serving": self.serving}
+        return report.write(self._name, command, self.rows, self._output, **self._about, **more)
+
+
+def measure(card: Card, arguments: argparse.Namespace, result: Result) -> None:
+    end = time.monotonic() + arguments.seconds
+    for layer, dtype, layout, operations in cases(arguments):
+        if time.monotonic() > end - SERVING_S:
+            result.left_out += len(operations)
+            continue
+        tensors = CardTensors(card, layer, dtype, layout)
+        for operation in operations:
+            what = f"{layer.name} {operation} {dtype} {layout}"
+            own = tensors, operation, arguments.rounds
+            for row in result.attempt(what, lambda own=own: [measured_row(*own)]):
+                print(line_of(row), flush=True)
+                result.rows.append(row)
+        del tensors
+        gc.collect()
+        result.keep()
+    if not arguments.no_serving:
+        result.serving = result.attempt(
+            "through the server", lambda: gpu_serving.rows(card, arguments.rounds)
+        )
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", default="", help="a pattern to find in `layer operation`")
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--dtype", action="append", choices=gpu_suite.DTYPES)
+    parser.add_argument("--layout", action="append", choices=tuple(LAYOUTS))
+    parser.add_argument("--seconds", type=float, default=200, help="then what is left is left out")
+    parser.add_argument("--no-serving", action="store_true", help="no calls through the server")
+    parser.add_argument("--output", type=Path, default=report.RESULTS, help="a folder")
+    return parser.parse_args()
+
+
+def main(make_card: Callable[[], Card] = Card) -> int:
+    """Measures and writes; the exit code is 1 if anything could not be measured, or differs."""
+    arguments, card = parsed(), make_card()
+    result = Result(card, arguments)
+    print(f"{'milliseconds':76}     ours    torch     last     copy")
+    measure(card, arguments, result)
+    path = result.keep()
+    gpu_report.write(path)
+    print(f"wrote {path} and, beside it, .md" + (" and .png" if has_matplotlib() else ""))
+    differing = [row["layer"] for row in result.rows if row["differs"]]
+    return 1 if result.failures or differing or not result.rows else 0
+
+
+def has_matplotlib() -> bool:
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

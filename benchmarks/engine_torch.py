@@ -1,0 +1,64 @@
+"""PyTorch as a contender, on any device: its two memory formats, forward and backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from engine_suite import AVERAGES, FORWARD_INDICES, Layer
+from torch.nn import functional
+
+Call = Callable[[], Any]
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def formats(layer: Layer, layout: str) -> dict[str, torch.memory_format]:
+    """The contenders of PyTorch that do a layer in a layout, and their memory formats.
+
+    Rows that are channels last have the format of that name only: it is their layout.
+    """
+    every = {} if layout == "NHWC" else {"torch": torch.contiguous_format}
+    if len(layer.shape) in CHANNELS_LAST:
+        every["torch_channels_last"] = CHANNELS_LAST[len(layer.shape)]
+    return every
+
+
+def torch_call(
+    layer: Layer,
+    operation: str,
+    x: torch.Tensor,
+    dy: torch.Tensor,
+    memory_format: torch.memory_format,
+) -> Call:
+    """A call of PyTorch on tensors that are channels first in name.
+
+    Raises:
+        NotImplementedError: it has no kernel for the operation in this element type.
+    """
+    x, dy = (tensor.contiguous(memory_format=memory_format) for tensor in (x, dy))
+    pool = torch_pool(layer, operation)
+    if operation.startswith("forward"):
+        pool(x[:1])
+        return lambda: pool(x)
+    torch_gradient(pool, x[:1], dy[:1])()
+    return torch_gradient(pool, x, dy)
+
+
+def torch_gradient(pool: Callable[..., Any], x: torch.Tensor, dy: torch.Tensor) -> Call:
+    """Pulls a gradient back, again and again, through one prepared graph."""
+    leaf = x.detach().requires_grad_()
+    output = pool(leaf)
+    return lambda: torch.autograd.grad(output, leaf, dy, retain_graph=True)
+
+
+def torch_pool(layer: Layer, operation: str) -> Callable[[torch.Tensor], Any]:
+    """The function of PyTorch for a layer; global windows are adaptive ones with one output."""
+    name = "avg" if operation in AVERAGES else "max"
+    more = {"return_indices": True} if operation == FORWARD_INDICES else {}
+    rank = len(layer.shape) - 2
+    if layer.kernel:
+        pool = getattr(functional, f"{name}_pool{rank}d")
+        return lambda x: pool(x, layer.kernel, layer.stride, layer.padding, **more)
+    pool = getattr(functional, f"adaptive_{name}_pool{rank}d")
+    return lambda x: pool(x, layer.adaptive or 1, **more)

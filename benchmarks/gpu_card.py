@@ -1,0 +1,111 @@
+"""The card that PyTorch and CuPy both compute on, and its clock."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from engine_torch import Call
+
+from pooling_engine.backends import select_backend
+
+# Read before each sample: it leaves nothing else in the L2 cache, and for as long as it takes, a
+# quarter of a millisecond, the host is ahead with its launches.
+SWEEP_BYTES = 1 << 30
+
+
+class Card:
+    """The current device, on the stream that both libraries use by default.
+
+    Attributes:
+        backend: the name of the engine's backend.
+        device: as PyTorch names it.
+    """
+
+    backend, device = "cupy", "cuda"
+
+    def __init__(self) -> None:
+        import cupy
+
+        self._cupy = cupy
+        self._begin, self._end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        self._sweep = torch.zeros(SWEEP_BYTES // 4, device=self.device)
+        self._up, self._down = torch.cuda.Stream(), torch.cuda.Stream()
+
+    def facts(self) -> dict[str, Any]:
+        """What the figures depend on, beside the machine."""
+        properties = torch.cuda.get_device_properties(self.device)
+        runtime = self._cupy.cuda.runtime
+        return {
+            "name": properties.name,
+            "multiprocessors": properties.multi_processor_count,
+            "memory_gib": round(properties.total_memory / 2**30, 1),
+            "compute_capability": f"{properties.major}.{properties.minor}",
+            "driver": runtime.driverGetVersion(),
+            "cuda": runtime.runtimeGetVersion(),
+            "cupy": self._cupy.__version__,
+            "torch": torch.__version__,
+            "torch_cuda": torch.version.cuda,
+        }
+
+    def native(self, tensor: torch.Tensor) -> Any:
+        """The tensor's memory as the engine's backend takes it without a copy."""
+        return self._cupy.from_dlpack(tensor)
+
+    def pinned(self, shape: tuple[int, ...]) -> torch.Tensor:
+        """A float32 tensor of the host, in memory that the card reads by itself."""
+        return torch.zeros(shape, pin_memory=True)
+
+    def synchronize(self) -> None:
+        """Waits for all that was launched."""
+        torch.cuda.synchronize()
+
+    def kernel_ms(self, call: Call) -> float:
+        """Milliseconds that the card takes for a call, by its own clock."""
+        self._sweep.sum()
+        self._begin.record()
+        call()
+        self._end.record()
+        self._end.synchronize()
+        return self._begin.elapsed_time(self._end)
+
+    def calls_ms(self, call: Call, calls: int) -> float:
+        """Milliseconds of a call among many that follow one another, by the host's clock."""
+        call()
+        self.synchronize()
+        start = time.perf_counter()
+        for _ in range(calls):
+            call()
+        self.synchronize()
+        return (time.perf_counter() - start) * 1e3 / calls
+
+    def both_ways(self, host_in: torch.Tensor, host_out: torch.Tensor) -> Call:
+        """Copies one tensor to the card and another one from it, at the same time."""
+        onto, source = (each.to(self.device) for each in (host_in, host_out))
+
+        def work() -> None:
+            with torch.cuda.stream(self._up):
+                onto.copy_(host_in, non_blocking=True)
+            with torch.cuda.stream(self._down):
+                host_out.copy_(source, non_blocking=True)
+            self.synchronize()
+
+        return work
+
+
+def kernels_of(backend: str, call: Call) -> list[str]:
+    """The names of the kernels that a call of the engine launches."""
+    device: Any = select_backend(backend).device  # type: ignore[attr-defined]
+    launch, names = device.launch, []
+
+    def counted(what: Any, *arrays: Any, **more: Any) -> Any:
+        names.append(what.name)
+        return launch(what, *arrays, **more)
+
+    device.launch = counted
+    try:
+        call()
+    finally:
+        del device.launch
+    return names

@@ -1,0 +1,101 @@
+"""The engine, PyTorch and a bare copy as callables of no arguments, on tensors of one card."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import cached_property
+from typing import Any
+
+import engine_torch
+import torch
+from engine_suite import BACKWARD_MAX, FORWARD_INDICES, Layer, Tensors, mode_of
+from engine_torch import Call
+from gpu_card import Card
+
+import pooling_engine
+
+
+class CardTensors(Tensors):
+    """As on the host, but PyTorch's; `out` and `indices` are views for the engine."""
+
+    def __init__(self, card: Card, layer: Layer, dtype: str, layout: str) -> None:
+        self.card = card
+        super().__init__(layer, dtype, layout)
+
+    @cached_property
+    def indices(self) -> Any:
+        """The elements that the maximum selects, as the engine says."""
+        x, spec = self.card.native(self.x), self.spec("max")
+        options = {"return_indices": True, "backend": self.card.backend}
+        return pooling_engine.forward(x, spec, **options).indices
+
+    @cached_property
+    def y(self) -> torch.Tensor:
+        """Where outputs are written to."""
+        return torch.zeros_like(self.dy)
+
+    @cached_property
+    def dx(self) -> torch.Tensor:
+        """Where gradients of the input are written to."""
+        return torch.zeros_like(self.x)
+
+    def moved_bytes(self, operation: str) -> int:
+        """The bytes that an operation must read or write, each once."""
+        size = self.x.nbytes + self.dy.nbytes
+        if operation in (FORWARD_INDICES, BACKWARD_MAX):
+            size += self.plan.index_dtype.itemsize * self.dy.numel()
+        return size
+
+    def channels_first(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor as PyTorch has it: channels first in name, in whatever order in memory."""
+        return tensor.movedim(-1, 1) if self.layout == "NHWC" else tensor
+
+    def _normal(self, seed: int, shape: tuple[int, ...]) -> torch.Tensor:
+        source = torch.Generator(self.card.device).manual_seed(seed)
+        dtype = getattr(torch, self.dtype.name)
+        options = {"generator": source, "device": self.card.device, "dtype": dtype}
+        values = torch.randn(shape, **options)
+        return values.movedim(1, -1).contiguous() if self.layout == "NHWC" else values
+
+
+def contenders(tensors: CardTensors, operation: str) -> dict[str, Call]:
+    """All that can do an operation, by name; what cannot is left out."""
+    is_forward = operation.startswith("forward")
+    calls = {"ours": (engine_forward if is_forward else engine_backward)(tensors, operation)}
+    x, dy = map(tensors.channels_first, (tensors.x, tensors.dy))
+    for name, memory_format in engine_torch.formats(tensors.layer, tensors.layout).items():
+        with contextlib.suppress(NotImplementedError):
+            calls[name] = engine_torch.torch_call(tensors.layer, operation, x, dy, memory_format)
+    return calls | {"copy": copy_of(tensors, operation)}
+
+
+def engine_forward(tensors: CardTensors, operation: str) -> Call:
+    native, has_indices = tensors.card.native, operation == FORWARD_INDICES
+    x, y, spec = native(tensors.x), native(tensors.y), tensors.spec(mode_of(operation))
+    out = (y, tensors.indices) if has_indices else y
+    options = {"return_indices": has_indices, "out": out, "backend": tensors.card.backend}
+    return lambda: pooling_engine.forward(x, spec, **options)
+
+
+def engine_backward(tensors: CardTensors, operation: str) -> Call:
+    native = tensors.card.native
+    dy, dx, spec = native(tensors.dy), native(tensors.dx), tensors.spec(mode_of(operation))
+    options = {"input_shape": tuple(tensors.x.shape), "out": dx, "backend": tensors.card.backend}
+    if operation == BACKWARD_MAX:
+        options["indices"] = tensors.indices
+    return lambda: pooling_engine.backward(dy, spec, **options)
+
+
+def copy_of(tensors: CardTensors, operation: str) -> Call:
+    """Copies on the card what is half of the bytes that the operation must move."""
+    size = tensors.moved_bytes(operation) // 2
+    source, target = (
+        torch.full((size,), byte, dtype=torch.uint8, device=tensors.card.device) for byte in (1, 2)
+    )
+    return lambda: target.copy_(source)
+
+
+def answer(tensors: CardTensors, result: Any) -> torch.Tensor:
+    """What PyTorch returned, in the row's layout."""
+    tensor = result[0] if isinstance(result, tuple) else result
+    return tensor.detach().movedim(1, -1) if tensors.layout == "NHWC" else tensor.detach()

@@ -1,0 +1,91 @@
+"""What the engine is meant to reach on a card, and whether a group of measured rows does.
+
+A group is one operation in one element type and layout, as on the processor.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import engine_goals
+import gpu_suite
+import report
+import wire_suite
+from engine_suite import (
+    BACKWARD_AVERAGE,
+    BACKWARD_MAX,
+    FORWARD_AVERAGE,
+    FORWARD_INDICES,
+    FORWARD_MAX,
+)
+
+Row = dict[str, Any]
+LINK_SHARE = 0.8  # of what the link between host and card allows, through shared memory
+LINK, TORCH_PINNED = "the link alone", "PyTorch, pinned copies"
+
+
+class Goals(NamedTuple):
+    """The goals of one operation, for every large tensor.
+
+    Attributes:
+        copy: of the bytes per second of a copy on the card.
+        torch: times faster than PyTorch.
+    """
+
+    copy: float
+    torch: float
+
+
+GOALS = {
+    FORWARD_MAX: Goals(0.9, 1.3),
+    FORWARD_AVERAGE: Goals(0.9, 1.3),
+    FORWARD_INDICES: Goals(0.85, 1.5),
+    BACKWARD_MAX: Goals(0.85, 2),
+    BACKWARD_AVERAGE: Goals(0.85, 2),
+}
+
+
+def against_copy(rows: list[Row], goals: Goals) -> str:
+    """The large tensor that is furthest from the copy."""
+    return _worst_large(rows, "copy", goals.copy)
+
+
+def against_torch(rows: list[Row], goals: Goals) -> str:
+    """The mean, and the large tensor with the smallest advantage."""
+    rival = engine_goals.torch_of(rows[0]["layout"])
+    rows = [row for row in rows if rival in row["times_faster"]]
+    if not rows:
+        return "—"
+    return f"mean {engine_goals.mean(rows, rival):.2f}; {_worst_large(rows, rival, goals.torch)}"
+
+
+def of_small(rows: list[Row]) -> str:
+    """The small layer with the smallest advantage when calls follow one another, and its kernels.
+
+    The check of a maximum's indices is a kernel of its own.
+    """
+    rows = [row for row in rows if row["input_bytes"] < gpu_suite.SMALL]
+    rival = engine_goals.torch_of(rows[0]["layout"]) if rows else ""
+    rows = [row for row in rows if rival in row["calls_faster"]]
+    if not rows:
+        return "—"
+    row = min(rows, key=lambda row: row["calls_faster"][rival]["median"])
+    shown = engine_goals.judged(row["calls_faster"][rival]["median"], 1, row["layer"])
+    most = max(len(row["kernels"]) for row in rows)
+    return f"{shown}; kernels a call: {most}, goal 1: {'met' if most == 1 else '**missed**'}"
+
+
+def through_shared_memory(rows: list[Row]) -> str:
+    """The time of both copies over the link, over that of a call."""
+    layer = wire_suite.LAYER.name
+    of_way = {row["way"]: row["rounds"] for row in rows if row["payload"] == layer}
+    if wire_suite.SHARED not in of_way or LINK not in of_way:
+        return "not measured"
+    pairs = zip(of_way[LINK], of_way[wire_suite.SHARED], strict=True)
+    share = report.spread(link / ours for link, ours in pairs)
+    return engine_goals.judged(share["median"], LINK_SHARE)
+
+
+def _worst_large(rows: list[Row], rival: str, limit: float) -> str:
+    large = [row for row in rows if row["input_bytes"] > gpu_suite.LARGE]
+    return engine_goals.worst(large, rival, limit) if large else "—"

@@ -1,0 +1,250 @@
+"""The benchmark of a card, run on a stand-in for one: it measures nothing, and names no time."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import time
+from types import SimpleNamespace
+
+import bench_gpu
+import gpu_card
+import gpu_contenders
+import gpu_goals
+import gpu_plot
+import gpu_report
+import gpu_serving
+import gpu_suite
+import ml_dtypes
+import numpy as np
+import pytest
+import report
+import torch
+import wire_suite
+from engine_suite import FORWARD_INDICES, FORWARD_MAX, LAYOUTS, OPERATIONS, Layer
+from PIL import Image
+
+TINY = Layer("LeNet", (2, 8, 9, 12), 3, 2, 1)
+FACTS = {
+    "name": "NVIDIA Nothing 1 (fabricated)",
+    "multiprocessors": 1,
+    "memory_gib": 1.0,
+    "compute_capability": "9.0",
+    "driver": 1,
+    "cuda": 1,
+    "cupy": "0",
+    "torch": "0",
+}
+
+
+class HostCard(gpu_card.Card):
+    """The host: PyTorch's own there, and the kernels behind the shim, on the same memory."""
+
+    device = "cpu"
+
+    def __init__(self):
+        self._cupy = importlib.import_module("cupy")
+
+    def facts(self):
+        return FACTS
+
+    def native(self, tensor):
+        array = tensor.view(torch.int16) if tensor.dtype is torch.bfloat16 else tensor
+        memory = array.numpy()
+        if tensor.dtype is torch.bfloat16:
+            memory = memory.view(ml_dtypes.bfloat16)
+        return self._cupy.from_dlpack(SimpleNamespace(_memory=memory))
+
+    def pinned(self, shape):
+        return torch.zeros(shape)
+
+    def synchronize(self):
+        self._cupy.cuda.NULL.synchronize()
+
+    def kernel_ms(self, call):
+        return self.calls_ms(call, 1)
+
+    def both_ways(self, host_in, host_out):
+        return lambda: time.sleep(1e-5)
+
+
+@pytest.fixture
+def card(fault, every_kernel):
+    return HostCard()
+
+
+@pytest.fixture
+def run(card, monkeypatch, tmp_path):
+    """Runs the benchmark of tiny layers; returns its exit code and what it wrote."""
+    monkeypatch.setattr(gpu_suite, "LAYERS", (TINY,))
+    monkeypatch.setattr(gpu_serving, "rows", lambda *_: [])
+
+    def run(*flags):
+        monkeypatch.setattr("sys.argv", ["bench_gpu.py", "--rounds", "2", *flags])
+        monkeypatch.setattr("sys.argv", [*bench_gpu.sys.argv, "--output", str(tmp_path)])
+        code = bench_gpu.main(lambda: card)
+        return code, json.loads((tmp_path / "gpu-nothing-1-fabricated.json").read_text())
+
+    return run
+
+
+def test_every_row_has_every_contender_and_the_same_answer(run, tmp_path):
+    code, result = run()
+    rows = result["rows"]
+    assert [(r["dtype"], r["layout"], r["operation"]) for r in rows] == [
+        (d, lay, o)
+        for d in ("float32", "float16", "bfloat16")
+        for lay in LAYOUTS
+        for o in OPERATIONS
+    ]
+    for row in rows:
+        rivals = {"torch_channels_last"} | ({"torch"} if row["layout"] == "NCHW" else set())
+        assert row["times_ms"].keys() == row["calls_ms"].keys() == rivals | {"ours", "copy"}
+        assert row["times_faster"].keys() == rivals | {"copy"}
+        assert row["differs"] == [], row
+        assert len(row["kernels"]) == 1 + (row["operation"] == "backward max")
+    assert (code, result["failures"], result["left_out"]) == (0, [], 0)
+    assert {path.suffix for path in tmp_path.iterdir()} >= {".json", ".md", ".png"}
+
+
+def test_bytes_that_must_move(card):
+    tensors = gpu_contenders.CardTensors(card, TINY, "float16", "NCHW")
+    x, y = 2 * 8 * 9 * 12, 2 * 8 * 5 * 6
+    assert tensors.moved_bytes(FORWARD_MAX) == 2 * (x + y)
+    assert tensors.moved_bytes(FORWARD_INDICES) == 2 * (x + y) + y
+    assert tensors.moved_bytes("backward max") == 2 * (x + y) + y
+    assert tensors.moved_bytes("backward average") == 2 * (x + y)
+
+
+def test_what_fails_is_kept_beside_the_rest(run, monkeypatch, tmp_path):
+    measured_row = bench_gpu.measured_row
+
+    def broken(tensors, operation, rounds):
+        if operation == "backward max":
+            raise RuntimeError("an illegal address")
+        return measured_row(tensors, operation, rounds)
+
+    monkeypatch.setattr(bench_gpu, "measured_row", broken)
+    code, result = run("--dtype", "float32", "--layout", "NCHW")
+    assert (code, len(result["rows"])) == (1, 4)
+    said = f"{TINY.name} backward max float32 NCHW: RuntimeError: an illegal address"
+    assert result["failures"] == [said]
+    assert f"**Not measured: {said}**" in next(tmp_path.glob("*.md")).read_text()
+
+
+def test_an_answer_that_is_not_pytorchs_is_a_failure(run, monkeypatch):
+    theirs = bench_gpu.answer
+    monkeypatch.setattr(bench_gpu, "answer", lambda *given: theirs(*given) + 1e-4)
+    code, result = run("--only", "forward max$", "--dtype", "float32", "--layout", "NCHW")
+    assert (code, result["rows"][0]["differs"]) == (1, ["torch", "torch_channels_last"])
+
+
+def test_when_the_time_is_up_the_rest_is_left_out(run):
+    code, result = run("--seconds", "0")
+    assert (code, result["rows"], result["left_out"]) == (1, [], 30)
+
+
+def test_layers_fit_and_have_names_of_their_own():
+    names = [layer.name for layer in gpu_suite.LAYERS]
+    assert len(set(names)) == len(names)
+    for layer in gpu_suite.LAYERS:
+        assert 32 <= layer.shape[0] <= 256
+        assert 4 * np.prod(layer.shape) <= gpu_suite.MOST_BYTES
+
+
+def fabricated(layer, operation, ours, moved=10**9, **others):
+    """A row that was never measured."""
+    row = {"layer": layer, "operation": operation, "dtype": "float32", "layout": "NCHW"}
+    row |= {"input_bytes": moved, "moved_bytes": moved, "kernels": ["select_rows<float>"]}
+    times = {"ours": ours} | others
+    taken = {name: [value] * 3 for name, value in times.items()}
+    row |= bench_gpu.compared("times", taken) | {"differs": []}
+    return row | (bench_gpu.compared("calls", taken) if moved < gpu_suite.SMALL else {})
+
+
+@pytest.mark.parametrize(
+    ("operation", "copy", "rival"),
+    [
+        ("forward max", 0.9, 1.3),
+        ("forward average", 0.9, 1.3),
+        ("forward max with indices", 0.85, 1.5),
+        ("backward max", 0.85, 2),
+        ("backward average", 0.85, 2),
+    ],
+)
+def test_goals_are_judged_by_the_worst_large_tensor(operation, copy, rival):
+    goals = gpu_goals.GOALS[operation]
+    good = fabricated("good", operation, 1, copy=copy, torch=rival)
+    small = fabricated("small", operation, 1, 10**6, copy=0.1, torch=0.1)
+    bad = fabricated("bad", operation, 1, copy=copy - 0.01, torch=rival - 0.01)
+    for rows, verdict in (([small, good], "met"), ([good, bad, small], "**missed**")):
+        name = "good" if verdict == "met" else "bad"
+        for judged in (gpu_goals.against_copy(rows, goals), gpu_goals.against_torch(rows, goals)):
+            assert judged.endswith(verdict), judged
+            assert f"({name})" in judged
+
+
+def test_small_layers_launch_one_kernel_and_are_no_slower():
+    small = fabricated("small", FORWARD_MAX, 1, 10**6, copy=1, torch=1)
+    assert gpu_goals.of_small([small]).count(": met") == 2
+    slow = fabricated("slow", FORWARD_MAX, 1, 10**6, copy=1, torch=0.99)
+    slow["kernels"] *= 2
+    assert gpu_goals.of_small([small, slow]).count("**missed**") == 2
+    assert gpu_goals.of_small([fabricated("large", FORWARD_MAX, 1, copy=1, torch=1)]) == "—"
+
+
+@pytest.mark.parametrize(("link", "verdict"), [(0.8, "met"), (0.79, "**missed**")])
+def test_shared_memory_is_judged_by_the_link(link, verdict):
+    layer = {"payload": wire_suite.LAYER.name}
+    rows = [{"way": wire_suite.SHARED, "rounds": [10.0], **layer}]
+    assert gpu_goals.through_shared_memory(rows) == "not measured"
+    rows.append({"way": gpu_goals.LINK, "rounds": [10 * link], **layer})
+    assert gpu_goals.through_shared_memory(rows).endswith(verdict)
+
+
+def test_tables_and_picture_come_from_the_json_alone(tmp_path):
+    """Of fabricated figures, which stay in this test."""
+    rows = [
+        fabricated(f"{n} 256x64x{n}x{n} k3 s2", operation, t, moved, torch=2 * t, copy=0.9 * t)
+        for operation in OPERATIONS
+        for n, moved, t in ((14, 10**6, 0.003), (56, 10**8, 0.04), (224, 10**9, 0.4))
+    ]
+    serving = [
+        {"payload": "103 MB", "way": way, "rounds": [9.0, 10.0, 11.0]}
+        for way in (wire_suite.UNARY, wire_suite.SHARED, gpu_goals.LINK)
+    ]
+    about = {"card": FACTS, "rounds": 3, "load_before": 0, "left_out": 2, "failures": []}
+    path = report.write("gpu-x", "the command", rows, tmp_path, serving=serving, **about)
+    gpu_report.write(path)
+    text = path.with_suffix(".md").read_text()
+    assert "# The engine on NVIDIA Nothing 1 (fabricated)" in text
+    assert "**There was no time for 2 more rows.**" in text
+    assert "share of what the link allows: 1.00, goal 0.8: met." in text
+    assert len([line for line in text.splitlines() if line.startswith("| ---")]) == 2 + 2 * 5
+    assert "| 56 256x64x56x56 k3 s2 | 100 | 0.04 (0.04-0.04) |" in text
+    with Image.open(path.with_suffix(".png")) as picture:
+        assert picture.width == 1800
+
+
+def test_calls_go_through_a_server(card, monkeypatch):
+    """One that computes on the host, for tensors of the host."""
+    monkeypatch.setattr(card, "backend", "numpy", raising=False)
+    monkeypatch.setattr(gpu_serving, "PAYLOADS", (wire_suite.SMALL, wire_suite.PAYLOADS[3]))
+    rows = gpu_serving.rows(card, 2)
+    ways = [gpu_goals.TORCH_PINNED, gpu_goals.LINK]
+    expected = [("12 KB", way) for way in (wire_suite.UNARY, wire_suite.STREAM, *ways)]
+    ways = (wire_suite.UNARY, wire_suite.STREAM, wire_suite.SHARED, *ways)
+    expected += [("1 MB", way) for way in ways]
+    assert [(row["payload"], row["way"]) for row in rows] == expected
+    assert all(len(row["rounds"]) == 2 for row in rows)
+
+
+def test_a_way_that_answers_otherwise_is_refused():
+    ways = {gpu_goals.TORCH_PINNED: lambda: np.zeros(2), "wrong": lambda: np.ones(2)}
+    with pytest.raises(ArithmeticError, match="wrong does not give"):
+        gpu_serving.check(ways)
+
+
+def test_the_plot_draws_what_there_is(tmp_path):
+    gpu_plot.draw([fabricated("a", "backward average", 1, copy=1)], tmp_path / "one.png")
+    assert (tmp_path / "one.png").stat().st_size > 10_000
