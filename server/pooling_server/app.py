@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
 import pooling_engine
+from pooling_engine import PoolingError, UnavailableError
 from pooling_engine.backends import select_backend
 from pooling_server.config import MESSAGE_CEILING, ServerConfig
 from pooling_server.executor import Executor
@@ -21,6 +23,8 @@ from pooling_server.shared_memory import SharedMemory
 from pooling_wire import keepalive
 
 _log = logging.getLogger("pooling_server")
+# Once the device is lost: seconds to tell callers, and those for calls in flight to hear of it.
+_LOST_DELAY_S, _LOST_GRACE_S = 0.5, 2.0
 _SPARE_THREADS = 8  # for refusals, health and reflection while every slot computes
 
 
@@ -39,13 +43,17 @@ class PoolingServer:
         addresses: what it listens on, with numbers in place of port 0.
         address: the first of them.
         grace_s: seconds that calls in flight get to finish, when it stops.
+        on_lost: called once the device is found lost, which only a new process has again. Until
+            it stops, calls are answered with UNAVAILABLE.
     """
 
     def __init__(self, config: ServerConfig, *, shared_port: bool = False) -> None:
         if config.threads:
             pooling_engine.set_thread_count(config.threads)
         self._config = config
-        self.grace_s = config.grace_s
+        self.grace_s, self._drain_delay_s = config.grace_s, config.drain_delay_s
+        self.on_lost: Callable[[], None] = lambda: None
+        self._is_lost = False
         self._backend = select_backend(config.backend)
         if config.device_memory_bytes:
             self._backend.limit_memory(config.device_memory_bytes)
@@ -65,6 +73,7 @@ class PoolingServer:
         )
         self._memory = SharedMemory(self._listeners.lease_sockets, config.shared_memory_bytes)
         self.servicer = PoolingServicer(config, self._executor, version(), self._memory)
+        self.servicer.lose = self._lose
         self._server.add_generic_rpc_handlers((self.servicer.handlers(),))
         self.addresses = self._listeners.addresses
         self.address = self.addresses[0]
@@ -94,6 +103,8 @@ class PoolingServer:
         if self._config.warm_up:
             try:
                 pooling_engine.warm_up(self._config.backend, background=True)
+            except UnavailableError as error:
+                self._lose(error)
             except Exception:
                 _log.exception("the warm-up failed")
         self.servicer.backend = self._config.backend
@@ -102,12 +113,22 @@ class PoolingServer:
     def stop(self) -> bool:
         """Stops: NOT_SERVING, then no new calls, then the end. Returns whether nothing was lost."""
         self._health.stop()
-        time.sleep(self._config.drain_delay_s)
+        time.sleep(self._drain_delay_s)
         all_finished = self._executor.drain(self.grace_s)
         self._server.stop(grace=1 if all_finished else None).wait()
         self._memory.stop()
         self._listeners.remove_files()
         return all_finished
+
+    def _lose(self, error: PoolingError) -> None:
+        """Says NOT_SERVING, and that there is little to wait for: calls in flight will fail."""
+        if not self._is_lost:
+            self._is_lost = True
+            _log.error("%s", error)
+            self._health.stop()
+            self.grace_s = min(self.grace_s, _LOST_GRACE_S)
+            self._drain_delay_s = _LOST_DELAY_S
+            self.on_lost()
 
     def abandon(self) -> None:
         """Leaves nothing behind, for a process that ends at once with calls in flight."""

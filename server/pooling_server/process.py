@@ -15,7 +15,8 @@ from pooling_server.config import ServerConfig
 if TYPE_CHECKING:
     from pooling_server.app import PoolingServer
 
-STOP, LEAVE, _WARM, _FINISHED, _LOST = b"s", b"l", b"w", b"f", b"n"  # beside numbers of signals
+# Beside numbers of signals.
+STOP, LEAVE, _WARM, _DEVICE_LOST, _FINISHED, _UNFINISHED = b"s", b"l", b"w", b"d", b"f", b"u"
 
 
 class Events:
@@ -67,24 +68,29 @@ def serve(
 ) -> int:
     """Serves until an event other than `LEAVE` stops it; returns the exit code.
 
+    A device that is lost stops it too: who started the process may start another.
+
     Args:
         say_ready: called once health says SERVING.
         patient: whether only `LEAVE` cuts a stop short; else any second event does.
     """
+    server.on_lost = lambda: events.tell(_DEVICE_LOST)
     server.begin()
     threading.Thread(target=_warm_up, args=(server, events), daemon=True).start()
     event = events.next()
     if event == _WARM:
         say_ready()
         event = events.next()
+    has_failed = event == _DEVICE_LOST
     if event != LEAVE:
         threading.Thread(target=_stop, args=(server, events), daemon=True).start()
         event = events.next()
-        while event == _WARM or (patient and event not in (LEAVE, _FINISHED, _LOST)):
+        ends = (LEAVE, _FINISHED, _UNFINISHED)
+        while event in (_WARM, _DEVICE_LOST) or (patient and event not in ends):
             event = events.next()
     if event == _FINISHED:
-        return 0
-    if event == _LOST:
+        return 1 if has_failed else 0
+    if event == _UNFINISHED:
         print(f"error: calls were still running after {server.grace_s:g} s", file=sys.stderr)
     else:
         server.abandon()
@@ -112,4 +118,4 @@ def _warm_up(server: PoolingServer, events: Events) -> None:
 
 
 def _stop(server: PoolingServer, events: Events) -> None:
-    events.tell(_FINISHED if server.stop() else _LOST)
+    events.tell(_FINISHED if server.stop() else _UNFINISHED)

@@ -21,8 +21,10 @@ from pooling_engine import (
     InternalError,
     InvalidSpecError,
     PoolingError,
+    UnavailableError,
 )
 from pooling_engine.arena import Arena
+from pooling_engine.errors import LOST_DEVICE
 from pooling_engine.plan import make_plan
 from pooling_server.config import ServerConfig
 from pooling_server.executor import Executor
@@ -62,6 +64,7 @@ class PoolingServicer:
 
     Attributes:
         backend: the name of what computes the calls to come.
+        lose: called with what a call says that finds the device lost.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class PoolingServicer:
         self._memory = memory
         self._arena = Arena(config.arena_bytes)
         self.backend = config.backend
+        self.lose: Callable[[PoolingError], None] = lambda error: None
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """The service for `grpc.Server.add_generic_rpc_handlers`.
@@ -164,6 +168,8 @@ class PoolingServicer:
             check_message(item, self._config)
             with ExitStack() as blocks:
                 return encode(id_, compute(call, blocks))
+        except UnavailableError:  # the device is lost: the stream ends, others may go on with it
+            raise
         except Exception as error:
             return encode(id_, _refusal(error))
 
@@ -225,7 +231,7 @@ class PoolingServicer:
             check_message(request, self._config)
             return self._executor.run(work, context.time_remaining())
         except Exception as error:
-            _refuse(context, _refusal(error))
+            self._refuse(context, _refusal(error))
 
     def _answer_stream(
         self, answer: Compute, items: Iterator[bytes], context: Context
@@ -234,17 +240,18 @@ class PoolingServicer:
             idle_s = self._config.stream_idle_s
             yield from answer_items(answer, items, context, self._executor, idle_s)
         except Exception as error:
-            _refuse(context, _refusal(error))
+            self._refuse(context, _refusal(error))
+
+    def _refuse(self, context: Context, error: PoolingError) -> NoReturn:
+        if error.facts.get("cause") == LOST_DEVICE:
+            self.lose(error)
+        status = pooling_wire.encode_error(error)
+        if status.details:
+            context.set_trailing_metadata(((pooling_wire.DETAILS_KEY, status.details),))
+        context.abort(status.code, status.message)
 
     def _answer_info(self, request: bytes, context: Context) -> bytes:
         return pooling_wire.encode_server_info(describe(self._config, self._version))
-
-
-def _refuse(context: Context, error: PoolingError) -> NoReturn:
-    status = pooling_wire.encode_error(error)
-    if status.details:
-        context.set_trailing_metadata(((pooling_wire.DETAILS_KEY, status.details),))
-    context.abort(status.code, status.message)
 
 
 def _refusal(error: Exception) -> PoolingError:

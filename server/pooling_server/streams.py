@@ -32,7 +32,7 @@ def answer_items(
     been received is still answered, then the stream ends.
 
     Args:
-        answer: computes one reply, or puts into it why not; it never raises.
+        answer: computes one reply, or puts into it why not; what it raises ends the stream.
         idle_s: seconds that the caller may let the stream wait, or 0 for any. One that takes no
             replies is cancelled: no error would reach it before them.
 

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import re
+from pathlib import Path
+
 import cases
+import grpc
 import numpy as np
 import oracle
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from processes import process
 
 from pooling_client import ForwardCall, PoolingClient
-from pooling_engine import DeviceMemoryError, PoolSpec, forward
+from pooling_engine import DeviceMemoryError, PoolSpec, UnavailableError, forward
+from pooling_engine.backends.cupy_kernels import faults
 from pooling_server import PoolingServer, ServerConfig
+from pooling_wire import SERVICE_NAME, decode_error, encode_forward_item, encode_forward_request
 
+FAKES = Path(__file__).parent / "fakes"
 SPEC = PoolSpec("max", 2)
 MIB = 1 << 20
 
@@ -21,7 +31,7 @@ def serve(fault, every_kernel):
     servers = []
 
     def start(**options):
-        config = ServerConfig(listen="127.0.0.1:0", backend="cupy", warm_up=False, **options)
+        config = ServerConfig(listen="127.0.0.1:0", backend="cupy", **{"warm_up": False, **options})
         servers.append(PoolingServer(config))
         servers[-1].start()
         return servers[-1]
@@ -78,3 +88,88 @@ def test_a_card_whose_memory_another_program_has_taken(serve, fault):
 def test_too_little_memory_for_any_call_is_refused(nbytes):
     with pytest.raises(ValueError, match=f"device_memory_bytes is {nbytes}; it must be "):
         ServerConfig(device_memory_bytes=nbytes)
+
+
+def processes(*flags, fault, **environment):
+    """A server process whose CuPy is the stand-in, with the kernels of the shim."""
+    paths = os.pathsep.join([str(FAKES), str(FAKES.parent), os.environ.get("PYTHONPATH", "")])
+    return process(
+        "--backend", "cupy", "--no-warm-up", "--listen", "127.0.0.1:0", *flags,
+        PYTHONPATH=paths, FAKE_CUPY_FAULT=str(fault), CUPY_CACHE_DIR=str(fault.parent),
+        **environment,
+    )  # fmt: skip
+
+
+def address_of(banner):
+    return re.search(r"listening on (\S+:\d+)", banner)[1]
+
+
+def forward_by(channel, method):
+    """One call without a client, which would try again; it is refused."""
+    call, method = ForwardCall(cases.normal((2, 3, 8, 8)), SPEC), f"/{SERVICE_NAME}/{method}"
+    if method.endswith("Stream"):
+        return list(channel.stream_stream(method)(iter([encode_forward_item(1, call)])))
+    return channel.unary_unary(method)(encode_forward_request(call))
+
+
+@pytest.mark.parametrize("method", ["Forward", "ForwardStream"])
+def test_a_lost_card_is_unavailable_and_the_process_ends(fault, method):
+    with (
+        processes("--drain-delay-s", "60", fault=fault) as (server, banner),
+        grpc.insecure_channel(address_of(banner)) as channel,
+    ):
+        health = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        statuses = [next(health).status]
+        fault.write_text("719")
+        with pytest.raises(grpc.RpcError) as caught:
+            forward_by(channel, method)
+        refusal = decode_error(caught.value, "")
+        says = "the device is lost (launch failure); ask another server, or again later"
+        assert (type(refusal), str(refusal)) == (UnavailableError, says)
+        assert refusal.facts == {"cause": "device lost"}
+        with pytest.raises(grpc.RpcError):
+            statuses.extend(change.status for change in health)
+        serving = health_pb2.HealthCheckResponse
+        assert statuses == [serving.SERVING, serving.NOT_SERVING]
+        out, err = server.communicate(timeout=20)
+        assert (server.returncode, out) == (1, "")
+        (line,) = err.splitlines()
+        assert line.endswith(f"ERROR pooling_server: {says}")
+
+
+def test_calls_in_flight_hear_of_it_too(fault):
+    """The card is lost under many calls: each is answered or UNAVAILABLE, and the process ends."""
+    x = cases.normal((1, 64, 64, 64))
+    with processes(fault=fault) as (server, banner):
+        with grpc.insecure_channel(address_of(banner)) as channel:
+            call = channel.unary_unary(f"/{SERVICE_NAME}/Forward")
+            request = encode_forward_request(ForwardCall(x, SPEC))
+            call(request)
+            futures = [call.future(request) for _ in range(20)]
+            fault.write_text("46")
+            errors = [future.exception() for future in futures]
+        assert server.wait(20) == 1
+    refusals = [decode_error(error, "") for error in errors if error]
+    assert {type(refusal) for refusal in refusals} == {UnavailableError}
+    assert any(refusal.facts == {"cause": "device lost"} for refusal in refusals)
+
+
+def test_a_card_that_is_lost_in_the_warm_up(serve, fault, caplog):
+    server = serve(warm_up=True)  # it compiles what the shim has
+    lost = []
+    server.on_lost = lambda: lost.append(True)
+    fault.write_text("714")
+    server.warm_up()
+    assert lost == [True]
+    assert "the device is lost (hardware stack error)" in caplog.text
+
+
+@pytest.mark.parametrize("status", [*faults.LOST, faults.NO_ROOM, 1, 400])
+@pytest.mark.parametrize("kind", ["CUDARuntimeError", "CUDADriverError"])
+def test_what_errors_of_cuda_mean(fault, kind, status):
+    import cupy
+
+    error = getattr(cupy.cuda, kind)(status)
+    expected = {faults.NO_ROOM: DeviceMemoryError, 1: type(error), 400: type(error)}
+    with pytest.raises(expected.get(status, UnavailableError)), faults.as_ours(cupy):
+        raise error

@@ -40,12 +40,13 @@ class CupyDevice:
         self._kernels: dict[tuple[int, str], Any] = {}
         if not cupy.cuda.runtime.getDeviceCount():
             raise ImportError("there is no CUDA device")
+        device = cupy.cuda.Device()
+        name = cupy.cuda.runtime.getDeviceProperties(device.id)["name"].decode()
+        self._names = (f"{name} at {device.pci_bus_id}",)
 
     def names(self) -> tuple[str, ...]:
-        """The current device: what it is, and where."""
-        device = self._cupy.cuda.Device()
-        name = self._cupy.cuda.runtime.getDeviceProperties(device.id)["name"].decode()
-        return (f"{name} at {device.pci_bus_id}",)
+        """The device: what it is, and where."""
+        return self._names
 
     def limit_memory(self, nbytes: int) -> None:
         """Bounds what CuPy allocates on the device, what it keeps for later included."""
