@@ -17,7 +17,7 @@ import pooling_wire
 from pooling_client import _channel
 from pooling_client._indices import to_piece, to_whole
 from pooling_client._pieces import (
-    Costs,
+    LARGEST_BAND_BYTES,
     Piece,
     backward_costs,
     backward_pieces,
@@ -26,6 +26,7 @@ from pooling_client._pieces import (
     has_unreached_rows,
 )
 from pooling_client._shared_memory import Placing, SharedArrays
+from pooling_client._sizes import ANY, Sizes
 from pooling_engine import (
     ForwardResult,
     IndexFormat,
@@ -63,14 +64,40 @@ class Job(Generic[Result]):
 
     method: str
     stream_method: str
+    spec: PoolSpec
     plan: PoolPlan
-    costs: Costs
     total_bytes: int
 
     @property
-    def is_large(self) -> bool:
-        """Whether it goes by stream."""
-        return self.total_bytes > STREAM_BYTES
+    def can_be_cut(self) -> bool:
+        """Whether it may go in pieces."""
+        return True
+
+    def should_ask(self, sizes: Sizes) -> bool:
+        """Whether to ask the server what it takes first: small calls do not pay for it."""
+        return sizes is ANY and self.total_bytes > STREAM_BYTES
+
+    def is_large(self, sizes: Sizes) -> bool:
+        """Whether it goes by stream, to a server that takes these sizes."""
+        return self.can_be_cut and self.total_bytes > min(STREAM_BYTES, sizes.whole_bytes)
+
+    def pieces(self, slab_bytes: int, band_bytes: int) -> Iterator[Piece]:
+        """The pieces of the call: see `pooling_client._pieces`."""
+        raise NotImplementedError
+
+    def _pieces_for(self, sizes: Sizes) -> Iterator[Piece]:
+        most = max(1, sizes.whole_bytes)
+        return self.pieces(min(SLAB_BYTES, most), min(LARGEST_BAND_BYTES, most))
+
+    def slabs(self, sizes: Sizes) -> list[Piece] | None:
+        """The pieces of a call in shared memory; none where it goes whole, None where it cannot.
+
+        Every piece is whole planes: only these lie where the whole call's results do.
+        """
+        if max(self.plan.input_bytes, self.plan.output_bytes) <= sizes.tensor_bytes:
+            return []
+        pieces = list(self.pieces(sizes.tensor_bytes, sizes.tensor_bytes))
+        return pieces if all(piece.spec is self.spec for piece in pieces) else None
 
     def request(self) -> bytes:
         """The whole call as one request."""
@@ -80,11 +107,24 @@ class Job(Generic[Result]):
         """The result of the whole call, in arrays that the caller owns."""
         raise NotImplementedError
 
-    def share(self, shared: SharedArrays) -> bool:
+    def share(self, shared: SharedArrays, sizes: Sizes) -> bool:
         """Brings the whole call into shared memory; returns whether there is room for all of it.
 
         From then on `request` and `shared_result` are about what is there.
         """
+        self._slabs = self.slabs(sizes) if self.can_be_cut else []
+        return self._slabs is not None and self._share(shared)
+
+    def _share(self, shared: SharedArrays) -> bool:
+        raise NotImplementedError
+
+    def shared_requests(self, shared: SharedArrays) -> list[bytes]:
+        """The requests of a call in shared memory: one, or those of its slabs."""
+        if not self._slabs:
+            return [self.request()]
+        return [self._shared_slab(slab, Placing(shared)) for slab in self._slabs]
+
+    def _shared_slab(self, slab: Piece, placing: Placing) -> bytes:
         raise NotImplementedError
 
     def unshare(self) -> None:
@@ -92,7 +132,11 @@ class Job(Generic[Result]):
         raise NotImplementedError
 
     def shared_result(self, reply: bytes, shared: SharedArrays) -> Result:
-        """The result of a call that is in shared memory, in arrays that the caller owns."""
+        """The result of a call that is in shared memory, in arrays that the caller owns.
+
+        Args:
+            reply: the reply to the last request.
+        """
         raise NotImplementedError
 
     def item(self, id_: int) -> bytes:
@@ -103,7 +147,7 @@ class Job(Generic[Result]):
         """The result of the whole call, or what refused it, from the reply to its item."""
         raise NotImplementedError
 
-    def requests(self) -> Iterator[tuple[Piece, bytes | PoolingError]]:
+    def requests(self, sizes: Sizes) -> Iterator[tuple[Piece, bytes | PoolingError]]:
         """The pieces of the call, each with its request; made one by one."""
         raise NotImplementedError
 
@@ -143,14 +187,19 @@ class ForwardJob(Job[ForwardResult]):
         check_out(out, plan.output_shape, plan.output_dtype, tensor)
         self._call = self._sent = pooling_wire.ForwardCall(tensor, spec, return_indices, chosen)
         self._out = out
-        self.plan = plan
+        self.spec, self.plan = spec, plan
         index_bytes = plan.index_bytes(chosen) if return_indices else 0
         self.total_bytes = max(plan.input_bytes, plan.output_bytes + index_bytes)
 
     def request(self) -> bytes:
         return pooling_wire.encode_forward_request(self._sent)
 
-    def share(self, shared: SharedArrays) -> bool:
+    def slabs(self, sizes: Sizes) -> list[Piece] | None:
+        slabs, call = super().slabs(sizes), self._call
+        is_placed = not call.return_indices or call.index_format is IndexFormat.WINDOW
+        return slabs if is_placed or not slabs else None
+
+    def _share(self, shared: SharedArrays) -> bool:
         call, plan, placing = self._call, self.plan, Placing(shared)
         tensor = placing.given("input", call.input)
         self._shared_output = placing.wanted(
@@ -164,6 +213,15 @@ class ForwardJob(Job[ForwardResult]):
         if placing.is_whole:
             self._sent = replace(call, input=tensor, places=placing.places)
         return placing.is_whole
+
+    def _shared_slab(self, slab: Piece, placing: Placing) -> bytes:
+        tensor = placing.given("input", self._sent.input[slab.inputs])
+        for name, made in ((OUTPUT, self._shared_output), (INDICES, self._shared_indices)):
+            if made is not None:
+                part = made[slab.outputs]
+                placing.wanted(name, part, part.shape, part.dtype)
+        part_call = replace(self._sent, input=tensor, places=placing.places)
+        return pooling_wire.encode_forward_request(part_call)
 
     def unshare(self) -> None:
         self._sent = self._call
@@ -190,16 +248,26 @@ class ForwardJob(Job[ForwardResult]):
         _, result = pooling_wire.decode_forward_item_reply(reply)
         return result if isinstance(result, PoolingError) else self.owned(result)
 
-    def requests(self) -> Iterator[tuple[Piece, bytes | PoolingError]]:
+    @property
+    def _index_dtype(self) -> np.dtype[Any]:
+        is_window = self._call.index_format is IndexFormat.WINDOW
+        return self.plan.index_dtype if is_window else np.dtype(np.int64)
+
+    def pieces(self, slab_bytes: int, band_bytes: int) -> Iterator[Piece]:
+        costs = forward_costs(
+            self.plan, self._index_dtype.itemsize if self._call.return_indices else 0
+        )
+        return forward_pieces(self.spec, self.plan, costs, slab_bytes, band_bytes)
+
+    def requests(self, sizes: Sizes) -> Iterator[tuple[Piece, bytes | PoolingError]]:
         call, plan = self._call, self.plan
         self._output = (
             np.empty(plan.output_shape, plan.output_dtype) if self._out is None else self._out
         )
-        is_window = call.index_format is IndexFormat.WINDOW
-        dtype = plan.index_dtype if is_window else np.dtype(np.int64)
-        self._indices = np.empty(plan.output_shape, dtype) if call.return_indices else None
-        costs = forward_costs(plan, dtype.itemsize if call.return_indices else 0)
-        for id_, piece in enumerate(forward_pieces(call.spec, plan, costs, SLAB_BYTES)):
+        self._indices = None
+        if call.return_indices:
+            self._indices = np.empty(plan.output_shape, self._index_dtype)
+        for id_, piece in enumerate(self._pieces_for(sizes)):
             part = pooling_wire.ForwardCall(
                 call.input[piece.inputs], piece.spec, call.return_indices, call.index_format
             )
@@ -245,21 +313,33 @@ class BackwardJob(Job[Array]):
         shape = plan.input_shape if x is None else None  # the input says its own
         self._call = self._sent = pooling_wire.BackwardCall(dy, spec, shape, taps, x, chosen)
         self._out = out
-        self.plan = plan
+        self.spec, self.plan = spec, plan
         sent = sum(tensor.nbytes for tensor in (dy, x, taps) if tensor is not None)
         self.total_bytes = max(sent, plan.input_bytes)
 
     @property
-    def is_large(self) -> bool:
-        """Whether it goes by stream; indices of a wrong shape go whole, to be refused."""
+    def can_be_cut(self) -> bool:
+        """Whether it may go in pieces; indices of a wrong shape go whole, to be refused."""
         taps = self._call.indices
-        is_whole = taps is None or taps.shape == self.plan.output_shape
-        return super().is_large and is_whole
+        return taps is None or taps.shape == self.plan.output_shape
+
+    @property
+    def _index_format(self) -> IndexFormat:
+        taps = self._call.indices
+        is_positions = taps is not None and taps.dtype == np.int64
+        return self._call.index_format or (
+            IndexFormat.PLANE if is_positions else IndexFormat.WINDOW
+        )
 
     def request(self) -> bytes:
         return pooling_wire.encode_backward_request(self._sent)
 
-    def share(self, shared: SharedArrays) -> bool:
+    def slabs(self, sizes: Sizes) -> list[Piece] | None:
+        slabs = super().slabs(sizes)
+        is_window = self._call.indices is None or self._index_format is IndexFormat.WINDOW
+        return slabs if is_window or not slabs else None
+
+    def _share(self, shared: SharedArrays) -> bool:
         call, plan, placing = self._call, self.plan, Placing(shared)
         self._shared_gradient = placing.wanted(
             INPUT_GRADIENT, self._out, plan.input_shape, plan.dtype
@@ -277,6 +357,26 @@ class BackwardJob(Job[Array]):
                 call, output_gradient=dy, indices=taps, input=x, places=placing.places
             )
         return placing.is_whole
+
+    def _shared_slab(self, slab: Piece, placing: Placing) -> bytes:
+        call, gradient = self._sent, self._shared_gradient
+        assert gradient is not None
+        part = gradient[slab.inputs]
+        placing.wanted(INPUT_GRADIENT, part, part.shape, part.dtype)
+        dy, taps, x = (
+            None if tensor is None else placing.given(name, tensor[box])
+            for name, tensor, box in (
+                ("output_gradient", call.output_gradient, slab.outputs),
+                ("indices", call.indices, slab.outputs),
+                ("input", call.input, slab.inputs),
+            )
+        )
+        assert dy is not None
+        shape = part.shape if x is None else None
+        part_call = pooling_wire.BackwardCall(
+            dy, self.spec, shape, taps, x, call.index_format, places=placing.places
+        )
+        return pooling_wire.encode_backward_request(part_call)
 
     def unshare(self) -> None:
         self._sent = self._call
@@ -299,14 +399,17 @@ class BackwardJob(Job[Array]):
         _, result = pooling_wire.decode_backward_item_reply(reply)
         return result if isinstance(result, PoolingError) else self.owned(result)
 
-    def requests(self) -> Iterator[tuple[Piece, bytes | PoolingError]]:
+    def pieces(self, slab_bytes: int, band_bytes: int) -> Iterator[Piece]:
+        taps = self._call.indices
+        itemsize = 0 if taps is None else taps.dtype.itemsize
+        costs = backward_costs(self.plan, itemsize, self._call.input is not None)
+        return backward_pieces(self.spec, self.plan, costs, slab_bytes, band_bytes)
+
+    def requests(self, sizes: Sizes) -> Iterator[tuple[Piece, bytes | PoolingError]]:
         call, plan, taps, x = self._call, self.plan, self._call.indices, self._call.input
         self._gradient = self._fresh()
-        itemsize = 0 if taps is None else taps.dtype.itemsize
-        costs = backward_costs(plan, itemsize, x is not None)
-        is_positions = taps is not None and taps.dtype == np.int64
-        format_ = call.index_format or (IndexFormat.PLANE if is_positions else IndexFormat.WINDOW)
-        for id_, piece in enumerate(backward_pieces(call.spec, plan, costs, SLAB_BYTES)):
+        format_ = self._index_format
+        for id_, piece in enumerate(self._pieces_for(sizes)):
             part = pooling_wire.BackwardCall(
                 call.output_gradient[piece.outputs],
                 piece.spec,

@@ -76,12 +76,19 @@ def backward_costs(plan: PoolPlan, index_bytes: int, has_input: bool) -> Costs:
     return Costs(sent, output_row * (itemsize + index_bytes), input_row * itemsize)
 
 
-def forward_pieces(spec: PoolSpec, plan: PoolPlan, costs: Costs, max_bytes: int) -> Iterator[Piece]:
+def forward_pieces(
+    spec: PoolSpec,
+    plan: PoolPlan,
+    costs: Costs,
+    max_bytes: int,
+    band_bytes: int = LARGEST_BAND_BYTES,
+) -> Iterator[Piece]:
     """The pieces of a forward call, in order.
 
     Args:
         max_bytes: how large the tensors of a request or a reply should be. A piece is larger where
             nothing smaller can be pooled alone.
+        band_bytes: how large those of a band may be that would repeat more rows than it adds.
     """
     cut = _Cut(spec, plan)
 
@@ -99,7 +106,7 @@ def forward_pieces(spec: PoolSpec, plan: PoolPlan, costs: Costs, max_bytes: int)
         first, last = axis.inputs_of(start, stop)
         nbytes = cut.unit * size(last - first, stop - start)
         is_mostly_repeated = (stop - start) * cut.stride < repeated
-        return nbytes <= (LARGEST_BAND_BYTES if is_mostly_repeated else max_bytes)
+        return nbytes <= (band_bytes if is_mostly_repeated else max_bytes)
 
     bands = list(_output_runs(axis, fits))
     for place in cut.places():
@@ -108,12 +115,16 @@ def forward_pieces(spec: PoolSpec, plan: PoolPlan, costs: Costs, max_bytes: int)
 
 
 def backward_pieces(
-    spec: PoolSpec, plan: PoolPlan, costs: Costs, max_bytes: int
+    spec: PoolSpec,
+    plan: PoolPlan,
+    costs: Costs,
+    max_bytes: int,
+    band_bytes: int = LARGEST_BAND_BYTES,
 ) -> Iterator[Piece]:
     """The pieces of a backward call, in order; rows that no window reaches are in none.
 
     Args:
-        max_bytes: as for `forward_pieces`.
+        max_bytes, band_bytes: as for `forward_pieces`.
     """
     cut = _Cut(spec, plan)
 
@@ -135,7 +146,7 @@ def backward_pieces(
         outputs = axis.outputs_of(start, stop)
         first, last = axis.inputs_of(*outputs)
         nbytes = cut.unit * size(last - first, outputs[1] - outputs[0])
-        return nbytes <= (LARGEST_BAND_BYTES if stop - start < repeated else max_bytes)
+        return nbytes <= (band_bytes if stop - start < repeated else max_bytes)
 
     bands = list(_runs(axis.size, step, fits))
     for place in cut.places():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -30,7 +31,8 @@ from pooling_client._jobs import (
     say_nothing,
 )
 from pooling_client._shared_memory import SHARED_BYTES, Sharing
-from pooling_engine import ForwardResult, PoolingError, PoolSpec
+from pooling_client._sizes import ANY, sizes_of
+from pooling_engine import ForwardResult, PoolingError, PoolSpec, TensorTooLargeError
 from pooling_wire import BackwardCall, ForwardCall
 from pooling_wire import keepalive as pings
 
@@ -73,6 +75,7 @@ class PoolingClient:
         ]
         self._turns = itertools.cycle(self._channels)
         self._sharing = Sharing(target)
+        self._sizes = ANY
 
     def forward(
         self,
@@ -187,31 +190,48 @@ class PoolingClient:
 
     def _run(self, job: Job[Result], timeout: float | None, progress: Progress | None) -> Result:
         """The result of a job: in one message, or in pieces on a stream."""
-        report = progress or say_nothing
-        shared = self._sharing.arrays() if job.total_bytes >= SHARED_BYTES else None
-        if shared is not None and job.share(shared):
+        report, total = progress or say_nothing, job.total_bytes
+        end = time.monotonic() + (self._timeout_s if timeout is None else timeout)
+        if job.should_ask(self._sizes):
+            self._ask_sizes(end)
+        shared = self._sharing.arrays() if total >= SHARED_BYTES else None
+        if shared is not None and job.share(shared, self._sizes):
             with at_hand(job, shared):
-                answer = self._call(job.method, job.request(), timeout)
-                report(job.total_bytes, job.total_bytes)
+                requests = job.shared_requests(shared)
+                for number, request in enumerate(requests, start=1):
+                    answer = self._call(job.method, request, _left_s(end))
+                    report(number * total // len(requests), total)
                 return job.shared_result(answer, shared)
-        if not job.is_large:
-            result = job.result(self._call(job.method, job.request(), timeout))
-            report(job.total_bytes, job.total_bytes)
-            return result
+        if not job.is_large(self._sizes):
+            try:
+                answer = self._call(job.method, job.request(), _left_s(end))
+            except TensorTooLargeError:  # whole, at least
+                self._ask_sizes(end)
+                if not job.is_large(self._sizes):
+                    raise
+            else:
+                result = job.result(answer)
+                report(total, total)
+                return result
         done = 0
         replies = exchange(
             next(self._turns).stream_stream(job.stream_method),
-            job.requests(),
+            job.requests(self._sizes),
             window=WINDOW,
-            timeout_s=self._timeout_s if timeout is None else timeout,
+            timeout_s=_left_s(end),
             target=self.target,
         )
         with closing(replies):
             for piece, reply in replies:
                 done += job.place(piece, reply)
-                report(done, job.total_bytes)
-        report(job.total_bytes, job.total_bytes)  # bytes are rounded down, piece by piece
+                report(done, total)
+        report(total, total)  # bytes are rounded down, piece by piece
         return job.assembled()
+
+    def _ask_sizes(self, end: float) -> None:
+        """Asks the server what it takes; if it does not say, what is sent next finds out."""
+        with suppress(PoolingError):
+            self._sizes = sizes_of(self.info(timeout=_left_s(end)).limits)
 
     def _many(
         self,
@@ -241,3 +261,7 @@ class PoolingClient:
             return call(request, timeout=self._timeout_s if timeout is None else timeout)
         except grpc.RpcError as error:
             raise pooling_wire.decode_error(error, self.target) from None
+
+
+def _left_s(end: float) -> float:
+    return max(0.0, end - time.monotonic())

@@ -439,6 +439,6 @@ def test_limits_count_for_shared_tensors(path: Path) -> None:
     server.start()
     try:
         with PoolingClient(server.address) as client, pytest.raises(TensorTooLargeError):
-            client.forward(cases.normal(SHAPE), MAX)  # too large for pieces as well
+            client.forward(cases.normal((1, 1, 600, 600)), PoolSpec("max", global_window=True))
     finally:
         server.stop()
