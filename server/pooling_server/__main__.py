@@ -26,7 +26,8 @@ def serve(**options: Any) -> None:
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     configure_log(config)
-    leave(run(config) if config.workers == 1 else supervise(config))
+    is_alone = config.workers == 1 and not config.devices
+    leave(run(config) if is_alone else supervise(config))
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from pooling_server.devices import split_devices
 from pooling_server.listening import is_unix, split_addresses
 
 GIB = 1 << 30
@@ -50,6 +51,11 @@ class ServerConfig:
     workers: int = option(
         1, "Processes that share the ports; the limits below hold for each of them.", 1
     )
+    devices: str = option(
+        "",
+        "CUDA devices, as 0,1: one worker for each, which sees no other. "
+        "Empty: one process, on CUDA's first device.",
+    )
     threads: int = option(
         0,
         "Threads that compute, and calls computed at once, of all workers together; "
@@ -91,11 +97,22 @@ class ServerConfig:
             value, least = getattr(self, field.name), field.metadata["least"]
             if least is not None and value < least:
                 raise ValueError(f"{field.name} is {value}; it must be at least {least}")
-        addresses = split_addresses(self.listen)
-        if self.workers > 1 and all(map(is_unix, addresses)):
+        addresses, devices = split_addresses(self.listen), split_devices(self.devices)
+        if max(self.workers, len(devices)) > 1 and all(map(is_unix, addresses)):
+            name = "devices" if devices else "workers"
             raise ValueError(
-                f"workers is {self.workers}, but a Unix socket cannot be shared; "
-                "it must be 1, or listen name a HOST:PORT too"
+                f"{name} is {getattr(self, name)}, but a Unix socket cannot be shared; "
+                f"it must be {'one' if devices else 1}, or listen name a HOST:PORT too"
+            )
+        if devices and self.workers > 1:
+            raise ValueError(
+                f"devices is {self.devices!r} and workers is {self.workers}; "
+                "each device has one worker: leave workers out"
+            )
+        if devices and self.backend not in ("auto", "cupy"):
+            raise ValueError(
+                f"devices is {self.devices!r} and backend is {self.backend!r}; "
+                'on CUDA devices it must be "cupy", or left out'
             )
         if not re.fullmatch("0?[0-7]{3}", self.socket_mode):
             raise ValueError(
@@ -133,5 +150,6 @@ def markdown_table() -> str:
     for field in dataclasses.fields(ServerConfig):
         default = str(field.default).lower() if isinstance(field.default, bool) else field.default
         names = f"`{flag(field.name)}` | `{variable(field.name)}`"
-        lines.append(f"| {names} | `{default}` | {field.metadata['help']} |")
+        shown = f"`{default}`" if default != "" else ""
+        lines.append(f"| {names} | {shown} | {field.metadata['help']} |")
     return "\n".join(lines) + "\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import os
 import signal
 import sys
 import time
@@ -13,6 +14,7 @@ from multiprocessing.connection import Connection, wait
 
 from pooling_engine.cores import usable_cores
 from pooling_server.config import ServerConfig
+from pooling_server.devices import environment_for, split_devices
 from pooling_server.listening import is_unix, reserve, split_addresses
 from pooling_server.process import Events
 from pooling_server.worker import Worker
@@ -31,21 +33,25 @@ def supervise(config: ServerConfig) -> int:
     events = Events(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     with ExitStack() as reserved:  # as long as the supervisor lives: no worker's end frees a port
         addresses = []
-        for address in split_addresses(config.listen):
-            try:
+        try:
+            for device in split_devices(config.devices):
+                environment_for(device, os.environ)
+            for address in split_addresses(config.listen):
                 addresses.append(address if is_unix(address) else reserve(address, reserved))
-            except OSError as error:
-                print(f"error: {error}", file=sys.stderr)
-                return 1
+        except (OSError, ValueError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
         return Supervisor(config, addresses, events).run()
 
 
 def share_out(config: ServerConfig, addresses: list[str]) -> list[ServerConfig]:
-    """The options of each worker: its share of the threads, and what it listens on.
+    """The options of each worker: its device, its share of the threads, what it listens on.
 
-    A Unix socket cannot be shared; the first worker has it.
+    A Unix socket cannot be shared; the first worker has it. A worker of a device computes there or
+    not at all: "auto" would let one that lost it compute on the processor.
     """
-    threads, workers = config.threads or usable_cores(), config.workers
+    devices = split_devices(config.devices)
+    threads, workers = config.threads or usable_cores(), len(devices) or config.workers
     ports = [address for address in addresses if not is_unix(address)]
     return [
         dataclasses.replace(
@@ -53,6 +59,8 @@ def share_out(config: ServerConfig, addresses: list[str]) -> list[ServerConfig]:
             listen=",".join(ports if number else addresses),
             threads=max(1, threads // workers + (number < threads % workers)),
             workers=1,
+            devices=devices[number] if devices else "",
+            backend="cupy" if devices else config.backend,
         )
         for number in range(workers)
     ]
@@ -110,8 +118,11 @@ class Supervisor:
         """Starts the others once the first worker serves, and says so once all do."""
         if self._kill_at is None and all(worker.first_line for worker in self._workers):
             threads = sum(worker.config.threads for worker in self._workers)
-            count = f"{len(self._workers)} workers on {threads} threads"
-            print(f"{self._workers[0].first_line}, {count}", flush=True)
+            count = f"{len(self._workers)} worker{'s' if len(self._workers) > 1 else ''}"
+            devices = ", ".join(filter(None, (worker.config.devices for worker in self._workers)))
+            where = f" for devices {devices}" if devices else ""
+            first = self._workers[0].first_line
+            print(f"{first}, {count}{where} on {threads} threads", flush=True)
             self._is_announced = True
         elif self._workers[0].first_line:
             for worker in self._workers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
 from pooling_server.config import ServerConfig
+from pooling_server.devices import environment_for
 from pooling_server.process import LEAVE, STOP, Events, configure_log, leave, serve
 
 _FIRST_DELAY_S, _MOST_DOUBLINGS, _LONGEST_DELAY_S = 0.1, 9, 30.0  # until it starts again
@@ -53,6 +55,9 @@ class Worker:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "pooling_server.worker", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
+                env=environment_for(self.config.devices, os.environ)
+                if self.config.devices
+                else None,
                 process_group=0,  # a terminal's Ctrl-C is the supervisor's to pass on
             )
         self._tell(self.config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from pathlib import Path
 
 import cases
@@ -173,3 +174,47 @@ def test_what_errors_of_cuda_mean(fault, kind, status):
     expected = {faults.NO_ROOM: DeviceMemoryError, 1: type(error), 400: type(error)}
     with pytest.raises(expected.get(status, UnavailableError)), faults.as_ours(cupy):
         raise error
+
+
+def devices_at(address):
+    """What the workers say that they compute on, asked over many connections."""
+    with PoolingClient(address, connections=24) as client:
+        return {client.info().backends[0].devices for _ in range(24)}
+
+
+def test_a_worker_for_each_device_and_one_that_is_lost_is_replaced(fault):
+    with processes("--devices", "0,1", fault=fault) as (server, banner):
+        address = address_of(banner)
+        assert re.fullmatch(
+            rf"pooling \S+ listening on {address}, computing with cupy "
+            r"\(NVIDIA Fake at 0000:00:00\.0\), 2 workers for devices 0, 1 on \d+ threads",
+            banner,
+        )
+        each = {(f"NVIDIA Fake at 0000:0{number}:00.0",) for number in range(2)}
+        assert devices_at(address) == each
+        fault.write_text("700")
+        with PoolingClient(address) as client:
+            for _ in range(8):
+                assert_answers(client)
+            assert not fault.exists(), "one has lost it"
+        until = time.monotonic() + 20
+        while devices_at(address) != each and time.monotonic() < until:
+            time.sleep(0.1)
+        assert devices_at(address) == each
+        server.terminate()
+        _, err = server.communicate(timeout=20)
+        assert server.returncode == 0
+    first, second = err.splitlines()
+    assert "the device is lost (illegal address)" in first
+    assert re.search(r"worker \d \(process \d+\) ended with exit code 1; it starts again", second)
+
+
+def test_a_device_that_is_not_there_is_one_error(fault):
+    fault.write_text("no device")
+    with processes("--devices", "7", fault=fault) as (server, banner):
+        out, err = server.communicate(timeout=20)
+    assert (server.returncode, banner, out) == (1, "", "")
+    says = (
+        'error: backend "cupy" cannot be loaded: no CUDA device answers: ImportError: there is no'
+    )
+    assert any(line.startswith(says) for line in err.splitlines()), err

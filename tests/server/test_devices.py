@@ -1,0 +1,98 @@
+"""A worker for each CUDA device: what may be said, and what each worker is shown."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+from processes import SERVE
+
+from pooling_server import ServerConfig
+from pooling_server.devices import environment_for, split_devices
+from pooling_server.supervisor import share_out
+
+UUID = "GPU-0a1b2c3d-0000-1111-2222-333344445555"
+
+
+@pytest.mark.parametrize(
+    ("text", "devices"),
+    [("", []), ("0", ["0"]), ("3, 1", ["3", "1"]), (f"0,{UUID}", ["0", UUID]), ("00", ["0"])],
+)
+def test_devices_are_numbers_or_uuids(text: str, devices: list[str]) -> None:
+    assert split_devices(text) == devices
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"devices": "0,1,0"}, "devices is '0,1,0'; 0 is there twice"),
+        ({"devices": "1,01"}, "devices is '1,01'; 1 is there twice"),
+        ({"devices": "0,"}, "devices is '0,'; it must be numbers of CUDA devices, or their UUIDs"),
+        ({"devices": "-1"}, "devices is '-1'; it must be numbers"),
+        ({"devices": "all"}, "devices is 'all'; it must be numbers"),
+        (
+            {"devices": "0,1", "workers": 2},
+            "devices is '0,1' and workers is 2; each device has one",
+        ),
+        ({"devices": "0", "backend": "numpy"}, "devices is '0' and backend is 'numpy'; on CUDA"),
+        ({"devices": "0", "backend": "numba"}, 'it must be "cupy", or left out'),
+        ({"devices": "0,1", "listen": "unix:/a"}, "devices is 0,1, but a Unix socket cannot be"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(options: dict[str, object], says: str) -> None:
+    with pytest.raises(ValueError, match="devices is ") as refusal:
+        ServerConfig(**options)  # type: ignore[arg-type]
+    assert says in str(refusal.value)
+
+
+def test_one_device_may_have_a_unix_socket_alone() -> None:
+    ServerConfig(devices="1", listen="unix:/a")
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "shown"),
+    [
+        ("1", None, "1"),
+        ("1", "4,6", "6"),  # what this process sees is counted
+        ("0", f"{UUID},2", UUID),
+        (UUID, "4,6", UUID),
+    ],
+)
+def test_a_worker_sees_one_device(device: str, visible: str | None, shown: str) -> None:
+    environment = {"HOME": "/"} | ({"CUDA_VISIBLE_DEVICES": visible} if visible else {})
+    expected = {"HOME": "/", "CUDA_VISIBLE_DEVICES": shown}
+    assert environment_for(device, environment) == expected
+
+
+def test_devices_are_shared_out() -> None:
+    config = ServerConfig(devices="2,0,5", threads=4)
+    shares = share_out(config, ["127.0.0.1:1", "unix:/a"])
+    assert [share.devices for share in shares] == ["2", "0", "5"]
+    assert [share.threads for share in shares] == [2, 1, 1]
+    assert {(share.backend, share.workers) for share in shares} == {("cupy", 1)}
+    assert [share.listen for share in shares] == ["127.0.0.1:1,unix:/a", *["127.0.0.1:1"] * 2]
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "says"),
+    [
+        (["--devices", "0,0"], 2, "Error: devices is '0,0'; 0 is there twice"),
+        (
+            ["--devices", "0,2"],
+            1,
+            "error: devices names 2, but CUDA_VISIBLE_DEVICES is '4,6': "
+            "it must be a number below 2",
+        ),
+    ],
+)
+def test_the_command_says_so_in_one_line(flags: list[str], code: int, says: str) -> None:
+    done = subprocess.run(
+        [*SERVE, *flags],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": "4,6"},
+    )
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr.splitlines()[-1] == says
