@@ -27,6 +27,7 @@ from pooling_engine.threads import run_range
 LANE_BYTES = 16 << 20  # of a lane, in either memory
 LANES = 8  # at most, of all calls together
 LANES_OF_A_CALL = 3  # one uploads, one computes, one downloads
+SPARE_LANES = 2  # that no call takes beside its first: others need not wait for its end
 SLAB_BYTES = 1 << 20  # no less where a call is cut: each slab costs some launches
 
 
@@ -90,6 +91,7 @@ class Staging:
         with self._changed:
             dropped, self._idle = self._idle, []
             self._count -= len(dropped)
+            self._changed.notify_all()
 
     def _planes(self, layout: Layout) -> int:
         """How many planes make a slab: at least two slabs for each lane, unless they are small."""
@@ -114,8 +116,10 @@ class Staging:
     def _take(self, wanted: int) -> list[Lane]:
         with self._changed:
             self._changed.wait_for(lambda: self._idle or self._count < self._most)
+            free = len(self._idle) + self._most - self._count
+            wanted = min(wanted, max(1, free - SPARE_LANES))
             lanes = [self._idle.pop() for _ in range(min(wanted, len(self._idle)))]
-            missing = min(wanted - len(lanes), self._most - self._count)
+            missing = wanted - len(lanes)
             self._count += missing
         try:
             while missing:

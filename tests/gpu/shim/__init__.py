@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
@@ -27,6 +28,7 @@ COMPILER = ("g++", "-std=c++17", "-O0", "-ffp-contract=off", *CHECKS, "-fPIC", "
 PART = 150  # kernels of one library
 CACHE = Path(__file__).parents[3] / "build" / "shim"
 
+_running = Lock()  # the header's threads of a block are global
 _kernels: dict[str, ctypes._FuncPointer] = {}
 
 
@@ -65,7 +67,8 @@ def start(launch: Launch, values: Sequence[np.ndarray | np.generic]) -> None:
         compile_all([launch])
     values = [np.ascontiguousarray(value) for value in values]
     arguments = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
-    assert _kernels[launch.name](launch.blocks, THREADS, arguments), "a barrier not all reach"
+    with _running:
+        assert _kernels[launch.name](launch.blocks, THREADS, arguments), "a barrier not all reach"
 
 
 def _load(file: str, names: Sequence[str]) -> None:
