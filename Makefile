@@ -17,7 +17,7 @@ GPU := .venv-gpu
 FUZZ := .venv-fuzz
 BOTH_CORES := -n 2 --dist loadfile
 
-.PHONY: gpu-compile demo test test-deep test-lowest fuzz lint protos protos-check protos-baseline bench bench-engine bench-server-kind bench-streams bench-wire test-large exactness clean
+.PHONY: gpu-check gpu-compile demo test test-deep test-lowest fuzz lint protos protos-check protos-baseline bench bench-engine bench-server-kind bench-streams bench-wire test-large exactness clean
 
 demo: $(VENV)/.demo
 	$(BIN)/pooling demo --output demo.png
@@ -84,6 +84,11 @@ bench-wire: $(VENV)/.test $(VENV)/.bench
 # Every CUDA kernel, compiled for two generations of cards; needs none, but some minutes.
 gpu-compile: $(GPU)/.compiler
 	$(GPU)/bin/python scripts/compile_kernels.py sm_80 sm_90
+
+# All that needs an NVIDIA card, within ten minutes; uses what python3 has, and no network.
+OUT ?= benchmarks/results
+gpu-check:
+	$(PYTHON) scripts/gpu_check.py --output "$(OUT)"
 
 # Asks every library live; flax and tensorflow-cpu are used where they are installed.
 exactness: $(VENV)/.test

@@ -132,8 +132,7 @@ class Result:
 
     def __init__(self, card: Card, arguments: argparse.Namespace) -> None:
         facts = card.facts()
-        slug = re.sub("[^a-z0-9]+", "-", facts["name"].lower().replace("nvidia", "")).strip("-")
-        self._name, self._output = f"gpu-{slug}", arguments.output
+        self._name, self._output = f"gpu-{report.slug(facts['name'])}", arguments.output
         self._about = {"card": facts, "rounds": arguments.rounds, "seconds": arguments.seconds}
         self._about["load_before"] = round(os.getloadavg()[0], 2)
         self.rows: list[Row] = []

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -53,6 +54,11 @@ def turns(names: list[str], rounds: int, measure: Callable[[str], Any]) -> dict[
         for name in names if round_ % 2 else reversed(names):
             taken[name].append(measure(name))
     return taken
+
+
+def slug(card: str) -> str:
+    """The name of a card, as in the names of files."""
+    return re.sub("[^a-z0-9]+", "-", card.lower().replace("nvidia", "")).strip("-")
 
 
 def machine() -> dict[str, object]:

@@ -41,16 +41,25 @@ def cupy(device, monkeypatch):
 
 
 @pytest.fixture(params=["shim", "card"], scope="module")
-def anywhere(request, every_kernel):
+def anywhere(request):
     """ "cupy" means the shim, and then the card; that there is none skips, or fails by
     POOLING_REQUIRE_GPU=1.
     """
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "shim":
+            request.getfixturevalue("every_kernel")
             patch.setitem(backends._loaded, "cupy", _on_shim())
         else:
             patch.setitem(backends._loaded, "cupy", _card())
         yield request.param
+
+
+@pytest.fixture(scope="module")
+def backend():
+    """The backend on a card; where there is none, as `anywhere`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(backends._loaded, "cupy", backend := _card())
+        yield backend
 
 
 @pytest.fixture

@@ -150,7 +150,10 @@ def test_without_ml_dtypes_bfloat16_is_refused_by_name() -> None:
         "    pooling_wire.decode_forward_request(request)\n"
         "except pooling_engine.UnsupportedError as error:\n"
         "    print(error.field, '-', error)\n"
+        "from pooling_engine.backends.cupy_kernels.names import all_names\n"
+        "assert all(file.endswith('.cu') for file, _ in all_names())\n"
     )
+    assert done.returncode == 0, done.stderr
     assert done.stdout == (
         "input.element_type - input.element_type is bfloat16, which needs ml_dtypes: "
         "pip install 'pooling-service[bfloat16]'\n"

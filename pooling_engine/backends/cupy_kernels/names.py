@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from pooling_engine.dtypes import BFLOAT16
+from pooling_engine.dtypes import FLOATS
 
 VECTOR_BYTES = 16  # what a thread reads and writes at once, where it can
-ELEMENTS: dict[Any, str] = {np.dtype(np.float16): "Half", BFLOAT16: "Brain"} | {
-    np.dtype(np.float32): "float",
-    np.dtype(np.float64): "double",
-}
+_WORDS = {"float16": "Half", "bfloat16": "Brain", "float32": "float", "float64": "double"}
+ELEMENTS = {dtype: _WORDS[dtype.name] for dtype in FLOATS}
 INDICES = {np.dtype(np.uint8): "u8", np.dtype(np.uint16): "u16", np.dtype(np.uint32): "u32"}
 NO_INDICES = "None"
 ORDERS = ("Larger", "Smaller")

@@ -1,0 +1,192 @@
+"""What only a card can show: its own arithmetic, arrays of other libraries, streams, large tensors.
+
+Needs NumPy, CuPy, PyTorch and pytest, no more: `scripts/gpu_check.py` runs it on machines that have
+nothing else. The tests named short are those that compute-sanitizer watches.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import oracle
+import pytest
+
+from pooling_engine import InvalidTensorError, PoolSpec, backward, forward
+from pooling_engine.backends.cupy_kernels import geometry
+from pooling_engine.dtypes import FLOATS
+
+pytestmark = pytest.mark.usefixtures("backend")
+
+SPEC = PoolSpec("max", 3, 2, 1)
+SHAPE = (2, 4, 9, 12)
+MODES = ({"mode": "max"}, {"mode": "min", "nan_policy": "ignore"}, {"mode": "average"})
+# Every file of kernels, and every way in which its threads divide up the work.
+WINDOWS = (
+    ({"kernel": 2}, (2, 3, 20, 24)),
+    ({"kernel": 3, "stride": 2, "padding": 1}, (2, 3, 21, 24)),
+    ({"kernel": 3, "stride": 1, "padding": 1}, (2, 3, 9, 13)),
+    ({"kernel": 5, "stride": 1, "padding": 2}, (1, 2, 30, 32)),
+    ({"kernel": (3, 2), "stride": (2, 3), "dilation": 2, "padding": 1}, (2, 3, 11, 9)),
+    ({"kernel": 3, "stride": (1, 2, 2), "padding": 1}, (1, 2, 5, 9, 16)),
+    ({"kernel": 4}, (3, 5, 1000)),
+    ({"kernel": 3, "stride": 2, "padding": 1, "layout": "channels_last"}, (2, 11, 10, 16)),
+    ({"kernel": 3, "stride": 2, "layout": "channels_last"}, (2, 11, 10, 5)),
+    ({"adaptive_output": (3, 5)}, (2, 3, 17, 11)),
+    ({"kernel": (9, 20), "stride": 9, "padding": (4, 10)}, (2, 3, 40, 60)),
+    ({"kernel": 70, "stride": 9, "padding": 69}, (3, 5, 200)),
+    ({"global_window": True}, (3, 7, 7, 7)),
+    ({"global_window": True}, (3, 6, 2056)),
+    ({"global_window": True}, (1, 2, 40_000)),
+)
+of_type = pytest.mark.parametrize("dtype", FLOATS, ids=lambda dtype: dtype.name)
+of_window = pytest.mark.parametrize("number", range(len(WINDOWS)))
+
+
+def values(shape, dtype, is_hard):
+    """Normal numbers; where they are hard, also ties, NaNs, infinities and the smallest."""
+    source = np.random.default_rng(len(shape))
+    if not is_hard:
+        return source.standard_normal(shape).astype(dtype)
+    palette = [0.0, -0.0, 1.0, 1.0, np.inf, -np.inf, np.nan, -np.nan, 1e-45, 1e-40, 6e-8]
+    return source.choice(np.array(palette).astype(dtype), shape)
+
+
+def on_card(backend, array):
+    return backend.to_device(np.ascontiguousarray(array))
+
+
+def assert_same(backend, ours, theirs):
+    oracle.assert_same_bits(backend.to_host(ours), theirs)
+
+
+def assert_same_calls(backend, options, x):
+    """Both directions of every mode, on arrays of the card: the bits are NumPy's."""
+    for mode in MODES:
+        spec, selects = PoolSpec(**mode, **options), mode["mode"] != "average"
+        given = on_card(backend, x)
+        theirs = forward(x, spec, return_indices=selects, backend="numpy")
+        assert_same(backend, forward(given, spec, backend="cupy").output, theirs.output)
+        residual = {"input_shape": x.shape}
+        given_residual = dict(residual)
+        if selects:
+            ours = forward(given, spec, return_indices=True, backend="cupy")
+            assert_same(backend, ours.output, theirs.output)
+            assert_same(backend, ours.indices, theirs.indices)
+            residual["indices"], given_residual["indices"] = theirs.indices, ours.indices
+        dy = values(theirs.output.shape, x.dtype, is_hard=False)
+        expected = backward(dy, spec, backend="numpy", **residual)
+        dx = backward(on_card(backend, dy), spec, backend="cupy", **given_residual)
+        assert_same(backend, dx, expected)
+
+
+@of_type
+@of_window
+@pytest.mark.parametrize("is_hard", [False, True], ids=["normal", "hard"])
+def test_every_kind_of_window(backend, dtype, number, is_hard):
+    options, shape = WINDOWS[number]
+    with np.errstate(all="ignore"):
+        x = values(shape, dtype, is_hard)
+    assert_same_calls(backend, options, x)
+
+
+@pytest.fixture
+def no_pool(backend):
+    """Every array is an allocation of its own: what is beyond it is nobody's."""
+    import cupy
+
+    before = cupy.cuda.get_allocator()
+    cupy.cuda.set_allocator(None)
+    yield
+    cupy.cuda.set_allocator(before)
+
+
+@pytest.mark.usefixtures("no_pool")
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@of_window
+def test_short(backend, dtype, number):
+    options, shape = WINDOWS[number]
+    assert_same_calls(backend, options, values(shape, dtype, is_hard=False))
+
+
+@of_type
+def test_arrays_of_the_host(dtype):
+    """They go through page-locked memory, in slabs where they are large."""
+    for shape in (SHAPE, (8, 64, 112, 112)):
+        x = values(shape, dtype, is_hard=False)
+        ours = forward(x, SPEC, return_indices=True, backend="cupy")
+        theirs = forward(x, SPEC, return_indices=True, backend="numpy")
+        residual = {"input_shape": shape, "indices": theirs.indices}
+        dx = backward(theirs.output, SPEC, backend="cupy", **residual)
+        expected = backward(theirs.output, SPEC, backend="numpy", **residual)
+        pairs = (*zip(ours, theirs, strict=True), (dx, expected))
+        for one, other in pairs:
+            oracle.assert_same_bits(one, other)
+
+
+def test_forged_indices_are_refused(backend):
+    x = values(SHAPE, np.float32, is_hard=False)
+    output, indices = forward(x, SPEC, return_indices=True, backend="numpy")
+    indices[1, 1, 1, 1] = 200
+    for place in (np.asarray, backend.to_device):
+        dy, residual = place(output), {"input_shape": SHAPE, "indices": place(indices)}
+        with pytest.raises(InvalidTensorError) as refusal:
+            backward(dy, SPEC, backend="cupy", **residual)
+        assert refusal.value.field == "indices"
+
+
+@of_type
+def test_tensors_of_pytorch_are_read_where_they_are(backend, dtype):
+    import torch
+
+    x = torch.randn(SHAPE, device="cuda", dtype=getattr(torch, dtype.name))
+    host = backend.to_host(backend.device.adopt(x)[0])
+    for tensor, array in (
+        (x, host),
+        (x.transpose(2, 3), host.swapaxes(2, 3)),
+        (x[:, 1:3], host[:, 1:3]),
+        (x[:0], host[:0]),
+        (x.contiguous(memory_format=torch.channels_last), host),
+    ):
+        ours = forward(tensor, SPEC, backend="cupy").output
+        assert_same(backend, ours, forward(array, SPEC, backend="numpy").output)
+        assert torch.from_dlpack(ours).shape == ours.shape
+    assert backend.device.adopt(x)[0].data.ptr == x.data_ptr()
+
+
+def test_what_pytorch_computes_on_another_stream_is_waited_for(backend):
+    import torch
+
+    x = torch.zeros((64, 64, 112, 112), device="cuda")
+    torch.cuda.synchronize()
+    with torch.cuda.stream(torch.cuda.Stream()):
+        torch.cuda._sleep(100_000_000)  # cycles
+        x += 1
+        output = forward(x, SPEC, backend="cupy").output
+    assert (backend.to_host(output) == 1).all()
+
+
+def test_results_are_on_the_current_stream_of_cupy(backend):
+    import cupy
+
+    x = values((16, 64, 56, 56), np.float32, is_hard=False)
+    expected = forward(x, SPEC, backend="numpy").output
+    with cupy.cuda.Stream(non_blocking=True) as stream:
+        for _ in range(3):
+            ours = forward(on_card(backend, x), SPEC, backend="cupy").output
+            assert_same(backend, ours, expected)
+        stream.synchronize()
+
+
+def test_large_tensors_have_positions_of_64_bits(backend):
+    """More elements than 32 bits number: 4.3 GB, which is on the card only."""
+    import torch
+
+    repeats, height, width = 1024, 64, 32_784
+    assert repeats * height * width > geometry.FEW
+    base = values((1, 1, height, width), np.float16, is_hard=False)
+    expected = forward(base, PoolSpec("max", 2), backend="numpy").output
+    x = torch.empty((repeats, height, width), dtype=torch.float16, device="cuda")
+    x.copy_(torch.from_numpy(base[0]))
+    x = x.view(1, 1, repeats * height, width)
+    output = torch.from_dlpack(forward(x, PoolSpec("max", 2), backend="cupy").output)
+    rows = torch.from_numpy(expected[0]).cuda()
+    assert bool((output.view(repeats, height // 2, width // 2) == rows).all())
