@@ -148,6 +148,7 @@ def test_calls_in_flight_hear_of_it_too(fault):
             call(request)
             futures = [call.future(request) for _ in range(20)]
             fault.write_text("46")
+            futures += [call.future(request) for _ in range(5)]
             errors = [future.exception() for future in futures]
         assert server.wait(20) == 1
     refusals = [decode_error(error, "") for error in errors if error]

@@ -124,6 +124,16 @@ def test_a_small_call_waits_once_in_memory_that_is_there(through, events):
         assert [what for _, what in events].count("upload") == 1
 
 
+def test_a_lane_computes_where_its_memory_is(through):
+    from cupy import cuda
+
+    through(LANE)
+    x, spec = cases.normal(SHAPE), PoolSpec("max", 2)
+    expected = forward(x, spec, backend="cupy").output
+    with cuda.Device(1):
+        oracle.assert_same_bits(forward(x, spec, backend="cupy").output, expected)
+
+
 def test_whoever_does_not_wait_reads_garbage(through, monkeypatch):
     """That the stand-in finds what these tests are for."""
     through(LANE)

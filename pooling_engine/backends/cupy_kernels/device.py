@@ -123,6 +123,7 @@ class CupyLane:
 
     def __init__(self, cupy: Any, device: CupyDevice, nbytes: int) -> None:
         self._cupy, self._device = cupy, device
+        self._place = cupy.cuda.Device()  # where its memory is, whatever is current in a call
         self._stream = cupy.cuda.Stream(non_blocking=True)
         with self._stream:
             self._card = cupy.empty(nbytes, np.uint8)
@@ -137,7 +138,7 @@ class CupyLane:
         """As `Lane` says."""
         base = self._device.address(self._card)
         pointers = (np.uint64(0 if place is None else base + place) for place in places)
-        with as_ours(self._cupy):
+        with as_ours(self._cupy), self._place:
             kernel = self._device.kernel(launch)
             arguments = (*pointers, *launch.values)
             kernel((launch.blocks,), (THREADS,), arguments, stream=self._stream)

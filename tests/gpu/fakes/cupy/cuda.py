@@ -53,10 +53,31 @@ def _check():
         raise CUDARuntimeError(_sticky[0])
 
 
+class Device:
+    """The current one of a thread is 0, but in a block of another."""
+
+    compute_capability = "90"
+    _current = threading.local()
+
+    def __init__(self, number=None):
+        self.id = getattr(self._current, "id", 0) if number is None else number
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+        self.pci_bus_id = f"0000:{int(visible):02X}:00.0"
+
+    def __enter__(self):
+        self._outer = Device().id
+        self._current.id = self.id
+        return self
+
+    def __exit__(self, *_):
+        self._current.id = self._outer
+
+
 class Stream:
     def __init__(self, null=False, non_blocking=False):
         self._work = []
         self.number = next(_numbers)
+        self.device = 0 if null else Device().id
 
     def __enter__(self):
         return self
@@ -136,14 +157,6 @@ def is_pinned(array):
     return any(begin <= array.ctypes.data < end for begin, end in _pinned)
 
 
-class Device:
-    id = 0
-    compute_capability = "90"
-
-    def __init__(self, number=0):
-        self.pci_bus_id = f"0000:{int(os.environ.get('CUDA_VISIBLE_DEVICES', '0')):02X}:00.0"
-
-
 def _count():
     if fault() == "driver":
         raise CUDARuntimeError(INSUFFICIENT_DRIVER)
@@ -165,6 +178,7 @@ class _Module:
 
     def get_function(self, symbol):
         def launch(grid, block, arguments, shared_mem=0, stream=None):
+            assert Device().id == (stream or NULL).device, "the stream is another device's"
             if fault() == "silent":
                 return
             values = [_value(argument) for argument in arguments]
