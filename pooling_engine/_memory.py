@@ -80,7 +80,7 @@ class CardMemory:
     def as_tensor(self, array: Any, field: str) -> Array:
         """As `Memory` says; an array of the host is copied to the card."""
         if is_on_card(array):
-            return self._device.adopt(array)[0]
+            return self._adopt(array, field)[0]
         return self._backend.to_device(as_tensor(array, field))
 
     def allocate(
@@ -94,7 +94,7 @@ class CardMemory:
                 f"out must be on the device that the tensors are on, not {type(out).__name__}",
                 field="out",
             )
-        adopted, is_copy = self._device.adopt(out)
+        adopted, is_copy = self._adopt(out, "out")
         if adopted.shape != shape or adopted.dtype != dtype or is_copy:
             raise InvalidTensorError(
                 f"out must be a C-contiguous {np.dtype(dtype).name} array of shape {shape}, "
@@ -118,6 +118,12 @@ class CardMemory:
             return from_caller(plan, indices, chosen)
         host = self._backend.to_host(indices)
         return self._backend.to_device(from_caller(plan, host, chosen))
+
+    def _adopt(self, array: Any, field: str) -> tuple[Array, bool]:
+        try:
+            return self._device.adopt(array)
+        except (BufferError, TypeError, ValueError, NotImplementedError) as error:
+            raise InvalidTensorError(f"{field} cannot be taken: {error}", field=field) from None
 
     def _span(self, array: Array) -> tuple[int, int]:
         begin = self._device.address(array)

@@ -103,6 +103,24 @@ def test_out_that_cannot_be_written_into(cupy, out, says):
     assert refusal.value.field == "out"
 
 
+@pytest.mark.parametrize("error", [BufferError, TypeError, ValueError, NotImplementedError])
+@pytest.mark.parametrize("field", ["input", "out"])
+def test_an_array_that_is_not_handed_out_is_refused_by_name(cupy, monkeypatch, error, field):
+    """As PyTorch's that need a gradient, and those on another card."""
+    x, out = on_card(cupy, cases.normal(SHAPE)), on_card(cupy, cases.normal((2, 4, 5, 4)))
+    named, adopt = {"input": x, "out": out}[field], cupy.device.adopt
+
+    def picky(array):
+        if array is named:
+            raise error("it needs a gradient")
+        return adopt(array)
+
+    monkeypatch.setattr(cupy.device, "adopt", picky)
+    with pytest.raises(InvalidTensorError, match=f"{field} cannot be taken: it needs") as refusal:
+        forward(x, SPEC, out=out, backend="cupy")
+    assert refusal.value.field == field
+
+
 def test_the_processor_does_not_take_arrays_of_the_card(cupy):
     x = on_card(cupy, cases.normal(SHAPE))
     for backend in ("numba", "numpy"):

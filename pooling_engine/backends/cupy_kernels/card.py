@@ -67,6 +67,10 @@ class Device(Protocol):
 
         Args:
             array: of any library that hands out the device's memory by DLPack.
+
+        Raises:
+            BufferError, TypeError, ValueError, NotImplementedError: it is on another device, of an
+                element type that the device has not, or not handed out.
         """
         ...
 

@@ -56,8 +56,14 @@ class CupyDevice:
         """A C-contiguous CuPy array, and whether it is a copy."""
         is_own = isinstance(array, self._cupy.ndarray)
         own = array if is_own else self._cupy.from_dlpack(array)
-        contiguous = self._with_room(partial(self._cupy.ascontiguousarray, own))
-        return contiguous, not own.flags.c_contiguous
+        here = self._cupy.cuda.Device().id
+        if own.device.id != here:
+            raise ValueError(f"it is on device {own.device.id}, and the current one is {here}")
+        if own.flags.c_contiguous:
+            return own, False
+        words = own.view(f"u{own.dtype.itemsize}")  # the copy needs to know no element type
+        copied = self._with_room(partial(self._cupy.ascontiguousarray, words))
+        return copied.view(own.dtype), True
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
         """A C-contiguous array of any content."""

@@ -23,6 +23,7 @@ class ndarray:  # noqa: N801  CuPy's name
         self.shape, self.dtype, self.nbytes = memory.shape, memory.dtype, memory.nbytes
         self.flags = memory.flags
         self.data = SimpleNamespace(ptr=memory.ctypes.data)
+        self.device = cuda.Device()
 
     def __dlpack_device__(self):
         return (2, 0)  # CUDA
