@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import engine_report
+import gpu_report
 import pytest
 import wire_report
 
@@ -84,6 +85,17 @@ def test_the_tables_of_the_wire_follow_its_json() -> None:
     assert source.with_suffix(".md").read_text() == wire_report.markdown(source)
     goals = wire_report.goals_table(json.loads(source.read_text())["rows"])
     assert goals in (ROOT / "README.md").read_text()
+
+
+def test_what_was_measured_on_cards_is_told_as_it_is() -> None:
+    """Tables follow the JSON; while there are none, the documents say that nothing was measured."""
+    found = set((ROOT / "benchmarks/results").glob("gpu-*.json"))
+    found -= set((ROOT / "benchmarks/results").glob("gpu-check-*.json"))
+    for path in found:
+        result = json.loads(path.read_text())
+        assert path.with_suffix(".md").read_text() == gpu_report.markdown(result, path.stem)
+    for document in ("README.md", "benchmarks/README.md"):
+        assert ("o card has been at hand" in (ROOT / document).read_text()) == (not found)
 
 
 def test_the_decision_on_the_server_quotes_its_results() -> None:
