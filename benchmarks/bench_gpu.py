@@ -24,7 +24,6 @@ from typing import Any
 
 import gpu_card
 import gpu_report
-import gpu_serving
 import gpu_suite
 import report
 import torch
@@ -173,9 +172,15 @@ def measure(card: Card, arguments: argparse.Namespace, result: Result) -> None:
         gc.collect()
         result.keep()
     if not arguments.no_serving:
-        result.serving = result.attempt(
-            "through the server", lambda: gpu_serving.rows(card, arguments.rounds)
-        )
+        rounds = arguments.rounds
+        result.serving = result.attempt("through the server", lambda: serving(card, rounds))
+
+
+def serving(card: Card, rounds: int) -> list[Row]:
+    """What `gpu_serving` measures; without gRPC, this alone fails."""
+    import gpu_serving
+
+    return gpu_serving.rows(card, rounds)
 
 
 def parsed() -> argparse.Namespace:

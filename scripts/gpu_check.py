@@ -31,6 +31,7 @@ SOURCES = [str(ROOT / folder) for folder in ("", "protos", "server", "client", "
 FIRST = """
 import cupy, google.protobuf, grpc, numpy, pytest, torch
 assert torch.zeros(1, device="cuda").item() == 0
+print(*(f"{each.__name__} {each.__version__}" for each in (cupy, numpy, torch, grpc)), sep=", ")
 print(torch.cuda.get_device_name())
 """
 SANITIZER = "compute-sanitizer"
@@ -193,7 +194,9 @@ def card_name() -> str:
     if done.returncode:
         reason = done.stderr.strip().rpartition("\n")[2]
         raise SystemExit(f"error: no card to check, or a library is missing: {reason}")
-    return done.stdout.strip()
+    *_, versions, card = done.stdout.strip().splitlines()
+    print(versions, flush=True)
+    return card
 
 
 def main(every: Callable[[], Iterator[Step]] = steps) -> int:

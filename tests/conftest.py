@@ -1,19 +1,27 @@
-"""Fixtures: a real server on a free port, a plain generated stub, and our client."""
+"""Fixtures: a real server on a free port, a plain generated stub, and our client.
+
+They import what they need: tests of a card do without gRPC.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import grpc
 import pytest
 
-from pooling_client import PoolingClient
-from pooling_server import PoolingServer, ServerConfig
-from pooling_wire.v1 import pooling_pb2_grpc
+if TYPE_CHECKING:
+    import grpc
+
+    from pooling_client import PoolingClient
+    from pooling_server import PoolingServer
+    from pooling_wire.v1 import pooling_pb2_grpc
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[PoolingServer]:
+    from pooling_server import PoolingServer, ServerConfig
+
     server = PoolingServer(ServerConfig(listen="127.0.0.1:0", max_message_bytes=32 << 20))
     server.start()
     yield server
@@ -22,6 +30,8 @@ def server() -> Iterator[PoolingServer]:
 
 @pytest.fixture(scope="session")
 def channel(server: PoolingServer) -> Iterator[grpc.Channel]:
+    import grpc
+
     with grpc.insecure_channel(
         server.address, options=[("grpc.max_send_message_length", -1)]
     ) as channel:
@@ -30,10 +40,14 @@ def channel(server: PoolingServer) -> Iterator[grpc.Channel]:
 
 @pytest.fixture(scope="session")
 def stub(channel: grpc.Channel) -> pooling_pb2_grpc.PoolingServiceStub:
+    from pooling_wire.v1 import pooling_pb2_grpc
+
     return pooling_pb2_grpc.PoolingServiceStub(channel)
 
 
 @pytest.fixture
 def client(server: PoolingServer) -> Iterator[PoolingClient]:
+    from pooling_client import PoolingClient
+
     with PoolingClient(server.address) as client:
         yield client

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import time
@@ -105,6 +106,45 @@ def test_every_row_has_every_contender_and_the_same_answer(run, tmp_path):
         assert len(row["kernels"]) == 1 + (row["operation"] == "backward max")
     assert (code, result["failures"], result["left_out"]) == (0, [], 0)
     assert {path.suffix for path in tmp_path.iterdir()} >= {".json", ".md", ".png"}
+
+
+class StandingEvent:
+    """Says of every span that it took a millisecond."""
+
+    def __init__(self, enable_timing):
+        assert enable_timing
+
+    def record(self):
+        pass
+
+    def synchronize(self):
+        pass
+
+    def elapsed_time(self, other):
+        return 1.0
+
+
+def test_the_card_itself_on_stand_ins(fault, monkeypatch):
+    """Of CuPy and of `torch.cuda`: every line of it runs."""
+    cupy = importlib.import_module("cupy")
+    monkeypatch.setattr(cupy, "__version__", "0", raising=False)
+    for name in ("driverGetVersion", "runtimeGetVersion"):
+        monkeypatch.setattr(cupy.cuda.runtime, name, lambda: 13000, raising=False)
+    facts = {"name": "x", "multi_processor_count": 1, "total_memory": 1 << 30}
+    facts = SimpleNamespace(**facts, major=9, minor=0)
+    stand_ins = {"Event": StandingEvent, "Stream": object, "stream": contextlib.nullcontext}
+    stand_ins |= {"synchronize": lambda: None, "get_device_properties": lambda device: facts}
+    for name, stand_in in stand_ins.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    monkeypatch.setattr(gpu_card, "SWEEP_BYTES", 64)
+    monkeypatch.setattr(gpu_card.Card, "device", "cpu")
+    card = gpu_card.Card()
+    assert card.facts().keys() >= FACTS.keys()
+    assert card.kernel_ms(lambda: None) == 1
+    assert card.calls_ms(lambda: None, 3) < 1000
+    source, target = torch.ones(3), torch.zeros(3)
+    card.both_ways(source, target)()
+    assert target.tolist() == [0, 0, 0], "the card's own, which is a copy of the target"
 
 
 def test_bytes_that_must_move(card):

@@ -99,9 +99,12 @@ def no_pool(backend):
     cupy.cuda.set_allocator(before)
 
 
+SHORT = [("float32", number) for number in range(len(WINDOWS))]
+SHORT += [("float16", number) for number in (1, 7, 13)]
+
+
 @pytest.mark.usefixtures("no_pool")
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
-@of_window
+@pytest.mark.parametrize(("dtype", "number"), SHORT)
 def test_short(backend, dtype, number):
     options, shape = WINDOWS[number]
     assert_same_calls(backend, options, values(shape, dtype, is_hard=False))
@@ -148,8 +151,28 @@ def test_tensors_of_pytorch_are_read_where_they_are(backend, dtype):
     ):
         ours = forward(tensor, SPEC, backend="cupy").output
         assert_same(backend, ours, forward(array, SPEC, backend="numpy").output)
-        assert torch.from_dlpack(ours).shape == ours.shape
     assert backend.device.adopt(x)[0].data.ptr == x.data_ptr()
+
+
+@of_type
+def test_pytorch_reads_results_where_they_are(backend, dtype):
+    import torch
+
+    x = torch.randn(SHAPE, device="cuda", dtype=getattr(torch, dtype.name))
+    ours = forward(x, SPEC, backend="cupy").output
+    theirs = torch.nn.functional.max_pool2d(x, 3, 2, 1)
+    given = torch.from_dlpack(ours)
+    assert given.data_ptr() == ours.data.ptr
+    assert torch.equal(given, theirs)
+
+
+def test_tensors_that_need_a_gradient_are_refused_by_name(backend):
+    import torch
+
+    x = torch.zeros(SHAPE, device="cuda", requires_grad=True)
+    with pytest.raises(InvalidTensorError, match="input cannot be taken") as refusal:
+        forward(x, SPEC, backend="cupy")
+    assert refusal.value.field == "input"
 
 
 def test_what_pytorch_computes_on_another_stream_is_waited_for(backend):
