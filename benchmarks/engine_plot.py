@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,26 @@ MEBIBYTE = 2**20
 
 
 def draw(rows: list[Row], path: Path) -> None:
+    """Draws times against bytes moved."""
+    labels = "milliseconds", "MiB moved, input and output together"
+    draw_both(rows, path, draw_panel, labels, room=0.3)
+
+
+def draw_both(
+    rows: list[Row],
+    path: Path,
+    draw_panel: Callable[[Any, list[Row]], None],
+    labels: tuple[str, str],
+    room: float,
+) -> None:
     """Draws both directions of the maximum, of the first element type and layout measured.
 
     Where neither was measured, the first operation that was.
+
+    Args:
+        draw_panel: draws the rows of one operation.
+        labels: of the upright axis and of the other one.
+        room: at the bottom, for names, as a share of the rest.
     """
     first = rows[0]
     alike = [row for row in rows if all(row[key] == first[key] for key in ("dtype", "layout"))]
@@ -40,10 +58,12 @@ def draw(rows: list[Row], path: Path) -> None:
     )
     for axis, operation in zip(axes[0], panels, strict=True):
         draw_panel(axis, [row for row in alike if row["operation"] == operation])
+        tidy(axis)
         axis.set_title(f"{operation}, {first['dtype']} {first['layout']}", fontsize=11)
-    axes[0][0].set_ylabel("milliseconds", fontsize=10)
-    leave_room(axes[0][0])
-    figure.supxlabel("MiB moved, input and output together", fontsize=10)
+    axes[0][0].set_ylabel(labels[0], fontsize=10)
+    low, high = axes[0][0].get_ylim()
+    axes[0][0].set_ylim(low / (high / low) ** room, high)
+    figure.supxlabel(labels[1], fontsize=10)
     handles = axes[0][0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside upper center", ncols=3, frameon=False, fontsize=10)
     figure.savefig(path, dpi=200)
@@ -63,11 +83,14 @@ def draw_panel(axis: Any, rows: list[Row]) -> None:
     floors = floor_of(rows)
     axis.plot(floors.keys(), floors.values(), ".-", color=GREY, markersize=3, label=FLOOR)
     axis.loglog()
+    name_layers(axis, rows, floors)
+
+
+def tidy(axis: Any) -> None:
     axis.xaxis.set_major_formatter("{x:g}")
     axis.yaxis.set_major_formatter("{x:g}")
     axis.grid(color="#e8e8e8", linewidth=0.7)
     axis.spines[["top", "right"]].set_visible(False)
-    name_layers(axis, rows, floors)
 
 
 def moved(row: Row) -> float:
@@ -100,9 +123,3 @@ def name_layers(axis: Any, rows: list[Row], floors: dict[float, float]) -> None:
             textcoords="offset points",
             rotation=90, ha="center", va="top", fontsize=8, color=GREY, in_layout=False,
         )  # fmt: skip
-
-
-def leave_room(axis: Any) -> None:
-    """Makes room for names at the bottom."""
-    low, high = axis.get_ylim()
-    axis.set_ylim(low / (high / low) ** 0.3, high)

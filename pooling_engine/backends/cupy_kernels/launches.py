@@ -76,20 +76,21 @@ def forward_launch(plan: PoolPlan, has_indices: bool, is_aligned: bool) -> Launc
         return _sum_launch(plan, is_aligned)
     index = INDICES[plan.index_dtype] if has_indices else NO_INDICES
     order = ORDERS[plan.mode is Mode.MIN]
-    kind = ELEMENTS[plan.dtype], index, order, plan.nan_policy is NanPolicy.IGNORE
+    ignores = plan.nan_policy is NanPolicy.IGNORE
+    kind = names.kind_of(ELEMENTS[plan.dtype], index, order, ignores)
     if not _is_whole(plan):
         if (row := row_shape(plan, is_aligned, of_input=False)) is not None:
-            return _launch(names.select_rows(*kind, row.name), plan, row)
+            return _launch(names.select_rows(kind, row.name), plan, row)
         if (team := team_of(plan)) is not None:
-            name = names.select_by_teams(*kind, team)
+            name = names.select_by_teams(kind, team)
             return _launch(name, plan, Shape("", True, Share(of_input=False)), team=team)
         shape = any_shape(plan, is_aligned, of_input=False)
-        return _launch(names.select_windows(*kind, shape.name), plan, shape)
+        return _launch(names.select_windows(kind, shape.name), plan, shape)
     size = math.prod(axis.size for axis in plan.axes)
     team = SELECT_TEAMS[size > BLOCK]
     pack = _pack(plan, size, is_aligned, fewest=team * VECTOR_BYTES // plan.dtype.itemsize)
     values = (np.int64(plan.outer), np.int64(size))
-    return Launch(*names.select_planes(*kind, team, pack), _blocks(plan.outer * team), values)
+    return Launch(*names.select_planes(kind, team, pack), _blocks(plan.outer * team), values)
 
 
 @lru_cache(maxsize=512)

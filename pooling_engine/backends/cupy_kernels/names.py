@@ -26,9 +26,20 @@ SUM_TEAMS = (16, 64, 256)  # of those that add one up
 Name = tuple[str, str]  # the file and the kernel
 
 
-def select_windows(element: str, index: str, order: str, ignores: bool, shape: str) -> Name:
+def kind_of(element: str, index: str, order: str, ignores: bool) -> str:
+    """What MAX and MIN select, and how: the template arguments that all their kernels begin with.
+
+    Args:
+        element: one of `ELEMENTS`.
+        index: one of `INDICES`, or `NO_INDICES`.
+        order: one of `ORDERS`.
+        ignores: whether NaN is never selected.
+    """
+    return f"{element}, {index}, {order}, {_word(ignores)}"
+
+
+def select_windows(kind: str, shape: str) -> Name:
     """MAX and MIN; `shape` is what `shape_of` gives."""
-    kind = f"{element}, {index}, {order}, {_word(ignores)}"
     return "forward.cu", f"select_windows<{kind}, {shape}>"
 
 
@@ -37,9 +48,8 @@ def sum_windows(element: str, shape: str) -> Name:
     return "forward.cu", f"sum_windows<{element}, {shape}>"
 
 
-def select_rows(element: str, index: str, order: str, ignores: bool, row: str) -> Name:
+def select_rows(kind: str, row: str) -> Name:
     """MAX and MIN of neighbours together; `row` is what `row_of` gives."""
-    kind = f"{element}, {index}, {order}, {_word(ignores)}"
     return "rows.cu", f"select_rows<{kind}, {row}>"
 
 
@@ -48,11 +58,8 @@ def sum_rows(element: str, row: str) -> Name:
     return "rows.cu", f"sum_rows<{element}, {row}>"
 
 
-def select_planes(
-    element: str, index: str, order: str, ignores: bool, team: int, pack: int
-) -> Name:
+def select_planes(kind: str, team: int, pack: int) -> Name:
     """MAX and MIN of whole planes, each read by a team of threads, a pack of elements at a time."""
-    kind = f"{element}, {index}, {order}, {_word(ignores)}"
     return "whole.cu", f"select_planes<{kind}, {team}, {pack}>"
 
 
@@ -61,9 +68,8 @@ def sum_planes(element: str, team: int, pack: int) -> Name:
     return "whole.cu", f"sum_planes<{element}, {team}, {pack}>"
 
 
-def select_by_teams(element: str, index: str, order: str, ignores: bool, team: int) -> Name:
+def select_by_teams(kind: str, team: int) -> Name:
     """MAX and MIN of large windows, each read by a team of threads."""
-    kind = f"{element}, {index}, {order}, {_word(ignores)}"
     return "teams.cu", f"select_by_teams<{kind}, {team}>"
 
 
@@ -130,12 +136,11 @@ def all_names() -> Iterator[Name]:
         vector = VECTOR_BYTES // dtype.itemsize
         shapes, packs = _shapes(vector), (1, vector)
         indices = (NO_INDICES, *INDICES.values())
-        for index, order, ignores in product(indices, ORDERS, (False, True)):
-            yield from (select_windows(element, index, order, ignores, s) for s in shapes)
-            for count in WINDOW_TEAMS:
-                yield select_by_teams(element, index, order, ignores, count)
-            for team in product(SELECT_TEAMS, packs):
-                yield select_planes(element, index, order, ignores, *team)
+        for selected in product(indices, ORDERS, (False, True)):
+            kind = kind_of(element, *selected)
+            yield from (select_windows(kind, shape) for shape in shapes)
+            yield from (select_by_teams(kind, count) for count in WINDOW_TEAMS)
+            yield from (select_planes(kind, *team) for team in product(SELECT_TEAMS, packs))
         for shape in shapes:
             yield sum_windows(element, shape)
             yield sum_gradients(element, shape)
@@ -151,8 +156,8 @@ def _row_names(dtype: np.dtype[Any]) -> Iterator[Name]:
     element, index = ELEMENTS[dtype], INDICES[ROW_INDEX]
     for window, count in product(ROW_WINDOWS, neighbours_of(dtype)):
         row = row_of(window, count)
-        for taken, order, ignores in product((NO_INDICES, index), ORDERS, (False, True)):
-            yield select_rows(element, taken, order, ignores, row)
+        for selected in product((NO_INDICES, index), ORDERS, (False, True)):
+            yield select_rows(kind_of(element, *selected), row)
         yield sum_rows(element, row)
         if count % window[1] == 0:  # the strides of the outputs that reach them
             yield select_row_gradients(element, index, row)
