@@ -1,7 +1,8 @@
 """The CuPy backend: one kernel a call on an NVIDIA card, for arrays of the host or of the card.
 
 What has no kernel is computed by the NumPy backend on the host, and the log says so: norms,
-integers, shared ties, more than three spatial axes. The bits are the same everywhere.
+integers, shared ties, more than three spatial axes; and, where nobody waits for kernels, what has
+none yet. The bits are the same everywhere.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pooling_engine.backends.cupy_kernels.launches import (
     check_launch,
     forward_launch,
 )
+from pooling_engine.backends.cupy_kernels.library import NotCompiledError
 from pooling_engine.backends.cupy_kernels.names import VECTOR_BYTES
 from pooling_engine.backends.cupy_kernels.slabs import Layout
 from pooling_engine.backends.cupy_kernels.staging import LANE_BYTES, Staging, Step
@@ -74,6 +76,8 @@ class CupyBackend:
             self.forward(plan, x, output, None)
             self.forward(plan, x, output, indices)
             self.backward(plan, output, indices, None, np.empty_like(x))
+        if background:
+            self.device.compile_in_background()
 
     def forward(self, plan: PoolPlan, x: Array, output: Array, indices: Array | None) -> None:
         """Pools C-contiguous `x` into C-contiguous `output` and, if given, `indices`."""
@@ -89,8 +93,11 @@ class CupyBackend:
             return [Step(launch, ("x", "y", "indices", doubt))]
 
         outputs = {"y": output} if indices is None else {"y": output, "indices": indices}
-        if self._run(plan, steps, {"x": x}, outputs):
-            refuse_nan(plan)
+        try:
+            if self._run(plan, steps, {"x": x}, outputs):
+                refuse_nan(plan)
+        except NotCompiledError:
+            self._on_host("forward", plan, (x,), (output, indices))
 
     def backward(
         self, plan: PoolPlan, dy: Array, indices: Array | None, x: Array | None, dx: Array
@@ -108,8 +115,11 @@ class CupyBackend:
             return [check, Step(launch, ("dy", "indices", "dx"))]
 
         inputs = {"dy": dy} if indices is None else {"dy": dy, "indices": indices}
-        if self._run(plan, steps, inputs, {"dx": dx}):  # the host looks for the one to name
-            refuse_forged(plan, _given(self._as_host(indices, self.to_host)))
+        try:
+            if self._run(plan, steps, inputs, {"dx": dx}):  # the host looks for the one to name
+                refuse_forged(plan, _given(self._as_host(indices, self.to_host)))
+        except NotCompiledError:
+            self._on_host("backward", plan, (dy, indices, x), (dx,))
 
     def to_host(self, array: Array) -> HostArray:
         """A copy of a device's array."""
@@ -170,7 +180,8 @@ class CupyBackend:
         inputs: tuple[Array | None, ...],
         outputs: tuple[Array | None, ...],
     ) -> None:
-        _log.info("%s of %s %s has no CUDA kernel: NumPy", direction, plan.mode, plan.dtype.name)
+        what = direction, plan.mode, plan.dtype.name
+        _log.info("%s of %s %s has no CUDA kernel, or none yet: NumPy", *what)
         taken = (self._as_host(array, self.to_host) for array in inputs)
         given = [self._as_host(array, _empty_like) for array in outputs]
         getattr(self._numpy, direction)(plan, *taken, *given)

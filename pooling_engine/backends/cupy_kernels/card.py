@@ -94,6 +94,10 @@ class Device(Protocol):
         """Launches a kernel; None is a null pointer."""
         ...
 
+    def compile_in_background(self) -> None:
+        """Lets launches raise `NotCompiledError` from now on, where else they would compile."""
+        ...
+
     def lane(self, nbytes: int) -> Lane:
         """A new lane with so much memory on either side."""
         ...

@@ -40,20 +40,24 @@ def compiled(file: str, name: str, architecture: str) -> Compiled:
         name: the kernel with its template arguments.
         architecture: as in "sm_90".
     """
-    from cupy.cuda import nvrtc
-
-    facts = repr((nvrtc.getVersion(), OPTIONS, architecture, name, source_of(file)))
-    path = _folder() / f"{hashlib.sha256(facts.encode()).hexdigest()}.cubin"
-    with contextlib.suppress(OSError):
-        symbol, _, code = path.read_bytes().partition(b"\n")
-        return Compiled(symbol.decode(), code)
-    kernel = compile_anew(file, name, architecture)
+    found = on_disk(file, name, architecture)
+    if found is not None:
+        return found
+    kernel, path = compile_anew(file, name, architecture), _path(file, name, architecture)
     with contextlib.suppress(OSError):  # a disk that takes nothing only costs time
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as written:
             written.write(kernel.symbol.encode() + b"\n" + kernel.code)
         os.replace(written.name, path)  # noqa: PTH105  in one step, whoever else compiles it
     return kernel
+
+
+def on_disk(file: str, name: str, architecture: str) -> Compiled | None:
+    """A kernel from disk; None if it is not there."""
+    with contextlib.suppress(OSError):
+        symbol, _, code = _path(file, name, architecture).read_bytes().partition(b"\n")
+        return Compiled(symbol.decode(), code)
+    return None
 
 
 def compile_anew(file: str, name: str, architecture: str, *options: str) -> Compiled:
@@ -83,7 +87,11 @@ def compile_anew(file: str, name: str, architecture: str, *options: str) -> Comp
         nvrtc.destroyProgram(program)
 
 
-def _folder() -> Path:
-    """Where CuPy keeps its own kernels."""
+def _path(file: str, name: str, architecture: str) -> Path:
+    """Where a kernel is kept: where CuPy keeps its own, under all that it depends on."""
+    from cupy.cuda import nvrtc
+
+    facts = repr((nvrtc.getVersion(), OPTIONS, architecture, name, source_of(file)))
     kept = os.environ.get("CUPY_CACHE_DIR") or Path.home() / ".cupy" / "kernel_cache"
-    return Path(kept) / "pooling-service"
+    digest = hashlib.sha256(facts.encode()).hexdigest()
+    return Path(kept) / "pooling-service" / f"{digest}.cubin"

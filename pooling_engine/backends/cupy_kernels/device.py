@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from pooling_engine.backends.cupy_kernels.card import DeviceArray, HostArray
-from pooling_engine.backends.cupy_kernels.compiling import compiled
 from pooling_engine.backends.cupy_kernels.faults import as_ours
 from pooling_engine.backends.cupy_kernels.launches import THREADS, Launch
+from pooling_engine.backends.cupy_kernels.library import Library
 from pooling_engine.errors import DeviceMemoryError
 
 Made = TypeVar("Made")
@@ -37,7 +37,7 @@ class CupyDevice:
 
         self.spare: Callable[[], None] = lambda: None
         self._cupy = cupy
-        self._kernels: dict[tuple[int, str], Any] = {}
+        self._library = Library(cupy)
         if not cupy.cuda.runtime.getDeviceCount():
             raise ImportError("there is no CUDA device")
         device = cupy.cuda.Device()
@@ -96,14 +96,11 @@ class CupyDevice:
 
     def kernel(self, launch: Launch) -> Any:
         """What a launch calls: a function of CuPy."""
-        device = self._cupy.cuda.Device()
-        key = device.id, launch.name
-        if key not in self._kernels:
-            kernel = compiled(launch.file, launch.name, f"sm_{device.compute_capability}")
-            module = self._cupy.cuda.function.Module()
-            module.load(kernel.code)
-            self._kernels[key] = module.get_function(kernel.symbol)
-        return self._kernels[key]
+        return self._library.kernel(launch)
+
+    def compile_in_background(self) -> None:
+        """As `Device` says."""
+        self._library.compile_in_background()
 
     def _with_room(self, make: Callable[[], Made]) -> Made:
         """What `make` makes; where there is no room for it, once more with all that is spare."""

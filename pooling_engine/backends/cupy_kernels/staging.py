@@ -106,10 +106,8 @@ class Staging:
         try:
             yield lanes
         except BaseException:
-            for lane in lanes:  # its memory goes: nothing may be under way
-                with suppress(Exception):
-                    lane.wait()
-            self._give_back([], len(lanes))
+            done = [lane for lane in lanes if _is_done(lane)]
+            self._give_back(done, len(lanes) - len(done))
             raise
         self._give_back(lanes, 0)
 
@@ -151,6 +149,14 @@ class Staging:
             self._idle += lanes
             self._count -= lost
             self._changed.notify_all()
+
+
+def _is_done(lane: Lane) -> bool:
+    """Whether nothing is under way any more, once that can be said."""
+    with suppress(Exception):
+        lane.wait()
+        return True
+    return False
 
 
 def _begin(lane: Lane, layout: Layout, steps: Steps, begin: int, end: int) -> Callable[[], bool]:
