@@ -30,7 +30,8 @@ def rows(card: Card, rounds: int) -> list[Row]:
         ArithmeticError: some way gives another answer than PyTorch.
     """
     measured = []
-    with wire_servers.pooling_server(backend=card.backend) as server:
+    # Not warmed up, it lets first calls wait for kernels; else NumPy would compute some of ours.
+    with wire_servers.pooling_server(backend=card.backend, warm_up=False) as server:
         tcp, unix = (PoolingClient(each, timeout=wire_ways.TIMEOUT_S) for each in server.addresses)
         with tcp, unix:
             for payload in PAYLOADS:
