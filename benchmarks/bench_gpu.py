@@ -150,7 +150,11 @@ class Result:
 
     def keep(self) -> Path:
         """Writes the JSON."""
-        command = shlex.join(["python", "benchmarks/bench_gpu.py", *sys.argv[1:]])
+        flags = sys.argv[1:]
+        if "--output" in flags:  # is of one machine, and no part of what was measured
+            at = flags.index("--output")
+            flags = flags[:at] + flags[at + 2 :]
+        command = shlex.join(["python", "benchmarks/bench_gpu.py", *flags])
         more = {"left_out": self.left_out, "failures": self.failures, "serving": self.serving}
         return report.write(self._name, command, self.rows, self._output, **self._about, **more)
 
@@ -161,19 +165,24 @@ def measure(card: Card, arguments: argparse.Namespace, result: Result) -> None:
         if time.monotonic() > end - SERVING_S:
             result.left_out += len(operations)
             continue
-        tensors = CardTensors(card, layer, dtype, layout)
-        for operation in operations:
-            what = f"{layer.name} {operation} {dtype} {layout}"
-            own = tensors, operation, arguments.rounds
-            for row in result.attempt(what, lambda own=own: [measured_row(*own)]):
-                print(line_of(row), flush=True)
-                result.rows.append(row)
-        del tensors
+        name = f"{layer.name} {dtype} {layout}"
+        own = card, layer, dtype, layout
+        for tensors in result.attempt(name, lambda own=own: [CardTensors(*own)]):
+            measure_layer(tensors, operations, arguments.rounds, result)
         gc.collect()
         result.keep()
     if not arguments.no_serving:
         rounds = arguments.rounds
         result.serving = result.attempt("through the server", lambda: serving(card, rounds))
+
+
+def measure_layer(tensors: CardTensors, operations: list[str], rounds: int, result: Result) -> None:
+    for operation in operations:
+        what = f"{tensors.layer.name} {operation} {tensors.dtype.name} {tensors.layout}"
+        own = tensors, operation, rounds
+        for row in result.attempt(what, lambda own=own: [measured_row(*own)]):
+            print(line_of(row), flush=True)
+            result.rows.append(row)
 
 
 def serving(card: Card, rounds: int) -> list[Row]:
@@ -205,7 +214,7 @@ def main(make_card: Callable[[], Card] = Card) -> int:
     measure(card, arguments, result)
     path = result.keep()
     gpu_report.write(path)
-    print(f"wrote {path} and, beside it, .md" + (" and .png" if has_matplotlib() else ""))
+    print(f"wrote {path.name} and, beside it, .md" + (" and .png" if has_matplotlib() else ""))
     differing = [row["layer"] for row in result.rows if row["differs"]]
     return 1 if result.failures or differing or not result.rows else 0
 

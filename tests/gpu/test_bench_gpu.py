@@ -105,6 +105,7 @@ def test_every_row_has_every_contender_and_the_same_answer(run, tmp_path):
         assert row["differs"] == [], row
         assert len(row["kernels"]) == 1 + (row["operation"] == "backward max")
     assert (code, result["failures"], result["left_out"]) == (0, [], 0)
+    assert result["command"] == "python benchmarks/bench_gpu.py --rounds 2"
     assert {path.suffix for path in tmp_path.iterdir()} >= {".json", ".md", ".png"}
 
 
@@ -170,6 +171,17 @@ def test_what_fails_is_kept_beside_the_rest(run, monkeypatch, tmp_path):
     said = f"{TINY.name} backward max float32 NCHW: RuntimeError: an illegal address"
     assert result["failures"] == [said]
     assert f"**Not measured: {said}**" in next(tmp_path.glob("*.md")).read_text()
+
+
+def test_a_layer_that_there_is_no_room_for_is_kept_out(run, monkeypatch):
+    def full(*_):
+        raise MemoryError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench_gpu, "CardTensors", full)
+        code, result = run("--dtype", "float32", "--layout", "NCHW")
+    assert (code, result["rows"]) == (1, [])
+    assert result["failures"] == [f"{TINY.name} float32 NCHW: MemoryError: no room"]
 
 
 def test_an_answer_that_is_not_pytorchs_is_a_failure(run, monkeypatch):
