@@ -23,8 +23,9 @@ from pooling_server.shared_memory import SharedMemory
 from pooling_wire import keepalive
 
 _log = logging.getLogger("pooling_server")
-# Once the device is lost: seconds to tell callers, and those for calls in flight to hear of it.
-_LOST_DELAY_S, _LOST_GRACE_S = 0.5, 2.0
+# Once the device is lost: seconds to tell callers, fewer than those in which they try again, and
+# seconds for calls in flight to hear of it.
+_LOST_DELAY_S, _LOST_GRACE_S = 0.2, 2.0
 _SPARE_THREADS = 8  # for refusals, health and reflection while every slot computes
 
 

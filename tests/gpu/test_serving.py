@@ -198,6 +198,13 @@ def test_a_worker_for_each_device_and_one_that_is_lost_is_replaced(fault):
             for _ in range(8):
                 assert_answers(client)
             assert not fault.exists(), "one has lost it"
+            calls = (ForwardCall(cases.normal((2, 3, 8, 8), seed=seed), SPEC) for seed in range(60))
+            for number, result in enumerate(client.forward_many(calls)):
+                x = cases.normal((2, 3, 8, 8), seed=number)
+                oracle.assert_same_bits(result.output, forward(x, SPEC, backend="numpy").output)
+                if number == 10:
+                    fault.write_text("719")
+            assert not fault.exists(), "one more"
         until = time.monotonic() + 20
         while devices_at(address) != each and time.monotonic() < until:
             time.sleep(0.1)
@@ -205,9 +212,9 @@ def test_a_worker_for_each_device_and_one_that_is_lost_is_replaced(fault):
         server.terminate()
         _, err = server.communicate(timeout=20)
         assert server.returncode == 0
-    first, second = err.splitlines()
-    assert "the device is lost (illegal address)" in first
-    assert re.search(r"worker \d \(process \d+\) ended with exit code 1; it starts again", second)
+    for status in ("illegal address", "launch failure"):
+        assert f"the device is lost ({status})" in err
+    assert len(re.findall(r"worker \d \(process \d+\) ended with exit code 1; it starts", err)) == 2
 
 
 def test_a_device_that_is_not_there_is_one_error(fault):
