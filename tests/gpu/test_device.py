@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pwd
 from types import SimpleNamespace
 
 import cases
@@ -10,6 +11,7 @@ import oracle
 import palettes
 import pytest
 
+from pooling_engine.backends.cupy_kernels.compiling import compiled
 from pooling_engine.backends.cupy_kernels.device import CupyDevice
 
 SHAPE = (2, 3, 4, 5)
@@ -32,6 +34,25 @@ def test_only_what_is_not_contiguous_is_copied(taken, dtype):
         adopted, is_copy = device.adopt(given(other))
         assert is_copy
         oracle.assert_same_bits(adopted._memory, np.ascontiguousarray(other))
+
+
+def test_kernels_of_a_user_without_a_home_are_compiled(fault, monkeypatch, tmp_path):
+    """As in a container that runs under a number; they are kept where CuPy keeps its own."""
+
+    def nobody(number):
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    for name in ("CUPY_CACHE_DIR", "HOME"):
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    assert compiled("rows.cu", "any", "sm_90") == compiled("rows.cu", "any", "sm_90")
+
+
+def test_kernels_are_compiled_where_none_can_be_kept(fault, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path / "file"))
+    assert compiled("rows.cu", "any", "sm_90").symbol == "any"
 
 
 def test_what_is_on_another_device_is_refused(taken, monkeypatch):

@@ -92,6 +92,7 @@ def _path(file: str, name: str, architecture: str) -> Path:
     from cupy.cuda import nvrtc
 
     facts = repr((nvrtc.getVersion(), OPTIONS, architecture, name, source_of(file)))
-    kept = os.environ.get("CUPY_CACHE_DIR") or Path.home() / ".cupy" / "kernel_cache"
+    home = os.path.expanduser("~")  # noqa: PTH111  of a user who has none, "~", as CuPy takes it
+    kept = os.environ.get("CUPY_CACHE_DIR") or Path(home) / ".cupy" / "kernel_cache"
     digest = hashlib.sha256(facts.encode()).hexdigest()
     return Path(kept) / "pooling-service" / f"{digest}.cubin"
