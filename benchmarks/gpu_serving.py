@@ -68,6 +68,7 @@ def ways_of(
         ways[suite.SHARED] = wire_ways.shared(payload, x, unix)
     host_x, host_y = card.pinned(x.shape), card.pinned(payload.output_shape)
     host_x.copy_(torch.from_numpy(x))
+    ways[suite.LOCAL] = wire_ways.local(payload, x)
     ways[TORCH_PINNED] = by_torch(card, payload, host_x, host_y)
     return ways | {LINK: card.both_ways(host_x, card.pinned(payload.output_shape))}
 

@@ -283,7 +283,7 @@ def test_calls_go_through_a_server(card, monkeypatch):
     monkeypatch.setattr(card, "backend", "numpy", raising=False)
     monkeypatch.setattr(gpu_serving, "PAYLOADS", (wire_suite.SMALL, wire_suite.PAYLOADS[3]))
     rows = gpu_serving.rows(card, 2)
-    ways = [gpu_goals.TORCH_PINNED, gpu_goals.LINK]
+    ways = [wire_suite.LOCAL, gpu_goals.TORCH_PINNED, gpu_goals.LINK]
     expected = [("12 KB", way) for way in (wire_suite.UNARY, wire_suite.STREAM, *ways)]
     ways = (wire_suite.UNARY, wire_suite.STREAM, wire_suite.SHARED, *ways)
     expected += [("1 MB", way) for way in ways]

@@ -114,6 +114,7 @@ def test_where_tools_are_missing_it_says_so(monkeypatch):
 def test_without_a_card_it_says_so_in_one_line(tmp_path):
     done = subprocess.run(
         ["make", "-s", "-C", ROOT, "gpu-check", f"OUT={tmp_path}", f"PYTHON={sys.executable}"],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
         check=False,
