@@ -1,7 +1,8 @@
 // Enough of CUDA for a host compiler: the threads of a block take turns.
 //
 // Where a kernel waits at a barrier, every thread has a stack of its own and runs up to the next
-// barrier in turn; other kernels are plain loops. Shared memory is static: blocks follow one another.
+// barrier in turn, first to last or last to first, as a kernel that lacks a barrier does not expect;
+// other kernels are plain loops. Shared memory is static: blocks follow one another.
 #pragma once
 #include <cmath>
 #include <csetjmp>
@@ -84,8 +85,9 @@ bool launch(unsigned blocks, unsigned threads, bool has_barriers, void **argumen
       fibers[t].uc_link = nullptr;
       makecontext(&fibers[t], fiber, 0);
     }
-    for (unsigned ended = 0; ended < threads;) {
-      for (turn = 0; turn < threads; ++turn) {
+    for (unsigned ended = 0, phase = 0; ended < threads; ++phase) {
+      for (unsigned t = 0; t < threads; ++t) {
+        turn = (blockIdx.x + phase) % 2 ? threads - 1 - t : t;
         resume();
         ended += is_done[turn];
       }
