@@ -226,3 +226,15 @@ def test_a_device_that_is_not_there_is_one_error(fault):
         'error: backend "cupy" cannot be loaded: no CUDA device answers: ImportError: there is no'
     )
     assert any(line.startswith(says) for line in err.splitlines()), err
+
+
+def test_auto_without_a_device_serves_from_the_processor_and_says_why(fault):
+    fault.write_text("driver")
+    with processes("--backend", "auto", fault=fault) as (server, banner):
+        with PoolingClient(address_of(banner)) as client:
+            assert_answers(client)
+        server.terminate()
+        _, err = server.communicate(timeout=20)
+    assert "computing with num" in banner
+    (line,) = err.splitlines()
+    assert 'WARNING pooling_engine: no backend "cupy": no CUDA device answers: CUDA' in line

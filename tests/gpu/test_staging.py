@@ -7,6 +7,7 @@ overwritten too early is wrong in the result.
 from __future__ import annotations
 
 import itertools
+import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -76,6 +77,16 @@ def test_the_bits_are_those_of_a_direct_call(through, events, options, dtype):
     oracle.assert_same_bits(staged, forward(x, spec, backend="cupy").output)
     through(lane)
     pairs.assert_same_calls("cupy", options, cases.normal(SHAPE, dtype), cases.normal, 1)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_card_works_when_it_likes(through, monkeypatch, seed):
+    from cupy import cuda
+
+    monkeypatch.setattr(cuda, "CHANCE", random.Random(seed))
+    through(3 << 10)
+    options = {"mode": "max", "kernel": 2, "nan_policy": "error"}
+    pairs.assert_same_calls("cupy", options, cases.normal((1, 31, 14, 14)), cases.normal, seed)
 
 
 @pytest.mark.parametrize("planes", [1, 2, 3, 4, 5, 6, 7, 11, 12, 13])
@@ -149,6 +160,14 @@ def test_large_calls_leave_lanes_to_small_ones(through):
         assert [len(lanes) for lanes in (first, second, third, fourth)] == [3, 3, 1, 1]
     with borrow(3) as again:
         assert len(again) == 3
+
+
+def test_whoever_writes_too_early_is_found(through):
+    lane = through(LANE).device.lane(LANE)
+    lane.upload(0, 100)
+    lane.host[99] += 1
+    with pytest.raises(AssertionError, match="written before it was uploaded"):
+        lane.wait()
 
 
 def test_many_threads_share_few_lanes(through, events):

@@ -1,10 +1,11 @@
 """What of CuPy the backend uses, on the host: streams that work when somebody waits for them.
 
-As on a card, nothing that is put on a stream has happened before the stream is synchronised: who
-reads a result too early finds garbage, and who writes too early over what is to be uploaded uploads
-that. Kernels are those of the shim. `FAKE_CUPY_FAULT` names a file; while it is there, what it
-says goes wrong: "driver", "no device", "nvrtc", "silent" (kernels do nothing), "memory", or the
-status of an error that is there for as long as the process lives.
+As on a card, what is put on a stream happens at any time until the stream is synchronised; here as
+late as that, or when `cuda.CHANCE` says so. Who reads a result too early finds garbage, or what was
+there before; who writes too early over what is to be uploaded ends the test. Kernels are those of
+the shim. `FAKE_CUPY_FAULT` names a file; while it is there, what it says goes wrong: "driver", "no
+device", "nvrtc", "silent" (kernels do nothing), "memory", or the status of an error that is there
+for as long as the process lives.
 """
 
 from __future__ import annotations
@@ -44,8 +45,14 @@ class ndarray:  # noqa: N801  CuPy's name
         assert source.dtype == self.dtype
         assert source.shape == self.shape
         # What is not pinned is copied to where it is before the call returns.
-        source = source if cuda.is_pinned(source) else source.copy()
-        (stream or cuda.NULL).put("upload", lambda: np.copyto(self._memory, source))
+        meant = source.copy()
+
+        def upload():
+            if cuda.is_pinned(source):
+                assert np.array_equal(source, meant), "written before it was uploaded"
+            np.copyto(self._memory, meant)
+
+        (stream or cuda.NULL).put("upload", upload)
 
     def get(self, stream=None, order="C", out=None, blocking=True):
         assert out.dtype == self.dtype

@@ -18,6 +18,8 @@ GARBAGE = 0xA5
 INSUFFICIENT_DRIVER, OUT_OF_MEMORY = 35, 2
 
 EVENTS: list[tuple[int, str]] = []  # the stream, and what was put on it, or "wait"
+STREAMS: weakref.WeakSet[Stream] = weakref.WeakSet()
+CHANCE = None  # a `random.Random`, for tests in one thread: work goes on whenever any is put
 _numbers = itertools.count()
 _pinned: list[tuple[int, int]] = []
 _sticky: list[int] = []  # the status of a device that is lost
@@ -77,6 +79,7 @@ class Stream:
     def __init__(self, null=False, non_blocking=False):
         self._work = []
         self.number = next(_numbers)
+        STREAMS.add(self)
         self.device = 0 if null else Device().id
 
     def __enter__(self):
@@ -89,15 +92,19 @@ class Stream:
         _check()
         EVENTS.append((self.number, what))
         self._work.append(work)
+        if CHANCE is not None:
+            for stream in [self, *CHANCE.sample(list(STREAMS), len(STREAMS))]:
+                stream.finish(CHANCE.randrange(3))
 
     def synchronize(self):
         _check()
         EVENTS.append((self.number, "wait"))
         self.finish()
 
-    def finish(self):
-        while self._work:
+    def finish(self, most=1 << 30):
+        while self._work and most:
             self._work.pop(0)()
+            most -= 1
 
 
 NULL = Stream(null=True)
