@@ -111,6 +111,16 @@ def test_where_tools_are_missing_it_says_so(monkeypatch):
     assert steps["random tests"][2:4] == ((), "hypothesis or ml_dtypes is not installed")
 
 
+def test_the_tests_of_a_card_run(tmp_path, monkeypatch):
+    """Two of them, on a stand-in for CuPy; that of a card is wanted, and none is skipped."""
+    folders = (ROOT / "tests/gpu/fakes", ROOT / "tests/gpu")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, folders)))
+    step = next(each for each in gpu_check.steps() if each.name == "tests")
+    step = step._replace(command=(*step.command, "-k", "test_short[float16-1] or forged"))
+    code, (row,) = check(tmp_path, step)
+    assert (code, row["status"], row["tests"], row["skipped"]) == (0, "passed", 2, 0), row
+
+
 def test_without_a_card_it_says_so_in_one_line(tmp_path):
     done = subprocess.run(
         ["make", "-s", "-C", ROOT, "gpu-check", f"OUT={tmp_path}", f"PYTHON={sys.executable}"],

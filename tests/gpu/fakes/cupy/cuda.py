@@ -154,6 +154,14 @@ class _Block(np.ndarray):
 MEMORY = Memory()
 
 
+def get_allocator():
+    return None  # every array has memory of its own
+
+
+def set_allocator(allocator):
+    assert allocator is None
+
+
 def alloc_pinned_memory(size):
     memory = np.full(size, GARBAGE, np.uint8)
     _pinned.append((memory.ctypes.data, memory.ctypes.data + size))
