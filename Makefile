@@ -17,7 +17,7 @@ GPU := .venv-gpu
 FUZZ := .venv-fuzz
 BOTH_CORES := -n 2 --dist loadfile
 
-.PHONY: gpu-check gpu-compile demo test test-deep test-lowest fuzz lint protos protos-check protos-baseline bench bench-engine bench-server-kind bench-streams bench-wire test-large exactness clean
+.PHONY: gpu-check gpu-compile demo test test-deep test-lowest fuzz lint protos protos-check protos-baseline bench bench-engine bench-server-kind bench-channel bench-streams bench-wire test-large exactness clean
 
 demo: $(VENV)/.demo
 	$(BIN)/pooling demo --output demo.png
@@ -74,6 +74,10 @@ bench-engine: $(VENV)/.test
 
 bench-server-kind: $(VENV)/.test
 	$(BIN)/python benchmarks/bench_server_kind.py
+
+bench-channel: $(VENV)/.test
+	$(BIN)/python benchmarks/bench_channel.py --table channel-options
+	$(BIN)/python benchmarks/bench_channel.py --table channel-allocator
 
 bench-streams: $(VENV)/.test
 	$(BIN)/python benchmarks/bench_streams.py

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
+from pooling_server.allocator import keep_freed_memory
 from pooling_server.config import ServerConfig
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def serve(
         say_ready: called once health says SERVING.
         patient: whether only `LEAVE` cuts a stop short; else any second event does.
     """
+    keep_freed_memory()
     server.on_lost = lambda: events.tell(_DEVICE_LOST)
     server.begin()
     threading.Thread(target=_warm_up, args=(server, events), daemon=True).start()
