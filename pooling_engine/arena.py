@@ -8,7 +8,8 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -46,29 +47,13 @@ class Arena:
 
     @contextmanager
     def borrow(self, shape: Sequence[int], dtype: DTypeLike) -> Iterator[Array]:
-        """A C-contiguous array of any content, which belongs to the block.
+        """An array for a block: what `Loan.array` gives, of a loan of its own."""
+        with self.loan() as loan:
+            yield loan.array(shape, dtype)
 
-        It holds what an earlier borrower left in it: write every element before reading any. When
-        the block ends, the next borrower gets the memory: keep neither the array nor a view of it.
-        Arrays of at least 64 KiB begin at a multiple of 64 bytes.
-
-        Raises:
-            MemoryError: the system has no such memory.
-            ValueError: a size is negative.
-        """
-        dtype = np.dtype(dtype)
-        nbytes = math.prod(shape) * dtype.itemsize
-        if nbytes < SMALL_BYTES:
-            yield np.empty(shape, dtype)
-            return
-        buffer = self._take(size_class(nbytes))
-        try:
-            yield np.ndarray(shape, dtype, buffer.memory, buffer.offset)
-        except BaseException:
-            buffer.is_doubtful = True
-            raise
-        finally:
-            self._give_back(buffer)
+    def loan(self) -> Loan:
+        """Arrays for a block, any number of them."""
+        return Loan(self)
 
     def _take(self, size: int) -> _Buffer:
         with self._lock:
@@ -92,6 +77,49 @@ class Arena:
                 oldest = min(filter(None, self._idle.values()), key=lambda queue: queue[0].returned)
                 dropped.append(oldest.popleft())
                 self._idle_bytes -= dropped[-1].size
+
+
+class Loan:
+    """A context manager: the arrays that it gives belong to its block, for one thread."""
+
+    __slots__ = ("_arena", "_buffers")
+
+    def __init__(self, arena: Arena) -> None:
+        self._arena = arena
+        self._buffers: list[_Buffer] = []
+
+    def array(self, shape: Sequence[int], dtype: DTypeLike) -> Array:
+        """A C-contiguous array of any content.
+
+        It holds what an earlier borrower left in it: write every element before reading any. When
+        the block ends, the next borrower gets the memory: keep neither the array nor a view of it.
+        Arrays of at least 64 KiB begin at a multiple of 64 bytes.
+
+        Raises:
+            MemoryError: the system has no such memory.
+            ValueError: a size is negative.
+        """
+        dtype = np.dtype(dtype)
+        nbytes = math.prod(shape) * dtype.itemsize
+        if nbytes < SMALL_BYTES:
+            return np.empty(shape, dtype)
+        buffer = self._arena._take(size_class(nbytes))
+        self._buffers.append(buffer)
+        return np.ndarray(shape, dtype, buffer.memory, buffer.offset)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for buffer in self._buffers:
+            buffer.is_doubtful = buffer.is_doubtful or kind is not None
+            self._arena._give_back(buffer)
+        self._buffers.clear()
 
 
 class _Buffer:

@@ -116,12 +116,12 @@ class PoolPlan:
         """The output's shape as backends see it: (outer, O1..On, inner)."""
         return (self.outer, *(axis.outputs for axis in self.axes), self.inner)
 
-    @property
+    @cached_property
     def input_bytes(self) -> int:
         """The size of the input, and of its gradient, in bytes."""
         return math.prod(self.input_shape) * self.dtype.itemsize
 
-    @property
+    @cached_property
     def output_bytes(self) -> int:
         """The size of the output in bytes."""
         return math.prod(self.output_shape) * self.output_dtype.itemsize
@@ -135,7 +135,7 @@ class PoolPlan:
             return np.dtype(np.int64)
         return np.dtype(np.float64 if self.dtype == np.int64 else np.float32)
 
-    @property
+    @cached_property
     def tap_visits(self) -> int:
         """How many taps are visited in all, each spatial axis pooled on its own."""
         return math.prod(self.output_shape) * sum(axis.reach for axis in self.axes)
@@ -151,7 +151,7 @@ class PoolPlan:
         itemsize = self.index_dtype.itemsize if is_window else np.dtype(np.int64).itemsize
         return math.prod(self.output_shape) * itemsize
 
-    @property
+    @cached_property
     def selects(self) -> bool:
         """Whether the mode selects one tap of each window, and so has indices."""
         return self.mode in SELECTING_MODES

@@ -7,6 +7,7 @@ INVALID_ARGUMENT, and not to the transport, which cannot.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import Any
 
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from pooling_engine import (
     PoolSpec,
 )
 from pooling_wire.enums import INDEX_FORMATS
+from pooling_wire.forms import Forms, Likeness
 from pooling_wire.parsing import Buffer, Parsed, Payloads, parse
 from pooling_wire.places import (
     INDICES,
@@ -82,13 +84,20 @@ def encode_forward_request(call: ForwardCall) -> bytes:
 
 def forward_request_parts(call: ForwardCall) -> Parts:
     """The bytes of a ForwardRequest, to be joined."""
-    request = pb.ForwardRequest(
-        spec=encode_spec(call.spec, call.input.ndim - 2), return_indices=call.return_indices
-    )
-    if call.return_indices:
-        request.index_format = INDEX_FORMATS.number(call.index_format)
-    _add_places(request, call.places)
-    return message_parts(request, {"input": call.input}, call.places)
+    head = _forward_head(
+        call.spec, call.input.ndim - 2, call.return_indices, call.index_format
+    ) + _encode_places(pb.ForwardRequest, call.places)
+    return message_parts(pb.ForwardRequest, head, {"input": call.input}, call.places)
+
+
+@lru_cache(maxsize=512)
+def _forward_head(
+    spec: PoolSpec, spatial_axes: int, return_indices: bool, index_format: IndexFormat
+) -> bytes:
+    request = pb.ForwardRequest(spec=encode_spec(spec, spatial_axes), return_indices=return_indices)
+    if return_indices:
+        request.index_format = INDEX_FORMATS.number(index_format)
+    return request.SerializeToString()
 
 
 def decode_forward_request(data: Buffer, regions: Regions = NO_REGIONS) -> ForwardCall:
@@ -100,7 +109,11 @@ def decode_forward_request(data: Buffer, regions: Regions = NO_REGIONS) -> Forwa
     Raises:
         InvalidSpecError, InvalidTensorError, UnsupportedError: the request is wrong.
     """
-    return forward_call(parse(pb.ForwardRequest, data)._replace(regions=regions))
+    call = FORWARD_CALLS.find(data, 0, len(data))
+    if call is None:
+        call = forward_call(parse(pb.ForwardRequest, data)._replace(regions=regions))
+        FORWARD_CALLS.keep(data, 0, len(data), call)
+    return call
 
 
 def forward_call(parsed: Parsed[pb.ForwardRequest]) -> ForwardCall:
@@ -129,12 +142,16 @@ def encode_forward_response(result: ForwardResult, places: Places = NO_PLACES) -
 def forward_response_parts(result: ForwardResult, places: Places = NO_PLACES) -> Parts:
     """The bytes of a ForwardResponse, to be joined."""
     tensors = {"indices": result.indices, "output": result.output}
-    return message_parts(pb.ForwardResponse(), tensors, places)
+    return message_parts(pb.ForwardResponse, b"", tensors, places)
 
 
 def decode_forward_response(data: Buffer, regions: Regions = NO_REGIONS) -> ForwardResult:
     """The result in a ForwardResponse, or in shared memory; its arrays are read-only views."""
-    return forward_result(parse(pb.ForwardResponse, data)._replace(regions=regions))
+    result = FORWARD_RESULTS.find(data, 0, len(data))
+    if result is None:
+        result = forward_result(parse(pb.ForwardResponse, data)._replace(regions=regions))
+        FORWARD_RESULTS.keep(data, 0, len(data), result)
+    return result
 
 
 def forward_result(parsed: Parsed[pb.ForwardResponse]) -> ForwardResult:
@@ -151,18 +168,28 @@ def encode_backward_request(call: BackwardCall) -> bytes:
 
 def backward_request_parts(call: BackwardCall) -> Parts:
     """The bytes of a BackwardRequest, to be joined."""
-    request = pb.BackwardRequest(
-        spec=encode_spec(call.spec, call.output_gradient.ndim - 2), input_shape=call.input_shape
-    )
-    if call.index_format is not None:
-        request.index_format = INDEX_FORMATS.number(call.index_format)
+    head = _backward_head(
+        call.spec, call.output_gradient.ndim - 2, call.input_shape, call.index_format
+    ) + _encode_places(pb.BackwardRequest, call.places)
     tensors = {
         "indices": call.indices,
         "input": call.input,
         "output_gradient": call.output_gradient,
     }
-    _add_places(request, call.places)
-    return message_parts(request, tensors, call.places)
+    return message_parts(pb.BackwardRequest, head, tensors, call.places)
+
+
+@lru_cache(maxsize=512)
+def _backward_head(
+    spec: PoolSpec,
+    spatial_axes: int,
+    input_shape: tuple[int, ...] | None,
+    index_format: IndexFormat | None,
+) -> bytes:
+    request = pb.BackwardRequest(spec=encode_spec(spec, spatial_axes), input_shape=input_shape)
+    if index_format is not None:
+        request.index_format = INDEX_FORMATS.number(index_format)
+    return request.SerializeToString()
 
 
 def decode_backward_request(data: Buffer, regions: Regions = NO_REGIONS) -> BackwardCall:
@@ -174,7 +201,11 @@ def decode_backward_request(data: Buffer, regions: Regions = NO_REGIONS) -> Back
     Raises:
         InvalidSpecError, InvalidTensorError, UnsupportedError: the request is wrong.
     """
-    return backward_call(parse(pb.BackwardRequest, data)._replace(regions=regions))
+    call = BACKWARD_CALLS.find(data, 0, len(data))
+    if call is None:
+        call = backward_call(parse(pb.BackwardRequest, data)._replace(regions=regions))
+        BACKWARD_CALLS.keep(data, 0, len(data), call)
+    return call
 
 
 def backward_call(parsed: Parsed[pb.BackwardRequest]) -> BackwardCall:
@@ -200,12 +231,16 @@ def encode_backward_response(gradient: Array, places: Places = NO_PLACES) -> byt
 
 def backward_response_parts(gradient: Array, places: Places = NO_PLACES) -> Parts:
     """The bytes of a BackwardResponse, to be joined."""
-    return message_parts(pb.BackwardResponse(), {"input_gradient": gradient}, places)
+    return message_parts(pb.BackwardResponse, b"", {"input_gradient": gradient}, places)
 
 
 def decode_backward_response(data: Buffer, regions: Regions = NO_REGIONS) -> Array:
     """The gradient in a BackwardResponse, or in shared memory, as a read-only view."""
-    return backward_result(parse(pb.BackwardResponse, data)._replace(regions=regions))
+    gradient = GRADIENTS.find(data, 0, len(data))
+    if gradient is None:
+        gradient = backward_result(parse(pb.BackwardResponse, data)._replace(regions=regions))
+        GRADIENTS.keep(data, 0, len(data), gradient)
+    return gradient
 
 
 def backward_result(parsed: Parsed[pb.BackwardResponse]) -> Array:
@@ -228,10 +263,12 @@ def _tensor(message: Any, payloads: Payloads, regions: Regions, field: str) -> A
     return array.copy() if field == INDICES else array
 
 
-def _add_places(request: Any, places: Places) -> None:
-    for name in RESULTS:
-        if name in places and f"{name}_place" in request.DESCRIPTOR.fields_by_name:
-            getattr(request, f"{name}_place").CopyFrom(places[name].message())
+def _encode_places(type_: Any, places: Places) -> bytes:
+    """The part of a request that says where to put results."""
+    fields = type_.DESCRIPTOR.fields_by_name
+    named = {f"{name}_place": places[name].message() for name in RESULTS if name in places}
+    here = {name: place for name, place in named.items() if name in fields}
+    return type_(**here).SerializeToString() if here else b""
 
 
 def _places(request: Any) -> Places:
@@ -252,3 +289,43 @@ def required_spec(request: Any) -> PoolSpec:
     if not request.HasField("spec"):
         raise InvalidSpecError("spec is missing", field="spec")
     return decode_spec(request.spec)
+
+
+def _like_forward_call(call: ForwardCall) -> Likeness[ForwardCall] | None:
+    if call.places:
+        return None
+    make = partial(
+        ForwardCall,
+        spec=call.spec,
+        return_indices=call.return_indices,
+        index_format=call.index_format,
+    )
+    return make, {"input": call.input}
+
+
+def _like_backward_call(call: BackwardCall) -> Likeness[BackwardCall] | None:
+    if call.places:
+        return None
+    make = partial(
+        BackwardCall,
+        spec=call.spec,
+        input_shape=call.input_shape,
+        index_format=call.index_format,
+    )
+    tensors = ("output_gradient", "indices", "input")
+    return make, {name: getattr(call, name) for name in tensors}
+
+
+def _like_forward_result(result: ForwardResult) -> Likeness[ForwardResult]:
+    make = ForwardResult if result.indices is not None else partial(ForwardResult, indices=None)
+    return make, result._asdict()
+
+
+def _like_gradient(gradient: Array) -> Likeness[Array]:
+    return lambda input_gradient: input_gradient, {"input_gradient": gradient}
+
+
+FORWARD_CALLS = Forms(pb.ForwardRequest, _like_forward_call)
+BACKWARD_CALLS = Forms(pb.BackwardRequest, _like_backward_call)
+FORWARD_RESULTS = Forms(pb.ForwardResponse, _like_forward_result)
+GRADIENTS = Forms(pb.BackwardResponse, _like_gradient)

@@ -7,6 +7,10 @@ from typing import Any, TypeVar
 
 from pooling_engine import ForwardResult, InvalidTensorError, PoolingError
 from pooling_wire.calls import (
+    BACKWARD_CALLS,
+    FORWARD_CALLS,
+    FORWARD_RESULTS,
+    GRADIENTS,
     Array,
     BackwardCall,
     ForwardCall,
@@ -19,7 +23,8 @@ from pooling_wire.calls import (
     forward_response_parts,
     forward_result,
 )
-from pooling_wire.parsing import Buffer, Parsed, parse, parse_number
+from pooling_wire.forms import Forms
+from pooling_wire.parsing import Buffer, Parsed, nested_span, parse, parse_number
 from pooling_wire.status import decode_stream_error, encode_stream_error
 from pooling_wire.tensors import Parts, nested_parts
 from pooling_wire.v1 import pooling_pb2 as pb
@@ -39,7 +44,7 @@ def decode_forward_item(data: Buffer) -> tuple[int, ForwardCall | PoolingError]:
     An item never raises: what is wrong with it belongs into its reply. The id is 0 if the
     bytes are so broken that it cannot be read.
     """
-    return _decode_item(pb.ForwardStreamRequest, data, forward_call)
+    return _decode_item(pb.ForwardStreamRequest, data, forward_call, FORWARD_CALLS)
 
 
 def encode_forward_item_reply(id_: int, result: ForwardResult | PoolingError) -> bytes:
@@ -53,7 +58,7 @@ def decode_forward_item_reply(data: Buffer) -> tuple[int, ForwardResult | Poolin
     Raises:
         InvalidTensorError: the reply is malformed.
     """
-    return _decode_reply(parse(pb.ForwardStreamResponse, data), forward_result)
+    return _decode_reply(pb.ForwardStreamResponse, data, forward_result, FORWARD_RESULTS)
 
 
 def encode_backward_item(id_: int, call: BackwardCall) -> bytes:
@@ -67,7 +72,7 @@ def decode_backward_item(data: Buffer) -> tuple[int, BackwardCall | PoolingError
 
     As `decode_forward_item`, it never raises.
     """
-    return _decode_item(pb.BackwardStreamRequest, data, backward_call)
+    return _decode_item(pb.BackwardStreamRequest, data, backward_call, BACKWARD_CALLS)
 
 
 def encode_backward_item_reply(id_: int, gradient: Array | PoolingError) -> bytes:
@@ -81,12 +86,15 @@ def decode_backward_item_reply(data: Buffer) -> tuple[int, Array | PoolingError]
     Raises:
         InvalidTensorError: the reply is malformed.
     """
-    return _decode_reply(parse(pb.BackwardStreamResponse, data), backward_result)
+    return _decode_reply(pb.BackwardStreamResponse, data, backward_result, GRADIENTS)
 
 
 def _decode_item(
-    type_: Any, data: Buffer, decode: Callable[[Any], T]
+    type_: Any, data: Buffer, decode: Callable[[Any], T], forms: Forms[T]
 ) -> tuple[int, T | PoolingError]:
+    span = nested_span(data)
+    if span and (known := forms.find(data, *span[1:])) is not None:
+        return span[0], known
     try:
         item, payloads, _ = parse(type_, data)
     except PoolingError as error:
@@ -94,9 +102,12 @@ def _decode_item(
     if not item.HasField("request"):
         return item.id, InvalidTensorError("request is missing", field="request")
     try:
-        return item.id, decode(Parsed(item.request, payloads))
+        call = decode(Parsed(item.request, payloads))
     except PoolingError as error:
         return item.id, error
+    if span:
+        forms.keep(data, *span[1:], call)
+    return item.id, call
 
 
 def _encode_reply(message: Any, result: T | PoolingError, encode: Callable[[T], Parts]) -> bytes:
@@ -108,11 +119,19 @@ def _encode_reply(message: Any, result: T | PoolingError, encode: Callable[[T], 
     return b"".join(parts)
 
 
-def _decode_reply(parsed: Parsed[Any], decode: Callable[[Any], T]) -> tuple[int, T | PoolingError]:
-    message, payloads, _ = parsed
+def _decode_reply(
+    type_: Any, data: Buffer, decode: Callable[[Any], T], forms: Forms[T]
+) -> tuple[int, T | PoolingError]:
+    span = nested_span(data)
+    if span and (known := forms.find(data, *span[1:])) is not None:
+        return span[0], known
+    message, payloads, _ = parse(type_, data)
     kind = message.WhichOneof("result")
     if kind is None:
         raise InvalidTensorError("the reply has neither a response nor an error")
     if kind == "error":
         return message.id, decode_stream_error(message.error)
-    return message.id, decode(Parsed(message.response, payloads))
+    result = decode(Parsed(message.response, payloads))
+    if span:
+        forms.keep(data, *span[1:], result)
+    return message.id, result

@@ -30,6 +30,7 @@ WHOLE_BELOW_BYTES = 1 << 17  # a smaller message is copied sooner than it is loo
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _MAX_BYTES = 2**31 - 1  # of a message, in protobuf
+_ID_TAG, _NESTED_TAG = 1 << 3 | _VARINT, 15 << 3 | _LENGTH  # of the items of streams
 _MAX_FIELDS = 64  # of a message; more are walked over sooner by the generated parser
 
 
@@ -69,6 +70,46 @@ def parse(type_: type[M], data: Buffer) -> Parsed[M]:
         ) from None
 
 
+def payload_spans(
+    type_: type[Message], data: Buffer, begin: int, end: int
+) -> dict[str, tuple[int, int]] | None:
+    """Where the elements of each tensor are in the message from `begin` to `end`.
+
+    Returns:
+        Their begin and end in `data`, by the name of the tensor's field; None if that is not
+        plain to see.
+    """
+    spans: dict[str, tuple[int, int]] = {}
+    try:
+        _without_payloads(
+            memoryview(data).toreadonly().cast("B"),
+            begin,
+            end,
+            _carriers(type_.DESCRIPTOR),
+            "",
+            spans,
+        )
+    except (_UnusualError, IndexError):
+        return None
+    return spans
+
+
+def nested_span(data: Buffer) -> tuple[int, int, int] | None:
+    """The number of an item of a stream, and where the message in it begins and ends.
+
+    Returns:
+        None if the item is anything but a number, in field 1, and then a message, in field 15.
+    """
+    try:
+        id_, at = (0, 0) if data[0] != _ID_TAG else _varint(data, 1, 9)
+        if data[at] != _NESTED_TAG:
+            return None
+        size, begin = _varint(data, at + 1, 5)
+    except (_UnusualError, IndexError):
+        return None
+    return (id_, begin, len(data)) if begin + size == len(data) else None
+
+
 def parse_number(type_: type[M], field: str, data: Buffer) -> int:
     """An int64 field of a message that does not parse, as far as it can be read; else 0."""
     number = type_.DESCRIPTOR.fields_by_name[field].number
@@ -85,8 +126,9 @@ def _parse_in_parts(type_: type[M], data: Buffer) -> Parsed[M]:
     view = memoryview(data).toreadonly().cast("B")
     if not WHOLE_BELOW_BYTES <= len(view) <= _MAX_BYTES:
         raise _UnusualError
-    payloads: dict[str, memoryview] = {}
-    rest = _without_payloads(view, 0, len(view), _carriers(type_.DESCRIPTOR), "", payloads)
+    spans: dict[str, tuple[int, int]] = {}
+    rest = _without_payloads(view, 0, len(view), _carriers(type_.DESCRIPTOR), "", spans)
+    payloads = {name: view[begin:end] for name, (begin, end) in spans.items()}
     return Parsed(type_.FromString(rest), payloads)
 
 
@@ -113,9 +155,9 @@ def _without_payloads(
     end: int,
     carriers: _Carriers,
     name: str,
-    payloads: dict[str, memoryview],
+    spans: dict[str, tuple[int, int]],
 ) -> bytes:
-    """The bytes of the message `name` less its payloads, which are added to `payloads`."""
+    """The bytes of the message `name` less its payloads, whose places are added to `spans`."""
     parts: list[Buffer] = []
     seen = []
     kept = begin
@@ -129,9 +171,9 @@ def _without_payloads(
         kept = stop
         inner_name, inner_carriers = carriers[tag]
         if inner_carriers is None:
-            payloads[name] = data[content:stop]
+            spans[name] = content, stop
         else:
-            inner = _without_payloads(data, content, stop, inner_carriers, inner_name, payloads)
+            inner = _without_payloads(data, content, stop, inner_carriers, inner_name, spans)
             parts += (field_start(tag >> 3, len(inner)), inner)
     parts.append(data[kept:end])
     return b"".join(parts)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from numpy.typing import NDArray
 
@@ -22,25 +24,43 @@ Parts = list[bytes | memoryview]
 
 
 def message_parts(
-    message: Message, tensors: Mapping[str, NDArray[Any] | None], places: Places = NO_PLACES
+    type_: type[Message],
+    head: bytes,
+    tensors: Mapping[str, NDArray[Any] | None],
+    places: Places = NO_PLACES,
 ) -> Parts:
     """The bytes of a message and the tensors in it, by the name of their field; to be joined.
 
     Of a tensor that has a place in shared memory, only that is written.
-    Joined, they are the same bytes as the generated classes give, but each payload is copied
-    once: protobuf copies it four times on its way, and that costs more than the pooling.
+    Joined, they are the same bytes as the generated classes give where nothing has a place, but
+    each payload is copied once: protobuf copies it four times on its way, and that costs more than
+    the pooling.
+
+    Args:
+        head: the message without its tensors.
 
     Raises:
         InvalidTensorError: an element type that cannot travel.
     """
-    fields = message.DESCRIPTOR.fields_by_name
-    sent = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-    for name in sent.keys() & places.keys():
-        getattr(message, name).CopyFrom(_shared_tensor(sent.pop(name), places[name]))
-    parts: Parts = [message.SerializeToString()]
-    for name in sorted(sent, key=lambda name: fields[name].number):
-        parts += _tensor_field(fields[name].number, sent[name])
+    parts: Parts = [head]
+    for name, number in _tensor_fields(type_.DESCRIPTOR):
+        tensor = tensors.get(name)
+        if tensor is None:
+            continue
+        if name in places:
+            shared = {name: _shared_tensor(tensor, places[name])}
+            parts.append(type_(**shared).SerializeToString())
+        else:
+            parts += _tensor_field(number, tensor)
     return parts
+
+
+@cache
+def _tensor_fields(message: Descriptor) -> tuple[tuple[str, int], ...]:
+    """The fields of a message that are tensors, as they are written: by their numbers."""
+    fields = message.fields
+    named = ((f.name, f.number) for f in fields if f.message_type is pb.Tensor.DESCRIPTOR)
+    return tuple(sorted(named, key=lambda field: field[1]))
 
 
 def nested_parts(message: Message, field: str, parts: Parts) -> Parts:
@@ -51,14 +71,20 @@ def nested_parts(message: Message, field: str, parts: Parts) -> Parts:
 
 
 def _tensor_field(number: int, array: NDArray[Any]) -> Parts:
-    header = pb.Tensor(
-        element_type=element_type_number(array.dtype), shape=array.shape
-    ).SerializeToString()
-    elements = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-    if elements.nbytes:
-        header += field_start(pb.Tensor.DATA_FIELD_NUMBER, elements.nbytes)
-    start = field_start(number, len(header) + elements.nbytes)
-    return [start, header, elements.reshape(-1).view(np.uint8).data]
+    start, dtype = _tensor_start(number, array.dtype, array.shape)
+    return [start, np.ascontiguousarray(array, dtype).reshape(-1).view(np.uint8).data]
+
+
+@lru_cache(maxsize=512)  # to build it costs more than to pool a small tensor
+def _tensor_start(
+    number: int, dtype: np.dtype[Any], shape: tuple[int, ...]
+) -> tuple[bytes, np.dtype[Any]]:
+    """A field that is a tensor, up to its elements, and their type on the wire."""
+    header = pb.Tensor(element_type=element_type_number(dtype), shape=shape).SerializeToString()
+    nbytes = math.prod(shape) * dtype.itemsize
+    if nbytes:
+        header += field_start(pb.Tensor.DATA_FIELD_NUMBER, nbytes)
+    return field_start(number, len(header) + nbytes) + header, dtype.newbyteorder("<")
 
 
 def _shared_tensor(array: NDArray[Any], place: Place) -> pb.Tensor:

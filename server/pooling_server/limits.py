@@ -15,7 +15,9 @@ def check_message(data: bytes, config: ServerConfig) -> None:
     Raises:
         TensorTooLargeError: it is.
     """
-    _refuse_over("max_message_bytes", len(data), config.max_message_bytes, "the request", "")
+    size, limit = len(data), config.max_message_bytes
+    if size > limit:
+        raise _too_much("max_message_bytes", size, limit, "the request", "")
 
 
 def check_plan(plan: PoolPlan, reply_bytes: int, field: str, config: ServerConfig) -> None:
@@ -29,21 +31,24 @@ def check_plan(plan: PoolPlan, reply_bytes: int, field: str, config: ServerConfi
         TensorTooLargeError: it would.
     """
     tensor = max(plan.input_bytes, plan.output_bytes)
-    is_input = plan.input_bytes >= plan.output_bytes
-    what = f"a tensor of shape {plan.input_shape if is_input else plan.output_shape}"
-    _refuse_over("max_tensor_bytes", tensor, config.max_tensor_bytes, what, field)
     reply = reply_bytes + _REPLY_OVERHEAD_BYTES
-    _refuse_over("max_message_bytes", reply, config.max_message_bytes, "the reply", field)
-    _refuse_over("max_taps", plan.tap_visits, config.max_taps, "the work", "kernel", "tap visits")
+    if tensor > config.max_tensor_bytes:
+        shape = plan.input_shape if plan.input_bytes == tensor else plan.output_shape
+        what = f"a tensor of shape {shape}"
+        raise _too_much("max_tensor_bytes", tensor, config.max_tensor_bytes, what, field)
+    if reply > config.max_message_bytes:
+        raise _too_much("max_message_bytes", reply, config.max_message_bytes, "the reply", field)
+    if plan.tap_visits > config.max_taps:
+        taps = plan.tap_visits
+        raise _too_much("max_taps", taps, config.max_taps, "the work", "kernel", "tap visits")
 
 
-def _refuse_over(
+def _too_much(
     limit: str, actual: int, value: int, what: str, field: str, unit: str = "bytes"
-) -> None:
-    if actual > value:
-        flag = "--" + limit.replace("_", "-")
-        raise TensorTooLargeError(
-            f"{what} takes {actual} {unit}; this server's limit is {value} ({flag})",
-            field=field,
-            facts={"limit": limit, "value": str(value), "option": flag},
-        )
+) -> TensorTooLargeError:
+    flag = "--" + limit.replace("_", "-")
+    return TensorTooLargeError(
+        f"{what} takes {actual} {unit}; this server's limit is {value} ({flag})",
+        field=field,
+        facts={"limit": limit, "value": str(value), "option": flag},
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 
@@ -23,7 +22,7 @@ from pooling_engine import (
     PoolingError,
     UnavailableError,
 )
-from pooling_engine.arena import Arena
+from pooling_engine.arena import Arena, Loan
 from pooling_engine.errors import LOST_DEVICE
 from pooling_engine.plan import make_plan
 from pooling_server.config import ServerConfig
@@ -100,15 +99,15 @@ class PoolingServicer:
     def forward(self, request: bytes, regions: Regions = NO_REGIONS) -> bytes:
         """The reply to a ForwardRequest, whose tensors may be in shared memory."""
         call = pooling_wire.decode_forward_request(request, regions)
-        with ExitStack() as blocks:
-            result = self._forward(call, blocks, regions)
+        with self._arena.loan() as loan:
+            result = self._forward(call, loan, regions)
             return pooling_wire.encode_forward_response(result, call.places)
 
     def backward(self, request: bytes, regions: Regions = NO_REGIONS) -> bytes:
         """The reply to a BackwardRequest, whose tensors may be in shared memory."""
         call = pooling_wire.decode_backward_request(request, regions)
-        with ExitStack() as blocks:
-            gradient = self._backward(call, blocks, regions)
+        with self._arena.loan() as loan:
+            gradient = self._backward(call, loan, regions)
             return pooling_wire.encode_backward_response(gradient, call.places)
 
     def forward_item(self, item: bytes) -> bytes:
@@ -126,22 +125,22 @@ class PoolingServicer:
         return pooling_wire.encode_plan_response(pooling_wire.decode_plan_request(request))
 
     def _forward(
-        self, call: pooling_wire.ForwardCall, blocks: ExitStack, regions: Regions = NO_REGIONS
+        self, call: pooling_wire.ForwardCall, loan: Loan, regions: Regions = NO_REGIONS
     ) -> ForwardResult:
-        """The result of a call: where the caller wants it, or lent until `blocks` ends."""
+        """The result of a call: where the caller wants it, or lent until `loan` ends."""
         return pooling_engine.forward(
             call.input,
             call.spec,
             return_indices=call.return_indices,
             index_format=call.index_format,
             backend=self.backend,
-            out=self._results(blocks, call, regions),
+            out=self._results(loan, call, regions),
         )
 
     def _backward(
-        self, call: pooling_wire.BackwardCall, blocks: ExitStack, regions: Regions = NO_REGIONS
+        self, call: pooling_wire.BackwardCall, loan: Loan, regions: Regions = NO_REGIONS
     ) -> Array:
-        """The gradient of a call: where the caller wants it, or lent until `blocks` ends."""
+        """The gradient of a call: where the caller wants it, or lent until `loan` ends."""
         return pooling_engine.backward(
             call.output_gradient,
             call.spec,
@@ -150,13 +149,13 @@ class PoolingServicer:
             input=call.input,
             index_format=call.index_format,
             backend=self.backend,
-            out=self._gradient(blocks, call, regions),
+            out=self._gradient(loan, call, regions),
         )
 
     def _answer_item(
         self,
         decode: Callable[[bytes], tuple[int, Call | PoolingError]],
-        compute: Callable[[Call, ExitStack], Result],
+        compute: Callable[[Call, Loan], Result],
         encode: Callable[[int, Result | PoolingError], bytes],
         item: bytes,
     ) -> bytes:
@@ -166,15 +165,15 @@ class PoolingServicer:
             if isinstance(call, PoolingError):
                 return encode(id_, _refusal(call))
             check_message(item, self._config)
-            with ExitStack() as blocks:
-                return encode(id_, compute(call, blocks))
+            with self._arena.loan() as loan:
+                return encode(id_, compute(call, loan))
         except UnavailableError:  # the device is lost: the stream ends, others may go on with it
             raise
         except Exception as error:
             return encode(id_, _refusal(error))
 
     def _results(
-        self, blocks: ExitStack, call: pooling_wire.ForwardCall, regions: Regions
+        self, loan: Loan, call: pooling_wire.ForwardCall, regions: Regions
     ) -> Array | tuple[Array, Array]:
         """Where the output, and the indices, go."""
         plan = make_plan(call.spec, call.input.shape, call.input.dtype)
@@ -189,14 +188,14 @@ class PoolingServicer:
         if call.return_indices and INDICES not in call.places:
             sent += plan.index_bytes(call.index_format)
         check_plan(plan, sent, "input", self._config)
-        lend = partial(self._lend, blocks, call.places, regions)
+        lend = partial(self._lend, loan, call.places, regions)
         output = lend(OUTPUT, plan.output_shape, plan.output_dtype)
         if not (has_indices and is_window):
             return output
         return output, lend(INDICES, plan.output_shape, plan.index_dtype)
 
     def _gradient(
-        self, blocks: ExitStack, call: pooling_wire.BackwardCall, regions: Regions
+        self, loan: Loan, call: pooling_wire.BackwardCall, regions: Regions
     ) -> Array | None:
         """Where the gradient goes; None if no shape is sent: refused later."""
         shape = call.input_shape if call.input is None else call.input.shape
@@ -208,18 +207,16 @@ class PoolingServicer:
         )
         sent = 0 if INPUT_GRADIENT in call.places else plan.input_bytes
         check_plan(plan, sent, "input_shape", self._config)
-        return self._lend(
-            blocks, call.places, regions, INPUT_GRADIENT, plan.input_shape, plan.dtype
-        )
+        return self._lend(loan, call.places, regions, INPUT_GRADIENT, plan.input_shape, plan.dtype)
 
     def _lend(
-        self, blocks: ExitStack, places: Places, regions: Regions, name: str,
+        self, loan: Loan, places: Places, regions: Regions, name: str,
         shape: tuple[int, ...], dtype: np.dtype[Any],
     ) -> Array:  # fmt: skip
-        """Memory for a result: where the caller wants it, or lent until `blocks` ends."""
+        """Memory for a result: where the caller wants it, or lent until `loan` ends."""
         if name in places:
             return array_at(places[name], shape, dtype, regions, f"{name}_place")
-        return blocks.enter_context(self._arena.borrow(shape, dtype))
+        return loan.array(shape, dtype)
 
     def _answer(self, answer: Answer, request: bytes, context: Context) -> bytes:
         def work() -> bytes:

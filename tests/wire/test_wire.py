@@ -60,7 +60,7 @@ def test_defaults_of_the_message_are_those_of_the_spec() -> None:
 
 def carried(array: Any) -> pb.Tensor:
     """The tensor message that our encoder puts into a reply, as the generated classes read it."""
-    data = b"".join(message_parts(pb.BackwardResponse(), {"input_gradient": array}))
+    data = b"".join(message_parts(pb.BackwardResponse, b"", {"input_gradient": array}))
     return pb.BackwardResponse.FromString(data).input_gradient
 
 

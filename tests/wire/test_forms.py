@@ -1,0 +1,136 @@
+"""A message that is decoded as one before was, says what it would say if it were the first."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from test_items import ITEMS
+from test_wire import CALLS
+
+import pooling_wire
+from pooling_engine import PoolingError, PoolSpec
+from pooling_wire import calls, forms, items
+
+FORMS = (calls.FORWARD_CALLS, calls.BACKWARD_CALLS, calls.FORWARD_RESULTS, calls.GRADIENTS)
+Decode = Callable[[bytes], Any]
+REAL: dict[str, tuple[bytes, Decode]] = {
+    **{
+        f"{name} item": (encode(7, CALLS[what][0]), decode)
+        for name, (what, encode, decode, *_) in ITEMS.items()
+    },
+    **{
+        name: (encode(value), decode)
+        for name, (value, encode, decode) in CALLS.items()
+        if name != "info"
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_known() -> Iterator[None]:
+    forget()
+    yield
+    forget()
+
+
+def forget() -> None:
+    for each in FORMS:
+        each._by_size.clear()
+
+
+def known() -> int:
+    return sum(len(of_a_size) for each in FORMS for of_a_size in each._by_size.values())
+
+
+def said(decode: Decode, data: bytes) -> str:
+    """What a message says, or why it says nothing."""
+    try:
+        return said_by(decode(data))
+    except PoolingError as error:
+        return said_by(error)
+
+
+def said_by(value: Any) -> str:
+    if isinstance(value, PoolingError):
+        return f"{type(value).__name__} of {value.field}: {value}"
+    if isinstance(value, np.ndarray):
+        assert not value.flags.writeable
+        return f"{value.dtype} {value.shape} {value.tobytes()!r}"
+    if isinstance(value, tuple):
+        return str([said_by(each) for each in value])
+    if hasattr(value, "__slots__") and not isinstance(value, PoolSpec):
+        return str({name: said_by(getattr(value, name)) for name in value.__slots__})
+    return repr(value)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_what_is_known_changes_nothing(name: str) -> None:
+    """Any bit changed, any byte left out: with the message known before, and without."""
+    data, decode = REAL[name]
+    said(decode, data)
+    assert known() == 1
+    variants = [data[:at] + data[at + 1 :] for at in range(len(data))]
+    variants += [
+        data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
+        for at in range(len(data))
+        for bit in range(8)
+    ]
+    expected = []
+    for variant in (data, *variants):
+        forget()
+        expected.append(said(decode, variant))
+    forget()
+    assert said(decode, data) == expected[0]
+    for variant, each in zip(variants, expected[1:], strict=True):
+        assert said(decode, variant) == each
+        assert said(decode, data) == expected[0]
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_the_second_is_not_parsed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, decode = REAL[name]
+    first = said(decode, data)
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("parsed again")
+
+    monkeypatch.setattr(calls, "parse", refuse)
+    monkeypatch.setattr(items, "parse", refuse)
+    assert said(decode, data) == first
+
+
+def request_of(*shape: int, stride: int = 1) -> bytes:
+    x = np.zeros(shape, np.uint8)
+    call = pooling_wire.ForwardCall(x, PoolSpec("max", 1, stride))
+    return pooling_wire.encode_forward_request(call)
+
+
+def test_what_is_kept_is_bounded() -> None:
+    for size in range(1, 3 * forms.MAX_SIZES):
+        pooling_wire.decode_forward_request(request_of(1, 1, size))
+        assert known() <= forms.MAX_SIZES
+    forget()
+    for stride in range(1, 3 * forms.MAX_FORMS_OF_A_SIZE):
+        pooling_wire.decode_forward_request(request_of(1, 1, 9, stride=stride))
+    assert known() == forms.MAX_FORMS_OF_A_SIZE
+
+
+def test_long_messages_without_elements_are_not_kept() -> None:
+    unknown_field = b"\xfa\x3e" + b"\xff\x7f" + bytes(0x3FFF)  # field 1007, of 16,383 bytes
+    data = request_of(1, 1, 9) + unknown_field
+    assert pooling_wire.decode_forward_request(data).input.shape == (1, 1, 9)
+    assert known() == 0
+
+
+def test_nothing_of_a_message_is_kept_alive() -> None:
+    data = bytearray(request_of(1, 1, 9))
+    view = memoryview(data)
+    alive = weakref.ref(view)
+    pooling_wire.decode_forward_request(view)
+    del view
+    assert known() == 1
+    assert alive() is None
