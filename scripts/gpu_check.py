@@ -205,7 +205,7 @@ def main(every: Callable[[], Iterator[Step]] = steps) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results")
-    parser.add_argument("--seconds", type=float, default=570, help="for all steps together")
+    parser.add_argument("--seconds", type=float, default=550, help="for all steps together")
     arguments = parser.parse_args()
     return check(every(), arguments.output, card_name(), arguments.seconds)
 
