@@ -6,19 +6,24 @@ import re
 import subprocess
 import sys
 import tomllib
+from dataclasses import fields
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 
-from pooling_server.config import ServerConfig
+from pooling_server import PoolingServer, ServerConfig
+from pooling_server.__main__ import _option
 
 ROOT = Path(__file__).resolve().parents[2]
-TARGETS = {"server": "cpu", "server-gpu": "cuda"}
-VOLUMES = {"server": "kernels", "server-gpu": "kernels-gpu"}
+TARGETS = {"server": "cpu", "server-gpu": "cuda", "server-local": "cpu"}
+VOLUMES = {"server": "kernels", "server-gpu": "kernels-gpu", "server-local": "kernels"}
+EVERYTHING = ("--profile", "gpu", "--profile", "local")
+SOCKETS = "/run/pooling"
 HEALTH_MODULE = "pooling_server.healthcheck"
 
 Steps = list[tuple[str, str]]
@@ -82,7 +87,7 @@ def test_up_starts_only_the_cpu_server() -> None:
 
 def test_gpu_profile_adds_the_gpu_server_with_one_nvidia_device() -> None:
     everything = services("--profile", "gpu")
-    assert set(everything) == set(TARGETS)
+    assert set(everything) == {"server", "server-gpu"}
     devices = everything["server-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert devices == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
     assert "deploy" not in everything["server"]
@@ -98,7 +103,7 @@ def test_published_ports() -> None:
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_service_is_locked_down_and_stops_gently(name: str) -> None:
-    service = services("--profile", "gpu")[name]
+    service = services(*EVERYTHING)[name]
     assert service["read_only"] is True
     assert service["tmpfs"] == ["/tmp"]
     assert service["cap_drop"] == ["ALL"]
@@ -111,7 +116,7 @@ def test_service_is_locked_down_and_stops_gently(name: str) -> None:
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_service_is_built_from_its_stage(name: str) -> None:
-    build = services("--profile", "gpu")[name]["build"]
+    build = services(*EVERYTHING)[name]["build"]
     assert (ROOT / build["context"] / build["dockerfile"]).samefile(ROOT / "server/Dockerfile")
     assert build["target"] == TARGETS[name]
     assert build["target"] in stages()
@@ -121,7 +126,7 @@ def test_service_is_built_from_its_stage(name: str) -> None:
 def test_health_is_checked_by_the_health_module(name: str) -> None:
     image = last(stages()[TARGETS[name]], "HEALTHCHECK").partition("CMD ")[2]
     assert json.loads(image) == ["python", "-m", HEALTH_MODULE]
-    service = services("--profile", "gpu")[name]
+    service = services(*EVERYTHING)[name]
     assert service["healthcheck"]["test"] == ["CMD", *json.loads(image)]
     assert find_spec(HEALTH_MODULE) is not None
 
@@ -129,7 +134,7 @@ def test_health_is_checked_by_the_health_module(name: str) -> None:
 @pytest.mark.parametrize("name", TARGETS)
 def test_health_is_checked_alike_and_has_time_for_a_first_start(name: str) -> None:
     image = last(stages()[TARGETS[name]], "HEALTHCHECK").partition("CMD ")[0]
-    service = services("--profile", "gpu")[name]["healthcheck"]
+    service = services(*EVERYTHING)[name]["healthcheck"]
     for key in ("interval", "timeout", "start_period", "retries"):
         assert f"--{key.replace('_', '-')}={service[key]} " in image
     assert int(service["start_period"].removesuffix("s")) >= 90
@@ -138,15 +143,66 @@ def test_health_is_checked_alike_and_has_time_for_a_first_start(name: str) -> No
 @pytest.mark.parametrize("name", TARGETS)
 def test_compiled_kernels_are_kept_in_a_volume_that_the_user_owns(name: str) -> None:
     """The rest of the file system is read-only; a new volume takes the owner of the folder."""
-    source, folder = services("--profile", "gpu")[name]["volumes"][0].split(":")
+    source, folder = services(*EVERYTHING)[name]["volumes"][0].split(":")
     assert source == VOLUMES[name]
-    assert source in compose("--profile", "gpu")["volumes"]
+    assert source in compose(*EVERYTHING)["volumes"]
     steps = stages()[TARGETS[name]]
     assert f"NUMBA_CACHE_DIR={folder}" in last(steps, "ENV").split()
     user, group = last(steps, "USER").split(":")
     made = ("RUN", f"install --directory --owner={user} --group={group} {folder}")
     assert made in steps
     assert steps.index(made) < [step for step, _ in steps].index("USER")
+
+
+@cache
+def local() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The server and the client that share memory."""
+    found = services("--profile", "local")
+    assert set(found) == {"server", "server-local", "client-local"}
+    return found["server-local"], found["client-local"]
+
+
+def test_the_local_server_listens_in_the_volume_of_its_client_too() -> None:
+    server, client = local()
+    command = click.Command("serve", params=[_option(field) for field in fields(ServerConfig)])
+    options = command.make_context("serve", list(server["command"])).params
+    config = ServerConfig(**options)
+    exposed = last(stages()["cpu"], "EXPOSE")
+    assert config.listen == f"0.0.0.0:{exposed},unix:{SOCKETS}/sock"
+    assert config.workers == 2
+    for service in (server, client):
+        assert f"sockets:{SOCKETS}" in service["volumes"]
+    assert "sockets" in compose("--profile", "local")["volumes"]
+    user, group = last(stages()["cpu"], "USER").split(":")
+    made = f"install --directory --owner={user} --group={group} {SOCKETS}"
+    assert ("RUN", made) in stages()["cpu"]
+    other_user, same_group = client["user"].split(":")
+    assert other_user not in (user, "0")
+    assert (same_group, config.socket_mode) == (group, "660")
+
+
+def test_the_local_client_needs_a_volume_and_nothing_else() -> None:
+    _, client = local()
+    assert client["network_mode"] == "none"
+    assert client["read_only"] is True
+    assert client["cap_drop"] == ["ALL"]
+    assert not {"ipc", "ports", "shm_size", "tmpfs"} & set(client)
+    assert client["depends_on"]["server-local"]["condition"] == "service_healthy"
+
+
+def test_the_local_clients_code_runs(tmp_path: Path) -> None:
+    _, client = local()
+    assert client["entrypoint"] == ["python", "-c"]
+    (code,) = client["command"]
+    server = PoolingServer(ServerConfig(listen=f"unix:{tmp_path}/sock", warm_up=False))
+    server.start()
+    here = code.replace(SOCKETS, str(tmp_path))
+    done = subprocess.run(
+        [sys.executable, "-c", here], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert server.stop()
+    shapes = "(32, 64, 112, 112) to (32, 64, 56, 56)"
+    assert done.stdout == f"pooled {shapes} in shared memory\n", done.stderr
 
 
 @pytest.mark.parametrize("builder", ["build-cpu", "build-cuda"])
