@@ -82,12 +82,12 @@ def encode_forward_request(call: ForwardCall) -> bytes:
     return b"".join(forward_request_parts(call))
 
 
-def forward_request_parts(call: ForwardCall) -> Parts:
-    """The bytes of a ForwardRequest, to be joined."""
+def forward_request_parts(call: ForwardCall, start: int = 0) -> Parts:
+    """The bytes of a ForwardRequest, to be joined; `start` as in `message_parts`."""
     head = _forward_head(
         call.spec, call.input.ndim - 2, call.return_indices, call.index_format
     ) + _encode_places(pb.ForwardRequest, call.places)
-    return message_parts(pb.ForwardRequest, head, {"input": call.input}, call.places)
+    return message_parts(pb.ForwardRequest, head, {"input": call.input}, call.places, start)
 
 
 @lru_cache(maxsize=512)
@@ -139,10 +139,12 @@ def encode_forward_response(result: ForwardResult, places: Places = NO_PLACES) -
     return b"".join(forward_response_parts(result, places))
 
 
-def forward_response_parts(result: ForwardResult, places: Places = NO_PLACES) -> Parts:
-    """The bytes of a ForwardResponse, to be joined."""
+def forward_response_parts(
+    result: ForwardResult, places: Places = NO_PLACES, start: int = 0
+) -> Parts:
+    """The bytes of a ForwardResponse, to be joined; `start` as in `message_parts`."""
     tensors = {"indices": result.indices, "output": result.output}
-    return message_parts(pb.ForwardResponse, b"", tensors, places)
+    return message_parts(pb.ForwardResponse, b"", tensors, places, start)
 
 
 def decode_forward_response(data: Buffer, regions: Regions = NO_REGIONS) -> ForwardResult:
@@ -166,8 +168,8 @@ def encode_backward_request(call: BackwardCall) -> bytes:
     return b"".join(backward_request_parts(call))
 
 
-def backward_request_parts(call: BackwardCall) -> Parts:
-    """The bytes of a BackwardRequest, to be joined."""
+def backward_request_parts(call: BackwardCall, start: int = 0) -> Parts:
+    """The bytes of a BackwardRequest, to be joined; `start` as in `message_parts`."""
     head = _backward_head(
         call.spec, call.output_gradient.ndim - 2, call.input_shape, call.index_format
     ) + _encode_places(pb.BackwardRequest, call.places)
@@ -176,7 +178,7 @@ def backward_request_parts(call: BackwardCall) -> Parts:
         "input": call.input,
         "output_gradient": call.output_gradient,
     }
-    return message_parts(pb.BackwardRequest, head, tensors, call.places)
+    return message_parts(pb.BackwardRequest, head, tensors, call.places, start)
 
 
 @lru_cache(maxsize=512)
@@ -229,9 +231,9 @@ def encode_backward_response(gradient: Array, places: Places = NO_PLACES) -> byt
     return b"".join(backward_response_parts(gradient, places))
 
 
-def backward_response_parts(gradient: Array, places: Places = NO_PLACES) -> Parts:
-    """The bytes of a BackwardResponse, to be joined."""
-    return message_parts(pb.BackwardResponse, b"", {"input_gradient": gradient}, places)
+def backward_response_parts(gradient: Array, places: Places = NO_PLACES, start: int = 0) -> Parts:
+    """The bytes of a BackwardResponse, to be joined; `start` as in `message_parts`."""
+    return message_parts(pb.BackwardResponse, b"", {"input_gradient": gradient}, places, start)
 
 
 def decode_backward_response(data: Buffer, regions: Regions = NO_REGIONS) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from pooling_engine import ForwardResult, InvalidTensorError, PoolingError
@@ -25,6 +26,7 @@ from pooling_wire.calls import (
 )
 from pooling_wire.forms import Forms
 from pooling_wire.parsing import Buffer, Parsed, nested_span, parse, parse_number
+from pooling_wire.places import NO_PLACES, Places
 from pooling_wire.status import decode_stream_error, encode_stream_error
 from pooling_wire.tensors import Parts, nested_parts
 from pooling_wire.v1 import pooling_pb2 as pb
@@ -35,7 +37,7 @@ T = TypeVar("T")
 def encode_forward_item(id_: int, call: ForwardCall) -> bytes:
     """The bytes of a ForwardStreamRequest."""
     request = pb.ForwardStreamRequest(id=id_)
-    return b"".join(nested_parts(request, "request", forward_request_parts(call)))
+    return b"".join(nested_parts(request, "request", partial(forward_request_parts, call)))
 
 
 def decode_forward_item(data: Buffer) -> tuple[int, ForwardCall | PoolingError]:
@@ -64,7 +66,7 @@ def decode_forward_item_reply(data: Buffer) -> tuple[int, ForwardResult | Poolin
 def encode_backward_item(id_: int, call: BackwardCall) -> bytes:
     """The bytes of a BackwardStreamRequest."""
     request = pb.BackwardStreamRequest(id=id_)
-    return b"".join(nested_parts(request, "request", backward_request_parts(call)))
+    return b"".join(nested_parts(request, "request", partial(backward_request_parts, call)))
 
 
 def decode_backward_item(data: Buffer) -> tuple[int, BackwardCall | PoolingError]:
@@ -110,12 +112,14 @@ def _decode_item(
     return item.id, call
 
 
-def _encode_reply(message: Any, result: T | PoolingError, encode: Callable[[T], Parts]) -> bytes:
+def _encode_reply(
+    message: Any, result: T | PoolingError, encode: Callable[[T, Places, int], Parts]
+) -> bytes:
     if isinstance(result, PoolingError):
         message.error.CopyFrom(encode_stream_error(result))
         parts: Parts = [message.SerializeToString()]
     else:
-        parts = nested_parts(message, "response", encode(result))
+        parts = nested_parts(message, "response", partial(encode, result, NO_PLACES))
     return b"".join(parts)
 
 

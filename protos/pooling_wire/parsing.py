@@ -19,14 +19,14 @@ from google.protobuf.message import DecodeError, Message
 
 from pooling_engine import InvalidTensorError
 from pooling_wire.places import NO_REGIONS, Regions
-from pooling_wire.tensors import field_start
+from pooling_wire.tensors import ALIGNED_BYTES, field_start
 from pooling_wire.v1 import pooling_pb2 as pb
 
 M = TypeVar("M", bound=Message)
 Buffer = bytes | memoryview
 Payloads = Mapping[str, memoryview]
 
-WHOLE_BELOW_BYTES = 1 << 17  # a smaller message is copied sooner than it is looked at here
+WHOLE_BELOW_BYTES = ALIGNED_BYTES  # a smaller message is copied sooner than it is looked at here
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _MAX_BYTES = 2**31 - 1  # of a message, in protobuf

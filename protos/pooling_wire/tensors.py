@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache, lru_cache
 from typing import Any
 
@@ -18,6 +18,8 @@ from pooling_wire.places import NO_PLACES, Place, Places, Regions, array_at, dec
 from pooling_wire.v1 import pooling_pb2 as pb
 
 MAX_AXES = 8
+ALIGNED_BYTES = 1 << 17  # of a payload; a message with a smaller one is copied by its reader
+ALIGNMENT = 16  # bytes: what `malloc`, which makes a message, keeps to; a vector of the kernels
 
 
 Parts = list[bytes | memoryview]
@@ -28,16 +30,18 @@ def message_parts(
     head: bytes,
     tensors: Mapping[str, NDArray[Any] | None],
     places: Places = NO_PLACES,
+    start: int = 0,
 ) -> Parts:
     """The bytes of a message and the tensors in it, by the name of their field; to be joined.
 
     Of a tensor that has a place in shared memory, only that is written.
     Joined, they are the same bytes as the generated classes give where nothing has a place, but
     each payload is copied once: protobuf copies it four times on its way, and that costs more than
-    the pooling.
+    the pooling. A large payload is aligned.
 
     Args:
         head: the message without its tensors.
+        start: how many bytes are sent before the message.
 
     Raises:
         InvalidTensorError: an element type that cannot travel.
@@ -51,7 +55,7 @@ def message_parts(
             shared = {name: _shared_tensor(tensor, places[name])}
             parts.append(type_(**shared).SerializeToString())
         else:
-            parts += _tensor_field(number, tensor)
+            parts += _tensor_field(number, tensor, start + _size(parts))
     return parts
 
 
@@ -63,28 +67,63 @@ def _tensor_fields(message: Descriptor) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(named, key=lambda field: field[1]))
 
 
-def nested_parts(message: Message, field: str, parts: Parts) -> Parts:
-    """The bytes of a message whose last field is another, given as its parts; to be joined."""
+def nested_parts(message: Message, field: str, parts_at: Callable[[int], Parts]) -> Parts:
+    """The bytes of a message whose last field is another; to be joined.
+
+    Args:
+        parts_at: the parts of that, given how many bytes are sent before it.
+    """
     number = message.DESCRIPTOR.fields_by_name[field].number
-    start = field_start(number, sum(len(part) for part in parts))
-    return [message.SerializeToString(), start, *parts]
+    head, parts = message.SerializeToString(), parts_at(0)
+    size = _size(parts)
+    start = field_start(number, size)
+    if size >= ALIGNED_BYTES:
+        parts = parts_at(len(head) + len(start))
+        start = field_start(number, _size(parts))
+    return [head, start, *parts]
 
 
-def _tensor_field(number: int, array: NDArray[Any]) -> Parts:
-    start, dtype = _tensor_start(number, array.dtype, array.shape)
+def _size(parts: Parts) -> int:
+    return sum(map(len, parts))
+
+
+def _tensor_field(number: int, array: NDArray[Any], at: int) -> Parts:
+    """The field of a tensor, before which `at` bytes are sent."""
+    place = at % ALIGNMENT if array.nbytes >= ALIGNED_BYTES else None
+    start, dtype = _tensor_start(number, array.dtype, array.shape, place)
     return [start, np.ascontiguousarray(array, dtype).reshape(-1).view(np.uint8).data]
 
 
 @lru_cache(maxsize=512)  # to build it costs more than to pool a small tensor
 def _tensor_start(
-    number: int, dtype: np.dtype[Any], shape: tuple[int, ...]
+    number: int, dtype: np.dtype[Any], shape: tuple[int, ...], place: int | None
 ) -> tuple[bytes, np.dtype[Any]]:
-    """A field that is a tensor, up to its elements, and their type on the wire."""
+    """A field that is a tensor, up to its elements, and their type on the wire.
+
+    Args:
+        place: where it begins, modulo `ALIGNMENT`; None: its elements are not aligned.
+    """
     header = pb.Tensor(element_type=element_type_number(dtype), shape=shape).SerializeToString()
     nbytes = math.prod(shape) * dtype.itemsize
-    if nbytes:
-        header += field_start(pb.Tensor.DATA_FIELD_NUMBER, nbytes)
-    return field_start(number, len(header) + nbytes) + header, dtype.newbyteorder("<")
+    data_start = field_start(pb.Tensor.DATA_FIELD_NUMBER, nbytes) if nbytes else b""
+    size = len(header) + len(data_start) + nbytes
+    if place is not None:
+        filler = _filler(place + len(field_start(number, size)) + size - nbytes)
+        header, size = header + filler, size + len(filler)
+    return field_start(number, size) + header + data_start, dtype.newbyteorder("<")
+
+
+def _filler(at: int) -> bytes:
+    """The field that moves what would begin after `at` bytes to a multiple of `ALIGNMENT`.
+
+    It may make the length of a field around it a byte longer, once in millions of sizes. Then the
+    payload is not aligned, which a reader must expect in any case.
+    """
+    gap = -at % ALIGNMENT
+    if gap == 0:
+        return b""
+    size = gap - 2 if gap > 1 else gap + ALIGNMENT - 2  # a tag and a length come before
+    return field_start(pb.Tensor.FILLER_FIELD_NUMBER, size) + bytes(size)
 
 
 def _shared_tensor(array: NDArray[Any], place: Place) -> pb.Tensor:

@@ -16,7 +16,7 @@ from pooling_engine import ForwardResult, IndexFormat, PoolingError, PoolSpec
 from pooling_engine.enums import NanPolicy, TiePolicy
 from pooling_wire import enums, status
 from pooling_wire.specs import decode_spec, encode_spec
-from pooling_wire.tensors import decode_tensor, message_parts
+from pooling_wire.tensors import ALIGNED_BYTES, decode_tensor, message_parts
 from pooling_wire.v1 import pooling_pb2 as pb
 
 SPECS = {
@@ -95,7 +95,7 @@ def test_tensors_have_the_highest_numbers_of_their_message(type_: Any) -> None:
     assert fields[-1].number == pb.Tensor.DATA_FIELD_NUMBER == 15
 
 
-@pytest.mark.parametrize("size", [0, 1, 31, 32, 127, 128, 4000, 70_000])
+@pytest.mark.parametrize("size", [0, 1, 31, 32, 127, 128, 4000, 32_000])
 def test_the_bytes_are_those_of_the_generated_classes(size: int) -> None:
     output, indices = np.arange(size, dtype=np.float32), np.arange(size).astype(np.uint8)
     ours = pooling_wire.encode_forward_response(ForwardResult(output, indices))
@@ -108,6 +108,53 @@ def test_the_bytes_are_those_of_the_generated_classes(size: int) -> None:
         ),
     )
     assert ours == theirs.SerializeToString(deterministic=True)
+
+
+def large(count: int, dtype: str = "f4") -> np.ndarray:
+    return (np.arange(count) % 251).astype(dtype).reshape(1, 1, count)
+
+
+# Around the size from which on payloads are aligned, and where a length takes one more byte.
+LARGE_COUNTS = [
+    *range(ALIGNED_BYTES // 4 - 9, ALIGNED_BYTES // 4 + 9),
+    *range((1 << 19) - 20, (1 << 19) + 2),
+]
+
+
+@pytest.mark.parametrize("count", LARGE_COUNTS)
+def test_large_payloads_begin_at_multiples_of_16(count: int) -> None:
+    call = pooling_wire.ForwardCall(large(count), PoolSpec("max", 2))
+    item = pooling_wire.encode_forward_item(count, call)
+    for data in (pooling_wire.encode_forward_request(call), item):
+        message = pb.ForwardStreamRequest.FromString(item).request
+        if data is not item:
+            message = pb.ForwardRequest.FromString(data)
+        assert message.input.data == large(count).tobytes()
+        at = data.index(large(count).tobytes())
+        is_between = abs(len(data) - (1 << 21)) < 64  # a length may have grown
+        assert call.input.nbytes < ALIGNED_BYTES or is_between or at % 16 == 0
+
+
+@pytest.mark.parametrize("types", [("f4", "i8"), ("f8", "u2"), ("i2", "u1"), ("f2", "u4")])
+def test_every_large_payload_of_a_message_is_aligned(types: tuple[str, str]) -> None:
+    output, indices = (large(200_001, dtype) for dtype in types)
+    data = pooling_wire.encode_forward_item_reply(7, ForwardResult(output, indices))
+    assert data.index(output.tobytes()) % 16 == data.index(indices.tobytes()) % 16 == 0
+    id_, result = pooling_wire.decode_forward_item_reply(data)
+    assert (id_, isinstance(result, ForwardResult)) == (7, True)
+    for ours, theirs in ((result.output, output), (result.indices, indices)):
+        np.testing.assert_array_equal(ours, theirs, strict=True)
+        assert ours.flags.aligned
+
+
+def test_with_its_filler_a_large_message_is_that_of_the_generated_classes() -> None:
+    data = pooling_wire.encode_backward_response(large(100_000))
+    message = pb.BackwardResponse.FromString(data)
+    assert message.input_gradient.filler == bytes(len(message.input_gradient.filler))
+    assert data == message.SerializeToString(deterministic=True)
+    message.input_gradient.ClearField("filler")
+    without = message.SerializeToString(deterministic=True)
+    np.testing.assert_array_equal(pooling_wire.decode_backward_response(without), large(100_000))
 
 
 X, Y = np.ones((1, 2, 4, 4), np.float32), np.ones((1, 2, 2, 2), np.float32)
