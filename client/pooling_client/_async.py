@@ -69,7 +69,7 @@ class AsyncPoolingClient:
             grpc.aio.insecure_channel(target, options=options)
             for options in _channel.options_of_each(connections, keepalive, keepalive_timeout)
         ]
-        self._turns = itertools.cycle(self._channels)
+        self._turns = itertools.cycle(map(_channel.methods_of, self._channels))
         self._sharing = Sharing(target)
         self._sizes = ANY
 
@@ -186,7 +186,7 @@ class AsyncPoolingClient:
                 return result
         done = 0
         replies = exchange_async(
-            next(self._turns).stream_stream(job.stream_method),
+            next(self._turns).stream(job.stream_method),
             _one_by_one(job.requests(self._sizes)),
             window=WINDOW,
             timeout_s=_left_s(end),
@@ -219,7 +219,7 @@ class AsyncPoolingClient:
                 id_ += 1
 
         replies = exchange_async(
-            next(self._turns).stream_stream(method),
+            next(self._turns).stream(method),
             items(),
             window=MANY_WINDOW,
             timeout_s=timeout_s,
@@ -235,7 +235,7 @@ class AsyncPoolingClient:
     async def _call(self, method: str, request: bytes, timeout_s: float | None) -> bytes:
         try:
             call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
-            call = next(self._turns).unary_unary(method)
+            call = next(self._turns).unary(method)
             return await call(request, timeout=self._timeout_s if timeout_s is None else timeout_s)
         except grpc.RpcError as error:
             raise pooling_wire.decode_error(error, self.target) from None

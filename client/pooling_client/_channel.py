@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
 
 import pooling_wire
 from pooling_engine import InvalidSpecError
@@ -52,6 +55,25 @@ CHANNEL_OPTIONS: list[tuple[str, str | int]] = [
         ),
     ),
 ]
+
+
+class Methods(NamedTuple):
+    """The methods of a channel, by their names.
+
+    Each is made once: that takes as long as encoding a small request.
+
+    Attributes:
+        unary: gives the multicallable of a unary method.
+        stream: gives that of a stream.
+    """
+
+    unary: Callable[[str], Any]
+    stream: Callable[[str], Any]
+
+
+def methods_of(channel: Any) -> Methods:
+    """The methods of a channel of gRPC's, be it for threads or for coroutines."""
+    return Methods(cache(channel.unary_unary), cache(channel.stream_stream))
 
 
 def options_of_each(

@@ -73,7 +73,7 @@ class PoolingClient:
             grpc.insecure_channel(target, options=options)
             for options in _channel.options_of_each(connections, keepalive, keepalive_timeout)
         ]
-        self._turns = itertools.cycle(self._channels)
+        self._turns = itertools.cycle(map(_channel.methods_of, self._channels))
         self._sharing = Sharing(target)
         self._sizes = ANY
 
@@ -215,7 +215,7 @@ class PoolingClient:
                 return result
         done = 0
         replies = exchange(
-            next(self._turns).stream_stream(job.stream_method),
+            next(self._turns).stream(job.stream_method),
             job.requests(self._sizes),
             window=WINDOW,
             timeout_s=_left_s(end),
@@ -242,7 +242,7 @@ class PoolingClient:
         timeout: float | None,
     ) -> Iterator[Result | PoolingError]:
         replies = exchange(
-            next(self._turns).stream_stream(method),
+            next(self._turns).stream(method),
             (item_of(id_, call, job_of) for id_, call in enumerate(calls)),
             window=MANY_WINDOW,
             timeout_s=timeout,
@@ -257,7 +257,7 @@ class PoolingClient:
 
     def _call(self, method: str, request: bytes, timeout: float | None) -> bytes:
         try:
-            call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = next(self._turns).unary_unary(method)
+            call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = next(self._turns).unary(method)
             return call(request, timeout=self._timeout_s if timeout is None else timeout)
         except grpc.RpcError as error:
             raise pooling_wire.decode_error(error, self.target) from None
