@@ -15,17 +15,15 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 import pooling_wire
 from pooling_client import _channel
+from pooling_client._backward_job import BackwardJob, backward_job
 from pooling_client._exchange_async import exchange_async
+from pooling_client._forward_job import ForwardJob, forward_job
 from pooling_client._jobs import (
     MANY_WINDOW,
     WINDOW,
-    BackwardJob,
-    ForwardJob,
     Job,
     Progress,
     at_hand,
-    backward_job,
-    forward_job,
     item_of,
     outcome_of,
     say_nothing,

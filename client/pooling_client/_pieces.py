@@ -9,17 +9,14 @@ in one piece.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-import numpy as np
-
+from pooling_client._bands import Range, band_spec, even_runs, output_runs, runs
 from pooling_engine import Layout, PoolPlan, PoolSpec
-from pooling_engine.geometry import MAX_TAPS_PER_AXIS, AdaptiveAxis, Axis, SlidingAxis
+from pooling_engine.geometry import Axis, SlidingAxis
 
 Box = tuple[slice, ...]
-Range = tuple[int, int]
 ALL = slice(None)
 
 LARGEST_BAND_BYTES = (
@@ -108,7 +105,7 @@ def forward_pieces(
         is_mostly_repeated = (stop - start) * cut.stride < repeated
         return nbytes <= (band_bytes if is_mostly_repeated else max_bytes)
 
-    bands = list(_output_runs(axis, fits))
+    bands = list(output_runs(axis, fits))
     for place in cut.places():
         for outputs in bands:
             yield cut.band(place, outputs, axis.inputs_of(*outputs))
@@ -148,7 +145,7 @@ def backward_pieces(
         nbytes = cut.unit * size(last - first, outputs[1] - outputs[0])
         return nbytes <= (band_bytes if stop - start < repeated else max_bytes)
 
-    bands = list(_runs(axis.size, step, fits))
+    bands = list(runs(axis.size, step, fits))
     for place in cut.places():
         for rows in bands:
             outputs = axis.outputs_of(*rows)
@@ -198,11 +195,12 @@ class _Cut:
         """Pieces of at most so many whole planes; at least one, or all channels where last."""
         if most >= self._channels or self._is_last:
             places = (
-                (slice(*run), ALL) for run in _even(self._samples, max(1, most // self._channels))
+                (slice(*run), ALL)
+                for run in even_runs(self._samples, max(1, most // self._channels))
             )
         else:
-            runs = _even(self._channels, max(1, most))
-            places = ((slice(n, n + 1), slice(*run)) for n in range(self._samples) for run in runs)
+            parts = even_runs(self._channels, max(1, most))
+            places = ((slice(n, n + 1), slice(*run)) for n in range(self._samples) for run in parts)
         for place in places:
             box = self._box(place, ALL)
             yield Piece(self._spec, box, box, box, (ALL,) * len(box))
@@ -222,7 +220,7 @@ class _Cut:
         """The piece of a range of outputs and the range of inputs that these reach."""
         first, last = inputs if kept is None else kept
         return Piece(
-            _band_spec(self._spec, self._plan, outputs, inputs),
+            band_spec(self._spec, self._plan, outputs, inputs),
             self._box(place, slice(*inputs)),
             self._box(place, slice(*outputs)),
             self._box(place, slice(first, last)),
@@ -239,74 +237,3 @@ def _row_sizes(plan: PoolPlan) -> tuple[int, int]:
     """The elements of one row along the first spatial axis, of the input and of the output."""
     inner_outputs = () if plan.is_global else plan.axes[1:]
     return math.prod(plan.sizes[1:]), math.prod(axis.outputs for axis in inner_outputs)
-
-
-def _even(count: int, most: int) -> list[Range]:
-    """Runs of at most `most` that are as even as can be."""
-    parts = -(-count // most)
-    return [(count * part // parts, count * (part + 1) // parts) for part in range(parts)]
-
-
-def _runs(count: int, step: int, fits: Callable[[int, int], bool]) -> Iterator[Range]:
-    """Runs of as many whole steps as fit, and at least one."""
-    start = 0
-    while start < count:
-        later = range(start + 2 * step, count + 1, step)
-        more = bisect_left(later, True, key=lambda stop: not fits(start, stop))
-        yield start, start + (1 + more) * step
-        start += (1 + more) * step
-
-
-def _output_runs(axis: Axis, fits: Callable[[int, int], bool]) -> Iterator[Range]:
-    """Runs of as many outputs as fit and can be asked for in one spec, and at least one."""
-    if isinstance(axis, SlidingAxis):
-        yield from _runs(axis.outputs, 1, fits)
-        return
-    period = axis.outputs // math.gcd(axis.size, axis.outputs)
-    start = 0
-    while start < axis.outputs:
-        _, stop = next(_runs(axis.outputs - start, 1, lambda a, b: fits(start + a, start + b)))  # noqa: B023
-        halved = [stop >> halvings for halvings in range(stop.bit_length())]
-        outputs = next(
-            outputs
-            for outputs in (stop - stop % period, *halved)
-            if outputs and _is_alike(axis, start, start + outputs)
-        )
-        yield start, start + outputs
-        start += outputs
-
-
-def _is_alike(axis: AdaptiveAxis, start: int, stop: int) -> bool:
-    """Whether outputs [start, stop) have the windows of so many adaptive outputs of their rows."""
-    first, last = axis.inputs_of(start, stop)
-    size, outputs = last - first, stop - start
-    common = math.gcd(size, outputs)
-    if size % outputs and (size + outputs) // common > MAX_TAPS_PER_AXIS:
-        return False
-    here, there = np.arange(outputs, dtype=np.int64), np.arange(start, stop, dtype=np.int64)
-    starts = there * axis.size // axis.outputs - first
-    stops = -(-(there + 1) * axis.size // axis.outputs) - first
-    return np.array_equal(here * size // outputs, starts) and np.array_equal(
-        -(-(here + 1) * size // outputs), stops
-    )
-
-
-def _band_spec(spec: PoolSpec, plan: PoolPlan, outputs: Range, inputs: Range) -> PoolSpec:
-    """The spec whose windows over the input range are those of the output range."""
-    if spec.adaptive_output is not None:
-        counts = (outputs[1] - outputs[0], *(axis.outputs for axis in plan.axes[1:]))
-        return replace(spec, adaptive_output=counts)
-    windows = [axis.window for axis in plan.axes if isinstance(axis, SlidingAxis)]
-    w = windows[0]
-    first = outputs[0] * w.stride - w.padding_before
-    last = (outputs[1] - 1) * w.stride - w.padding_before + w.extent
-    # What ceil mode lets hang over the padding is left to ceil mode: it never counts in a divisor.
-    after = max(0, min(last, plan.sizes[0] + w.padding_after) - inputs[1])
-    pads = [(window.padding_before, window.padding_after) for window in windows[1:]]
-    return replace(
-        spec,
-        kernel=tuple(window.kernel for window in windows),
-        stride=tuple(window.stride for window in windows),
-        dilation=tuple(window.dilation for window in windows),
-        padding=((max(0, -first), after), *pads),
-    )

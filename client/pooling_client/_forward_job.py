@@ -1,0 +1,148 @@
+"""A forward call of a client: see `pooling_client._jobs`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+import pooling_wire
+from pooling_client import _channel
+from pooling_client._indices import to_whole
+from pooling_client._jobs import Array, Job, handed_over, owned, unwrapped
+from pooling_client._pieces import Piece, forward_costs, forward_pieces
+from pooling_client._shared_memory import Placing, SharedArrays
+from pooling_client._sizes import Sizes
+from pooling_engine import ForwardResult, IndexFormat, PoolingError, PoolSpec
+from pooling_engine.checks import as_tensor, check_index_request, check_out
+from pooling_engine.plan import make_plan
+from pooling_wire.places import INDICES, OUTPUT
+
+
+class ForwardJob(Job[ForwardResult]):
+    """A forward call; what the engine would refuse is refused here already.
+
+    Raises:
+        As `pooling_engine.forward`.
+    """
+
+    method, stream_method = _channel.FORWARD, _channel.FORWARD_STREAM
+
+    def __init__(
+        self,
+        x: ArrayLike,
+        spec: PoolSpec,
+        return_indices: bool,
+        index_format: str,
+        out: Array | None = None,
+    ) -> None:
+        tensor = as_tensor(x, "input")
+        plan = make_plan(spec, tensor.shape, tensor.dtype)
+        chosen = check_index_request(plan, return_indices, index_format)
+        check_out(out, plan.output_shape, plan.output_dtype, tensor)
+        self._call = self._sent = pooling_wire.ForwardCall(tensor, spec, return_indices, chosen)
+        self._out = out
+        self.spec, self.plan = spec, plan
+        index_bytes = plan.index_bytes(chosen) if return_indices else 0
+        self.total_bytes = max(plan.input_bytes, plan.output_bytes + index_bytes)
+
+    def request(self) -> bytes:
+        return pooling_wire.encode_forward_request(self._sent)
+
+    def slabs(self, sizes: Sizes) -> list[Piece] | None:
+        slabs, call = super().slabs(sizes), self._call
+        is_placed = not call.return_indices or call.index_format is IndexFormat.WINDOW
+        return slabs if is_placed or not slabs else None
+
+    def _share(self, shared: SharedArrays) -> bool:
+        call, plan, placing = self._call, self.plan, Placing(shared)
+        tensor = placing.given("input", call.input)
+        self._shared_output = placing.wanted(
+            OUTPUT, self._out, plan.output_shape, plan.output_dtype
+        )
+        self._shared_indices = None
+        if call.return_indices and call.index_format is IndexFormat.WINDOW:
+            self._shared_indices = placing.wanted(
+                INDICES, None, plan.output_shape, plan.index_dtype
+            )
+        if placing.is_whole:
+            self._sent = replace(call, input=tensor, places=placing.places)
+        return placing.is_whole
+
+    def _shared_slab(self, slab: Piece, placing: Placing) -> bytes:
+        tensor = placing.given("input", self._sent.input[slab.inputs])
+        for name, made in ((OUTPUT, self._shared_output), (INDICES, self._shared_indices)):
+            if made is not None:
+                part = made[slab.outputs]
+                placing.wanted(name, part, part.shape, part.dtype)
+        part_call = replace(self._sent, input=tensor, places=placing.places)
+        return pooling_wire.encode_forward_request(part_call)
+
+    def unshare(self) -> None:
+        self._sent = self._call
+
+    def shared_result(self, reply: bytes, shared: SharedArrays) -> ForwardResult:
+        result = pooling_wire.decode_forward_response(reply, shared)
+        indices = self._shared_indices
+        if indices is None and result.indices is not None:
+            indices = result.indices.copy()
+        return ForwardResult(handed_over(self._shared_output, self._out), indices)
+
+    def result(self, reply: bytes) -> ForwardResult:
+        return self.owned(pooling_wire.decode_forward_response(reply))
+
+    def owned(self, result: ForwardResult) -> ForwardResult:
+        """A result whose arrays are views of a reply, in arrays that the caller owns."""
+        indices = None if result.indices is None else result.indices.copy()
+        return ForwardResult(owned(result.output, self._out), indices)
+
+    def item(self, id_: int) -> bytes:
+        return pooling_wire.encode_forward_item(id_, self._call)
+
+    def item_result(self, reply: bytes) -> ForwardResult | PoolingError:
+        _, result = pooling_wire.decode_forward_item_reply(reply)
+        return result if isinstance(result, PoolingError) else self.owned(result)
+
+    @property
+    def _index_dtype(self) -> np.dtype[Any]:
+        is_window = self._call.index_format is IndexFormat.WINDOW
+        return self.plan.index_dtype if is_window else np.dtype(np.int64)
+
+    def pieces(self, slab_bytes: int, band_bytes: int) -> Iterator[Piece]:
+        costs = forward_costs(
+            self.plan, self._index_dtype.itemsize if self._call.return_indices else 0
+        )
+        return forward_pieces(self.spec, self.plan, costs, slab_bytes, band_bytes)
+
+    def requests(self, sizes: Sizes) -> Iterator[tuple[Piece, bytes | PoolingError]]:
+        call, plan = self._call, self.plan
+        self._output = (
+            np.empty(plan.output_shape, plan.output_dtype) if self._out is None else self._out
+        )
+        self._indices = None
+        if call.return_indices:
+            self._indices = np.empty(plan.output_shape, self._index_dtype)
+        for id_, piece in enumerate(self._pieces_for(sizes)):
+            part = pooling_wire.ForwardCall(
+                call.input[piece.inputs], piece.spec, call.return_indices, call.index_format
+            )
+            yield piece, pooling_wire.encode_forward_item(id_, part)
+
+    def place(self, piece: Piece, reply: bytes | PoolingError) -> int:
+        result = unwrapped(piece, reply, pooling_wire.decode_forward_item_reply)
+        self._output[piece.outputs] = result.output
+        if self._indices is not None:
+            format_ = self._call.index_format
+            self._indices[piece.outputs] = to_whole(self.plan, piece, result.indices, format_)
+        return int(result.output.size) * self.total_bytes // self._output.size
+
+    def assembled(self) -> ForwardResult:
+        return ForwardResult(self._output, self._indices)
+
+
+def forward_job(call: pooling_wire.ForwardCall) -> ForwardJob:
+    """The job of a call whose arguments nobody has checked."""
+    return ForwardJob(call.input, call.spec, call.return_indices, call.index_format)
