@@ -139,7 +139,7 @@ def memory_of(array: Any, backend: Backend) -> Memory:
     Raises:
         InvalidSpecError: it is on a card, which the backend does not compute on.
     """
-    if not is_on_card(array):
+    if type(array) is np.ndarray or not is_on_card(array):
         return HOST
     if backend.name != "cupy":
         raise InvalidSpecError(

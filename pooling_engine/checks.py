@@ -129,8 +129,9 @@ def check_out(
             f"not {out.dtype.name} of shape {out.shape}",
             field="out",
         )
-    if any(array is not None and np.may_share_memory(out, array) for array in inputs):
-        raise InvalidTensorError("out shares memory with an input", field="out")
+    for array in inputs:
+        if array is not None and np.may_share_memory(out, array):
+            raise InvalidTensorError("out shares memory with an input", field="out")
 
 
 def as_tensor(array: ArrayLike, field: str) -> Array:
@@ -162,8 +163,10 @@ def check_index_format(index_format: str | None, indices: Array | None) -> Index
 
 
 def _index_format(name: str | None) -> IndexFormat | None:
+    if name is None or isinstance(name, IndexFormat):
+        return name
     try:
-        return None if name is None else IndexFormat(name)
+        return IndexFormat(name)
     except ValueError:
         legal = ", ".join(f'"{member}"' for member in IndexFormat)
         raise InvalidSpecError(

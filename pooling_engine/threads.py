@@ -17,6 +17,7 @@ Block = TypeVar("Block")
 Answer = TypeVar("Answer")
 PARTS_PER_THREAD = 4  # so that a thread that is held up leaves its work to the others
 BYTES_PER_PART = 1 << 20  # waking another thread costs what pooling about this much does
+SHARED_BYTES = 2 * BYTES_PER_PART  # less is computed by the thread that asks for it
 
 _lock = threading.Lock()
 _pool: ThreadPoolExecutor | None = None
@@ -76,7 +77,7 @@ def run_range(work: Callable[[int, int], Answer], count: int, size_bytes: int) -
     Returns:
         The answers, in no order.
     """
-    if _threads < 2 or count < 2 or size_bytes < 2 * BYTES_PER_PART:
+    if _threads < 2 or count < 2 or size_bytes < SHARED_BYTES:
         return [work(0, count)]
     parts = min(count, _threads * PARTS_PER_THREAD, size_bytes // BYTES_PER_PART)
     answers: list[Answer] = []

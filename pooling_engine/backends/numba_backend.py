@@ -16,7 +16,7 @@ from pooling_engine.dtypes import FLOATS
 from pooling_engine.enums import IndexFormat, Mode
 from pooling_engine.plan import PoolPlan, make_plan
 from pooling_engine.spec import PoolSpec
-from pooling_engine.threads import run_range
+from pooling_engine.threads import SHARED_BYTES, run_range
 
 Array = NDArray[Any]
 
@@ -81,6 +81,8 @@ class NumbaBackend:
         """Whether the kernel was there and left no doubt."""
         if not self._library.has(call.kernel, call.arguments):
             return False
+        if call.size_bytes < SHARED_BYTES:
+            return not call.kernel(*call.arguments, 0, call.slabs)
         work = partial(call.kernel, *call.arguments)
         return not any(run_range(work, call.slabs, call.size_bytes))
 

@@ -67,14 +67,10 @@ class Forms(Generic[T]):
                 if data[begin + start : begin + stop] != rest:
                     break
             else:
-                return form.make(
-                    **{
-                        tensor.name: np.ndarray(
-                            tensor.shape, tensor.dtype, data, begin + tensor.begin
-                        )
-                        for tensor in form.tensors
-                    }
-                )
+                arrays = {}
+                for name, start, dtype, shape in form.tensors:
+                    arrays[name] = np.ndarray(shape, dtype, data, begin + start)
+                return form.make(**arrays)
         return None
 
     def keep(self, data: Buffer, begin: int, end: int, decoded: T) -> None:

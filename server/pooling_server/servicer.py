@@ -188,11 +188,11 @@ class PoolingServicer:
         if call.return_indices and INDICES not in call.places:
             sent += plan.index_bytes(call.index_format)
         check_plan(plan, sent, "input", self._config)
-        lend = partial(self._lend, loan, call.places, regions)
-        output = lend(OUTPUT, plan.output_shape, plan.output_dtype)
+        shape = plan.output_shape
+        output = self._lend(loan, call.places, regions, OUTPUT, shape, plan.output_dtype)
         if not (has_indices and is_window):
             return output
-        return output, lend(INDICES, plan.output_shape, plan.index_dtype)
+        return output, self._lend(loan, call.places, regions, INDICES, shape, plan.index_dtype)
 
     def _gradient(
         self, loan: Loan, call: pooling_wire.BackwardCall, regions: Regions
