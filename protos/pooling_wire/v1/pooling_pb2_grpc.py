@@ -89,9 +89,10 @@ class PoolingServiceServicer(object):
     def ForwardStream(self, request_iterator, context):
         """Pools many independent tensors over one stream. Replies come in the order
         of the requests; an error of one item is in its reply and the stream goes
-        on. A stream counts as one call in flight. A server that is stopping answers
-        the items that it has received and ends the stream with UNAVAILABLE: send
-        those without a reply to another.
+        on. A stream counts as one call in flight. A server that is stopping, or that
+        has waited too long for the next item, answers the items that it has received
+        and ends the stream with UNAVAILABLE: send those without a reply on another.
+        A stream whose caller takes no replies for too long ends with CANCELLED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
