@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pooling_client._copies import copy_into
 from pooling_client._pieces import LARGEST_BAND_BYTES, Piece
 from pooling_client._shared_memory import Placing, SharedArrays
 from pooling_client._sizes import ANY, Sizes
@@ -197,7 +198,7 @@ def handed_over(made: Array | None, out: Array | None) -> Array:
     assert made is not None
     if out is None or out is made:
         return made
-    np.copyto(out, made)
+    copy_into(out, made)
     return out
 
 

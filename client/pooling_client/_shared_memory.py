@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from pooling_client._copies import copy_into
 from pooling_engine import InvalidTensorError
 from pooling_wire import Place, leases
 
@@ -208,7 +209,7 @@ class Placing:
         copy = self.wanted(name, None, tensor.shape, tensor.dtype)
         if copy is None:
             return tensor
-        np.copyto(copy, tensor)
+        copy_into(copy, tensor)
         return copy
 
     def wanted(
