@@ -182,7 +182,18 @@ class AsyncPoolingClient:
                 result = job.result(answer)
                 report(total, total)
                 return result
-        done = 0
+        try:
+            return await self._in_pieces(job, end, report)
+        except TensorTooLargeError:
+            asked = self._sizes
+            await self._ask_sizes(end)
+            if self._sizes == asked:
+                raise
+        return await self._in_pieces(job, end, report)  # of a server started anew, which takes less
+
+    async def _in_pieces(self, job: Job[Result], end: float, report: Progress) -> Result:
+        """The result of a job that goes in pieces on a stream."""
+        done, total = 0, job.total_bytes
         replies = exchange_async(
             next(self._turns).stream(job.stream_method),
             _one_by_one(job.requests(self._sizes)),

@@ -211,7 +211,18 @@ class PoolingClient:
                 result = job.result(answer)
                 report(total, total)
                 return result
-        done = 0
+        try:
+            return self._in_pieces(job, end, report)
+        except TensorTooLargeError:
+            asked = self._sizes
+            self._ask_sizes(end)
+            if self._sizes == asked:
+                raise
+        return self._in_pieces(job, end, report)  # of a server started anew, which takes less
+
+    def _in_pieces(self, job: Job[Result], end: float, report: Progress) -> Result:
+        """The result of a job that goes in pieces on a stream."""
+        done, total = 0, job.total_bytes
         replies = exchange(
             next(self._turns).stream(job.stream_method),
             job.requests(self._sizes),

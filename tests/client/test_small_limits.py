@@ -121,6 +121,17 @@ def test_too_much_work_is_refused_and_not_cut(serve: Serve) -> None:
         client.forward(cases.normal((1, 1, 64, 64)), MAX)
 
 
+def test_a_server_started_anew_may_take_less(serve: Serve, asked: list[int]) -> None:
+    server, x = serve(max_message_bytes=256 * KIB), cases.normal((4, 9, 96, 96))
+    with PoolingClient(server.address) as client:
+        client.forward(x, MAX)
+        assert server.stop()
+        serve(server.address, **LIMITS)
+        got = client.forward(x, MAX).output
+        oracle.assert_same_bits(got, pooling_engine.forward(x, MAX).output)
+        assert len(asked) == 2
+
+
 def residual_of(mode: str, x: Any, result: Any) -> dict[str, Any]:
     if mode == "lp":
         return {"input": x}
