@@ -30,15 +30,14 @@ from pooling_server import ServerConfig
 from pooling_server.app import PoolingServer
 from pooling_server.executor import Executor
 from pooling_server.servicer import PoolingServicer
-from pooling_wire import calls as wire_calls
-from pooling_wire import tensors as wire_tensors
+from pooling_wire import decoding, encoding, tensors
 
 Way = Callable[[], object]
 PAYLOAD = suite.SEED
 ROUNDS, CALLS = 9, 200
 CALLERS, SECONDS = 16, 1.0
-FORMS = (wire_calls.FORWARD_CALLS, wire_calls.FORWARD_RESULTS)
-CACHES = (wire_calls._forward_head, wire_tensors._tensor_start)
+FORMS = (decoding.FORWARD_CALLS, decoding.FORWARD_RESULTS)
+CACHES = (encoding._forward_head, tensors._tensor_start)
 
 
 def forget() -> None:

@@ -1,12 +1,13 @@
 """The wire: requests, replies and errors of `pooling.v1`, to and from the engine's terms."""
 
-from pooling_wire.calls import (
-    BackwardCall,
-    ForwardCall,
+from pooling_wire.calls import BackwardCall, ForwardCall
+from pooling_wire.decoding import (
     decode_backward_request,
     decode_backward_response,
     decode_forward_request,
     decode_forward_response,
+)
+from pooling_wire.encoding import (
     encode_backward_request,
     encode_backward_response,
     encode_forward_request,

@@ -55,6 +55,14 @@ class Forms(Generic[T]):
         self._type, self._likeness = type_, likeness
         self._by_size: dict[int, tuple[_Form[T], ...]] = {}
 
+    def decoded(self, data: Buffer, decode: Callable[[], T]) -> T:
+        """What a message says: like one before, or else decoded and kept."""
+        known = self.find(data, 0, len(data))
+        if known is None:
+            known = decode()
+            self.keep(data, 0, len(data), known)
+        return known
+
     def find(self, data: Buffer, begin: int, end: int) -> T | None:
         """What the message from `begin` to `end` says, if one before was like it.
 

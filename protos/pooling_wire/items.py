@@ -7,22 +7,22 @@ from functools import partial
 from typing import Any, TypeVar
 
 from pooling_engine import ForwardResult, InvalidTensorError, PoolingError
-from pooling_wire.calls import (
+from pooling_wire.calls import Array, BackwardCall, ForwardCall
+from pooling_wire.decoding import (
     BACKWARD_CALLS,
     FORWARD_CALLS,
     FORWARD_RESULTS,
     GRADIENTS,
-    Array,
-    BackwardCall,
-    ForwardCall,
     backward_call,
-    backward_request_parts,
-    backward_response_parts,
     backward_result,
     forward_call,
+    forward_result,
+)
+from pooling_wire.encoding import (
+    backward_request_parts,
+    backward_response_parts,
     forward_request_parts,
     forward_response_parts,
-    forward_result,
 )
 from pooling_wire.forms import Forms
 from pooling_wire.parsing import Buffer, Parsed, nested_span, parse, parse_number

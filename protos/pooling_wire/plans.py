@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pooling_engine import PoolPlan
 from pooling_engine.plan import MAX_INDEXED_TAPS, make_plan
-from pooling_wire.calls import required_spec
+from pooling_wire.decoding import required_spec
 from pooling_wire.enums import DIVISOR_RULES, element_dtype, element_type_number
 from pooling_wire.parsing import parse
 from pooling_wire.tensors import decode_shape

@@ -13,9 +13,14 @@ from test_wire import CALLS
 
 import pooling_wire
 from pooling_engine import PoolingError, PoolSpec
-from pooling_wire import calls, forms, items
+from pooling_wire import decoding, forms, items
 
-FORMS = (calls.FORWARD_CALLS, calls.BACKWARD_CALLS, calls.FORWARD_RESULTS, calls.GRADIENTS)
+FORMS = (
+    decoding.FORWARD_CALLS,
+    decoding.BACKWARD_CALLS,
+    decoding.FORWARD_RESULTS,
+    decoding.GRADIENTS,
+)
 Decode = Callable[[bytes], Any]
 REAL: dict[str, tuple[bytes, Decode]] = {
     **{
@@ -98,7 +103,7 @@ def test_the_second_is_not_parsed(name: str, monkeypatch: pytest.MonkeyPatch) ->
     def refuse(*_: Any) -> None:
         raise AssertionError("parsed again")
 
-    monkeypatch.setattr(calls, "parse", refuse)
+    monkeypatch.setattr(decoding, "parse", refuse)
     monkeypatch.setattr(items, "parse", refuse)
     assert said(decode, data) == first
 
