@@ -79,6 +79,17 @@ test('Forward: the largest of each window, and which tap it was', async () => {
   assert.deepEqual([...indices.data], [3, 3, 3, 3]) // the last of four taps, counted from 0
 })
 
+test('Forward: a large reply, whose elements the server aligns with a filler', async () => {
+  const [rows, columns] = [256, 512]
+  const numbers = Array.from({ length: rows * columns }, (_, place) => place)
+  const input = tensor([1, 1, rows, columns], numbers) // without a filler: that is for the writer to decide
+  const { output } = await call('Forward', { spec: max, input })
+  assert.deepEqual(output.shape, [1, 1, rows - 1, columns - 1])
+  assert.ok(output.filler.length > 0)
+  const last = numbers.filter(place => place >= columns && place % columns) // of each window
+  assert.deepEqual(numbersOf(output), last)
+})
+
 test('Forward: averages, and no indices unless asked for', async () => {
   const { output, indices } = await call('Forward', { spec: average, input: x })
   assert.deepEqual(numbersOf(output), [3, 4, 6, 7])
