@@ -25,6 +25,8 @@ import wire_suite
 from engine_suite import FORWARD_INDICES, FORWARD_MAX, LAYOUTS, OPERATIONS, Layer
 from PIL import Image
 
+from pooling_client import _jobs
+
 TINY = Layer("LeNet", (2, 8, 9, 12), 3, 2, 1)
 FACTS = {
     "name": "NVIDIA Nothing 1 (fabricated)",
@@ -282,6 +284,7 @@ def test_calls_go_through_a_server(card, monkeypatch):
     """One that computes on the host, for tensors of the host."""
     monkeypatch.setattr(card, "backend", "numpy", raising=False)
     monkeypatch.setattr(gpu_serving, "PAYLOADS", (wire_suite.SMALL, wire_suite.PAYLOADS[3]))
+    monkeypatch.setattr(_jobs, "STREAM_BYTES", _jobs.STREAM_BYTES)  # the ways set it, for good
     rows = gpu_serving.rows(card, 2)
     ways = [wire_suite.LOCAL, gpu_goals.TORCH_PINNED, gpu_goals.LINK]
     expected = [("12 KB", way) for way in (wire_suite.UNARY, wire_suite.STREAM, *ways)]
