@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 Progress = Callable[[int, int], object]
 
 SLAB_BYTES = 4 << 20  # tensors of one message on a stream
-STREAM_BYTES = 16 << 20  # a larger request or reply goes by stream
+STREAM_BYTES = 8 << 20  # a larger request or reply goes by stream
 WINDOW = 4  # pieces in flight
 FREED_BYTES = 31 << 20  # the largest block, nearly, from which glibc learns
 MANY_WINDOW = 16  # calls in flight, of many

@@ -92,7 +92,7 @@ def test_the_asyncio_twin(serve: Serve, asked: list[int]) -> None:
 
 
 def test_slabs_are_no_larger_than_the_server_takes(serve: Serve, asked: list[int]) -> None:
-    """Sizes as they are: a call of more than 16 MiB asks before it is sent, a small one never."""
+    """Sizes as they are: a call of more than 8 MiB asks before it is sent, a small one never."""
     server = serve(max_message_bytes=512 * KIB)
     x = cases.normal((5, 64, 128, 128))
     spec = PoolSpec("average", 4)
