@@ -13,7 +13,8 @@ from test_wire import CALLS
 
 import pooling_wire
 from pooling_engine import PoolingError, PoolSpec
-from pooling_wire import decoding, forms, items
+from pooling_wire import Place, decoding, forms, items
+from pooling_wire.v1 import pooling_pb2 as pb
 
 FORMS = (
     decoding.FORWARD_CALLS,
@@ -129,6 +130,43 @@ def test_long_messages_without_elements_are_not_kept() -> None:
     data = request_of(1, 1, 9) + unknown_field
     assert pooling_wire.decode_forward_request(data).input.shape == (1, 1, 9)
     assert known() == 0
+
+
+def both_residuals() -> bytes:
+    """Of indices and input, the last counts."""
+    sent = pooling_wire.BackwardCall(np.ones((1, 1, 4), np.uint8), PoolSpec("max", 1))
+    with_indices = pb.BackwardRequest(indices=tensor_of(b"abcd")).SerializeToString()
+    with_input = pb.BackwardRequest(input=tensor_of(b"efgh")).SerializeToString()
+    return pooling_wire.encode_backward_request(sent) + with_indices + with_input
+
+
+def tensor_of(data: bytes) -> pb.Tensor:
+    return pb.Tensor(element_type=pb.ELEMENT_TYPE_UINT8, shape=[1, 1, len(data)], data=data)
+
+
+UNLIKE = {
+    "no elements": (request_of(0, 1, 9), pooling_wire.decode_forward_request),
+    "two residuals": (both_residuals(), pooling_wire.decode_backward_request),
+    "a place for the output": (
+        pooling_wire.encode_forward_request(
+            pooling_wire.ForwardCall(
+                np.ones((1, 1, 9), np.uint8),
+                PoolSpec("max", 1),
+                places={"output": Place(b"handle", 64)},
+            )
+        ),
+        pooling_wire.decode_forward_request,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNLIKE)
+def test_what_others_cannot_be_like_is_not_kept(name: str) -> None:
+    data, decode = UNLIKE[name]
+    first = said(decode, data)
+    assert known() == 0
+    assert said(decode, data) == first
+    assert not isinstance(decode(data), PoolingError)
 
 
 def test_nothing_of_a_message_is_kept_alive() -> None:
