@@ -94,7 +94,7 @@ class CupyBackend:
 
         outputs = {"y": output} if indices is None else {"y": output, "indices": indices}
         try:
-            if self._run(plan, steps, {"x": x}, outputs):
+            if self._run(plan, steps, {"x": x}, outputs, {}):
                 refuse_nan(plan)
         except NotCompiledError:
             self._on_host("forward", plan, (x,), (output, indices))
@@ -116,7 +116,7 @@ class CupyBackend:
 
         inputs = {"dy": dy} if indices is None else {"dy": dy, "indices": indices}
         try:
-            if self._run(plan, steps, inputs, {"dx": dx}):  # the host looks for the one to name
+            if self._run(plan, steps, inputs, {"dx": dx}, {}):  # the host looks for the one to name
                 refuse_forged(plan, _given(self._as_host(indices, self.to_host)))
         except NotCompiledError:
             self._on_host("backward", plan, (dy, indices, x), (dx,))
@@ -139,15 +139,23 @@ class CupyBackend:
         steps: Callable[..., list[Step]],
         inputs: dict[str, Array],
         outputs: dict[str, Array],
+        scratch: dict[str, np.dtype[Any]],
     ) -> bool:
-        """Computes a call; returns whether a kernel left a mark."""
+        """Computes a call; returns whether a kernel left a mark.
+
+        Args:
+            scratch: the element types of arrays that kernels leave for one another on the card, of
+                the shape of the forward output.
+        """
         are_on_host = all(isinstance(a, np.ndarray) for a in (inputs | outputs).values())
         if are_on_host and plan.outer:
-            layout = Layout(plan, inputs, outputs)
+            layout = Layout(plan, inputs, outputs, scratch)
             if self._staging.takes(layout):
                 return self._staging.run(layout, steps)
         arrays = {name: self._taken(array) for name, array in inputs.items()}
         arrays |= {name: self._room(array) for name, array in outputs.items()}
+        for name, dtype in scratch.items():
+            arrays[name] = self.device.empty(plan.output_shape, dtype)
         todo = steps(plan, self._is_aligned(*arrays.values()))
         has_doubt = any("doubt" in step.arrays for step in todo)
         if has_doubt:

@@ -28,7 +28,9 @@ from pooling_engine import (
 )
 from pooling_engine.backends import cupy_backend
 from pooling_engine.backends.cupy_kernels import staging
-from pooling_engine.backends.cupy_kernels.device import CupyDevice
+from pooling_engine.backends.cupy_kernels.device import CupyDevice, CupyLane
+from pooling_engine.backends.cupy_kernels.launches import forward_launch
+from pooling_engine.backends.cupy_kernels.slabs import Layout
 
 SHAPE = (3, 7, 9, 8)
 LAST = {"layout": "channels_last"}
@@ -133,6 +135,56 @@ def test_a_small_call_waits_once_in_memory_that_is_there(through, events):
         kinds = [what for what, _ in itertools.groupby(what for _, what in events)]
         assert kinds == ["upload", "launch", "download", "wait"]
         assert [what for _, what in events].count("upload") == 1
+
+
+@pytest.mark.parametrize("lane_bytes", [0, LANE, staging.LANE_BYTES])
+def test_what_kernels_leave_for_one_another(through, lane_bytes):
+    backend = through(lane_bytes)
+    x, plan = cases.normal(SHAPE), PoolSpec("max", 2).plan(SHAPE, "float32")
+    output = np.empty(plan.output_shape, np.float32)
+    scratch = {"middle": output.dtype, "wide": np.dtype(np.float64)}
+    assert not backend._run(plan, twice, {"x": x}, {"y": output}, scratch)
+    oracle.assert_same_bits(output, forward(x, PoolSpec("max", 2), backend="numpy").output)
+
+
+def twice(plan, is_aligned=True):
+    """The maxima, and of each alone the maximum."""
+    again = PoolSpec("max", 1).plan(plan.output_shape, plan.dtype)
+    first, second = (forward_launch(p, False, is_aligned) for p in (plan, again))
+    return [
+        staging.Step(first, ("x", "middle", "indices", "nothing")),
+        staging.Step(second, ("middle", "y", "indices", "nothing")),
+    ]
+
+
+def test_what_kernels_leave_for_one_another_stays_on_the_card(through, monkeypatch):
+    backend = through(staging.LANE_BYTES)
+    moved = []
+    for name in ("upload", "download"):
+        move = getattr(CupyLane, name)
+        monkeypatch.setattr(
+            CupyLane, name, lambda *a, move=move: moved.append(a[2] - a[1]) or move(*a)
+        )
+    x, spec = cases.normal(SHAPE), PoolSpec("max", 2)
+    plan = spec.plan(SHAPE, "float32")
+    output = forward(x, spec, backend="cupy").output
+    backend._run(plan, twice, {"x": x}, {"y": output}, {"middle": output.dtype})
+    assert moved[:2] == moved[2:], "as without them"
+
+
+def test_a_lane_has_room_for_what_kernels_leave(through):
+    """Places are side by side and within the lane, however many planes it takes."""
+    plan = PoolSpec("max", 2).plan(SHAPE, "float32")
+    arrays = {"x": np.empty(SHAPE, np.float32)}, {"y": np.empty(plan.output_shape, np.float32)}
+    layout = Layout(plan, *arrays, {"wide": np.dtype(np.float64)})
+    outputs = 4 * 4
+    assert layout.plane_bytes == 4 * 9 * 8 + 4 * outputs + 8 * outputs
+    for nbytes in range(1000, 20_000, 100):
+        planes = layout.planes_in(nbytes)
+        places, back = layout.places_of(planes)
+        assert list(places) == ["x", "doubt", "y", "wide"]
+        assert places["wide"] == back, "what comes back ends there"
+        assert back + 8 * outputs * planes <= nbytes
 
 
 def test_a_lane_computes_where_its_memory_is(through):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -34,22 +36,28 @@ class Layout:
     """A call on arrays of the host, and where those of a slab begin in the memory of a lane.
 
     First what is sent, then a mark of four bytes, then what comes back: one copy of bytes side by
-    side is enough in either direction.
+    side is enough in either direction. Last what is on the card only.
 
     Args:
         plan: of the call; it has planes.
         inputs: the arrays that are sent, by name, C-contiguous.
         outputs: those that come back.
+        scratch: the element types of those that kernels leave for one another, by name: they have
+            the shape of the forward output.
 
     Attributes:
         plan: of the call.
         inputs: the bytes of each array that is sent, a row for each plane.
         outputs: the same of those that come back.
-        plane_bytes: what all of them have for one plane.
+        plane_bytes: what all of them and the scratch have for one plane.
     """
 
     def __init__(
-        self, plan: PoolPlan, inputs: Mapping[str, HostArray], outputs: Mapping[str, HostArray]
+        self,
+        plan: PoolPlan,
+        inputs: Mapping[str, HostArray],
+        outputs: Mapping[str, HostArray],
+        scratch: Mapping[str, np.dtype[Any]],
     ) -> None:
         self.plan = plan
         self.inputs, self.outputs = (
@@ -59,6 +67,9 @@ class Layout:
         self._sizes = {name: rows.shape[1] for name, rows in self.inputs.items()}
         self._sizes |= {"doubt": 0}  # the mark, one for all planes
         self._sizes |= {name: rows.shape[1] for name, rows in self.outputs.items()}
+        count = math.prod(plan.output_block_shape[1:])
+        self._scratch = {name: dtype.itemsize * count for name, dtype in scratch.items()}
+        self._sizes |= self._scratch
         self.plane_bytes = sum(self._sizes.values())
 
     def planes_in(self, nbytes: int) -> int:
@@ -66,9 +77,14 @@ class Layout:
         return max(0, nbytes - ALIGNMENT * len(self._sizes)) // self.plane_bytes
 
     def places_of(self, planes: int) -> tuple[dict[str, int], int]:
-        """Where each array of a slab begins, the mark as "doubt", and the end; in bytes."""
-        places, end = {}, 0
+        """Where each array of a slab begins, the mark as "doubt", and the end of what comes back.
+
+        All in bytes.
+        """
+        places, end, back = {}, 0, 0
         for name, nbytes in self._sizes.items():
             places[name] = end
             end += -(-max(nbytes * planes, MARK_BYTES) // ALIGNMENT) * ALIGNMENT
-        return places, end
+            if name not in self._scratch:
+                back = end
+        return places, back

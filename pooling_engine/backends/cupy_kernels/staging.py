@@ -161,7 +161,7 @@ def _is_done(lane: Lane) -> bool:
 
 def _begin(lane: Lane, layout: Layout, steps: Steps, begin: int, end: int) -> Callable[[], bool]:
     """Sends planes on their way; returns what waits for them, and says whether they have a mark."""
-    places, nbytes = layout.places_of(end - begin)
+    places, back = layout.places_of(end - begin)
     for name, rows in layout.inputs.items():
         _copy(rows[begin:end], lane.host[places[name] :])
     doubt = places["doubt"]
@@ -170,7 +170,7 @@ def _begin(lane: Lane, layout: Layout, steps: Steps, begin: int, end: int) -> Ca
     lane.upload(0, mark.stop)
     for launch, names in steps(slab_of(layout.plan, end - begin)):
         lane.launch(launch, *(places.get(name) for name in names))
-    lane.download(doubt, nbytes)
+    lane.download(doubt, back)
 
     def finish() -> bool:
         lane.wait()
