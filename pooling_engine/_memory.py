@@ -11,7 +11,7 @@ from pooling_engine.backends import Backend
 from pooling_engine.checks import as_tensor, check_out
 from pooling_engine.enums import IndexFormat
 from pooling_engine.errors import InvalidSpecError, InvalidTensorError
-from pooling_engine.indices import from_caller, to_positions
+from pooling_engine.indices import check_indices, from_caller, to_positions
 from pooling_engine.plan import PoolPlan
 
 if TYPE_CHECKING:
@@ -68,10 +68,7 @@ class HostMemory:
 
 
 class CardMemory:
-    """Arrays of the device of a backend, and by DLPack those of other libraries there.
-
-    Positions in the plane or the tensor are computed on the host: indices are copied for that.
-    """
+    """Arrays of the device of a backend, and by DLPack those of other libraries there."""
 
     def __init__(self, backend: CupyBackend) -> None:
         self._backend = backend
@@ -109,15 +106,14 @@ class CardMemory:
 
     def to_positions(self, plan: PoolPlan, indices: Array, index_format: IndexFormat) -> Array:
         """As `Memory` says."""
-        host = self._backend.to_host(indices)
-        return self._backend.to_device(to_positions(plan, host, index_format))
+        return self._backend.to_positions(plan, indices, index_format)
 
     def from_caller(self, plan: PoolPlan, indices: Array, chosen: IndexFormat | None) -> Array:
         """As `Memory` says."""
-        if indices.dtype != np.int64:
-            return from_caller(plan, indices, chosen)
-        host = self._backend.to_host(indices)
-        return self._backend.to_device(from_caller(plan, host, chosen))
+        chosen = check_indices(plan, indices, chosen)
+        if chosen is IndexFormat.WINDOW:
+            return indices
+        return self._backend.from_positions(plan, indices, chosen)
 
     def _adopt(self, array: Any, field: str) -> tuple[Array, bool]:
         try:

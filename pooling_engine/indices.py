@@ -71,6 +71,21 @@ def from_caller(plan: PoolPlan, indices: Array, index_format: IndexFormat | None
         InvalidSpecError: a window has more taps than an index can number.
         InvalidTensorError: the type, the shape or a position is wrong.
     """
+    chosen = check_indices(plan, indices, index_format)
+    return indices if chosen is IndexFormat.WINDOW else from_positions(plan, indices, chosen)
+
+
+def check_indices(plan: PoolPlan, indices: Any, index_format: IndexFormat | None) -> IndexFormat:
+    """The format of what the caller sent, whose shape and type are checked.
+
+    Args:
+        indices: as for `from_caller`, in any memory.
+        index_format: as for `from_caller`.
+
+    Raises:
+        InvalidSpecError: a window has more taps than an index can number.
+        InvalidTensorError: the type or the shape is wrong.
+    """
     if indices.shape != plan.output_shape:
         raise InvalidTensorError(
             f"indices have shape {indices.shape}; the output's is {plan.output_shape}",
@@ -86,12 +101,15 @@ def from_caller(plan: PoolPlan, indices: Array, index_format: IndexFormat | None
             f'indices are {indices.dtype.name}; format "{index_format}" takes {expected.name} here',
             field="indices",
         )
-    if is_window:
-        return indices
-    return _from_positions(plan, indices, index_format)
+    return index_format
 
 
-def _from_positions(plan: PoolPlan, positions: Array, index_format: IndexFormat) -> Array:
+def from_positions(plan: PoolPlan, positions: Array, index_format: IndexFormat) -> Array:
+    """Window indices from int64 positions of the output's shape in the plane or the tensor.
+
+    Raises:
+        InvalidTensorError: a position is not that of a tap on an element of its window.
+    """
     blocks = positions.reshape(plan.output_block_shape)
     is_none = blocks == NO_POSITION
     legal = f"from 0 to {_plane_size(plan) - 1}, or -1 for none"

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import numpy as np
 
+from pooling_engine.backends.cupy_kernels import positions
 from pooling_engine.backends.cupy_kernels.card import Device, HostArray
 from pooling_engine.backends.cupy_kernels.device import CupyDevice
 from pooling_engine.backends.cupy_kernels.launches import (
@@ -28,7 +30,7 @@ from pooling_engine.backends.numpy_backend import NumpyBackend
 from pooling_engine.backends.numpy_kernels.select import refuse_nan
 from pooling_engine.dtypes import FLOATS
 from pooling_engine.enums import IndexFormat, Mode, NanPolicy
-from pooling_engine.indices import refuse_forged
+from pooling_engine.indices import from_positions, refuse_forged, to_positions
 from pooling_engine.plan import PoolPlan, make_plan
 from pooling_engine.spec import PoolSpec
 
@@ -132,6 +134,26 @@ class CupyBackend:
         target = self.device.empty(array.shape, array.dtype)
         self.device.upload(np.ascontiguousarray(array), target)
         return target
+
+    def to_positions(self, plan: PoolPlan, indices: Array, index_format: IndexFormat) -> Array:
+        """Window indices on the device as int64 positions in the plane or the tensor."""
+        if positions.has_kernels(plan):
+            with suppress(NotCompiledError):
+                return positions.to_positions(self.device, plan, indices, index_format)
+        return self.to_device(to_positions(plan, self.to_host(indices), index_format))
+
+    def from_positions(self, plan: PoolPlan, given: Array, index_format: IndexFormat) -> Array:
+        """Window indices from int64 positions on the device.
+
+        Raises:
+            InvalidTensorError: a position is not that of a tap on an element of its window.
+        """
+        if positions.has_kernels(plan):
+            with suppress(NotCompiledError):
+                indices = positions.from_positions(self.device, plan, given, index_format)
+                if indices is not None:
+                    return indices  # else the host looks for the position to name
+        return self.to_device(from_positions(plan, self.to_host(given), index_format))
 
     def _run(
         self,

@@ -44,15 +44,18 @@ def test_arrays_of_the_card_stay_there(cupy, device):
 
 
 @pytest.mark.parametrize("index_format", ["plane", "tensor"])
-def test_positions_of_arrays_of_the_card(cupy, index_format):
+def test_positions_of_arrays_of_the_card(cupy, device, index_format):
     x = cases.normal(SHAPE)
     asked = {"return_indices": True, "index_format": index_format}
-    ours = forward(on_card(cupy, x), SPEC, backend="cupy", **asked)
+    given = on_card(cupy, x)
+    device.copied.clear()
+    ours = forward(given, SPEC, backend="cupy", **asked)
     theirs = forward(x, SPEC, backend="numpy", **asked)
     assert type(ours.indices) is CardArray
-    oracle.assert_same_bits(cupy.to_host(ours.indices), theirs.indices)
     residual = {"input_shape": SHAPE, "index_format": index_format}
     dx = backward(ours.output, SPEC, indices=ours.indices, backend="cupy", **residual)
+    assert set(device.copied) == {4}, "only marks of doubt"
+    oracle.assert_same_bits(cupy.to_host(ours.indices), theirs.indices)
     expected = backward(theirs.output, SPEC, indices=theirs.indices, backend="numpy", **residual)
     oracle.assert_same_bits(cupy.to_host(dx), expected)
 

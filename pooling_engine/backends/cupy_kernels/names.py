@@ -103,6 +103,16 @@ def check_indices(index: str, shape: str) -> Name:
     return "backward.cu", f"check_indices<{index}, {shape}>"
 
 
+def to_positions(index: str, shape: str) -> Name:
+    """Window indices as positions."""
+    return "positions.cu", f"to_positions<{index}, {shape}>"
+
+
+def from_positions(index: str, shape: str) -> Name:
+    """Positions as window indices, checked."""
+    return "positions.cu", f"from_positions<{index}, {shape}>"
+
+
 def shape_of(rank: int, shared: bool, is_small: bool, channels: int) -> str:
     """The template arguments that follow from the windows and the layout.
 
@@ -150,6 +160,8 @@ def all_names() -> Iterator[Name]:
         yield from _row_names(dtype)
     for index, shape in product(INDICES.values(), _shapes(1)):
         yield check_indices(index, shape)
+        yield to_positions(index, shape)
+        yield from_positions(index, shape)
 
 
 def _row_names(dtype: np.dtype[Any]) -> Iterator[Name]:

@@ -1,0 +1,103 @@
+"""Positions in the plane and in the tensor, from taps and back, on arrays of a card."""
+
+from __future__ import annotations
+
+import cases
+import numpy as np
+import oracle
+import pairs
+import palettes
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pooling_engine import PoolSpec, backward, forward, indices
+from pooling_engine.backends import select_backend
+from pooling_engine.backends.cupy_kernels import geometry, positions
+from pooling_engine.enums import IndexFormat
+
+pytestmark = pytest.mark.usefixtures("anywhere")
+
+FORMATS = (IndexFormat.PLANE, IndexFormat.TENSOR)
+SHAPE = (2, 3, 6, 7)
+
+
+def converted(spec, x, index_format):
+    """The window indices of a call and what NumPy makes of them, all checked on the card."""
+    backend, plan = select_backend("cupy"), spec.plan(x.shape, x.dtype)
+    windows = forward(x, spec, return_indices=True, backend="numpy").indices
+    theirs = indices.to_positions(plan, windows, index_format)
+    ours = backend.to_positions(plan, backend.to_device(windows), index_format)
+    oracle.assert_same_bits(backend.to_host(ours), theirs)
+    back = backend.from_positions(plan, ours, index_format)
+    oracle.assert_same_bits(backend.to_host(back), windows)
+
+
+@given(st.data())
+@settings(cases.many_examples)
+def test_any_case(data):
+    options, sizes, seed = data.draw(st.integers(1, 4).flatmap(cases.ranked_windows))
+    policy = data.draw(st.sampled_from(("propagate", "ignore")))
+    spec = PoolSpec("max", nan_policy=policy, **options)
+    planes = data.draw(st.integers(0, 2)), data.draw(st.integers(1, 3))
+    x = cases.to_layout(options, palettes.VALUES["hard"]((*planes, *sizes), np.float32, seed))
+    for index_format in FORMATS:
+        converted(spec, x, index_format)
+
+
+@pytest.mark.parametrize("index_format", FORMATS)
+@pytest.mark.parametrize(
+    ("options", "shape"),
+    [
+        ({"kernel": 3, "stride": 2, "padding": 1}, (2, 3, 40, 33)),
+        ({"kernel": 3, "dilation": 2, "layout": "channels_last"}, (3, 15, 9, 8)),
+        ({"global_window": True}, (2, 2, 30, 30)),  # indices of 16 bits
+        ({"global_window": True}, (1, 2, 300, 300)),  # and of 32
+        ({"adaptive_output": (3, 2, 4)}, (1, 2, 5, 7, 9)),
+    ],
+    ids=cases.name_of,
+)
+def test_large_and_of_64_bits(options, shape, index_format, monkeypatch):
+    x = cases.normal(shape)
+    converted(PoolSpec("max", **options), x, index_format)
+    monkeypatch.setattr(geometry, "FEW", 0)
+    positions.positions_launch.cache_clear()
+    converted(PoolSpec("max", **options), x, index_format)
+    positions.positions_launch.cache_clear()
+
+
+# A window of (1, 0) and (1, 2) around an element, stride 2, padding 1: its neighbours' positions.
+DILATED = {"kernel": (1, 2), "stride": (1, 2), "dilation": (1, 2), "padding": (0, 1)}
+
+
+@pytest.mark.parametrize("index_format", FORMATS)
+@pytest.mark.parametrize(
+    ("options", "output", "position"),
+    [
+        ({"kernel": 2}, (0, 0, 0, 0), -2),
+        ({"kernel": 2}, (0, 0, 0, 0), 2),
+        ({"kernel": 2}, (0, 0, 1, 1), 3),
+        ({"kernel": 2}, (1, 2, 2, 2), 6 * 7),
+        ({"kernel": 2}, (1, 2, 2, 2), 2**40),
+        ({"kernel": 2}, (1, 2, 2, 2), -(2**63)),
+        ({"kernel": 3, "padding": 1, "stride": 2}, (0, 1, 0, 0), 6),
+        (DILATED, (0, 0, 0, 1), 2),
+        ({"adaptive_output": 2}, (0, 0, 0, 0), 4),
+        ({"kernel": 2, "layout": "channels_last"}, (1, 0, 1, 1), 0),
+    ],
+)
+def test_a_position_outside_its_window_is_refused_by_name(options, output, position, index_format):
+    x, spec = cases.normal(SHAPE), PoolSpec("max", **options)
+    dy, taken = forward(x, spec, return_indices=True, index_format=index_format, backend="numpy")
+    taken[output] = position
+    given = {"input_shape": SHAPE, "index_format": index_format}
+    expected = pairs.outcome(backward, dy, spec, indices=taken, backend="numpy", **given)
+    backend = select_backend("cupy")
+    on_card = backend.to_device(dy), backend.to_device(taken)
+    found = pairs.outcome(backward, on_card[0], spec, indices=on_card[1], backend="cupy", **given)
+    assert (type(found), found.field, str(found)) == (
+        type(expected),
+        expected.field,
+        str(expected),
+    )
+    assert found.field == "indices"
