@@ -52,7 +52,7 @@ __global__ void select_gradients(const E *dy, const I *indices, E *dx, Windows<N
 // The sum along axes A, A - 1, .. FIRST of what the outputs send, each over its divisor.
 template <int A, int FIRST, int V, bool SHARED, typename E, typename N>
 __device__ void add_outputs(const E *dy, const Windows<N> &windows, const Reach<N> *reaches,
-                            N origin, N step, double divisor, double *total) {
+                            N origin, N step, double divisor, Scale scale, double *total) {
 #pragma unroll
   for (int v = 0; v < V; ++v) total[v] = 0;
   const Axis<N> &axis = windows.axes[A];
@@ -63,14 +63,15 @@ __device__ void add_outputs(const E *dy, const Windows<N> &windows, const Reach<
     double own = divisor;
     if (windows.rule >= VALID_TAPS) own *= divisor_of<SHARED>(axis, output, windows.rule);
     if constexpr (A == FIRST) {
+      if (windows.rule >= VALID_TAPS) scale = scale_of<E>(own);
       Pack<E, V> sent = *(const Pack<E, V> *)(dy + at);
 #pragma unroll
       for (int v = 0; v < V; ++v)
-        total[v] += quotient((double)widen(sent.at[v]), own, windows.rule);
+        total[v] += quotient<E>((double)widen(sent.at[v]), scale, windows.rule);
     } else {
       double part[V];
       add_outputs<A - 1, FIRST, V, SHARED>(dy, windows, reaches, at, step * axis.outputs, own,
-                                               part);
+                                           scale, part);
 #pragma unroll
       for (int v = 0; v < V; ++v) total[v] += part[v];
     }
@@ -79,7 +80,7 @@ __device__ void add_outputs(const E *dy, const Windows<N> &windows, const Reach<
 
 // AVERAGE and SUM, in float64 and in the order of the taps, axis by axis.
 template <typename E, int RANK, bool SHARED, typename N, int V>
-__global__ void sum_gradients(const E *dy, E *dx, double divisor, Windows<N> windows) {
+__global__ void sum_gradients(const E *dy, E *dx, Scale scale, Windows<N> windows) {
   N thread = (N)blockIdx.x * blockDim.x + threadIdx.x;
   if (thread >= windows.count) return;
   Place<N> place = place_of<RANK, V>(windows, thread);
@@ -92,8 +93,8 @@ __global__ void sum_gradients(const E *dy, E *dx, double divisor, Windows<N> win
   }
   origin = origin * windows.channels + place.channel;
   double totals[V];
-  add_outputs<2, 3 - RANK, V, SHARED>(dy, windows, reaches, origin, windows.channels,
-                                          windows.rule >= VALID_TAPS ? 1.0 : divisor, totals);
+  add_outputs<2, 3 - RANK, V, SHARED>(dy, windows, reaches, origin, windows.channels, 1.0, scale,
+                                      totals);
   Pack<E, V> packed;
 #pragma unroll
   for (int v = 0; v < V; ++v) round_to(totals[v], packed.at[v]);

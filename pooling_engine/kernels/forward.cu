@@ -112,7 +112,7 @@ __device__ void add_taps(const E *x, const Footprint<N> &print, double *total) {
 
 // AVERAGE and SUM, in float64.
 template <typename E, int RANK, bool SHARED, typename N, int V>
-__global__ void sum_windows(const E *x, E *y, double divisor, Windows<N> windows) {
+__global__ void sum_windows(const E *x, E *y, Scale scale, Windows<N> windows) {
   N thread = (N)blockIdx.x * blockDim.x + threadIdx.x;
   if (thread >= windows.count) return;
   Place<N> place = place_of<RANK, V>(windows, thread);
@@ -120,14 +120,15 @@ __global__ void sum_windows(const E *x, E *y, double divisor, Windows<N> windows
   double totals[V];
   add_taps<2, 3 - RANK, V>(x + print.origin, print, totals);
   if (windows.rule >= VALID_TAPS) {
-    divisor = 1;
+    double divisor = 1;
 #pragma unroll
     for (int a = 3 - RANK; a < 3; ++a)
       divisor *= divisor_of<SHARED>(windows.axes[a], place.at[a], windows.rule);
+    scale = scale_of<E>(divisor);
   }
   Pack<E, V> packed;
 #pragma unroll
   for (int v = 0; v < V; ++v)
-    round_to(quotient(totals[v], divisor, windows.rule), packed.at[v]);
+    round_to(quotient<E>(totals[v], scale, windows.rule), packed.at[v]);
   ((Pack<E, V> *)y)[thread] = packed;
 }

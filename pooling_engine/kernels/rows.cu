@@ -99,7 +99,7 @@ __global__ void select_rows(const E *x, E *y, I *indices, int *doubt, Windows<i3
 
 // AVERAGE and SUM, in float64: each column of taps is added up once for all windows that have it.
 template <typename E, int K, int STRIDE, int PAD, int V>
-__global__ void sum_rows(const E *x, E *y, double divisor, Windows<i32> windows) {
+__global__ void sum_rows(const E *x, E *y, Scale scale, Windows<i32> windows) {
   using Row = Read<K, STRIDE, PAD, V>;
   constexpr int COLUMNS = (V - 1) * STRIDE + K;
   i32 thread = blockIdx.x * blockDim.x + threadIdx.x;
@@ -125,7 +125,7 @@ __global__ void sum_rows(const E *x, E *y, double divisor, Windows<i32> windows)
   }
   double outer = 1;
   if (windows.rule >= VALID_TAPS)
-    outer = divisor_of<false>(windows.axes[0], place.at[0], windows.rule) *
+    outer = (double)divisor_of<false>(windows.axes[0], place.at[0], windows.rule) *
             divisor_of<false>(windows.axes[1], place.at[1], windows.rule);
   i32 output = place.at[2] * V;
   Pack<E, V> packed;
@@ -135,8 +135,8 @@ __global__ void sum_rows(const E *x, E *y, double divisor, Windows<i32> windows)
 #pragma unroll
     for (int t = 0; t < K; ++t) total += columns[v * STRIDE + t];
     if (windows.rule >= VALID_TAPS)
-      divisor = outer * divisor_of<false>(inner, output + v, windows.rule);
-    round_to(quotient(total, divisor, windows.rule), packed.at[v]);
+      scale = scale_of<E>(outer * divisor_of<false>(inner, output + v, windows.rule));
+    round_to(quotient<E>(total, scale, windows.rule), packed.at[v]);
   }
   i32 row = (place.plane * windows.axes[0].outputs + place.at[0]) * windows.axes[1].outputs +
             place.at[1];
@@ -196,7 +196,7 @@ __global__ void select_row_gradients(const E *dy, const I *indices, E *dx, Windo
 // The gradient of AVERAGE and SUM, in float64 and in the order of the taps: each column of outputs is
 // added up once for all elements that it reaches.
 template <typename E, int K, int STRIDE, int PAD, int V>
-__global__ void sum_row_gradients(const E *dy, E *dx, double divisor, Windows<i32> windows) {
+__global__ void sum_row_gradients(const E *dy, E *dx, Scale scale, Windows<i32> windows) {
   using Row = Reached<K, STRIDE, PAD, V>;
   constexpr int COLUMNS = Row::PACKS * Row::C;
   i32 thread = blockIdx.x * blockDim.x + threadIdx.x;
@@ -206,11 +206,16 @@ __global__ void sum_row_gradients(const E *dy, E *dx, double divisor, Windows<i3
   Reach<i32> r1 = reach_of<false>(windows.axes[1], place.at[1]);
   const Axis<i32> &inner = windows.axes[2];
   i32 first = place.at[2] - Row::BEFORE;
-  double columns[COLUMNS] = {}, across[COLUMNS];
+  double columns[COLUMNS] = {};
+  i32 across[COLUMNS];  // what averages divide by along a row: K, but for a few at its ends
+  bool is_even = true;
 #pragma unroll
-  for (int c = 0; c < COLUMNS; ++c)
-    across[c] = windows.rule < VALID_TAPS
-                    ? divisor : divisor_of<false>(inner, first * Row::C + c, windows.rule);
+  for (int c = 0; c < COLUMNS; ++c) {
+    i32 output = first * Row::C + c;
+    bool is_counted = windows.rule >= VALID_TAPS && output >= 0 && output < inner.outputs;
+    across[c] = is_counted ? divisor_of<false>(inner, output, windows.rule) : K;
+    is_even &= across[c] == K;
+  }
   for (i32 n1 = 0; n1 < r1.count; ++n1) {
     i32 o1 = in_tap_order<false>(windows.axes[1], r1, n1);
     if (tap_at<false>(windows.axes[1], r1, o1) < 0) continue;
@@ -219,16 +224,25 @@ __global__ void sum_row_gradients(const E *dy, E *dx, double divisor, Windows<i3
       i32 o0 = in_tap_order<false>(windows.axes[0], r0, n0);
       if (tap_at<false>(windows.axes[0], r0, o0) < 0) continue;
       double outer = 1;
-      if (windows.rule >= VALID_TAPS)
-        outer = divisor_of<false>(windows.axes[0], o0, windows.rule) *
+      if (windows.rule >= VALID_TAPS) {
+        outer = (double)divisor_of<false>(windows.axes[0], o0, windows.rule) *
                 divisor_of<false>(windows.axes[1], o1, windows.rule);
+        scale = scale_of<E>(outer * K);
+      }
       i32 row = (place.plane * windows.axes[0].outputs + o0) * windows.axes[1].outputs + o1;
       E sent[COLUMNS];
       read_packs<Row::PACKS, Row::C>(dy + row * inner.outputs, first, inner.outputs / Row::C, E{},
                                      sent);
+      if (is_even && is_multiplied<E>(windows.rule)) {
 #pragma unroll
-      for (int c = 0; c < COLUMNS; ++c)
-        parts[c] += quotient((double)widen(sent[c]), across[c] * outer, windows.rule);
+        for (int c = 0; c < COLUMNS; ++c) parts[c] += product<E>((double)widen(sent[c]), scale);
+        continue;
+      }
+#pragma unroll
+      for (int c = 0; c < COLUMNS; ++c) {
+        Scale own = across[c] == K ? scale : scale_of<E>(outer * across[c]);
+        parts[c] += quotient<E>((double)widen(sent[c]), own, windows.rule);
+      }
     }
 #pragma unroll
     for (int c = 0; c < COLUMNS; ++c) columns[c] += parts[c];

@@ -41,7 +41,7 @@ __global__ void select_by_teams(const E *x, E *y, I *indices, int *doubt, Window
 
 // AVERAGE and SUM, in float64: a thread adds up a column of taps, and columns are added in order.
 template <typename E, int TEAM>
-__global__ void sum_by_teams(const E *x, E *y, double divisor, Windows<i32> windows) {
+__global__ void sum_by_teams(const E *x, E *y, Scale scale, Windows<i32> windows) {
   __shared__ double columns[THREADS];
   i32 output = blockIdx.x * (THREADS / TEAM) + threadIdx.x / TEAM, member = threadIdx.x % TEAM;
   bool has_work = output < windows.count;
@@ -61,10 +61,11 @@ __global__ void sum_by_teams(const E *x, E *y, double divisor, Windows<i32> wind
   }
   if (member || !has_work) return;
   if (windows.rule >= VALID_TAPS) {
-    divisor = 1;
+    double divisor = 1;
 #pragma unroll
     for (int a = 0; a < 3; ++a)
       divisor *= divisor_of<true>(windows.axes[a], place.at[a], windows.rule);
+    scale = scale_of<E>(divisor);
   }
-  round_to(quotient(total, divisor, windows.rule), y[output]);
+  round_to(quotient<E>(total, scale, windows.rule), y[output]);
 }

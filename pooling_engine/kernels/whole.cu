@@ -59,7 +59,7 @@ __global__ void select_planes(const E *x, E *y, I *indices, int *doubt, i64 plan
 // i-th in lane i % LANES, V lanes a thread; lanes are added up over the runs, then each half to the
 // other.
 template <typename E, int TEAM, int V>
-__global__ void sum_planes(const E *x, E *y, double divisor, int rule, i64 planes, i64 size) {
+__global__ void sum_planes(const E *x, E *y, Scale scale, int rule, i64 planes, i64 size) {
   constexpr int RUN = LANES / V;        // threads of a run
   constexpr int RUNS = TEAM / RUN;      // that a team adds up at a time
   __shared__ double sums[THREADS * V];  // by team, run and lane
@@ -88,5 +88,5 @@ __global__ void sum_planes(const E *x, E *y, double divisor, int rule, i64 plane
     __syncthreads();
     if (member < half) team[member] = total += team[member + half];
   }
-  if (!member && plane < planes) round_to(quotient(total, divisor, rule), y[plane]);
+  if (!member && plane < planes) round_to(quotient<E>(total, scale, rule), y[plane]);
 }

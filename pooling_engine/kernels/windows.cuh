@@ -25,7 +25,10 @@ template <typename N> struct Axis {
   Divisor<N> by_stride, by_dilation;
 };
 
-enum DivisorRule { NO_DIVISION, MULTIPLY, DIVIDE, VALID_TAPS, PADDED_TAPS };
+enum DivisorRule { MULTIPLY, DIVIDE, VALID_TAPS, PADDED_TAPS };
+
+// What sums are multiplied by: `value + rest`, of one sign. Or `value` is what they are divided by.
+struct Scale { double value, rest; };
 
 template <typename N> struct Windows {
   Axis<N> axes[3];
@@ -55,7 +58,7 @@ template <bool SHARED, typename N> __device__ Taps<N> taps_of(const Axis<N> &axi
 
 // What an average divides by, along one axis.
 template <bool SHARED, typename N>
-__device__ double divisor_of(const Axis<N> &axis, N output, N rule) {
+__device__ N divisor_of(const Axis<N> &axis, N output, N rule) {
   N count;
   if (rule == VALID_TAPS || (SHARED && axis.stride == 0)) {
     Taps<N> taps = taps_of<SHARED>(axis, output);
@@ -65,12 +68,29 @@ __device__ double divisor_of(const Axis<N> &axis, N output, N rule) {
     count = room > 0 ? axis.by_dilation.divide(room - 1) + 1 : 0;
     count = count < axis.kernel ? count : axis.kernel;
   }
-  return count > 1 ? (double)count : 1.0;
+  return count > 1 ? count : 1;
 }
 
-__device__ inline double quotient(double value, double divisor, int rule) {
-  if (rule == NO_DIVISION) return value;
-  return rule == MULTIPLY ? value * divisor : value / divisor;
+// Whether sums of elements E are multiplied. Those of 16 and of 32 bits are, which gives the bits of a
+// division (`division.py` says why), unless the caller's divisor has no such factor.
+template <typename E> __device__ bool is_multiplied(int rule) {
+  return sizeof(E) > 4 ? rule == MULTIPLY : rule != DIVIDE;
+}
+
+template <typename E> __device__ double product(double sum, Scale scale) {
+  if constexpr (sizeof(E) > 4) return sum * scale.value;
+  return fma(sum, scale.value, sum * scale.rest);  // of an infinity, both have one sign
+}
+
+template <typename E> __device__ double quotient(double sum, Scale scale, int rule) {
+  return is_multiplied<E>(rule) ? product<E>(sum, scale) : sum / scale.value;
+}
+
+// That of a divisor which the host does not know: a count of taps.
+template <typename E> __device__ Scale scale_of(double divisor) {
+  if constexpr (sizeof(E) > 4) return {divisor, 0};
+  double value = __longlong_as_double(__double_as_longlong(1 / divisor) - 1);
+  return {value, fma(-value, divisor, 1.0) * value};
 }
 
 // The outputs that may reach a position, and the distance from tap 0 of the first output.

@@ -18,6 +18,12 @@ from pooling_engine.backends.cupy_kernels.choosing import (
     row_shape,
     team_of,
 )
+from pooling_engine.backends.cupy_kernels.division import (
+    LARGEST,
+    MULTIPLY,
+    Division,
+    division_of,
+)
 from pooling_engine.backends.cupy_kernels.geometry import (
     KERNEL_AXES,
     Share,
@@ -35,13 +41,12 @@ from pooling_engine.backends.cupy_kernels.names import (
     Name,
 )
 from pooling_engine.dtypes import FLOATS
-from pooling_engine.enums import DivisorRule, Mode, NanPolicy
+from pooling_engine.enums import Mode, NanPolicy
 from pooling_engine.geometry import SlidingAxis
 from pooling_engine.plan import PoolPlan
 
 THREADS = 256  # of a block; `whole.cu` has the same number
 BLOCK = 1024  # elements of a run that is added up in 16 lanes, there too
-NO_DIVISION, MULTIPLY, DIVIDE, VALID_TAPS, PADDED_TAPS = range(5)
 
 
 class Launch(NamedTuple):
@@ -102,7 +107,7 @@ def backward_launch(plan: PoolPlan, is_aligned: bool) -> Launch | None:
     if not _has_kernels(plan) or plan.shares_ties or plan.index_dtype not in INDICES:
         return None
     element, index = ELEMENTS[plan.dtype], INDICES[plan.index_dtype]
-    division = None if plan.selects else _division(plan)
+    division = None if plan.selects else division_of(plan)
     if (row := row_shape(plan, is_aligned, of_input=True)) is not None:
         if division is None:
             return _launch(names.select_row_gradients(element, index, row.name), plan, row)
@@ -121,7 +126,8 @@ def check_launch(plan: PoolPlan) -> Launch:
 
 
 def _has_kernels(plan: PoolPlan) -> bool:
-    return plan.mode is not Mode.LP and plan.dtype in FLOATS and len(plan.axes) <= KERNEL_AXES
+    is_known = plan.mode is not Mode.LP and plan.dtype in FLOATS
+    return is_known and len(plan.axes) <= KERNEL_AXES and plan.taps <= LARGEST
 
 
 def _is_whole(plan: PoolPlan) -> bool:
@@ -137,7 +143,7 @@ def _is_whole(plan: PoolPlan) -> bool:
 
 
 def _sum_launch(plan: PoolPlan, is_aligned: bool) -> Launch:
-    division, element = _division(plan), ELEMENTS[plan.dtype]
+    division, element = division_of(plan), ELEMENTS[plan.dtype]
     if not (plan.is_global and plan.inner == 1):
         if (row := row_shape(plan, is_aligned, of_input=False)) is not None:
             return _launch(names.sum_rows(element, row.name), plan, row, division)
@@ -149,7 +155,7 @@ def _sum_launch(plan: PoolPlan, is_aligned: bool) -> Launch:
     size = plan.axes[0].size
     pack = _pack(plan, size, is_aligned, fewest=BLOCK + 1)
     team = next((team for team in SUM_TEAMS if size <= team * pack // 16 * BLOCK), SUM_TEAMS[-1])
-    values = (division.divisor, np.int32(division.rule), np.int64(plan.outer), np.int64(size))
+    values = (division.scale, np.int32(division.rule), np.int64(plan.outer), np.int64(size))
     return Launch(*names.sum_planes(element, team, pack), _blocks(plan.outer * team), values)
 
 
@@ -159,39 +165,15 @@ def _pack(plan: PoolPlan, size: int, is_aligned: bool, fewest: int) -> int:
     return vector if is_aligned and size % vector == 0 and size >= fewest else 1
 
 
-class _Division(NamedTuple):
-    """How a sum is divided, and by what where that is the same for all."""
-
-    rule: int
-    divisor: np.float64
-
-
 def _launch(
-    name: Name, plan: PoolPlan, shape: Shape, division: _Division | None = None, team: int = 1
+    name: Name, plan: PoolPlan, shape: Shape, division: Division | None = None, team: int = 1
 ) -> Launch:
     dtype = np.int32 if shape.is_small else np.int64
-    rule = NO_DIVISION if division is None else division.rule
+    rule = MULTIPLY if division is None else division.rule
     integers = windows_of(plan, dtype, shape.share, rule)
-    values = (integers,) if division is None else (division.divisor, integers)
+    values = (integers,) if division is None else (division.scale, integers)
     return Launch(*name, _blocks(threads_of(plan, shape.share) * team), values)
 
 
 def _blocks(threads: int) -> int:
     return -(-threads // THREADS)
-
-
-def _division(plan: PoolPlan) -> _Division:
-    rule = plan.divisor_rule
-    if rule is None:
-        return _Division(NO_DIVISION, np.float64(1))
-    if plan.divisor_override is not None:
-        divisor = float(plan.divisor_override)
-    elif all(factor.min() == factor.max() for factor in plan.divisors):
-        divisor = float(math.prod(int(factor[0]) for factor in plan.divisors))
-    else:
-        by = VALID_TAPS if rule is DivisorRule.VALID_TAPS else PADDED_TAPS
-        return _Division(by, np.float64(1))
-    mantissa, _ = math.frexp(divisor)
-    if abs(mantissa) == 0.5 and math.isfinite(1 / divisor):  # multiplying is dividing
-        return _Division(MULTIPLY, np.float64(1 / divisor))
-    return _Division(DIVIDE, np.float64(divisor))

@@ -15,6 +15,7 @@
 #define __shared__ static
 
 using std::fabs;
+using std::fma;
 
 struct Dim { unsigned x; };
 static Dim threadIdx, blockIdx, blockDim;
@@ -31,6 +32,7 @@ template <typename To, typename From> To cast_bits(From value) {
 inline float __uint_as_float(unsigned bits) { return cast_bits<float>(bits); }
 inline unsigned __float_as_uint(float value) { return cast_bits<unsigned>(value); }
 inline double __longlong_as_double(long long bits) { return cast_bits<double>(bits); }
+inline long long __double_as_longlong(double value) { return cast_bits<long long>(value); }
 
 namespace shim {
 constexpr unsigned MOST = 256;

@@ -1,0 +1,119 @@
+"""Products in place of divisions: the same bits, in float64, before anything else is rounded."""
+
+from __future__ import annotations
+
+import numpy as np
+import palettes
+import pytest
+import shim
+
+from pooling_engine import PoolSpec
+from pooling_engine.backends.cupy_kernels import division
+from pooling_engine.backends.cupy_kernels.launches import THREADS, Launch, forward_launch
+
+KERNEL = """
+template <typename E>
+__global__ void quotients(const double *sums, double *results, Scale scale, int rule, int count) {
+  int thread = blockIdx.x * blockDim.x + threadIdx.x;
+  if (rule == VALID_TAPS) scale = scale_of<E>(scale.value);
+  if (thread < count) results[thread] = quotient<E>(sums[thread], scale, rule);
+}
+"""
+SPECIAL = np.array([0.0, -0.0, np.inf, -np.inf, np.nan])
+LARGE = (255, 1000, 65_535, 2**24 - 1, 2**31 - 1, 2**40 + 1, 2**46 + 1, 2**47 - 1, 2**47)
+POWERS = tuple(2.0**n for n in range(-47, 48))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _kernel():
+    source_of = shim.source_of
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shim, "source_of", lambda file: source_of(file) + KERNEL)
+        patch.setattr(shim, "_kernels", {})
+        yield
+
+
+def assert_divides(sums, divisor, element="float", rule=None, scale=None):
+    """The kernel gives what NumPy does, but for the signs of zeros and the bits of NaNs."""
+    if rule is None:
+        spec = PoolSpec("average", 1, divisor_override=divisor)
+        dtype = {"float": np.float32, "double": np.float64}[element]
+        rule, scale = division.division_of(spec.plan((1, 1, 1), np.dtype(dtype)))
+    results = np.empty_like(sums)
+    values = scale, np.int32(rule), np.int32(sums.size)
+    blocks = -(-sums.size // THREADS)
+    shim.run(Launch("forward.cu", f"quotients<{element}>", blocks, values), sums, results)
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(results, sums / divisor)
+    return rule
+
+
+def halves():
+    with np.errstate(invalid="ignore"):
+        return np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float64)
+
+
+def singles(count, seed):
+    values = palettes.VALUES["bits"]((count,), np.dtype(np.float32), seed)
+    with np.errstate(invalid="ignore"):  # NaNs that signal
+        return values.astype(np.float64)
+
+
+def sums_of_many(count, seed):
+    """Of the smallest and of the largest, with all the bits that a float64 has."""
+    random = np.random.default_rng(seed)
+    return random.uniform(-1, 1, count) * 2.0 ** random.integers(-90, 160, count)
+
+
+def near_middles(divisor, seed):
+    """Sums whose quotients are as close to the middle between two float64 as any are: the last unit
+    of sum - divisor * middle is all that they differ by.
+    """
+    odd = divisor // (divisor & -divisor)
+    cut = (2**54 * odd).bit_length() - 53  # bits of the product that a float64 has no room for
+    random = np.random.default_rng(seed).integers(2**53, 2**54, 100)
+    sums = []
+    for unit in (1, -1):
+        last = -unit * pow(odd, -1, 2**cut) % 2**cut
+        middles = [int(middle) >> cut << cut | last for middle in random]
+        sums += [middle * odd + unit for middle in middles]
+    return np.array([float(total) for total in sums if total == int(float(total))])
+
+
+@pytest.mark.parametrize("made", ["on the host", "by the kernel"])
+def test_products_give_the_bits_of_divisions(made):
+    rule = division.VALID_TAPS if made == "by the kernel" else None
+    for divisor in (*range(1, 128), *LARGE):
+        tables = [SPECIAL, near_middles(divisor, 1)]
+        tables += [singles(2000, divisor), sums_of_many(2000, divisor)]
+        if divisor < 128 and rule is None:
+            tables.append(halves())
+        scale = division._scale(float(divisor), 0.0)
+        used = assert_divides(np.concatenate(tables), divisor, rule=rule, scale=scale)
+        assert used == (rule or division.MULTIPLY)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_powers_of_two_and_negative_divisors(sign):
+    for divisor in (*POWERS, 3, 9, 49):
+        sums = np.concatenate([SPECIAL, singles(200, 1), sums_of_many(200, 2)])
+        assert assert_divides(sums, sign * divisor) == division.MULTIPLY
+
+
+@pytest.mark.parametrize("divisor", [0.3, -2.5, 2**47 + 1, 1e300, 5e-324, 2.0**-48])
+def test_divisors_of_the_caller_that_have_no_such_factor(divisor):
+    assert assert_divides(np.concatenate([halves(), singles(2000, 3)]), divisor) == division.DIVIDE
+
+
+@pytest.mark.parametrize("divisor", [1, 2, 3, 9, 2.0**-1022, 5e-324])
+def test_float64_is_divided_unless_the_reciprocal_is_exact(divisor):
+    sums = palettes.VALUES["bits"]((5000,), np.dtype(np.float64), 4)
+    expected = division.MULTIPLY if divisor in (1, 2, 2.0**-1022) else division.DIVIDE
+    assert assert_divides(sums, divisor, "double") == expected
+
+
+def test_windows_of_more_taps_have_no_kernel():
+    for kernel, has_kernel in (((2**23, 2**24), True), ((2**23 + 1, 2**24), False)):
+        spec = PoolSpec("average", kernel, padding=tuple(k - 1 for k in kernel))
+        plan = spec.plan((1, 1, 1, 1), np.dtype(np.float32))
+        assert (forward_launch(plan, False, True) is not None) == has_kernel
