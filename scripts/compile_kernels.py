@@ -11,6 +11,8 @@ import re
 import sys
 import time
 from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
 from cupy.cuda import nvrtc
 
@@ -21,23 +23,30 @@ REPORT = "--ptxas-options=--verbose"
 
 
 def main() -> None:
-    """Compiles, and says how much came of it."""
+    """Compiles, a kernel a core, and says how much came of it."""
     names = list(all_names())
     version = ".".join(map(str, nvrtc.getVersion()))
-    for architecture in sys.argv[1:] or ("sm_80", "sm_90"):
-        start = time.perf_counter()
-        size, registers = 0, defaultdict(list)
-        for name in names:
-            kernel = compile_anew(*name, architecture, REPORT)
-            size += len(kernel.code)
-            registers[name[1].partition("<")[0]].append(_registers(name, kernel.log))
-        seconds = time.perf_counter() - start
-        print(
-            f"{len(names)} kernels for {architecture} by NVRTC {version}: "
-            f"{size >> 10} KiB, {seconds:.0f} s; registers of a thread:"
-        )
-        for kernel_name, used in registers.items():
-            print(f"  {kernel_name}: {min(used)} to {max(used)}", flush=True)
+    with ProcessPoolExecutor() as pool:
+        for architecture in sys.argv[1:] or ("sm_80", "sm_90"):
+            start = time.perf_counter()
+            size, registers = 0, defaultdict(list)
+            compiled = pool.map(partial(_compiled, architecture), names, chunksize=8)
+            for name, (nbytes, used) in zip(names, compiled, strict=True):
+                size += nbytes
+                registers[name[1].partition("<")[0]].append(used)
+            seconds = time.perf_counter() - start
+            print(
+                f"{len(names)} kernels for {architecture} by NVRTC {version}: "
+                f"{size >> 10} KiB, {seconds:.0f} s; registers of a thread:"
+            )
+            for kernel_name, counts in registers.items():
+                print(f"  {kernel_name}: {min(counts)} to {max(counts)}", flush=True)
+
+
+def _compiled(architecture: str, name: Name) -> tuple[int, int]:
+    """The bytes of a kernel's machine code, and how many registers it uses."""
+    kernel = compile_anew(*name, architecture, REPORT)
+    return len(kernel.code), _registers(name, kernel.log)
 
 
 def _registers(name: Name, log: str) -> int:
