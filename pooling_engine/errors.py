@@ -88,6 +88,12 @@ class UnavailableError(PoolingError, ConnectionError):
     reason = "UNAVAILABLE"
 
 
+def lost_device(why: str) -> UnavailableError:
+    """The error of a device that is lost."""
+    text = f"the device is lost ({why}); ask another server, or again later"
+    return UnavailableError(text, facts={"cause": LOST_DEVICE})
+
+
 class DeadlineError(PoolingError, TimeoutError):
     """The deadline passed before the answer was there."""
 

@@ -43,6 +43,15 @@ class Backend(Protocol):
         """Bounds the memory that it takes of a device; nothing, where it computes on the host."""
         ...
 
+    def probe(self) -> None:
+        """Asks its device something of known answer; nothing, where it computes on the host.
+
+        Raises:
+            DeviceMemoryError: there is no room to ask.
+            Exception: whatever else, the device is of no use to this process any more.
+        """
+        ...
+
     def forward(self, plan: PoolPlan, x: Array, output: Array, indices: Array | None) -> None:
         """Pools `x` into `output` and, if given, the selected window indices into `indices`."""
         ...

@@ -44,6 +44,9 @@ class NumbaBackend:
     def limit_memory(self, nbytes: int) -> None:
         """Nothing: it computes on the host."""
 
+    def probe(self) -> None:
+        """Nothing: it computes on the host."""
+
     def warm_up(self, *, background: bool) -> None:
         """Compiles the kernels for float32, but for the smallest elements; or finds them on disk.
 

@@ -51,6 +51,9 @@ class NumpyBackend:
     def limit_memory(self, nbytes: int) -> None:
         """Nothing: it computes on the host."""
 
+    def probe(self) -> None:
+        """Nothing: it computes on the host."""
+
     def forward(self, plan: PoolPlan, x: Array, output: Array, indices: Array | None) -> None:
         """Pools C-contiguous `x` into C-contiguous `output` and, if given, `indices`."""
         if _is_largest_magnitude(plan) and is_bfloat16(plan.dtype):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from pooling_server.info import used_backends
 from pooling_server.listening import Listeners
 from pooling_server.servicer import PoolingServicer
 from pooling_server.shared_memory import SharedMemory
+from pooling_server.watch import Watch
 from pooling_wire import keepalive
 
 _log = logging.getLogger("pooling_server")
@@ -54,10 +56,11 @@ class PoolingServer:
         self._config = config
         self.grace_s, self._drain_delay_s = config.grace_s, config.drain_delay_s
         self.on_lost: Callable[[], None] = lambda: None
-        self._is_lost = False
+        self._first_loss = threading.Lock()
         self._backend = select_backend(config.backend)
         if config.device_memory_bytes:
             self._backend.limit_memory(config.device_memory_bytes)
+        self._watch = Watch(self._backend, config.device_watch_s, self._lose)
         self._executor = Executor(pooling_engine.thread_count(), config.max_in_flight)
         self._server = grpc.server(
             ThreadPoolExecutor(config.max_in_flight + _SPARE_THREADS, "pooling-call"),
@@ -94,6 +97,7 @@ class PoolingServer:
             self.servicer.backend = used_backends(self._config.backend)[-1].name
         self._memory.start()
         self._server.start()
+        self._watch.start()
         _log.info("listening on %s", " and ".join(self.addresses))
 
     def warm_up(self) -> None:
@@ -113,6 +117,7 @@ class PoolingServer:
 
     def stop(self) -> bool:
         """Stops: NOT_SERVING, then no new calls, then the end. Returns whether nothing was lost."""
+        self._watch.stop()
         self._health.stop()
         time.sleep(self._drain_delay_s)
         all_finished = self._executor.drain(self.grace_s)
@@ -123,8 +128,7 @@ class PoolingServer:
 
     def _lose(self, error: PoolingError) -> None:
         """Says NOT_SERVING, and that there is little to wait for: calls in flight will fail."""
-        if not self._is_lost:
-            self._is_lost = True
+        if self._first_loss.acquire(blocking=False):
             _log.error("%s", error)
             self._health.stop()
             self.grace_s = min(self.grace_s, _LOST_GRACE_S)

@@ -73,6 +73,12 @@ class ServerConfig:
     device_memory_bytes: int = option(
         0, "Most memory taken of a CUDA device, in bytes; 0: as much as there is.", 0
     )
+    device_watch_s: float = option(
+        5.0,
+        "Seconds between questions to a CUDA device whether it still answers; "
+        "one that takes six times as long to answer is lost. 0: no questions.",
+        0,
+    )
     shared_memory_bytes: int = option(
         GIB, "Most memory leased to callers over Unix sockets, in bytes; 0 leases none.", 0
     )

@@ -17,6 +17,7 @@ from processes import process
 
 from pooling_client import ForwardCall, PoolingClient
 from pooling_engine import DeviceMemoryError, PoolSpec, UnavailableError, forward
+from pooling_engine.backends.cupy_backend import PROBE_BYTES
 from pooling_engine.backends.cupy_kernels import faults
 from pooling_server import PoolingServer, ServerConfig
 from pooling_wire import SERVICE_NAME, decode_error, encode_forward_item, encode_forward_request
@@ -62,7 +63,7 @@ def test_a_call_that_the_memory_of_the_card_has_no_room_for(serve):
     assert cuda.MEMORY.get_limit() == 64 * MIB
     with PoolingClient(server.address) as client:
         assert_answers(client)
-        cuda.MEMORY.set_limit(20 * MIB)
+        cuda.MEMORY.set_limit(20 * MIB + PROBE_BYTES)
         fits = np.zeros((1, 1, 2048, 2048), np.float32)  # 16 MiB and 4
         whole(client, fits)
         exceeds = np.zeros((1, 1, 2048, 2052), np.float32)

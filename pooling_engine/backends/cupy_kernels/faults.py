@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pooling_engine.errors import LOST_DEVICE, DeviceMemoryError, UnavailableError
+from pooling_engine.errors import DeviceMemoryError, lost_device
 
 NO_ROOM = 2
 # After these every call of the process fails, until another process is started. The numbers are
@@ -50,8 +50,5 @@ def as_ours(cupy: Any) -> Iterator[None]:
         if error.status == NO_ROOM:
             raise DeviceMemoryError(f"the device has no room: {error}") from error
         if error.status in LOST:
-            raise UnavailableError(
-                f"the device is lost ({LOST[error.status]}); ask another server, or again later",
-                facts={"cause": LOST_DEVICE},
-            ) from error
+            raise lost_device(LOST[error.status]) from error
         raise

@@ -4,8 +4,8 @@ As on a card, what is put on a stream happens at any time until the stream is sy
 late as that, or when `cuda.CHANCE` says so. Who reads a result too early finds garbage, or what was
 there before; who writes too early over what is to be uploaded ends the test. Kernels are those of
 the shim. `FAKE_CUPY_FAULT` names a file; while it is there, what it says goes wrong: "driver", "no
-device", "nvrtc", "silent" (kernels do nothing), "memory", or the status of an error that is there
-for as long as the process lives.
+device", "nvrtc", "silent" (kernels do nothing), "memory". Or, for the first process that meets it
+and as long as that lives: the status of an error; or "hang", who waits waits on.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+import time
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ import shim
 
 from pooling_engine.backends.cupy_kernels.launches import Launch
 
-GARBAGE = 0xA5
+GARBAGE, HANG = 0xA5, "hang"
 INSUFFICIENT_DRIVER, OUT_OF_MEMORY = 35, 2
 
 EVENTS: list[tuple[int, str]] = []  # the stream, and what was put on it, or "wait"
@@ -48,10 +49,11 @@ def fault():
 
 
 def _check():
-    if not _sticky and fault().isdigit():
-        _sticky.append(int(fault()))
-        Path(os.environ["FAKE_CUPY_FAULT"]).unlink()
-    if _sticky:
+    wrong = fault()
+    if not _sticky and (wrong.isdigit() or wrong == HANG):
+        _sticky.append(wrong if wrong == HANG else int(wrong))
+        Path(os.environ["FAKE_CUPY_FAULT"]).unlink(missing_ok=True)
+    if _sticky and HANG not in _sticky:
         raise CUDARuntimeError(_sticky[0])
 
 
@@ -98,6 +100,8 @@ class Stream:
 
     def synchronize(self):
         _check()
+        while HANG in _sticky:
+            time.sleep(1)
         EVENTS.append((self.number, "wait"))
         self.finish()
 
