@@ -16,7 +16,7 @@ import report
 
 from pooling_engine import PoolSpec, set_thread_count
 from pooling_engine.backends.numba_kernels.calls import forward_call
-from pooling_engine.plan import make_plan
+from pooling_engine.planning import make_plan
 from pooling_engine.threads import BYTES_PER_PART, run_blocks
 
 PLANE = (28, 28)

@@ -30,8 +30,9 @@ from pooling_engine.errors import (
     UnsupportedError,
 )
 from pooling_engine.plan import PlannedAxis, PoolPlan
-from pooling_engine.spec import PoolSpec, Window
+from pooling_engine.spec import PoolSpec
 from pooling_engine.threads import set_thread_count, thread_count
+from pooling_engine.window import Window
 
 __all__ = [
     "DeadlineError",

@@ -12,7 +12,7 @@ from pooling_engine.backends import select_backend
 from pooling_engine.checks import check_index_format, check_index_request, plan_backward
 from pooling_engine.enums import IndexFormat
 from pooling_engine.errors import InvalidTensorError
-from pooling_engine.plan import make_plan
+from pooling_engine.planning import make_plan
 from pooling_engine.spec import PoolSpec
 
 Array = NDArray[Any]

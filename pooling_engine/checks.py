@@ -15,7 +15,8 @@ from pooling_engine.dtypes import FLOATS
 from pooling_engine.enums import IndexFormat, Mode
 from pooling_engine.errors import InvalidSpecError, InvalidTensorError
 from pooling_engine.indices import refuse_too_many_taps
-from pooling_engine.plan import PoolPlan, as_shape, make_plan
+from pooling_engine.plan import PoolPlan
+from pooling_engine.planning import as_shape, make_plan
 from pooling_engine.spec import PoolSpec
 
 Array = NDArray[Any]

@@ -15,6 +15,9 @@ class Mode(StrEnum):
     LP = "lp"
 
 
+SELECTING_MODES = frozenset({Mode.MAX, Mode.MIN})  # those that have indices
+
+
 class Layout(StrEnum):
     """Where the channels are: ``(N, C, D1..Dn)`` or ``(N, D1..Dn, C)``."""
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pooling_engine.enums import NamedPadding
 from pooling_engine.errors import InvalidSpecError, UnsupportedError
-from pooling_engine.spec import Window
+from pooling_engine.window import Window
 
 MAX_TAPS_PER_AXIS = 65_536
 Positions = NDArray[np.int64]

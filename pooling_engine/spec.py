@@ -1,4 +1,4 @@
-"""What is asked: `Window` and `PoolSpec`. Options are validated here, and nowhere else."""
+"""What is asked: `PoolSpec`. Options are validated here, and nowhere else."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pooling_engine.enums import Layout, Mode, NamedPadding, NanPolicy, TiePolicy
+from pooling_engine.enums import (
+    SELECTING_MODES,
+    Layout,
+    Mode,
+    NamedPadding,
+    NanPolicy,
+    TiePolicy,
+)
 from pooling_engine.errors import InvalidSpecError
 from pooling_engine.options import choice, flag, number, optional, paddings, sizes
+from pooling_engine.window import Window
 
 if TYPE_CHECKING:
     from pooling_engine.plan import PoolPlan
-
-SELECTING_MODES = frozenset({Mode.MAX, Mode.MIN})
 
 # The options that belong to some modes only; with another mode they are refused.
 OPTION_MODES: dict[str, frozenset[Mode]] = {
@@ -25,30 +31,6 @@ OPTION_MODES: dict[str, frozenset[Mode]] = {
     "tie_policy": SELECTING_MODES,
     "nan_policy": SELECTING_MODES,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """The windows along one spatial axis; all sizes in elements.
-
-    Attributes:
-        kernel: number of taps, at least 1.
-        stride: step from window to window, at least 1.
-        dilation: step from tap to tap, at least 1.
-        padding_before: positions added before the first element, less than `extent`.
-        padding_after: positions added after the last element, less than `extent`.
-    """
-
-    kernel: int
-    stride: int
-    dilation: int = 1
-    padding_before: int = 0
-    padding_after: int = 0
-
-    @property
-    def extent(self) -> int:
-        """The positions from the first tap to the last: ``(kernel - 1) * dilation + 1``."""
-        return (self.kernel - 1) * self.dilation + 1
 
 
 Sizes = int | Sequence[int]
@@ -201,7 +183,7 @@ class PoolSpec:
             InvalidTensorError: the shape or the element type is illegal.
             UnsupportedError: legal, but not built.
         """
-        from pooling_engine.plan import make_plan
+        from pooling_engine.planning import make_plan
 
         return make_plan(self, shape, dtype)
 

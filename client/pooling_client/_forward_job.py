@@ -18,7 +18,7 @@ from pooling_client._shared_memory import Placing, SharedArrays
 from pooling_client._sizes import Sizes
 from pooling_engine import ForwardResult, IndexFormat, PoolingError, PoolSpec
 from pooling_engine.checks import as_tensor, check_index_request, check_out
-from pooling_engine.plan import make_plan
+from pooling_engine.planning import make_plan
 from pooling_wire.places import INDICES, OUTPUT
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pooling_client._pieces import Piece
 from pooling_engine import IndexFormat, InvalidTensorError, Layout, PoolPlan
 from pooling_engine.indices import NO_POSITION, refuse_forged
-from pooling_engine.plan import make_plan
+from pooling_engine.planning import make_plan
 
 Array = NDArray[Any]
 

@@ -32,7 +32,8 @@ from pooling_engine.backends.numpy_kernels.select import refuse_nan
 from pooling_engine.dtypes import FLOATS
 from pooling_engine.enums import IndexFormat, Mode, NanPolicy
 from pooling_engine.indices import from_positions, refuse_forged, to_positions
-from pooling_engine.plan import PoolPlan, make_plan
+from pooling_engine.plan import PoolPlan
+from pooling_engine.planning import make_plan
 from pooling_engine.spec import PoolSpec
 
 Array = Any  # of NumPy, or of the device

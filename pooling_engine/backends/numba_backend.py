@@ -14,7 +14,8 @@ from pooling_engine.backends.numba_kernels.library import Library
 from pooling_engine.backends.numpy_backend import NumpyBackend
 from pooling_engine.dtypes import FLOATS
 from pooling_engine.enums import IndexFormat, Mode
-from pooling_engine.plan import PoolPlan, make_plan
+from pooling_engine.plan import PoolPlan
+from pooling_engine.planning import make_plan
 from pooling_engine.spec import PoolSpec
 from pooling_engine.threads import SHARED_BYTES, run_range
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pooling_engine import PoolPlan
-from pooling_engine.plan import MAX_INDEXED_TAPS, make_plan
+from pooling_engine.plan import MAX_INDEXED_TAPS
+from pooling_engine.planning import make_plan
 from pooling_wire.decoding import required_spec
 from pooling_wire.enums import DIVISOR_RULES, element_dtype, element_type_number
 from pooling_wire.parsing import parse

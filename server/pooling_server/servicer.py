@@ -24,7 +24,7 @@ from pooling_engine import (
 )
 from pooling_engine.arena import Arena, Loan
 from pooling_engine.errors import LOST_DEVICE
-from pooling_engine.plan import make_plan
+from pooling_engine.planning import make_plan
 from pooling_server.config import ServerConfig
 from pooling_server.executor import Executor
 from pooling_server.info import describe

@@ -22,7 +22,7 @@ from pooling_client._pieces import (
     forward_pieces,
 )
 from pooling_engine import IndexFormat, PoolSpec
-from pooling_engine.plan import make_plan
+from pooling_engine.planning import make_plan
 
 POLICIES = tuple(
     {"mode": mode, **policies}

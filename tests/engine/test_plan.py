@@ -16,7 +16,7 @@ from pooling_engine import (
     UnsupportedError,
     forward,
 )
-from pooling_engine.plan import make_plan
+from pooling_engine.planning import make_plan
 
 once = pytest.mark.once
 

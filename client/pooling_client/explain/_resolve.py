@@ -10,7 +10,7 @@ import math
 
 from pooling_client.explain._axes import AxisTaps, axis_names
 from pooling_engine import NamedPadding, PoolSpec
-from pooling_engine.spec import Window
+from pooling_engine.window import Window
 
 
 def resolve_axes(

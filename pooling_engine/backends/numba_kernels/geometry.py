@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pooling_engine.geometry import Axis, SlidingAxis
 from pooling_engine.plan import PoolPlan
-from pooling_engine.spec import Window
+from pooling_engine.window import Window
 
 # The columns of `Geometry.axes`.
 SIZE, OUTPUTS, KERNEL, STRIDE, DILATION, TABLE, LOW, HIGH = range(8)

@@ -1,0 +1,145 @@
+"""From a spec, a shape and an element type to a plan: all integers resolved, and cached."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from pooling_engine.dtypes import FLOAT_NAMES, FLOATS, INTEGERS, LEGAL_NAMES
+from pooling_engine.enums import Layout, Mode
+from pooling_engine.errors import InvalidTensorError, TensorTooLargeError, UnsupportedError
+from pooling_engine.geometry import Axis, SlidingAxis, resolve_adaptive, resolve_sliding
+from pooling_engine.options import MAX_SPATIAL_AXES
+from pooling_engine.plan import PoolPlan
+from pooling_engine.spec import PoolSpec
+from pooling_engine.window import Window
+
+_SHAPE, _DTYPE = "the shape", "the element type"  # stand in for the arguments that gave them
+_MAX_BYTES = 2**63 - 1
+
+
+def make_plan(
+    spec: PoolSpec,
+    shape: Sequence[int],
+    dtype: Any,
+    *,
+    shape_field: str = "input",
+    dtype_field: str = "input",
+) -> PoolPlan:
+    """Resolves `spec` for an input of `shape` and `dtype`; the result is cached.
+
+    Args:
+        shape_field: the argument that gave the shape, for what is wrong with it.
+        dtype_field: the argument that gave the element type.
+
+    Raises:
+        InvalidSpecError: the windows do not fit the shape.
+        InvalidTensorError: the shape or the element type is illegal.
+        UnsupportedError: legal, but not built yet.
+    """
+    try:
+        return _cached_plan(spec, as_shape(shape, _SHAPE), np.dtype(dtype))
+    except (InvalidTensorError, UnsupportedError, TensorTooLargeError) as error:
+        fields = {_SHAPE: shape_field, _DTYPE: dtype_field}
+        if error.field not in fields:
+            raise
+        field = fields[error.field]
+        raise type(error)(f"{field}: {error}", field=field) from None
+
+
+def as_shape(shape: Sequence[int], field: str) -> tuple[int, ...]:
+    """The sizes as a tuple of integers.
+
+    Raises:
+        InvalidTensorError: it is no sequence of integers.
+    """
+    try:
+        return tuple(map(operator.index, shape))
+    except TypeError:
+        raise InvalidTensorError(
+            f"the shape is {shape!r}; it must be a sequence of integers", field=field
+        ) from None
+
+
+@lru_cache(maxsize=512)
+def _cached_plan(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype[Any]) -> PoolPlan:
+    _refuse_dtype(dtype, spec.mode)
+    _refuse_shape(shape)
+    channels_last = spec.layout is Layout.CHANNELS_LAST
+    spatial = shape[1:-1] if channels_last else shape[2:]
+    axes = _resolve_axes(spec, spatial)
+    outputs = (1,) * len(spatial) if spec.global_window else tuple(a.outputs for a in axes)
+    output_shape = (shape[0], *outputs, shape[-1]) if channels_last else (*shape[:2], *outputs)
+    plan = PoolPlan(
+        mode=spec.mode,
+        dtype=dtype,
+        input_shape=shape,
+        output_shape=output_shape,
+        axes=axes,
+        outer=shape[0] if channels_last else shape[0] * shape[1],
+        inner=shape[-1] if channels_last else 1,
+        norm_p=spec.norm_p,
+        count_include_pad=spec.count_include_pad,
+        divisor_override=spec.divisor_override,
+        taps=math.prod(axis.kernel for axis in axes),
+        sizes=spatial,
+        is_global=spec.global_window,
+        tie_policy=spec.tie_policy,
+        nan_policy=spec.nan_policy,
+    )
+    if max(plan.input_bytes, plan.output_bytes) > _MAX_BYTES:
+        raise TensorTooLargeError(
+            f"an input of shape {shape} gives an output of shape {output_shape}; "
+            "neither may exceed 2^63 - 1 bytes",
+            field=_SHAPE,
+        )
+    return plan
+
+
+def _resolve_axes(spec: PoolSpec, sizes: tuple[int, ...]) -> tuple[Axis, ...]:
+    if spec.global_window:
+        size = math.prod(sizes)
+        return (SlidingAxis(size, Window(size, size), 1),)
+    if spec.adaptive_output is not None:
+        outputs = spec.adaptive_outputs(len(sizes))
+        return tuple(
+            resolve_adaptive(number, size, count)
+            for number, (size, count) in enumerate(zip(sizes, outputs, strict=True))
+        )
+    windows = spec.windows(len(sizes))
+    return tuple(
+        resolve_sliding(number, size, window, spec.padding, spec.ceil_mode)
+        for number, (size, window) in enumerate(zip(sizes, windows, strict=True))
+    )
+
+
+def _refuse_dtype(dtype: np.dtype[Any], mode: Mode) -> None:
+    if dtype in FLOATS or (dtype in INTEGERS and mode is not Mode.LP):
+        return
+    if dtype in INTEGERS:
+        raise InvalidTensorError(
+            f'the element type is {dtype.name}; mode "lp" takes {FLOAT_NAMES}',
+            field=_DTYPE,
+        )
+    raise InvalidTensorError(
+        f"the element type is {dtype.name}; it must be one of {LEGAL_NAMES}", field=_DTYPE
+    )
+
+
+def _refuse_shape(shape: tuple[int, ...]) -> None:
+    if not 3 <= len(shape) <= 2 + MAX_SPATIAL_AXES:
+        raise InvalidTensorError(
+            f"the shape {shape} has {len(shape)} axes; it must have N, C and "
+            f"1 to {MAX_SPATIAL_AXES} spatial axes",
+            field=_SHAPE,
+        )
+    if shape[0] < 0 or min(shape[1:]) < 1:
+        raise InvalidTensorError(
+            f"the shape is {shape}; N may be zero, every other size must be at least 1",
+            field=_SHAPE,
+        )
