@@ -1,8 +1,8 @@
 """The CuPy backend: one kernel a call on an NVIDIA card, for arrays of the host or of the card.
 
-What has no kernel is computed by the NumPy backend on the host, and the log says so: norms,
-integers, shared ties, more than three spatial axes; and, where nobody waits for kernels, what has
-none yet. The bits are the same everywhere.
+Gradients of shared ties take two or three. What has no kernel is computed by the NumPy backend on
+the host, and the log says so: norms, integers, more than three spatial axes; and, where nobody
+waits for kernels, what has none yet. The bits are the same everywhere.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pooling_engine.backends.cupy_kernels.launches import (
     backward_launch,
     check_launch,
     forward_launch,
+    share_launch,
 )
 from pooling_engine.backends.cupy_kernels.library import NotCompiledError
 from pooling_engine.backends.cupy_kernels.names import VECTOR_BYTES
@@ -30,7 +31,7 @@ from pooling_engine.backends.cupy_kernels.staging import LANE_BYTES, Staging, St
 from pooling_engine.backends.numpy_backend import NumpyBackend
 from pooling_engine.backends.numpy_kernels.select import refuse_nan
 from pooling_engine.dtypes import FLOATS
-from pooling_engine.enums import IndexFormat, Mode, NanPolicy
+from pooling_engine.enums import IndexFormat, Mode, NanPolicy, TiePolicy
 from pooling_engine.indices import from_positions, refuse_forged, to_positions
 from pooling_engine.plan import PoolPlan
 from pooling_engine.planning import make_plan
@@ -110,8 +111,7 @@ class CupyBackend:
             launch = _given(forward_launch(slab, indices is not None, is_aligned))
             if not plan.selects:
                 return [Step(launch, ("x", "y"))]
-            doubt = "doubt" if plan.nan_policy is NanPolicy.ERROR else "nothing"
-            return [Step(launch, ("x", "y", "indices", doubt))]
+            return [Step(launch, ("x", "y", "indices", _doubt_of(plan)))]
 
         outputs = {"y": output} if indices is None else {"y": output, "indices": indices}
         try:
@@ -124,9 +124,18 @@ class CupyBackend:
         self, plan: PoolPlan, dy: Array, indices: Array | None, x: Array | None, dx: Array
     ) -> None:
         """Computes the gradient into C-contiguous `dx` from C-contiguous arrays."""
-        if backward_launch(plan, True) is None:
+        try:
+            if backward_launch(plan, True) is None:
+                self._on_host("backward", plan, (dy, indices, x), (dx,))
+            elif plan.shares_ties:
+                self._share_ties(plan, dy, x, dx)
+            else:
+                self._spread(plan, dy, indices, dx)
+        except NotCompiledError:
             self._on_host("backward", plan, (dy, indices, x), (dx,))
-            return
+
+    def _spread(self, plan: PoolPlan, dy: Array, indices: Array | None, dx: Array) -> None:
+        """The gradient that needs no input: to the taps that indices name, or to all."""
 
         def steps(slab: PoolPlan, is_aligned: bool = True) -> list[Step]:
             launch = _given(backward_launch(slab, is_aligned))
@@ -136,11 +145,27 @@ class CupyBackend:
             return [check, Step(launch, ("dy", "indices", "dx"))]
 
         inputs = {"dy": dy} if indices is None else {"dy": dy, "indices": indices}
-        try:
-            if self._run(plan, steps, inputs, {"dx": dx}, {}):  # the host looks for the one to name
-                refuse_forged(plan, _given(self._as_host(indices, self.to_host)))
-        except NotCompiledError:
-            self._on_host("backward", plan, (dy, indices, x), (dx,))
+        if self._run(plan, steps, inputs, {"dx": dx}, {}):  # the host looks for the one to name
+            refuse_forged(plan, _given(self._as_host(indices, self.to_host)))
+
+    def _share_ties(self, plan: PoolPlan, dy: Array, x: Array, dx: Array) -> None:
+        """The gradient to all taps that equal the extreme of their window."""
+        scratch, sent = {"extremes": plan.dtype}, "dy"
+        if plan.tie_policy is TiePolicy.SPLIT:
+            scratch["shares"], sent = np.dtype(np.float64), "shares"
+
+        def steps(slab: PoolPlan, is_aligned: bool = True) -> list[Step]:
+            select = _given(forward_launch(slab, False, is_aligned))
+            share = Step(share_launch(slab, is_aligned), ("x", "extremes", "dy", "shares"))
+            spread = _given(backward_launch(slab, is_aligned))
+            return [
+                Step(select, ("x", "extremes", "nothing", _doubt_of(plan))),
+                *([share] if "shares" in scratch else []),
+                Step(spread, ("x", "extremes", sent, "dx")),
+            ]
+
+        if self._run(plan, steps, {"dy": dy, "x": x}, {"dx": dx}, scratch):
+            refuse_nan(plan)
 
     def to_host(self, array: Array) -> HostArray:
         """A copy of a device's array."""
@@ -269,6 +294,11 @@ def _line(error: Exception) -> str:
 
 def _empty_like(array: Array) -> HostArray:
     return np.empty(array.shape, array.dtype)
+
+
+def _doubt_of(plan: PoolPlan) -> str:
+    """The name of the array where kernels that select mark a NaN."""
+    return "doubt" if plan.nan_policy is NanPolicy.ERROR else "nothing"
 
 
 def _given(thing: Given | None) -> Given:

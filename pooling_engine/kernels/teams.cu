@@ -1,5 +1,6 @@
 // Windows of many taps, far apart or few, channels first: a team of threads for each output, side by
 // side along the innermost axis.
+#include "ties.cu"
 #include "whole.cu"
 
 // MAX and MIN. Every thread takes taps in their order, and of equals the team takes the first.
@@ -68,4 +69,30 @@ __global__ void sum_by_teams(const E *x, E *y, Scale scale, Windows<i32> windows
     scale = scale_of<E>(divisor);
   }
   round_to(quotient<E>(total, scale, windows.rule), y[output]);
+}
+
+// `share_windows`: the tied taps are counted in any order, as integers.
+template <typename E, bool IGNORES, int TEAM>
+__global__ void share_by_teams(const E *x, const E *extremes, const E *dy, double *shares,
+                               Windows<i32> windows) {
+  __shared__ i32 counts[THREADS];
+  i32 output = blockIdx.x * (THREADS / TEAM) + threadIdx.x / TEAM, member = threadIdx.x % TEAM;
+  bool has_work = output < windows.count;
+  Place<i32> place = place_of<3, 1>(windows, has_work ? output : 0);
+  Footprint<i32> print = footprint_of<3, 1, true>(windows, place);
+  Wide<E> extreme = widen(extremes[has_work ? output : 0]);
+  i32 count = 0;
+  for (i32 t0 = print.taps[0].first; t0 < print.taps[0].stop; ++t0) {
+    for (i32 t1 = print.taps[1].first; t1 < print.taps[1].stop; ++t1) {
+      const E *row = x + print.origin + t0 * print.step[0] + t1 * print.step[1];
+      for (i32 t2 = print.taps[2].first + member; t2 < print.taps[2].stop; t2 += TEAM)
+        count += is_tied<IGNORES>((Wide<E>)widen(row[t2 * print.step[2]]), extreme);
+    }
+  }
+  counts[threadIdx.x] = count;
+  for (int half = TEAM / 2; half; half /= 2) {
+    __syncthreads();
+    if (member < half) counts[threadIdx.x] = count += counts[threadIdx.x + half];
+  }
+  if (!member && has_work) shares[output] = (double)widen(dy[output]) / (double)count;
 }

@@ -147,7 +147,6 @@ def test_memory_of_both_kinds_in_one_call(cupy):
         ({"mode": "lp", "kernel": 2}, cases.normal(SHAPE)),
         ({"mode": "sum", "kernel": 2}, cases.integers(SHAPE, "int32")),
         ({"mode": "max", "kernel": 2}, cases.normal((2, 2, 3, 3, 3, 3))),
-        ({"mode": "max", "kernel": 2, "tie_policy": "split"}, cases.hard(SHAPE)),
     ],
     ids=cases.name_of,
 )
@@ -189,6 +188,35 @@ def test_a_nan_is_refused_where_the_policy_says_so(cupy):
     x[1, 1, 1, 1] = np.nan
     with pytest.raises(InvalidTensorError, match='nan_policy "error" refuses it'):
         forward(on_card(cupy, x), spec, backend="cupy")
+
+
+@pytest.mark.parametrize("policy", ["all", "split"])
+@pytest.mark.parametrize("place", [np.asarray, None], ids=["host", "card"])
+def test_shared_ties_are_computed_on_the_card(cupy, device, policy, place):
+    place = place or cupy.to_device
+    spec, x = PoolSpec("max", 2, tie_policy=policy), np.ones(SHAPE, np.float32)
+    dy = cases.normal(spec.plan(SHAPE, x.dtype).output_shape)
+    given = place(dy), place(x)
+    device.copied.clear()
+    dx = backward(given[0], spec, input=given[1], backend="cupy")
+    names = [name.partition("<")[0] for name in device.launched]
+    share = ["share_windows"] if policy == "split" else []
+    assert names == ["select_rows", *share, "tie_gradients"]
+    assert device.copied == ([dy.nbytes, x.nbytes, x.nbytes] if place is np.asarray else [])
+    dx = dx if place is np.asarray else cupy.to_host(dx)
+    oracle.assert_same_bits(dx, backward(dy, spec, input=x, backend="numpy"))
+
+
+@pytest.mark.parametrize("policy", ["all", "split"])
+def test_a_nan_among_ties_is_refused_where_the_policy_says_so(cupy, policy):
+    spec = PoolSpec("min", 2, tie_policy=policy, nan_policy="error")
+    x, dy = cases.normal(SHAPE), cases.normal((2, 4, 4, 3))
+    x[..., -1] = np.nan  # in no window
+    backward(dy, spec, input=x, backend="cupy")
+    x[1, 3, 7, 5] = np.nan
+    with pytest.raises(InvalidTensorError, match='nan_policy "error" refuses it') as refusal:
+        backward(dy, spec, input=x, backend="cupy")
+    assert refusal.value.field == "input"
 
 
 def test_warm_up_launches_the_common_kernels(cupy, device):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import contextmanager, nullcontext
 
 import cases
 import golden
@@ -25,8 +26,31 @@ POLICIES = tuple(
     for mode in ("max", "min")
     for policy in ("ignore", "error")
 )
+TIES = tuple(
+    {"mode": mode, "tie_policy": shared, "nan_policy": policy}
+    for mode in ("max", "min")
+    for shared in ("all", "split")
+    for policy in ("propagate", "ignore", "error")
+)
 every_type = pytest.mark.parametrize("dtype", palettes.DTYPES, ids=lambda dtype: dtype.name)
-TABLES = (launches.forward_launch, launches.backward_launch, launches.check_launch)
+TABLES = (
+    launches.forward_launch,
+    launches.backward_launch,
+    launches.check_launch,
+    launches.share_launch,
+)
+
+
+@contextmanager
+def positions_of_64_bits():
+    """As they are where a tensor is too large for 32; none of those fits in a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(geometry, "FEW", 0)
+        for table in TABLES:
+            table.cache_clear()
+        yield
+    for table in TABLES:
+        table.cache_clear()
 
 
 @st.composite
@@ -46,6 +70,44 @@ def test_any_case(dtype, data):
     pairs.assert_same_calls(
         "cupy", mode | options, value((*planes, *sizes), dtype, seed), value, seed
     )
+
+
+@every_type
+@given(st.data())
+@settings(cases.many_examples, max_examples=2 * cases.many_examples.max_examples)
+def test_shared_ties(dtype, data):
+    options, sizes, seed = data.draw(st.integers(1, 3).flatmap(cases.ranked_windows))
+    mode = data.draw(st.sampled_from(TIES))
+    value = palettes.VALUES[data.draw(st.sampled_from(tuple(palettes.VALUES)))]
+    planes = data.draw(st.sampled_from((0, 1, 1, 2, 3))), data.draw(channels(dtype))
+    pairs.assert_same_calls(
+        "cupy", mode | options, value((*planes, *sizes), dtype, seed), value, seed
+    )
+
+
+# Windows that overlap, so that a cell adds up many gradients: along each axis, and in what order.
+OVERLAPPING = (
+    ({"kernel": 7, "stride": 1, "padding": 3}, (2, 3, 19)),
+    ({"kernel": (5, 4), "stride": (1, 2), "padding": (2, 1), "dilation": (2, 1)}, (2, 3, 11, 9)),
+    ({"kernel": (3, 4, 5), "stride": 1, "padding": 2}, (1, 2, 5, 6, 7)),
+    ({"kernel": 3, "stride": 1, "padding": 1, "layout": "channels_last"}, (2, 8, 7, 9)),
+    ({"adaptive_output": 17}, (2, 3, 5)),
+    ({"adaptive_output": (13, 9)}, (2, 2, 3, 4)),
+    ({"adaptive_output": (13, 3, 9), "layout": "channels_last"}, (1, 4, 3, 5, 4)),
+    ({"global_window": True}, (3, 5, 77)),
+)
+
+
+@pytest.mark.parametrize("is_large", [False, True], ids=["32 bits", "64 bits"])
+@pytest.mark.parametrize("policy", ["all", "split"])
+@pytest.mark.parametrize(("options", "shape"), OVERLAPPING, ids=cases.name_of)
+def test_shared_ties_add_up_in_order(policy, options, shape, is_large):
+    """Every tap is tied, and hardly a sum is exact."""
+    spec = PoolSpec("max", tie_policy=policy, **options)
+    x = np.ones(cases.to_layout(options, np.empty(shape)).shape)
+    dy = cases.normal(spec.plan(x.shape, x.dtype).output_shape, "float64")
+    with positions_of_64_bits() if is_large else nullcontext():
+        pairs.assert_same("cupy", backward, dy, spec, input=x)
 
 
 @st.composite
@@ -106,7 +168,8 @@ LARGE = (
 @every_type
 @pytest.mark.parametrize(("options", "shape"), LARGE, ids=cases.name_of)
 def test_large(dtype, options, shape):
-    for number, mode in enumerate(({"mode": "max"}, {"mode": "min"}, {"mode": "average"})):
+    modes = {"mode": "max"}, {"mode": "min"}, {"mode": "average"}, TIES[0], TIES[-2]
+    for number, mode in enumerate(modes):
         for values in ("normal", "hard"):
             value = palettes.VALUES[values]
             x = value(shape, dtype, number)
@@ -117,18 +180,12 @@ def test_large(dtype, options, shape):
 @given(st.data())
 @settings(cases.many_examples, max_examples=30)
 def test_positions_of_64_bits(dtype, data):
-    """As they are where a tensor is too large for 32; none of those fits in a test."""
     options, sizes, seed = data.draw(st.integers(1, 3).flatmap(cases.ranked_windows))
-    mode = data.draw(st.sampled_from(MODES + POLICIES))
+    mode = data.draw(st.sampled_from(MODES + POLICIES + TIES))
     value = palettes.VALUES[data.draw(st.sampled_from(("normal", "hard")))]
     x = value((2, data.draw(channels(dtype)), *sizes), dtype, seed)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(geometry, "FEW", 0)
-        for table in TABLES:
-            table.cache_clear()
+    with positions_of_64_bits():
         pairs.assert_same_calls("cupy", mode | options, x, value, seed)
-    for table in TABLES:
-        table.cache_clear()
 
 
 # Windows of many taps, each for a team: over the edges, with no tap on an element, of many sizes.
@@ -150,7 +207,8 @@ def test_wide(dtype, options, shape):
     plan = PoolSpec("sum", **options).plan(shape, dtype)
     assert launches.forward_launch(plan, False, True).file == "teams.cu"
     ignoring = {"mode": "max", "nan_policy": "ignore"}
-    calls = *itertools.product((*MODES, ignoring), ("normal", "hard")), (ignoring, "bits")
+    modes = *MODES, *TIES[3:5], ignoring
+    calls = *itertools.product(modes, ("normal", "hard")), (ignoring, "bits")
     for number, (mode, values) in enumerate(calls):
         value = palettes.VALUES[values]
         x = value(shape, dtype, number)

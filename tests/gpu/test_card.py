@@ -6,6 +6,8 @@ nothing else. The tests named short are those that compute-sanitizer watches.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import oracle
 import pytest
@@ -73,9 +75,13 @@ def assert_same_calls(backend, options, x):
             assert_same(backend, ours.indices, theirs.indices)
             residual["indices"], given_residual["indices"] = theirs.indices, ours.indices
         dy = values(theirs.output.shape, x.dtype, is_hard=False)
+        given_dy = on_card(backend, dy)
         expected = backward(dy, spec, backend="numpy", **residual)
-        dx = backward(on_card(backend, dy), spec, backend="cupy", **given_residual)
-        assert_same(backend, dx, expected)
+        assert_same(backend, backward(given_dy, spec, backend="cupy", **given_residual), expected)
+        for policy in ("all", "split") if selects else ():
+            ties = replace(spec, tie_policy=policy)
+            expected = backward(dy, ties, input=x, backend="numpy")
+            assert_same(backend, backward(given_dy, ties, input=given, backend="cupy"), expected)
 
 
 @of_type

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cases
 import numpy as np
 import palettes
@@ -9,12 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pooling_engine import PoolSpec
+from pooling_engine import NanPolicy, PoolSpec, TiePolicy
 from pooling_engine.backends.cupy_kernels import geometry, names
 from pooling_engine.backends.cupy_kernels.launches import (
     backward_launch,
     check_launch,
     forward_launch,
+    share_launch,
 )
 from pooling_engine.backends.cupy_kernels.names import all_names
 
@@ -171,10 +174,56 @@ def test_what_has_no_kernel(options, shape, dtype):
     assert backward_launch(PoolSpec(**options).plan(shape, dtype), True) is None
 
 
-def test_shared_ties_have_no_kernel_backward():
-    plan = PoolSpec("max", 2, tie_policy="all").plan((1, 1, 8), "float32")
-    assert forward_launch(plan, True, True) is not None
-    assert backward_launch(plan, True) is None
+@pytest.mark.parametrize(
+    ("options", "shape", "share", "name"),
+    [
+        (
+            {"kernel": 2, "tie_policy": "all"},
+            (1, 1, 8),
+            "share_windows<float, false, 2, false, i32, 1>",
+            "tie_gradients<float, float, false, 2, false, i32, 1>",
+        ),
+        (
+            {"kernel": 2, "tie_policy": "split", "nan_policy": "ignore"} | LAST,
+            (1, 8, 8, 8, 4),
+            "share_windows<float, true, 3, false, i32, 4>",
+            "tie_gradients<float, double, true, 3, false, i32, 4>",
+        ),
+        (
+            {"mode": "min", "kernel": 3, "tie_policy": "split"},
+            (1, 1, HUGE),
+            "share_windows<float, false, 3, true, i64, 1>",
+            "tie_gradients<float, double, false, 3, true, i64, 1>",
+        ),
+        (
+            {"kernel": 8, "tie_policy": "split"},
+            (1, 1, 16, 16),
+            "share_by_teams<float, false, 8>",
+            "tie_gradients<float, double, false, 2, false, i32, 1>",
+        ),
+        (
+            {"global_window": True, "tie_policy": "split"},
+            (1, 1, 33, 33),
+            "share_by_teams<float, false, 32>",
+            "tie_gradients<float, double, false, 2, false, i32, 1>",
+        ),
+    ],
+    ids=cases.name_of,
+)
+def test_which_kernels_share_ties(options, shape, share, name):
+    plan = PoolSpec(**{"mode": "max"} | options).plan(shape, "float32")
+    assert share_launch(plan, True).name == share
+    assert backward_launch(plan, True).name == name
+
+
+def test_what_ties_share_needs_no_indices():
+    """Windows with more taps than 32 bits number have none."""
+    ties, first = (
+        PoolSpec("max", global_window=True, tie_policy=policy).plan((1, 1, 2 * HUGE), "float32")
+        for policy in ("all", "first")
+    )
+    assert backward_launch(ties, True) is not None
+    assert backward_launch(first, True) is None
 
 
 @given(
@@ -183,15 +232,21 @@ def test_shared_ties_have_no_kernel_backward():
     st.sampled_from(("max", "min", "sum", "average")),
     st.sampled_from((1, 2, 4, 8)),
     st.booleans(),
+    st.sampled_from(tuple(TiePolicy)),
+    st.sampled_from(tuple(NanPolicy)),
 )
 @cases.many_examples
-def test_every_launch_is_of_a_kernel_that_ships(window, dtype, mode, channels, is_aligned):
+def test_every_launch_is_of_a_kernel_that_ships(
+    window, dtype, mode, channels, is_aligned, ties, nans
+):
     options, sizes, _ = window
     shape = cases.to_layout(options, np.empty((2, channels, *sizes), np.bool_)).shape
     plan = PoolSpec(mode, **options).plan(shape, dtype)
     launches = [forward_launch(plan, False, is_aligned), backward_launch(plan, is_aligned)]
     if plan.selects:
         launches += [forward_launch(plan, True, is_aligned), check_launch(plan)]
+        ties = replace(plan, tie_policy=ties, nan_policy=nans)
+        launches += [share_launch(ties, is_aligned), backward_launch(ties, is_aligned)]
     assert {(launch.file, launch.name) for launch in launches} <= NAMES
     values = [value for launch in launches for value in launch.values]
     assert {np.size(value) for value in values} <= {1}, "CuPy takes no others by value"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cases
 import numpy as np
 import oracle
 import pytest
 import shim
 
-from pooling_engine import PoolSpec, forward
-from pooling_engine.backends.cupy_kernels.launches import forward_launch
+from pooling_engine import Mode, PoolSpec, forward
+from pooling_engine.backends.cupy_kernels.launches import forward_launch, share_launch
 
 SPEC, SHAPE = PoolSpec("sum", kernel=(8, 70), stride=9), (1, 5, 8, 200)
 BARRIER = "    __syncthreads();\n"
@@ -25,20 +27,41 @@ def summed():
     return output, forward(x, SPEC, backend="numpy").output
 
 
-@pytest.mark.parametrize("left_out", [None, 0, 1])
-def test_a_barrier_that_is_not_there_spoils_the_result(monkeypatch, left_out):
+def shared():
+    """By teams of 32 threads, which count the taps that are 1."""
+    x = cases.hard(SHAPE, has_nan=False)
+    plan = replace(SPEC.plan(SHAPE, "float32"), mode=Mode.MAX)
+    ones, shares = np.ones(plan.output_shape, np.float32), np.zeros(plan.output_shape)
+    launch = share_launch(plan, True)
+    assert launch.name == "share_by_teams<float, false, 32>"
+    shim.run(launch, x, ones, ones, shares)
+    counts = forward((x == 1).astype(np.float32), SPEC, backend="numpy").output
+    return shares, 1 / counts.astype(np.float64)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "computed", "left_out"),
+    [
+        ("sum_by_teams", summed, None),
+        ("sum_by_teams", summed, 0),
+        ("sum_by_teams", summed, 1),
+        ("share_by_teams", shared, None),
+        ("share_by_teams", shared, 0),
+    ],
+)
+def test_a_barrier_that_is_not_there_spoils_the_result(monkeypatch, kernel, computed, left_out):
     def source_of(file):
-        head, kernel, tail = shim_source(file).partition("void sum_by_teams")
-        parts = tail.split(BARRIER)
-        assert len(parts) == 3
+        head, name, tail = shim_source(file).partition(f"void {kernel}")
+        body, end, rest = tail.partition("\n}\n")
+        parts = body.split(BARRIER)
         if left_out is not None:
             parts[left_out : left_out + 2] = ["".join(parts[left_out : left_out + 2])]
-        return head + kernel + BARRIER.join(parts)
+        return head + name + BARRIER.join(parts) + end + rest
 
     shim_source = shim.source_of
     monkeypatch.setattr(shim, "source_of", source_of)
     monkeypatch.setattr(shim, "_kernels", {})
-    ours, theirs = summed()
+    ours, theirs = computed()
     if left_out is None:
         oracle.assert_same_bits(ours, theirs)
     else:

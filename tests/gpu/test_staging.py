@@ -43,6 +43,8 @@ KINDS = (
     {"mode": "average", "kernel": 2} | LAST,
     {"mode": "sum", "adaptive_output": (4, 3)},
     {"mode": "max", "global_window": True},
+    {"mode": "max", "kernel": 3, "stride": 2, "padding": 1, "tie_policy": "split"},
+    {"mode": "min", "kernel": 2, "tie_policy": "all", "nan_policy": "error"} | LAST,
 )
 
 

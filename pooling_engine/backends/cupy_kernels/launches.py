@@ -41,7 +41,7 @@ from pooling_engine.backends.cupy_kernels.names import (
     Name,
 )
 from pooling_engine.dtypes import FLOATS
-from pooling_engine.enums import Mode, NanPolicy
+from pooling_engine.enums import Mode, NanPolicy, TiePolicy
 from pooling_engine.geometry import SlidingAxis
 from pooling_engine.plan import PoolPlan
 
@@ -100,11 +100,17 @@ def forward_launch(plan: PoolPlan, has_indices: bool, is_aligned: bool) -> Launc
 
 @lru_cache(maxsize=512)
 def backward_launch(plan: PoolPlan, is_aligned: bool) -> Launch | None:
-    """What computes the backward pass of a plan, from indices where it selects; else None.
+    """What computes the backward pass of a plan; None if no kernel does.
 
-    Selecting kernels take dy, the indices and dx, the others dy and dx.
+    Selecting kernels take dy, the indices and dx, the others dy and dx; those of shared ties x, the
+    extremes of the forward pass, what each window sends, and dx. They send dy, or what
+    `share_launch` computes.
     """
-    if not _has_kernels(plan) or plan.shares_ties or plan.index_dtype not in INDICES:
+    if not _has_kernels(plan):
+        return None
+    if plan.shares_ties:
+        return _tie_launch(plan, is_aligned)
+    if plan.index_dtype not in INDICES:
         return None
     element, index = ELEMENTS[plan.dtype], INDICES[plan.index_dtype]
     division = None if plan.selects else division_of(plan)
@@ -123,6 +129,27 @@ def check_launch(plan: PoolPlan) -> Launch:
     """What looks for an index that names no tap on an element; takes the indices and a place."""
     shape = any_shape(plan, is_aligned=False, of_input=False)
     return _launch(names.check_indices(INDICES[plan.index_dtype], shape.name), plan, shape)
+
+
+@lru_cache(maxsize=512)
+def share_launch(plan: PoolPlan, is_aligned: bool) -> Launch:
+    """What divides gradients by the number of tied taps.
+
+    It takes x, the extremes of the forward pass, dy, and where the shares belong, in float64.
+    """
+    element, ignores = ELEMENTS[plan.dtype], plan.nan_policy is NanPolicy.IGNORE
+    if (team := team_of(plan)) is not None:
+        name = names.share_by_teams(element, ignores, team)
+        return _launch(name, plan, Shape("", True, Share(of_input=False)), team=team)
+    shape = any_shape(plan, is_aligned, of_input=False)
+    return _launch(names.share_windows(element, ignores, shape.name), plan, shape)
+
+
+def _tie_launch(plan: PoolPlan, is_aligned: bool) -> Launch:
+    element, ignores = ELEMENTS[plan.dtype], plan.nan_policy is NanPolicy.IGNORE
+    share = names.SHARE if plan.tie_policy is TiePolicy.SPLIT else element
+    shape = any_shape(plan, is_aligned, of_input=True)
+    return _launch(names.tie_gradients(element, share, ignores, shape.name), plan, shape)
 
 
 def _has_kernels(plan: PoolPlan) -> bool:

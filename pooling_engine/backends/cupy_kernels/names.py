@@ -15,6 +15,7 @@ _WORDS = {"float16": "Half", "bfloat16": "Brain", "float32": "float", "float64":
 ELEMENTS = {dtype: _WORDS[dtype.name] for dtype in FLOATS}
 INDICES = {np.dtype(np.uint8): "u8", np.dtype(np.uint16): "u16", np.dtype(np.uint32): "u32"}
 NO_INDICES = "None"
+SHARE = "double"  # the type of shares of a gradient
 ORDERS = ("Larger", "Smaller")
 # Kernels, strides and paddings before the first element that rows are read for, along their axis.
 ROW_WINDOWS = ((2, 2, 0), (3, 1, 1), (3, 2, 0), (3, 2, 1), (5, 1, 2), (7, 1, 3))
@@ -113,6 +114,21 @@ def from_positions(index: str, shape: str) -> Name:
     return "positions.cu", f"from_positions<{index}, {shape}>"
 
 
+def share_windows(element: str, ignores: bool, shape: str) -> Name:
+    """The gradients of MAX and MIN, over the numbers of tied taps."""
+    return "ties.cu", f"share_windows<{element}, {_word(ignores)}, {shape}>"
+
+
+def share_by_teams(element: str, ignores: bool, team: int) -> Name:
+    """The same for large windows, each read by a team of threads."""
+    return "teams.cu", f"share_by_teams<{element}, {_word(ignores)}, {team}>"
+
+
+def tie_gradients(element: str, share: str, ignores: bool, shape: str) -> Name:
+    """The gradient of MAX and MIN for all tied taps; `share` is the type of what they receive."""
+    return "ties.cu", f"tie_gradients<{element}, {share}, {_word(ignores)}, {shape}>"
+
+
 def shape_of(rank: int, shared: bool, is_small: bool, channels: int) -> str:
     """The template arguments that follow from the windows and the layout.
 
@@ -155,6 +171,11 @@ def all_names() -> Iterator[Name]:
             yield sum_windows(element, shape)
             yield sum_gradients(element, shape)
             yield from (select_gradients(element, index, shape) for index in INDICES.values())
+        for ignores in (False, True):
+            yield from (share_windows(element, ignores, shape) for shape in shapes)
+            yield from (share_by_teams(element, ignores, count) for count in WINDOW_TEAMS)
+            for share, shape in product(sorted({element, SHARE}), shapes):
+                yield tie_gradients(element, share, ignores, shape)
         yield from (sum_by_teams(element, count) for count in WINDOW_TEAMS)
         yield from (sum_planes(element, *team) for team in product(SUM_TEAMS, packs))
         yield from _row_names(dtype)
