@@ -20,7 +20,6 @@ from pooling_engine.backends.cupy_kernels.card import Device, HostArray
 from pooling_engine.backends.cupy_kernels.device import CupyDevice
 from pooling_engine.backends.cupy_kernels.launches import (
     backward_launch,
-    check_launch,
     forward_launch,
     share_launch,
 )
@@ -141,8 +140,7 @@ class CupyBackend:
             launch = _given(backward_launch(slab, is_aligned))
             if not plan.selects:
                 return [Step(launch, ("dy", "dx"))]
-            check = Step(check_launch(slab), ("indices", "doubt"))
-            return [check, Step(launch, ("dy", "indices", "dx"))]
+            return [Step(launch, ("dy", "indices", "dx", "doubt"))]
 
         inputs = {"dy": dy} if indices is None else {"dy": dy, "indices": indices}
         if self._run(plan, steps, inputs, {"dx": dx}, {}):  # the host looks for the one to name

@@ -1,10 +1,12 @@
 // Gradients: a thread for each cell of the input, or for V channels of one, gathers from the
 // outputs whose windows reach it. Nothing is added by two threads, so the order is fixed.
-#include "windows.cuh"
+#include "indices.cuh"
 
 // MAX and MIN: the gradients of the outputs whose index names the cell, in the order of outputs.
+// Leaves a mark where an index is forged.
 template <typename E, typename I, int RANK, bool SHARED, typename N, int V>
-__global__ void select_gradients(const E *dy, const I *indices, E *dx, Windows<N> windows) {
+__global__ void select_gradients(const E *dy, const I *indices, E *dx, int *doubt,
+                                 Windows<N> windows) {
   N thread = (N)blockIdx.x * blockDim.x + threadIdx.x;
   if (thread >= windows.count) return;
   Place<N> place = place_of<RANK, V>(windows, thread);
@@ -19,10 +21,13 @@ __global__ void select_gradients(const E *dy, const I *indices, E *dx, Windows<N
     N o0 = reaches[0].low + n0;
     N t0 = RANK < 3 ? 0 : tap_at<SHARED>(windows.axes[0], reaches[0], o0);
     if (t0 < 0) continue;
+    bool is_first_plane = RANK < 3 || is_first(windows.axes[0], place.at[0], t0);
     for (N n1 = 0; n1 < reaches[1].count; ++n1) {
       N o1 = reaches[1].low + n1;
       N t1 = RANK < 2 ? 0 : tap_at<SHARED>(windows.axes[1], reaches[1], o1);
       if (t1 < 0) continue;
+      bool is_first_row =
+          is_first_plane && (RANK < 2 || is_first(windows.axes[1], place.at[1], t1));
       N row = RANK < 3 ? place.plane : place.plane * windows.axes[0].outputs + o0;
       if (RANK > 1) row = row * windows.axes[1].outputs + o1;
       for (N n2 = 0; n2 < reaches[2].count; ++n2) {
@@ -32,6 +37,14 @@ __global__ void select_gradients(const E *dy, const I *indices, E *dx, Windows<N
         N wanted = (t0 * windows.axes[1].kernel + t1) * windows.axes[2].kernel + t2;
         N output = (row * windows.axes[2].outputs + o2) * windows.channels + place.channel;
         Pack<I, V> named = *(const Pack<I, V> *)(indices + output);
+        if (is_first_row && is_first(windows.axes[2], place.at[2], t2)) {
+          N outputs[3] = {o0, o1, o2};
+          Taps<N> taps[3];
+#pragma unroll
+          for (int a = 3 - RANK; a < 3; ++a)
+            taps[a] = taps_of<SHARED>(windows.axes[a], outputs[a]);
+          if (are_forged<RANK>(windows, taps, named)) *doubt = 1;
+        }
         if constexpr (V == 1) {
           if ((N)named.at[0] == wanted) totals[0] += (double)widen(dy[output]);
         } else {
@@ -99,25 +112,4 @@ __global__ void sum_gradients(const E *dy, E *dx, Scale scale, Windows<N> window
 #pragma unroll
   for (int v = 0; v < V; ++v) round_to(totals[v], packed.at[v]);
   ((Pack<E, V> *)dx)[thread] = packed;
-}
-
-// Whether every index names a tap on an element of its window, or none; a thread for each output.
-template <typename I, int RANK, bool SHARED, typename N, int V>
-__global__ void check_indices(const I *indices, int *doubt, Windows<N> windows) {
-  N thread = (N)blockIdx.x * blockDim.x + threadIdx.x;
-  if (thread >= windows.count) return;
-  I named = indices[thread];
-  if (named == (I)-1) return;
-  bool is_wrong = (u64)named >= (u64)windows.taps;
-  Place<N> place = place_of<RANK, V>(windows, thread);
-  N rest = is_wrong ? 0 : (N)named;
-#pragma unroll
-  for (int a = 2; a >= 3 - RANK; --a) {
-    const Axis<N> &axis = windows.axes[a];
-    Taps<N> taps = taps_of<SHARED>(axis, place.at[a]);
-    N quotient = rest / axis.kernel, tap = rest - quotient * axis.kernel;
-    is_wrong |= tap < taps.first || tap >= taps.stop;
-    rest = quotient;
-  }
-  if (is_wrong) *doubt = 1;
 }

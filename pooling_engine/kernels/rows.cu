@@ -2,6 +2,7 @@
 // first. A thread takes V neighbours of a row: it reads packs of elements that neighbours share once,
 // and every position within them is known when the kernel is compiled. Other axes are as they come.
 #include "forward.cu"
+#include "indices.cuh"
 
 // The packs of `row` from number `first` on, side by side; `filler` is beyond its ends.
 template <int PACKS, int V, typename T, typename N>
@@ -150,11 +151,13 @@ template <int K, int STRIDE, int PAD, int V> struct Reached {
   static constexpr int BEFORE = ((K - 1 - PAD) / STRIDE + C - 1) / C;
   static constexpr int PACKS = BEFORE + (V - 1 + PAD) / STRIDE / C + 1;
   static constexpr int OWN = BEFORE * C;
+  static constexpr int LATER = (PAD + STRIDE - 1) / STRIDE;  // the first whose tap 0 is in the pack
 };
 
-// The gradient of MAX and MIN, in the order of the outputs.
+// The gradient of MAX and MIN, in the order of the outputs. Leaves a mark where an index is forged.
 template <typename E, typename I, int K, int STRIDE, int PAD, int V>
-__global__ void select_row_gradients(const E *dy, const I *indices, E *dx, Windows<i32> windows) {
+__global__ void select_row_gradients(const E *dy, const I *indices, E *dx, int *doubt,
+                                     Windows<i32> windows) {
   using Row = Reached<K, STRIDE, PAD, V>;
   i32 thread = blockIdx.x * blockDim.x + threadIdx.x;
   if (thread >= windows.count) return;
@@ -164,6 +167,7 @@ __global__ void select_row_gradients(const E *dy, const I *indices, E *dx, Windo
   const Axis<i32> &inner = windows.axes[2];
   i32 first = place.at[2] - Row::BEFORE, packs = inner.outputs / Row::C;
   double totals[V] = {};
+  bool is_wrong = false;
   for (i32 o0 = r0.low; o0 < r0.low + r0.count; ++o0) {
     i32 t0 = tap_at<false>(windows.axes[0], r0, o0);
     if (t0 < 0) continue;
@@ -185,12 +189,37 @@ __global__ void select_row_gradients(const E *dy, const I *indices, E *dx, Windo
             totals[v] += (double)widen(sent[o]);
         }
       }
+      if (!is_first(windows.axes[0], place.at[0], t0)) continue;
+      if (!is_first(windows.axes[1], place.at[1], t1)) continue;
+      Taps<i32> taps[3] = {taps_of<false>(windows.axes[0], o0), taps_of<false>(windows.axes[1], o1)};
+      if (is_cut<0, 2>(windows, taps)) {
+        i32 stop = (place.at[2] + 1) * Row::C + Row::LATER;
+        stop = stop < inner.outputs ? stop : inner.outputs;
+        for (i32 o2 = place.at[2] ? place.at[2] * Row::C + Row::LATER : 0; o2 < stop; ++o2) {
+          taps[2] = taps_of<false>(inner, o2);
+          Pack<I, 1> index = {indices[row * inner.outputs + o2]};
+          is_wrong |= are_forged<3>(windows, taps, index);
+        }
+        continue;
+      }
+#pragma unroll
+      for (int v = 0; v < V; ++v) {
+#pragma unroll
+        for (int o = 0; o < Row::PACKS * Row::C; ++o) {
+          int tap = v + PAD - (o - Row::OWN) * STRIDE;
+          if (tap && (v || tap < 0 || tap > PAD || place.at[2])) continue;  // not the first
+          i32 along = (i32)named[o] % K, stop = inner.size - place.at[2] * V - v + tap;
+          bool is_within = (i32)named[o] < windows.taps && along >= tap && along < stop;
+          is_wrong |= named[o] != (I)-1 && !is_within;
+        }
+      }
     }
   }
   Pack<E, V> packed;
 #pragma unroll
   for (int v = 0; v < V; ++v) round_to(totals[v], packed.at[v]);
   ((Pack<E, V> *)dx)[thread] = packed;
+  if (is_wrong) *doubt = 1;
 }
 
 // The gradient of AVERAGE and SUM, in float64 and in the order of the taps: each column of outputs is

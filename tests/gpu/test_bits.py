@@ -36,7 +36,6 @@ every_type = pytest.mark.parametrize("dtype", palettes.DTYPES, ids=lambda dtype:
 TABLES = (
     launches.forward_launch,
     launches.backward_launch,
-    launches.check_launch,
     launches.share_launch,
 )
 

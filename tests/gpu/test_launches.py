@@ -15,7 +15,6 @@ from pooling_engine import NanPolicy, PoolSpec, TiePolicy
 from pooling_engine.backends.cupy_kernels import geometry, names
 from pooling_engine.backends.cupy_kernels.launches import (
     backward_launch,
-    check_launch,
     forward_launch,
     share_launch,
 )
@@ -226,6 +225,15 @@ def test_what_ties_share_needs_no_indices():
     assert backward_launch(first, True) is None
 
 
+def test_gradients_by_indices_of_windows_on_no_element_have_no_kernel():
+    """None of them may have an index, and no thread of a gather comes by."""
+    shape = (1, 1, 1, 8), "float32"
+    options = {"kernel": 2, "stride": 1, "dilation": 2, "padding": 1}
+    assert forward_launch(PoolSpec("max", **options).plan(*shape), True, True) is not None
+    assert backward_launch(PoolSpec("max", **options).plan(*shape), True) is None
+    assert backward_launch(PoolSpec("sum", **options).plan(*shape), True) is not None
+
+
 @given(
     st.integers(1, 3).flatmap(cases.ranked_windows),
     st.sampled_from(palettes.DTYPES),
@@ -242,11 +250,18 @@ def test_every_launch_is_of_a_kernel_that_ships(
     options, sizes, _ = window
     shape = cases.to_layout(options, np.empty((2, channels, *sizes), np.bool_)).shape
     plan = PoolSpec(mode, **options).plan(shape, dtype)
-    launches = [forward_launch(plan, False, is_aligned), backward_launch(plan, is_aligned)]
+    launches = [forward_launch(plan, plan.selects, is_aligned)]
+    others = replace(plan, tie_policy=ties, nan_policy=nans) if plan.selects else plan
     if plan.selects:
-        launches += [forward_launch(plan, True, is_aligned), check_launch(plan)]
-        ties = replace(plan, tie_policy=ties, nan_policy=nans)
-        launches += [share_launch(ties, is_aligned), backward_launch(ties, is_aligned)]
+        launches += [forward_launch(plan, False, is_aligned), share_launch(others, is_aligned)]
+    limits = (axis.tap_limits() for axis in plan.axes)
+    has_empty_windows = any((first >= stop).any() for first, stop in limits)
+    for each in (plan, others):
+        gradient = backward_launch(each, is_aligned)
+        if each.selects and not each.shares_ties and has_empty_windows:
+            assert gradient is None
+        else:
+            launches += [gradient]
     assert {(launch.file, launch.name) for launch in launches} <= NAMES
     values = [value for launch in launches for value in launch.values]
     assert {np.size(value) for value in values} <= {1}, "CuPy takes no others by value"

@@ -102,15 +102,17 @@ def forward_launch(plan: PoolPlan, has_indices: bool, is_aligned: bool) -> Launc
 def backward_launch(plan: PoolPlan, is_aligned: bool) -> Launch | None:
     """What computes the backward pass of a plan; None if no kernel does.
 
-    Selecting kernels take dy, the indices and dx, the others dy and dx; those of shared ties x, the
-    extremes of the forward pass, what each window sends, and dx. They send dy, or what
-    `share_launch` computes.
+    Selecting kernels take dy, the indices, dx, and where to say that an index is forged; the others
+    dy and dx; those of shared ties x, the extremes of the forward pass, what each window sends, and
+    dx. They send dy, or what `share_launch` computes.
     """
     if not _has_kernels(plan):
         return None
     if plan.shares_ties:
         return _tie_launch(plan, is_aligned)
     if plan.index_dtype not in INDICES:
+        return None
+    if plan.selects and _has_empty_windows(plan):  # no thread looks at their indices
         return None
     element, index = ELEMENTS[plan.dtype], INDICES[plan.index_dtype]
     division = None if plan.selects else division_of(plan)
@@ -122,13 +124,6 @@ def backward_launch(plan: PoolPlan, is_aligned: bool) -> Launch | None:
     if division is None:
         return _launch(names.select_gradients(element, index, shape.name), plan, shape)
     return _launch(names.sum_gradients(element, shape.name), plan, shape, division)
-
-
-@lru_cache(maxsize=512)
-def check_launch(plan: PoolPlan) -> Launch:
-    """What looks for an index that names no tap on an element; takes the indices and a place."""
-    shape = any_shape(plan, is_aligned=False, of_input=False)
-    return _launch(names.check_indices(INDICES[plan.index_dtype], shape.name), plan, shape)
 
 
 @lru_cache(maxsize=512)
@@ -155,6 +150,12 @@ def _tie_launch(plan: PoolPlan, is_aligned: bool) -> Launch:
 def _has_kernels(plan: PoolPlan) -> bool:
     is_known = plan.mode is not Mode.LP and plan.dtype in FLOATS
     return is_known and len(plan.axes) <= KERNEL_AXES and plan.taps <= LARGEST
+
+
+def _has_empty_windows(plan: PoolPlan) -> bool:
+    """Whether some windows have no tap on an element; only dilation makes such."""
+    limits = (axis.tap_limits() for axis in plan.axes if axis.dilation > 1)
+    return any((first >= stop).any() for first, stop in limits)
 
 
 def _is_whole(plan: PoolPlan) -> bool:

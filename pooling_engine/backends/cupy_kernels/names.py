@@ -99,11 +99,6 @@ def sum_row_gradients(element: str, row: str) -> Name:
     return "rows.cu", f"sum_row_gradients<{element}, {row}>"
 
 
-def check_indices(index: str, shape: str) -> Name:
-    """Whether every index names a tap on an element."""
-    return "backward.cu", f"check_indices<{index}, {shape}>"
-
-
 def to_positions(index: str, shape: str) -> Name:
     """Window indices as positions."""
     return "positions.cu", f"to_positions<{index}, {shape}>"
@@ -180,7 +175,6 @@ def all_names() -> Iterator[Name]:
         yield from (sum_planes(element, *team) for team in product(SUM_TEAMS, packs))
         yield from _row_names(dtype)
     for index, shape in product(INDICES.values(), _shapes(1)):
-        yield check_indices(index, shape)
         yield to_positions(index, shape)
         yield from_positions(index, shape)
 

@@ -1,0 +1,40 @@
+// What indices may name: nothing, or a tap on an element of their window. Of the threads that gather
+// from an output, that of the window's first element looks at the index.
+#pragma once
+#include "windows.cuh"
+
+// Whether the tap of a window on a position is its first one on an element.
+template <typename N> __device__ bool is_first(const Axis<N> &axis, N position, N tap) {
+  return tap == 0 || position < axis.dilation;
+}
+
+// Whether a window has fewer taps on elements than in all, along axes BEGIN to END - 1.
+template <int BEGIN, int END, typename N>
+__device__ bool is_cut(const Windows<N> &windows, const Taps<N> *taps) {
+  bool result = false;
+#pragma unroll
+  for (int a = BEGIN; a < END; ++a)
+    result |= taps[a].first > 0 || taps[a].stop < windows.axes[a].kernel;
+  return result;
+}
+
+// Whether one of V indices is forged; `taps`: those on elements, of the window of all V.
+template <int RANK, int V, typename I, typename N>
+__device__ bool are_forged(const Windows<N> &windows, const Taps<N> *taps, Pack<I, V> indices) {
+  bool is_wrong = false, has_all = !is_cut<3 - RANK, 3>(windows, taps);
+#pragma unroll
+  for (int v = 0; v < V; ++v) {
+    I named = indices.at[v];
+    if (named == (I)-1) continue;
+    is_wrong |= (u64)named >= (u64)windows.taps;
+    if (has_all) continue;
+    N rest = (N)named;
+#pragma unroll
+    for (int a = 2; a >= 3 - RANK; --a) {
+      N kernel = windows.axes[a].kernel, quotient = rest / kernel, tap = rest - quotient * kernel;
+      is_wrong |= tap < taps[a].first || tap >= taps[a].stop;
+      rest = quotient;
+    }
+  }
+  return is_wrong;
+}

@@ -1,0 +1,86 @@
+"""Kernels that gather by indices find every one that is forged."""
+
+from __future__ import annotations
+
+import cases
+import numpy as np
+import pytest
+import shim
+
+from pooling_engine import InvalidTensorError, PoolSpec, forward
+from pooling_engine.backends.cupy_kernels import geometry, names
+from pooling_engine.backends.cupy_kernels.launches import backward_launch
+from pooling_engine.indices import refuse_forged
+
+pytestmark = pytest.mark.usefixtures("every_kernel")
+
+LAST = {"layout": "channels_last"}
+ROWS = tuple(
+    ({"kernel": kernel, "stride": stride, "padding": [other, (padding, after)]}, (1, 2, 7, size))
+    for kernel, stride, padding in names.ROW_WINDOWS
+    for other, after, size in ((0, padding, 16), (padding, kernel - 1, 17), (padding, padding, 8))
+)
+ANY = (
+    ({"kernel": (2, 3, 3), "stride": (2, 1, 1), "padding": 1}, (1, 1, 4, 5, 8)),
+    ({"kernel": 3, "stride": 1, "padding": [(4, 4), (1, 1)], "dilation": (2, 1)}, (1, 2, 9, 8)),
+    ({"kernel": 4, "stride": 3, "padding": 3, "ceil_mode": True}, (2, 1, 9, 11)),
+    ({"kernel": 3, "stride": 2, "padding": 4, "dilation": 3}, (1, 1, 12, 9)),
+    ({"kernel": 3, "stride": 2, "padding": 1} | LAST, (1, 16, 7, 6)),
+    ({"kernel": 2} | LAST, (1, 3, 7, 6)),
+    ({"kernel": 9, "stride": 2, "padding": 5}, (3, 1, 40)),
+    ({"kernel": 17, "stride": 5, "padding": 8}, (1, 1, 20, 20)),
+    ({"kernel": (3, 40_000), "stride": 2, "padding": (1, 39_990)}, (1, 1, 3, 11)),
+    ({"adaptive_output": (3, 7)}, (1, 2, 10, 5)),
+    ({"adaptive_output": (2, 3, 2)}, (1, 1, 5, 4, 3)),
+)
+
+
+def assert_forged_are_found(options, shape, seed):
+    """One index after the other is exchanged for another number, legal or not."""
+    random = np.random.default_rng(seed)
+    spec = PoolSpec("max", **options)
+    x = cases.to_layout(options, random.normal(size=shape).astype(np.float32))
+    indices = forward(x, spec, return_indices=True, backend="numpy").indices
+    plan, launch = spec.plan(x.shape, x.dtype), None
+    dy, dx = np.ones(indices.shape, np.float32), np.empty_like(x)
+    launch = backward_launch(plan, True)
+    top, counts = np.iinfo(indices.dtype).max, [0, 0]
+    for entry in (None, *random.integers(indices.size, size=150)):
+        sent, mark = indices.copy(), np.zeros(1, np.int32)
+        if entry is not None:
+            legal = random.integers(plan.taps)
+            sent.flat[entry] = random.choice((legal, legal, legal, plan.taps, top - 1, top))
+        shim.run(launch, dy, sent, dx, mark)
+        assert bool(mark[0]) == is_refused(plan, sent)
+        counts[mark[0]] += 1
+    assert min(counts) > 5
+    return launch.name
+
+
+def is_refused(plan, indices):
+    try:
+        refuse_forged(plan, indices)
+    except InvalidTensorError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(("options", "shape"), [*ROWS, *ANY], ids=cases.name_of)
+def test_forged_indices_leave_a_mark(options, shape):
+    assert_forged_are_found(options, shape, 1)
+
+
+def test_the_table_has_kernels_of_both_kinds():
+    of_rows = set()
+    for options, shape in ROWS:
+        launch = backward_launch(PoolSpec("max", **options).plan(shape, "float32"), True)
+        of_rows |= {launch.name} if launch.file == "rows.cu" else set()
+    assert len(of_rows) > len(names.ROW_WINDOWS)
+
+
+@pytest.mark.parametrize(("options", "shape"), ANY, ids=cases.name_of)
+def test_forged_indices_of_64_bit_positions(options, shape, monkeypatch):
+    monkeypatch.setattr(geometry, "FEW", 0)
+    backward_launch.cache_clear()
+    assert "i64" in assert_forged_are_found(options, shape, 2)
+    backward_launch.cache_clear()
