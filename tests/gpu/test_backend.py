@@ -200,7 +200,7 @@ def test_shared_ties_are_computed_on_the_card(cupy, device, policy, place):
     device.copied.clear()
     dx = backward(given[0], spec, input=given[1], backend="cupy")
     names = [name.partition("<")[0] for name in device.launched]
-    share = ["share_windows"] if policy == "split" else []
+    share = ["share_rows"] if policy == "split" else []
     assert names == ["select_rows", *share, "tie_gradients"]
     assert device.copied == ([dy.nbytes, x.nbytes, x.nbytes] if place is np.asarray else [])
     dx = dx if place is np.asarray else cupy.to_host(dx)

@@ -88,6 +88,8 @@ def test_shared_ties(dtype, data):
 OVERLAPPING = (
     ({"kernel": 7, "stride": 1, "padding": 3}, (2, 3, 19)),
     ({"kernel": (5, 4), "stride": (1, 2), "padding": (2, 1), "dilation": (2, 1)}, (2, 3, 11, 9)),
+    ({"kernel": (3, 5), "stride": 1, "padding": (1, 2)}, (2, 3, 7, 16)),
+    ({"kernel": 3, "stride": (1, 1, 2), "padding": 1}, (1, 2, 4, 5, 16)),
     ({"kernel": (3, 4, 5), "stride": 1, "padding": 2}, (1, 2, 5, 6, 7)),
     ({"kernel": 3, "stride": 1, "padding": 1, "layout": "channels_last"}, (2, 8, 7, 9)),
     ({"adaptive_output": 17}, (2, 3, 5)),
@@ -129,7 +131,7 @@ def rows(draw, dtype):
 @settings(cases.many_examples, max_examples=2 * cases.many_examples.max_examples)
 def test_rows(dtype, data):
     options, sizes = data.draw(rows(dtype))
-    mode = data.draw(st.sampled_from(MODES + POLICIES))
+    mode = data.draw(st.sampled_from(MODES + POLICIES + TIES))
     value = palettes.VALUES[data.draw(st.sampled_from(tuple(palettes.VALUES)))]
     shape = data.draw(st.sampled_from((0, 1, 2))), data.draw(st.integers(1, 3)), *sizes
     seed = data.draw(st.integers(0, 999))

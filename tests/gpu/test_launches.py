@@ -179,6 +179,18 @@ def test_what_has_no_kernel(options, shape, dtype):
         (
             {"kernel": 2, "tie_policy": "all"},
             (1, 1, 8),
+            "share_rows<float, false, 2, 2, 0, 4>",
+            "tie_row_gradients<float, float, false, 2, 2, 0, 4>",
+        ),
+        (
+            {"kernel": 2, "tie_policy": "split"},
+            (1, 1, 7),
+            "share_rows<float, false, 2, 2, 0, 1>",
+            "tie_gradients<float, double, false, 2, false, i32, 1>",
+        ),
+        (
+            {"kernel": 3, "stride": 3, "tie_policy": "all", "nan_policy": "error"},
+            (1, 1, 8),
             "share_windows<float, false, 2, false, i32, 1>",
             "tie_gradients<float, float, false, 2, false, i32, 1>",
         ),

@@ -133,6 +133,8 @@ def share_launch(plan: PoolPlan, is_aligned: bool) -> Launch:
     It takes x, the extremes of the forward pass, dy, and where the shares belong, in float64.
     """
     element, ignores = ELEMENTS[plan.dtype], plan.nan_policy is NanPolicy.IGNORE
+    if (row := row_shape(plan, is_aligned, of_input=False)) is not None:
+        return _launch(names.share_rows(element, ignores, row.name), plan, row)
     if (team := team_of(plan)) is not None:
         name = names.share_by_teams(element, ignores, team)
         return _launch(name, plan, Shape("", True, Share(of_input=False)), team=team)
@@ -143,6 +145,8 @@ def share_launch(plan: PoolPlan, is_aligned: bool) -> Launch:
 def _tie_launch(plan: PoolPlan, is_aligned: bool) -> Launch:
     element, ignores = ELEMENTS[plan.dtype], plan.nan_policy is NanPolicy.IGNORE
     share = names.SHARE if plan.tie_policy is TiePolicy.SPLIT else element
+    if (row := row_shape(plan, is_aligned, of_input=True)) is not None:
+        return _launch(names.tie_row_gradients(element, share, ignores, row.name), plan, row)
     shape = any_shape(plan, is_aligned, of_input=True)
     return _launch(names.tie_gradients(element, share, ignores, shape.name), plan, shape)
 

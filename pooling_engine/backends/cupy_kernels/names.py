@@ -124,6 +124,16 @@ def tie_gradients(element: str, share: str, ignores: bool, shape: str) -> Name:
     return "ties.cu", f"tie_gradients<{element}, {share}, {_word(ignores)}, {shape}>"
 
 
+def share_rows(element: str, ignores: bool, row: str) -> Name:
+    """What `share_windows` does, for neighbours together."""
+    return "tie_rows.cu", f"share_rows<{element}, {_word(ignores)}, {row}>"
+
+
+def tie_row_gradients(element: str, share: str, ignores: bool, row: str) -> Name:
+    """What `tie_gradients` does, for neighbours together."""
+    return "tie_rows.cu", f"tie_row_gradients<{element}, {share}, {_word(ignores)}, {row}>"
+
+
 def shape_of(rank: int, shared: bool, is_small: bool, channels: int) -> str:
     """The template arguments that follow from the windows and the layout.
 
@@ -189,6 +199,10 @@ def _row_names(dtype: np.dtype[Any]) -> Iterator[Name]:
         if count % window[1] == 0:  # the strides of the outputs that reach them
             yield select_row_gradients(element, index, row)
             yield sum_row_gradients(element, row)
+        for ignores in (False, True):
+            yield share_rows(element, ignores, row)
+            for share in sorted({element, SHARE}) if count % window[1] == 0 else ():
+                yield tie_row_gradients(element, share, ignores, row)
 
 
 def _shapes(lanes: int) -> tuple[str, ...]:

@@ -7,7 +7,16 @@ from functools import cache
 from pathlib import Path
 
 KERNELS = Path(__file__).parents[2] / "kernels"
-FILES = ("forward.cu", "backward.cu", "positions.cu", "rows.cu", "teams.cu", "ties.cu", "whole.cu")
+FILES = (
+    "forward.cu",
+    "backward.cu",
+    "positions.cu",
+    "rows.cu",
+    "teams.cu",
+    "ties.cu",
+    "tie_rows.cu",
+    "whole.cu",
+)
 
 _INCLUDE = re.compile(r'^#include "(.+)"\n', re.MULTILINE)
 
