@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -49,6 +50,19 @@ class Backend(Protocol):
         Raises:
             DeviceMemoryError: there is no room to ask.
             Exception: whatever else, the device is of no use to this process any more.
+        """
+        ...
+
+    def pin(self, memory: Array) -> Callable[[], None] | None:
+        """Lets a device reach memory of the host by itself: arrays in it need no copy on the way.
+
+        Args:
+            memory: all of it, as an array that holds it.
+
+        Returns:
+            What ends that. It holds the memory until it is called, which is to be once, when no
+            call uses the memory any more. None where there is nothing to end: it computes on the
+            host, or the memory cannot be pinned, as the log says then; arrays in it are like any.
         """
         ...
 

@@ -25,8 +25,8 @@ from pooling_engine.backends.cupy_kernels.launches import (
 )
 from pooling_engine.backends.cupy_kernels.library import NotCompiledError
 from pooling_engine.backends.cupy_kernels.names import VECTOR_BYTES
-from pooling_engine.backends.cupy_kernels.slabs import Layout
-from pooling_engine.backends.cupy_kernels.staging import LANE_BYTES, Staging, Step
+from pooling_engine.backends.cupy_kernels.slabs import Step
+from pooling_engine.backends.cupy_kernels.staging import LANE_BYTES, Staging
 from pooling_engine.backends.numpy_backend import NumpyBackend
 from pooling_engine.backends.numpy_kernels.select import refuse_nan
 from pooling_engine.dtypes import FLOATS
@@ -48,8 +48,7 @@ class CupyBackend:
 
     Args:
         device: the card; in tests, something like one.
-        lane_bytes: of the memory that arrays of the host go through, as `Staging` says; what does
-            not fit into it is copied without.
+        lane_bytes: of the memory that arrays of the host go through, as `Staging` says.
     """
 
     name = "cupy"
@@ -83,9 +82,13 @@ class CupyBackend:
         plan = make_plan(PoolSpec("max", 3), x.shape, x.dtype)
         launch = _given(forward_launch(plan, False, True))
         step = Step(launch, ("x", "y", "nothing", "nothing"))
-        self._probes.run(Layout(plan, {"x": x}, {"y": output}, {}), lambda slab: [step])
+        self._probes.run(plan, lambda slab: [step], {"x": x}, {"y": output}, {})
         if output.item() != expected:
             raise ArithmeticError(f"the maximum of 1, {expected}, 2 is {output.item()}")
+
+    def pin(self, memory: HostArray) -> Callable[[], None] | None:
+        """Lets the card read and write memory of the host by itself, as `Backend` says."""
+        return self.device.pin(memory)
 
     def warm_up(self, *, background: bool) -> None:
         """Compiles the kernels for float32 and the most common calls, or finds them on disk."""
@@ -168,13 +171,13 @@ class CupyBackend:
     def to_host(self, array: Array) -> HostArray:
         """A copy of a device's array."""
         host = _empty_like(array)
-        self.device.download(array, host)
+        self._staging.download(array, host)
         return host
 
     def to_device(self, array: HostArray) -> Array:
         """A copy of a host's array."""
         target = self.device.empty(array.shape, array.dtype)
-        self.device.upload(np.ascontiguousarray(array), target)
+        self._staging.upload(np.ascontiguousarray(array), target)
         return target
 
     def to_positions(self, plan: PoolPlan, indices: Array, index_format: IndexFormat) -> Array:
@@ -213,31 +216,30 @@ class CupyBackend:
         """
         are_on_host = all(isinstance(a, np.ndarray) for a in (inputs | outputs).values())
         if are_on_host and plan.outer:
-            layout = Layout(plan, inputs, outputs, scratch)
-            if self._staging.takes(layout):
-                return self._staging.run(layout, steps)
-        arrays = {name: self._taken(array) for name, array in inputs.items()}
-        arrays |= {name: self._room(array) for name, array in outputs.items()}
+            is_marked = self._staging.run(plan, steps, inputs, outputs, scratch)
+            if is_marked is not None:
+                return is_marked
+        arrays = {name: self._room(array) for name, array in (inputs | outputs).items()}
         for name, dtype in scratch.items():
             arrays[name] = self.device.empty(plan.output_shape, dtype)
+        for name, array in inputs.items():
+            if isinstance(array, np.ndarray):
+                self._staging.upload(array, arrays[name])
         todo = steps(plan, self._is_aligned(*arrays.values()))
         has_doubt = any("doubt" in step.arrays for step in todo)
         if has_doubt:
-            arrays["doubt"] = self.to_device(np.zeros(1, np.int32))
+            arrays["doubt"] = self.device.empty((1,), np.dtype(np.int32))
+            self.device.upload(np.zeros(1, np.int32), arrays["doubt"])
         for launch, names in todo:
             if launch.blocks:
                 self.device.launch(launch, *(arrays.get(name) for name in names))
         for name, array in outputs.items():
             if isinstance(array, np.ndarray):
-                self.device.download(arrays[name], array)
+                self._staging.download(arrays[name], array)
         return has_doubt and bool(self.to_host(arrays["doubt"])[0])
 
-    def _taken(self, array: Array) -> Array:
-        """The array on the device."""
-        return self.to_device(array) if isinstance(array, np.ndarray) else array
-
     def _room(self, array: Array) -> Array:
-        """Where to compute what belongs into the array."""
+        """The array on the device, or as much memory there."""
         if isinstance(array, np.ndarray):
             return self.device.empty(array.shape, array.dtype)
         return array

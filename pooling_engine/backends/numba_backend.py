@@ -48,6 +48,9 @@ class NumbaBackend:
     def probe(self) -> None:
         """Nothing: it computes on the host."""
 
+    def pin(self, memory: Array) -> None:
+        """Nothing: it computes on the host."""
+
     def warm_up(self, *, background: bool) -> None:
         """Compiles the kernels for float32, but for the smallest elements; or finds them on disk.
 

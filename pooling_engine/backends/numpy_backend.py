@@ -54,6 +54,9 @@ class NumpyBackend:
     def probe(self) -> None:
         """Nothing: it computes on the host."""
 
+    def pin(self, memory: Array) -> None:
+        """Nothing: it computes on the host."""
+
     def forward(self, plan: PoolPlan, x: Array, output: Array, indices: Array | None) -> None:
         """Pools C-contiguous `x` into C-contiguous `output` and, if given, `indices`."""
         if _is_largest_magnitude(plan) and is_bfloat16(plan.dtype):

@@ -75,7 +75,9 @@ class PoolingServer:
             int(config.socket_mode, 8),
             leases_memory=config.shared_memory_bytes > 0,
         )
-        self._memory = SharedMemory(self._listeners.lease_sockets, config.shared_memory_bytes)
+        self._memory = SharedMemory(
+            self._listeners.lease_sockets, config.shared_memory_bytes, self._backend.pin
+        )
         self.servicer = PoolingServicer(config, self._executor, version(), self._memory)
         self.servicer.lose = self._lose
         self._server.add_generic_rpc_handlers((self.servicer.handlers(),))

@@ -3,11 +3,12 @@
 The server makes every region: memory without a name, sealed so that nobody can make it smaller
 under a running call. A caller gets its descriptor over a Unix socket (`pooling_wire.leases`),
 where the permissions of the file say who may. A call that uses a region holds it, whatever becomes
-of the lease: the last view unmaps it.
+of the lease: the last view unmaps it, and before that ends what a card was let do with it.
 """
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import logging
 import mmap
@@ -16,8 +17,12 @@ import secrets
 import selectors
 import socket
 import threading
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pooling_engine import InvalidTensorError
 from pooling_wire import leases
@@ -25,6 +30,8 @@ from pooling_wire import leases
 _log = logging.getLogger("pooling_server")
 MOST_CALLERS = 256  # connections at once; one more is closed, and its calls send their tensors
 MOST_REGIONS = 256  # of one caller
+Pin = Callable[[NDArray[Any]], Callable[[], None] | None]
+Region = ctypes.Array[ctypes.c_ubyte]
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
@@ -34,12 +41,14 @@ class SharedMemory:
     Args:
         listeners: the Unix sockets to lease at, bound and listening; closed in the end.
         limit_bytes: the most that is leased at once.
+        pin: of the backend that computes, as `pooling_engine.backends.Backend` says.
     """
 
-    def __init__(self, listeners: Sequence[socket.socket], limit_bytes: int) -> None:
+    def __init__(self, listeners: Sequence[socket.socket], limit_bytes: int, pin: Pin) -> None:
         self._listeners = listeners
         self._free_bytes = limit_bytes
-        self._regions: dict[bytes, mmap.mmap] = {}
+        self._pin = pin
+        self._regions: dict[bytes, Region] = {}
         self._leases: dict[socket.socket, set[bytes]] = {}
         self._selector = selectors.DefaultSelector()
         self._wake, self._woken = socket.socketpair()
@@ -70,7 +79,7 @@ class SharedMemory:
         region = self._regions.get(handle)
         if region is None:
             raise InvalidTensorError("no lease of shared memory has this handle")
-        return memoryview(region)
+        return memoryview(region).cast("B")
 
     def _serve(self) -> None:
         while True:
@@ -120,12 +129,21 @@ class SharedMemory:
         try:
             os.ftruncate(descriptor, size_bytes)
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
-            self._regions[handle] = mmap.mmap(descriptor, size_bytes)
+            self._regions[handle] = self._map(descriptor, size_bytes)
             self._free_bytes -= size_bytes
             own.add(handle)
             socket.send_fds(caller, [handle], [descriptor])
         finally:
             os.close(descriptor)
+
+    def _map(self, descriptor: int, size_bytes: int) -> Region:
+        """A region mapped, and pinned where that helps; every view of it holds this object."""
+        memory = mmap.mmap(descriptor, size_bytes)
+        region = (ctypes.c_ubyte * size_bytes).from_buffer(memory)
+        unpin = self._pin(np.frombuffer(memory, np.uint8))
+        if unpin is not None:
+            weakref.finalize(region, unpin).atexit = False
+        return region
 
     def _end(self, caller: socket.socket, handle: bytes) -> None:
         self._leases[caller].remove(handle)

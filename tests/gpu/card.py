@@ -79,6 +79,15 @@ class ShimDevice:
         self.copied.append(target.nbytes)
         target[...] = source._memory
 
+    def wait(self):
+        pass  # nothing is put off
+
+    def pin(self, memory):
+        return None
+
+    def is_pinned(self, array):
+        return False
+
     def launch(self, launch, *arrays):
         memories = [None if array is None else array._memory for array in arrays]
         self.launched.append(launch.name)

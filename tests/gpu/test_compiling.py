@@ -86,7 +86,7 @@ def test_in_the_background_nobody_waits(use, compiler):
     for _ in range(3):
         assert_right()
     assert launches(cuda.EVENTS) == 0, "NumPy computes"
-    assert backend._staging._count == 1, "the lane is good for other calls"
+    assert backend._staging._lanes._count == 1, "the lane is good for other calls"
     compiler.go.set()
     wait_for_launches(cuda.EVENTS)
     assert len(compiler.asked) == len(set(compiler.asked)) == 2

@@ -29,8 +29,9 @@ from pooling_engine import (
 from pooling_engine.backends import cupy_backend
 from pooling_engine.backends.cupy_kernels import staging
 from pooling_engine.backends.cupy_kernels.device import CupyDevice, CupyLane
-from pooling_engine.backends.cupy_kernels.launches import forward_launch
-from pooling_engine.backends.cupy_kernels.slabs import Layout
+from pooling_engine.backends.cupy_kernels.lanes import LANES_OF_A_CALL
+from pooling_engine.backends.cupy_kernels.launches import Launch, forward_launch
+from pooling_engine.backends.cupy_kernels.slabs import Layout, Step
 
 SHAPE = (3, 7, 9, 8)
 LAST = {"layout": "channels_last"}
@@ -61,7 +62,7 @@ def through(fault, every_kernel, monkeypatch):
 
     def use(lane_bytes, lanes=staging.LANES):
         backend = cupy_backend.CupyBackend(CupyDevice(), lane_bytes)
-        backend._staging._most = lanes
+        backend._staging._lanes._most = lanes
         monkeypatch.setitem(backends._loaded, "cupy", backend)
         return backend
 
@@ -115,7 +116,7 @@ def test_lanes_overlap(through, events):
     events.clear()
     forward(x, PoolSpec("max", 2), backend="cupy")
     first = [stream for stream, _ in events[:9:3]]
-    assert len(set(first)) == staging.LANES_OF_A_CALL, "as many slabs begin before one is awaited"
+    assert len(set(first)) == LANES_OF_A_CALL, "as many slabs begin before one is awaited"
     slab = ["upload", "launch", "download"]
     assert [what for _, what in events[:10]] == [*slab, *slab, *slab, "wait"]
     for stream in first:
@@ -154,8 +155,8 @@ def twice(plan, is_aligned=True):
     again = PoolSpec("max", 1).plan(plan.output_shape, plan.dtype)
     first, second = (forward_launch(p, False, is_aligned) for p in (plan, again))
     return [
-        staging.Step(first, ("x", "middle", "indices", "nothing")),
-        staging.Step(second, ("middle", "y", "indices", "nothing")),
+        Step(first, ("x", "middle", "indices", "nothing")),
+        Step(second, ("middle", "y", "indices", "nothing")),
     ]
 
 
@@ -164,9 +165,7 @@ def test_what_kernels_leave_for_one_another_stays_on_the_card(through, monkeypat
     moved = []
     for name in ("upload", "download"):
         move = getattr(CupyLane, name)
-        monkeypatch.setattr(
-            CupyLane, name, lambda *a, move=move: moved.append(a[2] - a[1]) or move(*a)
-        )
+        monkeypatch.setattr(CupyLane, name, lambda *a, move=move: moved.append(a[3]) or move(*a))
     x, spec = cases.normal(SHAPE), PoolSpec("max", 2)
     plan = spec.plan(SHAPE, "float32")
     output = forward(x, spec, backend="cupy").output
@@ -177,16 +176,17 @@ def test_what_kernels_leave_for_one_another_stays_on_the_card(through, monkeypat
 def test_a_lane_has_room_for_what_kernels_leave(through):
     """Places are side by side and within the lane, however many planes it takes."""
     plan = PoolSpec("max", 2).plan(SHAPE, "float32")
-    arrays = {"x": np.empty(SHAPE, np.float32)}, {"y": np.empty(plan.output_shape, np.float32)}
-    layout = Layout(plan, *arrays, {"wide": np.dtype(np.float64)})
-    outputs = 4 * 4
+    nbytes = {"x": plan.input_bytes}, {"y": plan.output_bytes}
+    layout = Layout(plan, *nbytes, {"wide": np.dtype(np.float64)}, ())
+    names, outputs = ("x", "doubt", "y", "wide"), 4 * 4
     assert layout.plane_bytes == 4 * 9 * 8 + 4 * outputs + 8 * outputs
     for nbytes in range(1000, 20_000, 100):
         planes = layout.planes_in(nbytes)
-        places, back = layout.places_of(planes)
-        assert list(places) == ["x", "doubt", "y", "wide"]
-        assert places["wide"] == back, "what comes back ends there"
-        assert back + 8 * outputs * planes <= nbytes
+        slab = layout.slab(planes, lambda plan: [Step(Launch("", "", 0, ()), names)])
+        ((_, (x, doubt, y, wide)),) = slab.launches
+        assert (slab.sent, slab.back) == ((x, doubt + 4), (doubt, y + 4 * outputs * planes))
+        assert x + plan.input_bytes // plan.outer * planes <= doubt
+        assert slab.back[1] <= wide <= nbytes - 8 * outputs * planes
 
 
 def test_a_lane_computes_where_its_memory_is(through):
@@ -209,7 +209,7 @@ def test_whoever_does_not_wait_reads_garbage(through, monkeypatch):
 
 
 def test_large_calls_leave_lanes_to_small_ones(through):
-    borrow = through(LANE)._staging._borrow
+    borrow = through(LANE)._staging._lanes.borrow
     with borrow(3) as first, borrow(3) as second, borrow(3) as third:
         assert [len(lanes) for lanes in (first, second, third)] == [3, 3, 1]
         with borrow(1) as fourth:
@@ -220,7 +220,7 @@ def test_large_calls_leave_lanes_to_small_ones(through):
 
 def test_whoever_writes_too_early_is_found(through):
     lane = through(LANE).device.lane(LANE)
-    lane.upload(0, 100)
+    lane.upload(lane.host_address, lane.card_address, 100)
     lane.host[99] += 1
     with pytest.raises(AssertionError, match="written before it was uploaded"):
         lane.wait()
@@ -266,7 +266,7 @@ def test_after_a_failure_nothing_is_under_way_and_the_next_call_works(through, e
         patch.setitem(backends._loaded, "cupy", backend)
         output = forward(x, spec, backend="cupy").output
     oracle.assert_same_bits(output, forward(x, spec, backend="numpy").output)
-    assert backend._staging._count == len(backend._staging._idle) == staging.LANES_OF_A_CALL
+    assert backend._staging._lanes._count == len(backend._staging._lanes._idle) == LANES_OF_A_CALL
 
 
 def memory_of(backend, total):
@@ -283,7 +283,7 @@ def test_one_lane_is_enough_where_there_is_no_room_for_more(through):
         outputs = list(pool.map(lambda _: forward(x, spec, backend="cupy").output, range(8)))
     for output in outputs:
         oracle.assert_same_bits(output, forward(x, spec, backend="numpy").output)
-    assert backend._staging._count == len(backend._staging._idle) == 1
+    assert backend._staging._lanes._count == len(backend._staging._lanes._idle) == 1
 
 
 def test_no_room_at_all_is_refused_and_the_next_call_works(through, fault):
@@ -309,7 +309,7 @@ def test_idle_lanes_make_room_for_a_call_that_needs_it(through):
     oracle.assert_same_bits(
         forward(large, spec, backend="cupy").output, forward(large, spec, backend="numpy").output
     )
-    assert backend._staging._count == 0
+    assert backend._staging._lanes._count == 0
     forward(small, spec, backend="cupy")
 
 
@@ -319,7 +319,7 @@ def test_who_waits_for_a_lane_gets_it(through):
     taken, release = threading.Event(), threading.Event()
 
     def hold():
-        with backend._staging._borrow(1):
+        with backend._staging._lanes.borrow(1):
             taken.set()
             release.wait(10)
             raise ZeroDivisionError

@@ -207,8 +207,8 @@ def test_probes_take_memory_once(fault):
 def test_a_probe_waits_for_no_call(fault):
     """Calls may have taken all other lanes."""
     backend = select_backend("cupy")
-    staging = backend._staging
+    lanes = backend._staging._lanes
     with ExitStack() as taken:
-        while staging._count < staging._most:
-            taken.enter_context(staging._borrow(1))
+        while lanes._count < lanes._most:
+            taken.enter_context(lanes.borrow(1))
         backend.probe()

@@ -17,25 +17,30 @@ DeviceArray = Any  # of the device's own kind; it has a shape and a dtype
 class Lane(Protocol):
     """Some host memory, as much of the card's, and a stream between them.
 
-    Every method but `wait` only puts work on the stream; places are in bytes, in both memories.
+    Every method but `wait` only puts work on the stream; addresses are those of either memory, and
+    on the host of what the card reaches by itself: until `wait` returns, do not write what is
+    uploaded, nor read what is downloaded, nor let go of either.
 
     Attributes:
-        host: the bytes, which the card reaches by itself: until `wait` returns, do not write what
-            is uploaded, nor read what is downloaded.
+        host: the bytes.
+        host_address: where they begin.
+        card_address: where as many begin on the card.
     """
 
     host: HostArray
+    host_address: int
+    card_address: int
 
-    def upload(self, begin: int, end: int) -> None:
-        """Copies these bytes to the card."""
+    def upload(self, source: int, target: int, nbytes: int) -> None:
+        """Copies so many bytes from an address of the host to one of the card."""
         ...
 
-    def launch(self, launch: Launch, *places: int | None) -> None:
+    def launch(self, launch: Launch, *addresses: int | None) -> None:
         """Launches a kernel on arrays that begin there, on the card; None is a null pointer."""
         ...
 
-    def download(self, begin: int, end: int) -> None:
-        """Copies these bytes back."""
+    def download(self, source: int, target: int, nbytes: int) -> None:
+        """Copies so many bytes from an address of the card to one of the host."""
         ...
 
     def wait(self) -> None:
@@ -83,7 +88,7 @@ class Device(Protocol):
         ...
 
     def upload(self, source: HostArray, target: DeviceArray) -> None:
-        """Copies from the host; both are C-contiguous."""
+        """Copies from the host; both are C-contiguous. What is pinned is read until `wait`."""
         ...
 
     def download(self, source: DeviceArray, target: HostArray) -> None:
@@ -92,6 +97,18 @@ class Device(Protocol):
 
     def launch(self, launch: Launch, *arrays: DeviceArray | None) -> None:
         """Launches a kernel; None is a null pointer."""
+        ...
+
+    def wait(self) -> None:
+        """Returns once everything has been done, but for lanes."""
+        ...
+
+    def pin(self, memory: HostArray) -> Callable[[], None] | None:
+        """Lets the card reach memory of the host by itself, as `Backend` says."""
+        ...
+
+    def is_pinned(self, array: HostArray) -> bool:
+        """Whether all of a C-contiguous array is in memory that `pin` was given."""
         ...
 
     def compile_in_background(self) -> None:

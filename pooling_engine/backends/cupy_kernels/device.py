@@ -16,6 +16,7 @@ from pooling_engine.backends.cupy_kernels.card import DeviceArray, HostArray
 from pooling_engine.backends.cupy_kernels.faults import as_ours
 from pooling_engine.backends.cupy_kernels.launches import THREADS, Launch
 from pooling_engine.backends.cupy_kernels.library import Library
+from pooling_engine.backends.cupy_kernels.pinning import Pinned
 from pooling_engine.errors import DeviceMemoryError
 
 Made = TypeVar("Made")
@@ -38,6 +39,8 @@ class CupyDevice:
         self.spare: Callable[[], None] = lambda: None
         self._cupy = cupy
         self._library = Library(cupy)
+        pinned = Pinned(cupy)
+        self.pin, self.is_pinned = pinned.pin, pinned.has
         if not cupy.cuda.runtime.getDeviceCount():
             raise ImportError("there is no CUDA device")
         device = cupy.cuda.Device()
@@ -90,6 +93,11 @@ class CupyDevice:
             kernel = self.kernel(launch)
             kernel((launch.blocks,), (THREADS,), (*pointers, *launch.values))
 
+    def wait(self) -> None:
+        """Returns once the current stream has nothing more to do."""
+        with as_ours(self._cupy):
+            self._cupy.cuda.get_current_stream().synchronize()
+
     def lane(self, nbytes: int) -> CupyLane:
         """A lane with a stream of its own."""
         return self._with_room(partial(CupyLane, self._cupy, self, nbytes))
@@ -131,25 +139,31 @@ class CupyLane:
         with self._stream:
             self._card = cupy.empty(nbytes, np.uint8)
         self.host = np.frombuffer(cupy.cuda.alloc_pinned_memory(nbytes), np.uint8, nbytes)
+        self.host_address, self.card_address = self.host.ctypes.data, device.address(self._card)
 
-    def upload(self, begin: int, end: int) -> None:
+    def upload(self, source: int, target: int, nbytes: int) -> None:
         """As `Lane` says."""
+        runtime = self._cupy.cuda.runtime
         with as_ours(self._cupy):
-            self._card[begin:end].set(self.host[begin:end], stream=self._stream)
+            runtime.memcpyAsync(
+                target, source, nbytes, runtime.memcpyHostToDevice, self._stream.ptr
+            )
 
-    def launch(self, launch: Launch, *places: int | None) -> None:
+    def launch(self, launch: Launch, *addresses: int | None) -> None:
         """As `Lane` says."""
-        base = self._device.address(self._card)
-        pointers = (np.uint64(0 if place is None else base + place) for place in places)
+        pointers = (np.uint64(0 if address is None else address) for address in addresses)
         with as_ours(self._cupy), self._place:
             kernel = self._device.kernel(launch)
             arguments = (*pointers, *launch.values)
             kernel((launch.blocks,), (THREADS,), arguments, stream=self._stream)
 
-    def download(self, begin: int, end: int) -> None:
+    def download(self, source: int, target: int, nbytes: int) -> None:
         """As `Lane` says."""
+        runtime = self._cupy.cuda.runtime
         with as_ours(self._cupy):
-            self._card[begin:end].get(stream=self._stream, out=self.host[begin:end], blocking=False)
+            runtime.memcpyAsync(
+                target, source, nbytes, runtime.memcpyDeviceToHost, self._stream.ptr
+            )
 
     def wait(self) -> None:
         """As `Lane` says."""

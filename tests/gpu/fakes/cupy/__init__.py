@@ -4,8 +4,8 @@ As on a card, what is put on a stream happens at any time until the stream is sy
 late as that, or when `cuda.CHANCE` says so. Who reads a result too early finds garbage, or what was
 there before; who writes too early over what is to be uploaded ends the test. Kernels are those of
 the shim. `FAKE_CUPY_FAULT` names a file; while it is there, what it says goes wrong: "driver", "no
-device", "nvrtc", "silent" (kernels do nothing), "memory". Or, for the first process that meets it
-and as long as that lives: the status of an error; or "hang", who waits waits on.
+device", "nvrtc", "silent" (kernels do nothing), "memory", "no pinning". Or, for the first process
+that meets it and as long as that lives: the status of an error; or "hang", who waits waits on.
 """
 
 from __future__ import annotations
@@ -44,21 +44,17 @@ class ndarray:  # noqa: N801  CuPy's name
     def set(self, source, stream=None):
         assert source.dtype == self.dtype
         assert source.shape == self.shape
-        # What is not pinned is copied to where it is before the call returns.
-        meant = source.copy()
-
-        def upload():
-            if cuda.is_pinned(source):
-                assert np.array_equal(source, meant), "written before it was uploaded"
-            np.copyto(self._memory, meant)
-
-        (stream or cuda.NULL).put("upload", upload)
+        cuda.runtime.memcpyAsync(
+            self.data.ptr, source.ctypes.data, self.nbytes, cuda.UPLOAD, (stream or cuda.NULL).ptr
+        )
 
     def get(self, stream=None, order="C", out=None, blocking=True):
         assert out.dtype == self.dtype
         assert out.shape == self.shape
         stream = stream or cuda.NULL
-        stream.put("download", lambda: np.copyto(out, self._memory))
+        cuda.runtime.memcpyAsync(
+            out.ctypes.data, self.data.ptr, self.nbytes, cuda.DOWNLOAD, stream.ptr
+        )
         if blocking:
             stream.synchronize()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import threading
@@ -16,13 +17,17 @@ import shim
 from pooling_engine.backends.cupy_kernels.launches import Launch
 
 GARBAGE, HANG = 0xA5, "hang"
-INSUFFICIENT_DRIVER, OUT_OF_MEMORY = 35, 2
+INSUFFICIENT_DRIVER, INVALID_VALUE, ALREADY_REGISTERED, NOT_REGISTERED = 35, 1, 712, 713
+UPLOAD, DOWNLOAD = 1, 2  # cudaMemcpyKind
 
 EVENTS: list[tuple[int, str]] = []  # the stream, and what was put on it, or "wait"
 STREAMS: weakref.WeakSet[Stream] = weakref.WeakSet()
+_streams: weakref.WeakValueDictionary[int, Stream] = weakref.WeakValueDictionary()
 CHANCE = None  # a `random.Random`, for tests in one thread: work goes on whenever any is put
 _numbers = itertools.count()
-_pinned: list[tuple[int, int]] = []
+_pinned: dict[int, int] = {}  # where it ends, by where it begins
+UNDER_WAY: dict[int, tuple[int, int]] = {}  # where the host's memory is that copies use
+REGISTERED: list[tuple[str, int, int]] = []  # what was pinned, or no more: where, how many bytes
 _sticky: list[int] = []  # the status of a device that is lost
 
 
@@ -79,9 +84,10 @@ class Device:
 
 class Stream:
     def __init__(self, null=False, non_blocking=False):
-        self._work = []
-        self.number = next(_numbers)
+        self._work, self._order = [], threading.RLock()
+        self.number = self.ptr = next(_numbers)
         STREAMS.add(self)
+        _streams[self.ptr] = self
         self.device = 0 if null else Device().id
 
     def __enter__(self):
@@ -106,12 +112,17 @@ class Stream:
         self.finish()
 
     def finish(self, most=1 << 30):
-        while self._work and most:
-            self._work.pop(0)()
-            most -= 1
+        with self._order:  # nor does it return while another thread is at what came before
+            while self._work and most:
+                self._work.pop(0)()
+                most -= 1
 
 
 NULL = Stream(null=True)
+
+
+def get_current_stream():
+    return NULL
 
 
 class Memory:
@@ -120,6 +131,7 @@ class Memory:
     def __init__(self):
         self.limit, self.used, self.cached = 0, 0, 0
         self.lock = threading.RLock()
+        self.blocks = weakref.WeakValueDictionary()  # by where they begin
         self.total = int(os.environ.get("FAKE_CUPY_BYTES", 1 << 30))
 
     def set_limit(self, size=None, fraction=None):
@@ -143,7 +155,15 @@ class Memory:
         memory = memory[-memory.ctypes.data % 16 :][:size]
         block = memory.view(_Block)
         weakref.finalize(block, self._free, size)
+        self.blocks[block.ctypes.data] = block
         return block
+
+    def block_of(self, address, nbytes):
+        """What was taken and has all of these bytes; it is freed when nobody holds it."""
+        for begin, block in list(self.blocks.items()):
+            if begin <= address and address + nbytes <= begin + block.nbytes:
+                return block
+        raise CUDARuntimeError(INVALID_VALUE)
 
     def _free(self, size):
         with self.lock:
@@ -167,13 +187,70 @@ def set_allocator(allocator):
 
 
 def alloc_pinned_memory(size):
-    memory = np.full(size, GARBAGE, np.uint8)
-    _pinned.append((memory.ctypes.data, memory.ctypes.data + size))
+    memory = (ctypes.c_ubyte * size)(*[GARBAGE] * min(size, 1 << 10))
+    address = ctypes.addressof(memory)
+    _pinned[address] = address + size
+    weakref.finalize(memory, _pinned.pop, address)
     return memory
 
 
-def is_pinned(array):
-    return any(begin <= array.ctypes.data < end for begin, end in _pinned)
+def is_pinned(address, nbytes):
+    """All of it; to copy what is pinned in part is an error, as on a card."""
+    end = address + nbytes
+    parts = [
+        (first, last) for first, last in list(_pinned.items()) if first < end and address < last
+    ]
+    assert not parts or (parts[0][0] <= address and end <= parts[0][1]), "pinned in part"
+    return bool(parts)
+
+
+def _register(address, nbytes, flags):
+    _check()
+    assert flags == 1, "for all contexts"
+    if fault() == "no pinning":
+        raise CUDARuntimeError(INVALID_VALUE)
+    if any(first < address + nbytes and address < last for first, last in list(_pinned.items())):
+        raise CUDARuntimeError(ALREADY_REGISTERED)
+    _pinned[address] = address + nbytes
+    REGISTERED.append(("pin", address, nbytes))
+
+
+def _unregister(address):
+    _check()
+    if address not in _pinned:
+        raise CUDARuntimeError(NOT_REGISTERED)
+    nbytes = _pinned.pop(address) - address
+    bytes(_bytes_at(address, nbytes)[:: 1 << 12])  # it is still mapped, or this process ends
+    for first, last in list(UNDER_WAY.values()):
+        assert not (first < address + nbytes and address < last), "a copy is under way"
+    REGISTERED.append(("unpin", address, nbytes))
+
+
+def _bytes_at(address, nbytes):
+    return np.frombuffer((ctypes.c_ubyte * nbytes).from_address(address), np.uint8)
+
+
+def _copy(target, source, nbytes, kind, stream):
+    """As CUDA does: what is not pinned has been read when this returns, or has been written."""
+    stream, block = _streams[stream], MEMORY.block_of(target if kind == UPLOAD else source, nbytes)
+    host = source if kind == UPLOAD else target
+    what = "upload" if kind == UPLOAD else "download"
+    here, there = _bytes_at(source, nbytes), _bytes_at(target, nbytes)
+    meant = here.copy() if kind == UPLOAD else None
+    is_async = is_pinned(host, nbytes)
+    key = next(_numbers)
+
+    def copy(_holds=block):
+        if meant is not None and is_async:
+            assert np.array_equal(here, meant), "written before it was uploaded"
+        np.copyto(there, here if meant is None else meant)
+        UNDER_WAY.pop(key, None)
+
+    if is_async:
+        UNDER_WAY[key] = host, host + nbytes
+    stream.put(what, copy)
+    if not is_async and kind == DOWNLOAD:
+        stream.finish()
 
 
 def _count():
@@ -186,6 +263,11 @@ runtime = SimpleNamespace(
     CUDARuntimeError=CUDARuntimeError,
     getDeviceCount=_count,
     getDeviceProperties=lambda device: {"name": b"NVIDIA Fake"},
+    hostRegister=_register,
+    hostUnregister=_unregister,
+    memcpyAsync=_copy,
+    memcpyHostToDevice=UPLOAD,
+    memcpyDeviceToHost=DOWNLOAD,
 )
 driver = SimpleNamespace(CUDADriverError=CUDADriverError)
 memory = SimpleNamespace(OutOfMemoryError=OutOfMemoryError)
