@@ -152,7 +152,7 @@ def warm_up(backend: str = "auto", *, background: bool = False) -> None:
         backend: the name of a backend, or "auto".
         background: whether later calls that need a kernel not compiled yet are computed without
             it, while it is compiled by a thread of its own; else they wait. The results are the
-            same bits.
+            same bits: a card's norms, whose bits are its own, are waited for.
 
     Raises:
         InvalidSpecError: there is no such backend here.

@@ -1,8 +1,9 @@
 """The CuPy backend: one kernel a call on an NVIDIA card, for arrays of the host or of the card.
 
-Gradients of shared ties take two or three. What has no kernel is computed by the NumPy backend on
-the host, and the log says so: norms, integers, more than three spatial axes; and, where nobody
-waits for kernels, what has none yet. The bits are the same everywhere.
+Gradients of shared ties take two or three, those of norms two. What has no kernel is computed by
+the NumPy backend on the host, and the log says so: integers, more than three spatial axes; and,
+where nobody waits for kernels, what has none yet. The bits are the same everywhere; but for norms,
+which are waited for.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pooling_engine.backends.cupy_kernels.device import CupyDevice
 from pooling_engine.backends.cupy_kernels.launches import (
     backward_launch,
     forward_launch,
+    kept_launch,
     share_launch,
 )
 from pooling_engine.backends.cupy_kernels.library import NotCompiledError
@@ -52,7 +54,7 @@ class CupyBackend:
     """
 
     name = "cupy"
-    modes = (Mode.MAX, Mode.MIN, Mode.AVERAGE, Mode.SUM)
+    modes = tuple(Mode)
     dtypes = FLOATS
     index_formats = tuple(IndexFormat)
 
@@ -131,6 +133,8 @@ class CupyBackend:
                 self._on_host("backward", plan, (dy, indices, x), (dx,))
             elif plan.shares_ties:
                 self._share_ties(plan, dy, x, dx)
+            elif plan.mode is Mode.LP:
+                self._spread_norms(plan, dy, x, dx)
             else:
                 self._spread(plan, dy, indices, dx)
         except NotCompiledError:
@@ -167,6 +171,18 @@ class CupyBackend:
 
         if self._run(plan, steps, {"dy": dy, "x": x}, {"dx": dx}, scratch):
             refuse_nan(plan)
+
+    def _spread_norms(self, plan: PoolPlan, dy: Array, x: Array, dx: Array) -> None:
+        """The gradient of norms, which are computed once more."""
+
+        def steps(slab: PoolPlan, is_aligned: bool = True) -> list[Step]:
+            spread = _given(backward_launch(slab, is_aligned))
+            return [
+                Step(kept_launch(slab, is_aligned), ("x", "norms")),
+                Step(spread, ("dy", "norms", "x", "dx")),
+            ]
+
+        self._run(plan, steps, {"dy": dy, "x": x}, {"dx": dx}, {"norms": np.dtype(np.float64)})
 
     def to_host(self, array: Array) -> HostArray:
         """A copy of a device's array."""

@@ -69,6 +69,7 @@ class NumpyBackend:
             self.forward(_as_maximum(plan), np.abs(x), output, indices)
             with np.errstate(all="ignore"):
                 np.maximum(output, 0, out=output)  # the norm of no taps
+                make_canonical(output)
             return
         inputs = x.reshape(plan.input_block_shape)
         outputs = output.reshape(plan.output_block_shape)

@@ -144,7 +144,6 @@ def test_memory_of_both_kinds_in_one_call(cupy):
 @pytest.mark.parametrize(
     ("options", "x"),
     [
-        ({"mode": "lp", "kernel": 2}, cases.normal(SHAPE)),
         ({"mode": "sum", "kernel": 2}, cases.integers(SHAPE, "int32")),
         ({"mode": "max", "kernel": 2}, cases.normal((2, 2, 3, 3, 3, 3))),
     ],

@@ -92,6 +92,19 @@ def test_in_the_background_nobody_waits(use, compiler):
     assert len(compiler.asked) == len(set(compiler.asked)) == 2
 
 
+def test_norms_are_waited_for(use, compiler):
+    """Their bits are not NumPy's: they must not depend on what is compiled."""
+    from cupy import cuda
+
+    use(in_background=True)
+    compiler.go.set()
+    cuda.EVENTS.clear()
+    spec = PoolSpec("lp", 2, norm_p=2.5)
+    output = forward(X, spec, backend="cupy").output
+    backward(output, spec, input=X, backend="cupy")
+    assert launches(cuda.EVENTS) == len(compiler.asked) == 3
+
+
 def test_else_the_caller_waits(use, compiler):
     from cupy import cuda
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import cases
@@ -16,6 +17,7 @@ from pooling_engine.backends.cupy_kernels import geometry, names
 from pooling_engine.backends.cupy_kernels.launches import (
     backward_launch,
     forward_launch,
+    kept_launch,
     share_launch,
 )
 from pooling_engine.backends.cupy_kernels.names import all_names
@@ -118,6 +120,31 @@ def test_a_division_at_the_ends(value):
             "select_by_teams<float, None, Larger, false, 32>",
         ),
         (
+            {"mode": "lp", "kernel": 2},
+            (1, 1, 8),
+            "norm_windows<float, float, SQUARES, 2, false, i32, 1>",
+        ),
+        (
+            {"mode": "lp", "norm_p": 1, "kernel": 2} | LAST,
+            (1, 8, 8),
+            "norm_windows<float, float, MAGNITUDES, 2, false, i32, 4>",
+        ),
+        (
+            {"mode": "lp", "norm_p": math.inf, "kernel": 8},
+            (1, 1, 16, 16),
+            "norm_by_teams<float, float, LARGEST, 8>",
+        ),
+        (
+            {"mode": "lp", "norm_p": 3, "global_window": True},
+            (1, 1, 7, 7),
+            "norm_planes<float, float, POWERS, 32, 1>",
+        ),
+        (
+            {"mode": "lp", "norm_p": 1.5, "global_window": True},
+            (1, 1, 34, 34),
+            "norm_planes<float, float, POWERS, 256, 4>",
+        ),
+        (
             {"kernel": 3, "padding": ((1, 0),)},
             (1, 1, 3),
             "select_windows<float, None, Larger, false, 2, false, i32, 1>",
@@ -162,7 +189,6 @@ def test_gradients_of_rows():
 @pytest.mark.parametrize(
     ("options", "shape", "dtype"),
     [
-        ({"mode": "lp", "kernel": 2}, (1, 1, 8), "float32"),
         ({"mode": "max", "kernel": 2}, (1, 1, 8), "int8"),
         ({"mode": "max", "kernel": 2}, (1, 1, 2, 2, 2, 2), "float32"),
     ],
@@ -249,7 +275,7 @@ def test_gradients_by_indices_of_windows_on_no_element_have_no_kernel():
 @given(
     st.integers(1, 3).flatmap(cases.ranked_windows),
     st.sampled_from(palettes.DTYPES),
-    st.sampled_from(("max", "min", "sum", "average")),
+    st.sampled_from(("max", "min", "sum", "average", 1, 2, 3, math.inf)),
     st.sampled_from((1, 2, 4, 8)),
     st.booleans(),
     st.sampled_from(tuple(TiePolicy)),
@@ -260,6 +286,8 @@ def test_every_launch_is_of_a_kernel_that_ships(
     window, dtype, mode, channels, is_aligned, ties, nans
 ):
     options, sizes, _ = window
+    if not isinstance(mode, str):  # a norm, by its p
+        options, mode = options | {"norm_p": mode}, "lp"
     shape = cases.to_layout(options, np.empty((2, channels, *sizes), np.bool_)).shape
     plan = PoolSpec(mode, **options).plan(shape, dtype)
     launches = [forward_launch(plan, plan.selects, is_aligned)]
@@ -274,6 +302,8 @@ def test_every_launch_is_of_a_kernel_that_ships(
             assert gradient is None
         else:
             launches += [gradient]
+    if mode == "lp":
+        launches.append(kept_launch(plan, is_aligned))
     assert {(launch.file, launch.name) for launch in launches} <= NAMES
     values = [value for launch in launches for value in launch.values]
     assert {np.size(value) for value in values} <= {1}, "CuPy takes no others by value"

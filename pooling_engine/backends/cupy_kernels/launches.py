@@ -77,6 +77,8 @@ def forward_launch(plan: PoolPlan, has_indices: bool, is_aligned: bool) -> Launc
     """
     if not _has_kernels(plan) or (has_indices and plan.index_dtype not in INDICES):
         return None
+    if plan.mode is Mode.LP:
+        return _norm_launch(plan, is_aligned, is_kept=False)
     if not plan.selects:
         return _sum_launch(plan, is_aligned)
     index = INDICES[plan.index_dtype] if has_indices else NO_INDICES
@@ -104,12 +106,15 @@ def backward_launch(plan: PoolPlan, is_aligned: bool) -> Launch | None:
 
     Selecting kernels take dy, the indices, dx, and where to say that an index is forged; the others
     dy and dx; those of shared ties x, the extremes of the forward pass, what each window sends, and
-    dx. They send dy, or what `share_launch` computes.
+    dx. They send dy, or what `share_launch` computes. Those of norms take dy, what `kept_launch`
+    computes, x and dx.
     """
     if not _has_kernels(plan):
         return None
     if plan.shares_ties:
         return _tie_launch(plan, is_aligned)
+    if plan.mode is Mode.LP:
+        return _norm_gradient_launch(plan, is_aligned)
     if plan.index_dtype not in INDICES:
         return None
     if plan.selects and _has_empty_windows(plan):  # no thread looks at their indices
@@ -124,6 +129,15 @@ def backward_launch(plan: PoolPlan, is_aligned: bool) -> Launch | None:
     if division is None:
         return _launch(names.select_gradients(element, index, shape.name), plan, shape)
     return _launch(names.sum_gradients(element, shape.name), plan, shape, division)
+
+
+@lru_cache(maxsize=512)
+def kept_launch(plan: PoolPlan, is_aligned: bool) -> Launch:
+    """What computes the norms that the gradient needs, in float64; it takes x and the norms.
+
+    Where p is infinite they are the numbers of the taps that receive it.
+    """
+    return _norm_launch(plan, is_aligned, is_kept=True)
 
 
 @lru_cache(maxsize=512)
@@ -152,8 +166,8 @@ def _tie_launch(plan: PoolPlan, is_aligned: bool) -> Launch:
 
 
 def _has_kernels(plan: PoolPlan) -> bool:
-    is_known = plan.mode is not Mode.LP and plan.dtype in FLOATS
-    return is_known and len(plan.axes) <= KERNEL_AXES and plan.taps <= LARGEST
+    has_axes = len(plan.axes) <= KERNEL_AXES
+    return plan.dtype in FLOATS and has_axes and plan.taps <= LARGEST
 
 
 def _has_empty_windows(plan: PoolPlan) -> bool:
@@ -189,6 +203,42 @@ def _sum_launch(plan: PoolPlan, is_aligned: bool) -> Launch:
     team = next((team for team in SUM_TEAMS if size <= team * pack // 16 * BLOCK), SUM_TEAMS[-1])
     values = (division.scale, np.int32(division.rule), np.int64(plan.outer), np.int64(size))
     return Launch(*names.sum_planes(element, team, pack), _blocks(plan.outer * team), values)
+
+
+def _norm_launch(plan: PoolPlan, is_aligned: bool, is_kept: bool) -> Launch:
+    """Norms as the output of a plan, or as they are kept for its gradient."""
+    element = ELEMENTS[plan.dtype]
+    kind = names.norm_of(element, names.KEPT if is_kept else element, _norm(plan, is_kept))
+    if plan.is_global and plan.inner == 1:
+        size = plan.axes[0].size
+        team = SELECT_TEAMS[size > BLOCK]
+        pack = _pack(plan, size, is_aligned, fewest=team * VECTOR_BYTES // plan.dtype.itemsize)
+        values = (np.int64(plan.outer), np.int64(size))
+        name = names.norm_planes(kind, team, pack)
+        return _of_p(plan, Launch(*name, _blocks(plan.outer * team), values))
+    if (team_size := team_of(plan)) is not None:
+        shape = Shape("", True, Share(of_input=False))
+        return _of_p(
+            plan, _launch(names.norm_by_teams(kind, team_size), plan, shape, team=team_size)
+        )
+    shape = any_shape(plan, is_aligned, of_input=False)
+    return _of_p(plan, _launch(names.norm_windows(kind, shape.name), plan, shape))
+
+
+def _norm_gradient_launch(plan: PoolPlan, is_aligned: bool) -> Launch:
+    shape = any_shape(plan, is_aligned, of_input=True)
+    name = names.norm_gradients(ELEMENTS[plan.dtype], _norm(plan, is_kept=True), shape.name)
+    return _of_p(plan, _launch(name, plan, shape))
+
+
+def _of_p(plan: PoolPlan, launch: Launch) -> Launch:
+    return launch._replace(values=(np.float64(plan.norm_p), *launch.values))
+
+
+def _norm(plan: PoolPlan, is_kept: bool) -> str:
+    if math.isinf(plan.norm_p):
+        return "FIRST_LARGEST" if is_kept else "LARGEST"
+    return {1.0: "MAGNITUDES", 2.0: "SQUARES"}.get(plan.norm_p, "POWERS")
 
 
 def _pack(plan: PoolPlan, size: int, is_aligned: bool, fewest: int) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pooling_engine.backends.cupy_kernels.compiling import compiled, on_disk
 from pooling_engine.backends.cupy_kernels.launches import Launch
+from pooling_engine.backends.cupy_kernels.names import OWN_BITS
 
 _log = logging.getLogger("pooling_engine")
 Key = tuple[int, str]  # a device and a kernel
@@ -33,7 +34,10 @@ class Library:
         self._lock = threading.Lock()
 
     def compile_in_background(self) -> None:
-        """From now on nobody waits: kernels are compiled one after the other by a thread."""
+        """From now on nobody waits: kernels are compiled one after the other by a thread.
+
+        But for those whose bits are not NumPy's: what they compute must not depend on when.
+        """
         with self._lock:
             if self._queue is None:
                 self._queue = queue.SimpleQueue()
@@ -51,7 +55,7 @@ class Library:
         if key in self._ready:
             return self._ready[key]
         architecture = f"sm_{device.compute_capability}"
-        if self._queue is None:
+        if self._queue is None or launch.file in OWN_BITS:
             return self._add(key, compiled(launch.file, launch.name, architecture))
         with self._lock:
             is_new = key not in self._asked

@@ -17,6 +17,9 @@ INDICES = {np.dtype(np.uint8): "u8", np.dtype(np.uint16): "u16", np.dtype(np.uin
 NO_INDICES = "None"
 SHARE = "double"  # the type of shares of a gradient
 ORDERS = ("Larger", "Smaller")
+NORMS = ("MAGNITUDES", "SQUARES", "LARGEST", "FIRST_LARGEST", "POWERS")  # as `norms.cu` says
+OWN_BITS = ("norms.cu", "norm_teams.cu")  # files whose kernels may give other bits than NumPy
+KEPT = "double"  # the type of norms that a gradient needs
 # Kernels, strides and paddings before the first element that rows are read for, along their axis.
 ROW_WINDOWS = ((2, 2, 0), (3, 1, 1), (3, 2, 0), (3, 2, 1), (5, 1, 2), (7, 1, 3))
 ROW_INDEX = np.dtype(np.uint8)  # the type of their indices
@@ -134,6 +137,37 @@ def tie_row_gradients(element: str, share: str, ignores: bool, row: str) -> Name
     return "tie_rows.cu", f"tie_row_gradients<{element}, {share}, {_word(ignores)}, {row}>"
 
 
+def norm_windows(kind: str, shape: str) -> Name:
+    """Norms; `kind` is what `norm_of` gives."""
+    return "norms.cu", f"norm_windows<{kind}, {shape}>"
+
+
+def norm_by_teams(kind: str, team: int) -> Name:
+    """Norms of large windows, each read by a team of threads."""
+    return "norm_teams.cu", f"norm_by_teams<{kind}, {team}>"
+
+
+def norm_planes(kind: str, team: int, pack: int) -> Name:
+    """Norms of whole planes."""
+    return "norm_teams.cu", f"norm_planes<{kind}, {team}, {pack}>"
+
+
+def norm_gradients(element: str, norm: str, shape: str) -> Name:
+    """The gradient of norms."""
+    return "norms.cu", f"norm_gradients<{element}, {norm}, {shape}>"
+
+
+def norm_of(element: str, result: str, norm: str) -> str:
+    """Which norm, of what: the template arguments that kernels for norms begin with.
+
+    Args:
+        element: one of `ELEMENTS`.
+        result: the type of the norms: the element's, or `KEPT`.
+        norm: one of `NORMS`.
+    """
+    return f"{element}, {result}, {norm}"
+
+
 def shape_of(rank: int, shared: bool, is_small: bool, channels: int) -> str:
     """The template arguments that follow from the windows and the layout.
 
@@ -184,6 +218,7 @@ def all_names() -> Iterator[Name]:
         yield from (sum_by_teams(element, count) for count in WINDOW_TEAMS)
         yield from (sum_planes(element, *team) for team in product(SUM_TEAMS, packs))
         yield from _row_names(dtype)
+        yield from _norm_names(dtype)
     for index, shape in product(INDICES.values(), _shapes(1)):
         yield to_positions(index, shape)
         yield from_positions(index, shape)
@@ -203,6 +238,22 @@ def _row_names(dtype: np.dtype[Any]) -> Iterator[Name]:
             yield share_rows(element, ignores, row)
             for share in sorted({element, SHARE}) if count % window[1] == 0 else ():
                 yield tie_row_gradients(element, share, ignores, row)
+
+
+def _norm_names(dtype: np.dtype[Any]) -> Iterator[Name]:
+    element, vector = ELEMENTS[dtype], VECTOR_BYTES // dtype.itemsize
+    shapes = _shapes(vector)
+    of_forward, of_backward = (
+        {(result, norm) for norm in NORMS if norm != other}
+        for result, other in ((element, "FIRST_LARGEST"), (KEPT, "LARGEST"))
+    )
+    for result, norm in sorted(of_forward | of_backward):
+        kind = norm_of(element, result, norm)
+        yield from (norm_windows(kind, shape) for shape in shapes)
+        yield from (norm_by_teams(kind, count) for count in WINDOW_TEAMS)
+        yield from (norm_planes(kind, *team) for team in product(SELECT_TEAMS, (1, vector)))
+    for _, norm in sorted(of_backward):
+        yield from (norm_gradients(element, norm, shape) for shape in shapes)
 
 
 def _shapes(lanes: int) -> tuple[str, ...]:

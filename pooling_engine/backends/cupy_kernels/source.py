@@ -10,6 +10,8 @@ KERNELS = Path(__file__).parents[2] / "kernels"
 FILES = (
     "forward.cu",
     "backward.cu",
+    "norm_teams.cu",
+    "norms.cu",
     "positions.cu",
     "rows.cu",
     "teams.cu",

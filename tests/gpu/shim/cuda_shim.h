@@ -16,6 +16,8 @@
 
 using std::fabs;
 using std::fma;
+using std::pow;
+using std::sqrt;
 
 struct Dim { unsigned x; };
 static Dim threadIdx, blockIdx, blockDim;
