@@ -32,6 +32,7 @@ MOST_CALLERS = 256  # connections at once; one more is closed, and its calls sen
 MOST_REGIONS = 256  # of one caller
 Pin = Callable[[NDArray[Any]], Callable[[], None] | None]
 Region = ctypes.Array[ctypes.c_ubyte]
+_UNPIN_S = 2.0  # a card that hangs would keep whoever waits longer
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
@@ -66,7 +67,7 @@ class SharedMemory:
         """Ends every lease; calls in flight keep what they use. Once more, it does nothing."""
         if self._thread.is_alive():
             self._wake.send(b"x")
-            self._thread.join()
+            self._thread.join(_UNPIN_S)
         else:  # never started, or stopped
             self._close()
 

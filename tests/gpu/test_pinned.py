@@ -348,3 +348,15 @@ def test_each_process_pins_its_own_mapping(fault, path):
             _, err = server.communicate(timeout=20)
             assert server.returncode == 0
             assert err.count("cannot be pinned") == 2, err
+
+
+def test_a_card_that_hangs_does_not_keep_a_process_that_leased_memory(fault, path):
+    listen = f"unix:{path}"
+    flags = "--listen", listen, "--device-watch-s", "0.2"
+    with processes(*flags, fault=fault) as (server, _), PoolingClient(listen) as client:
+        client.forward(cases.normal((4, 64, 56, 56)), MAX)
+        fault.write_text("hang")
+        out, err = server.communicate(timeout=20)
+    assert (server.returncode, out) == (1, "")
+    assert "the device is lost (no answer for 1.2 s)" in err
+    assert not list(path.parent.iterdir())

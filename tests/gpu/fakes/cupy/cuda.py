@@ -62,6 +62,11 @@ def _check():
         raise CUDARuntimeError(_sticky[0])
 
 
+def _hang():
+    while HANG in _sticky:
+        time.sleep(1)
+
+
 class Device:
     """The current one of a thread is 0, but in a block of another."""
 
@@ -106,8 +111,7 @@ class Stream:
 
     def synchronize(self):
         _check()
-        while HANG in _sticky:
-            time.sleep(1)
+        _hang()
         EVENTS.append((self.number, "wait"))
         self.finish()
 
@@ -217,6 +221,7 @@ def _register(address, nbytes, flags):
 
 def _unregister(address):
     _check()
+    _hang()
     if address not in _pinned:
         raise CUDARuntimeError(NOT_REGISTERED)
     nbytes = _pinned.pop(address) - address
