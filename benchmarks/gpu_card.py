@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from engine_torch import Call
 
 from pooling_engine.backends import select_backend
+from pooling_engine.dtypes import BFLOAT16
 
 # Read before each sample: it leaves nothing else in the L2 cache, and for as long as it takes, a
 # quarter of a millisecond, the host is ahead with its launches.
@@ -51,6 +55,8 @@ class Card:
 
     def native(self, tensor: torch.Tensor) -> Any:
         """The tensor's memory as the engine's backend takes it without a copy."""
+        if tensor.dtype is torch.bfloat16:  # which CuPy 13 does not take from others
+            return self._cupy.from_dlpack(tensor.view(torch.int16)).view(BFLOAT16)
         return self._cupy.from_dlpack(tensor)
 
     def pinned(self, shape: tuple[int, ...]) -> torch.Tensor:
@@ -62,11 +68,31 @@ class Card:
         torch.cuda.synchronize()
 
     def kernel_ms(self, call: Call) -> float:
-        """Milliseconds that the card takes for a call, by its own clock."""
+        """Milliseconds that the card takes for a call, by its own clock.
+
+        Where a call waits for an answer from the card, what the host does then is in it.
+        """
         self._sweep.sum()
         self._begin.record()
         call()
         self._end.record()
+        self._end.synchronize()
+        return self._begin.elapsed_time(self._end)
+
+    def launches_ms(self, call: Call) -> float:
+        """The same from the first launch of a call of the engine to the end of its last."""
+        self._sweep.sum()
+        launched: list[str] = []
+
+        def timed(name: str, launch: Call) -> None:
+            if not launched:
+                self._begin.record()
+            launch()
+            self._end.record()
+            launched.append(name)
+
+        with watched(self.backend, timed):
+            call()
         self._end.synchronize()
         return self._begin.elapsed_time(self._end)
 
@@ -96,16 +122,24 @@ class Card:
 
 def kernels_of(backend: str, call: Call) -> list[str]:
     """The names of the kernels that a call of the engine launches."""
-    device: Any = select_backend(backend).device  # type: ignore[attr-defined]
-    launch, names = device.launch, []
+    names: list[str] = []
 
-    def counted(what: Any, *arrays: Any, **more: Any) -> Any:
-        names.append(what.name)
-        return launch(what, *arrays, **more)
+    def counted(name: str, launch: Call) -> None:
+        names.append(name)
+        launch()
 
-    device.launch = counted
-    try:
+    with watched(backend, counted):
         call()
+    return names
+
+
+@contextlib.contextmanager
+def watched(backend: str, watch: Callable[[str, Call], None]) -> Iterator[None]:
+    """A block in which the engine's launches go through `watch`: by name, and as a call."""
+    device: Any = select_backend(backend).device  # type: ignore[attr-defined]
+    launch = device.launch
+    device.launch = lambda what, *arrays: watch(what.name, partial(launch, what, *arrays))
+    try:
+        yield
     finally:
         del device.launch
-    return names

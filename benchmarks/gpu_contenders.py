@@ -87,8 +87,11 @@ def engine_backward(tensors: CardTensors, operation: str) -> Call:
 
 
 def copy_of(tensors: CardTensors, operation: str) -> Call:
-    """Copies on the card what is half of the bytes that the operation must move."""
-    size = tensors.moved_bytes(operation) // 2
+    """Copies on the card what is half of the bytes that the operation must move.
+
+    In whole packs of 16 bytes: an odd end would be another kernel, or a slower one.
+    """
+    size = max(1, tensors.moved_bytes(operation) // 32) * 16
     source, target = (
         torch.full((size,), byte, dtype=torch.uint8, device=tensors.card.device) for byte in (1, 2)
     )

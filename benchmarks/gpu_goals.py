@@ -60,10 +60,7 @@ def against_torch(rows: list[Row], goals: Goals) -> str:
 
 
 def of_small(rows: list[Row]) -> str:
-    """The small layer with the smallest advantage when calls follow one another, and its kernels.
-
-    The check of a maximum's indices is a kernel of its own.
-    """
+    """The small layer with the least advantage when calls follow one another, and its kernels."""
     rows = [row for row in rows if row["input_bytes"] < gpu_suite.SMALL]
     rival = engine_goals.torch_of(rows[0]["layout"]) if rows else ""
     rows = [row for row in rows if rival in row["calls_faster"]]

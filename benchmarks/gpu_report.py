@@ -31,7 +31,8 @@ nothing of use and the host is ahead with its launches. Ratios are taken round b
 
 - **ours** is a call of `pooling_engine` on tensors of the card, with `out=`; gradients of maxima
   include the check of every index. **GB/s** are the bytes that must be read and written, each
-  once, over its time.
+  once, over its time. Only a gradient of maxima waits for the card, to hear whether an index was
+  forged; **kernels alone** is its time from the first launch to the end of the last kernel.
 - **PyTorch** allocates its results from its cache. **Channels last** is its memory format of that
   name; beside NCHW rows its tensors were converted beforehand. Its indices are int64, ours of one
   byte.
@@ -47,18 +48,19 @@ nothing of use and the host is ahead with its launches. Ratios are taken round b
 def write(path: Path) -> None:
     """The tables beside a JSON file and, where matplotlib is installed, the picture."""
     result = json.loads(path.read_text())
-    path.with_suffix(".md").write_text(markdown(result, path.stem))
-    if result["rows"] and importlib.util.find_spec("matplotlib"):
+    has_picture = bool(result["rows"] and importlib.util.find_spec("matplotlib"))
+    path.with_suffix(".md").write_text(markdown(result, path.stem if has_picture else ""))
+    if has_picture:
         import gpu_plot
 
         gpu_plot.draw(result["rows"], path.with_suffix(".png"))
 
 
-def markdown(result: dict[str, Any], stem: str) -> str:
+def markdown(result: dict[str, Any], picture: str) -> str:
     """The whole document.
 
     Args:
-        stem: the name of the files, without what follows the dot.
+        picture: the name of the picture beside it, without what follows the dot; empty: none.
     """
     card, machine, groups = result["card"], result["machine"], grouped(result["rows"])
     parts = [
@@ -69,7 +71,7 @@ def markdown(result: dict[str, Any], stem: str) -> str:
         f"load average {result['load_before']} before; Python {machine['python']}; "
         f"{result['date']}; {result['rounds']} rounds; `{result['command']}`.\n",
         *incomplete(result),
-        f"![Bytes per second against bytes moved]({stem}.png)\n",
+        *([f"![Bytes per second against bytes moved]({picture}.png)\n"] if picture else []),
         NOTES,
         "## Goals\n",
         goals_table(groups),
@@ -122,7 +124,9 @@ def goals_table(groups: Groups) -> str:
 def times_table(rows: list[Row]) -> str:
     """Times and ratios of one group, a line for each layer."""
     shown = [name for name in CONTENDERS if any(name in row["times_ms"] for row in rows)]
+    is_split = any("kernels_ms" in row for row in rows)
     head = ["layer", "MB moved", *(CONTENDERS[name] for name in shown), "GB/s"]
+    head += ["kernels alone"] if is_split else []
     head += [f"× {CONTENDERS[name]}" for name in shown if name != "ours"]
     lines = [
         [
@@ -130,6 +134,7 @@ def times_table(rows: list[Row]) -> str:
             f"{row['moved_bytes'] / 1e6:.4g}",
             *(cell(row["times_ms"].get(name)) + remark(row, name) for name in shown),
             f"{gigabytes_per_second(row, 'ours'):.4g}",
+            *([cell(row.get("kernels_ms"))] if is_split else []),
             *(cell(row["times_faster"].get(name)) for name in shown if name != "ours"),
         ]
         for row in rows

@@ -9,6 +9,7 @@ import time
 from types import SimpleNamespace
 
 import bench_gpu
+import engine_suite
 import gpu_card
 import gpu_contenders
 import gpu_goals
@@ -16,7 +17,6 @@ import gpu_plot
 import gpu_report
 import gpu_serving
 import gpu_suite
-import ml_dtypes
 import numpy as np
 import pytest
 import report
@@ -26,6 +26,7 @@ from engine_suite import FORWARD_INDICES, FORWARD_MAX, LAYOUTS, OPERATIONS, Laye
 from PIL import Image
 
 from pooling_client import _jobs
+from pooling_engine.backends import select_backend
 
 TINY = Layer("LeNet", (2, 8, 9, 12), 3, 2, 1)
 FACTS = {
@@ -51,13 +52,6 @@ class HostCard(gpu_card.Card):
     def facts(self):
         return FACTS
 
-    def native(self, tensor):
-        array = tensor.view(torch.int16) if tensor.dtype is torch.bfloat16 else tensor
-        memory = array.numpy()
-        if tensor.dtype is torch.bfloat16:
-            memory = memory.view(ml_dtypes.bfloat16)
-        return self._cupy.from_dlpack(SimpleNamespace(_memory=memory))
-
     def pinned(self, shape):
         return torch.zeros(shape)
 
@@ -65,6 +59,9 @@ class HostCard(gpu_card.Card):
         self._cupy.cuda.NULL.synchronize()
 
     def kernel_ms(self, call):
+        return self.calls_ms(call, 1)
+
+    def launches_ms(self, call):
         return self.calls_ms(call, 1)
 
     def both_ways(self, host_in, host_out):
@@ -80,6 +77,7 @@ def card(fault, every_kernel):
 def run(card, monkeypatch, tmp_path):
     """Runs the benchmark of tiny layers; returns its exit code and what it wrote."""
     monkeypatch.setattr(gpu_suite, "LAYERS", (TINY,))
+    monkeypatch.setattr(bench_gpu, "CALLS", 3)
     monkeypatch.setattr(gpu_serving, "rows", lambda *_: [])
 
     def run(*flags):
@@ -106,9 +104,28 @@ def test_every_row_has_every_contender_and_the_same_answer(run, tmp_path):
         assert row["times_faster"].keys() == rivals | {"copy"}
         assert row["differs"] == [], row
         assert len(row["kernels"]) == 1
+        assert ("kernels_ms" in row) == (row["operation"] == "backward max")
     assert (code, result["failures"], result["left_out"]) == (0, [], 0)
     assert result["command"] == "python benchmarks/bench_gpu.py --rounds 2"
     assert {path.suffix for path in tmp_path.iterdir()} >= {".json", ".md", ".png"}
+    assert "kernels alone" in next(tmp_path.glob("*.md")).read_text()
+
+
+def test_tables_are_there_before_the_server_is_asked(run, monkeypatch, tmp_path):
+    """Which may be ended there; and without matplotlib they name no picture."""
+    seen = []
+
+    def rows(*_):
+        seen.append(next(tmp_path.glob("*.md")).read_text())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gpu_serving, "rows", rows)
+    monkeypatch.setattr(gpu_report.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(KeyboardInterrupt):
+        run("--only", "forward max$", "--dtype", "float32", "--layout", "NCHW")
+    assert "## Forward max, float32 NCHW" in seen[0]
+    assert ".png" not in seen[0]
+    assert next(tmp_path.glob("*.json")).exists()
 
 
 class StandingEvent:
@@ -145,6 +162,17 @@ def test_the_card_itself_on_stand_ins(fault, monkeypatch):
     assert card.facts().keys() >= FACTS.keys()
     assert card.kernel_ms(lambda: None) == 1
     assert card.calls_ms(lambda: None, 3) < 1000
+    events = []
+    monkeypatch.setattr(card, "_begin", SimpleNamespace(record=lambda: events.append("begin")))
+    end = StandingEvent(enable_timing=True)
+    end.record = lambda: events.append("end")
+    monkeypatch.setattr(card, "_end", end)
+    monkeypatch.setattr(card._begin, "elapsed_time", lambda other: 2.0, raising=False)
+    device = select_backend("cupy").device
+    monkeypatch.setattr(type(device), "launch", lambda _, what: events.append(what.name))
+    one, two = (SimpleNamespace(name=name) for name in ("one", "two"))
+    assert card.launches_ms(lambda: [device.launch(one), device.launch(two)]) == 2.0
+    assert events == ["begin", "one", "end", "two", "end"]
     source, target = torch.ones(3), torch.zeros(3)
     card.both_ways(source, target)()
     assert target.tolist() == [0, 0, 0], "the card's own, which is a copy of the target"
@@ -198,7 +226,9 @@ def test_when_the_time_is_up_the_rest_is_left_out(run):
     assert (code, result["rows"], result["left_out"]) == (1, [], 30)
 
 
-def test_layers_fit_and_have_names_of_their_own():
+def test_layers_are_those_of_the_processor_fit_and_have_names_of_their_own():
+    kinds = {layer._replace(shape=layer.shape[1:]) for layer in engine_suite.LAYERS}
+    assert {layer._replace(shape=layer.shape[1:]) for layer in gpu_suite.LAYERS} == kinds
     names = [layer.name for layer in gpu_suite.LAYERS]
     assert len(set(names)) == len(names)
     for layer in gpu_suite.LAYERS:

@@ -142,11 +142,25 @@ def test_forged_indices_are_refused(backend):
         assert refusal.value.field == "indices"
 
 
+def is_refused(tensor):
+    """Whether it is one that CuPy does not take: bfloat16 of another library, before CuPy 14."""
+    import cupy
+    import torch
+
+    if tensor.dtype is not torch.bfloat16 or int(cupy.__version__.partition(".")[0]) >= 14:
+        return False
+    with pytest.raises(InvalidTensorError, match="input cannot be taken"):
+        forward(tensor, SPEC, backend="cupy")
+    return True
+
+
 @of_type
 def test_tensors_of_pytorch_are_read_where_they_are(backend, dtype):
     import torch
 
     x = torch.randn(SHAPE, device="cuda", dtype=getattr(torch, dtype.name))
+    if is_refused(x):
+        return
     host = backend.to_host(backend.device.adopt(x)[0])
     for tensor, array in (
         (x, host),
@@ -165,6 +179,8 @@ def test_pytorch_reads_results_where_they_are(backend, dtype):
     import torch
 
     x = torch.randn(SHAPE, device="cuda", dtype=getattr(torch, dtype.name))
+    if is_refused(x):
+        return
     ours = forward(x, SPEC, backend="cupy").output
     theirs = torch.nn.functional.max_pool2d(x, 3, 2, 1)
     given = torch.from_dlpack(ours)
@@ -214,7 +230,7 @@ def test_large_tensors_have_positions_of_64_bits(backend):
     base = values((1, 1, height, width), np.float16, is_hard=False)
     expected = forward(base, PoolSpec("max", 2), backend="numpy").output
     x = torch.empty((repeats, height, width), dtype=torch.float16, device="cuda")
-    x.copy_(torch.from_numpy(base[0]))
+    x.copy_(torch.from_numpy(base[0]).cuda())
     x = x.view(1, 1, repeats * height, width)
     output = torch.from_dlpack(forward(x, PoolSpec("max", 2), backend="cupy").output)
     rows = torch.from_numpy(expected[0]).cuda()

@@ -69,7 +69,8 @@ def ascontiguousarray(array):
 
 
 def from_dlpack(array):
-    return ndarray(array._memory)
+    memory = getattr(array, "_memory", None)
+    return ndarray(np.from_dlpack(array) if memory is None else memory)
 
 
 def get_default_memory_pool():
