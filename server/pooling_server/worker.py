@@ -17,6 +17,7 @@ from pooling_server.devices import environment_for
 from pooling_server.process import LEAVE, STOP, Events, configure_log, leave, serve
 
 _FIRST_DELAY_S, _MOST_DOUBLINGS, _LONGEST_DELAY_S = 0.1, 9, 30.0  # until it starts again
+_END_S = 5.0  # for a process whose connection has ended
 _STEADY_S = 60.0  # one that lived so long had no failure in its start
 
 
@@ -71,7 +72,8 @@ class Worker:
         except (EOFError, OSError):
             self.connection.close()
             self.connection = None
-            self.process.wait()
+            with suppress(subprocess.TimeoutExpired):  # a card's driver may keep it
+                self.process.wait(_END_S)
             return True
         if is_serving:
             self.first_line = text
@@ -106,9 +108,10 @@ class Worker:
     def how_it_ended(self) -> str:
         """The end of the process in words."""
         assert self.process is not None
-        code = self.process.returncode
+        code, who = self.process.returncode, f"worker {self.number} (process {self.process.pid})"
+        if code is None:
+            return f"{who} has left, but its process does not end"
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-        who = f"worker {self.number} (process {self.process.pid})"
         return f"{who} ended {how}" + (f": {self.error}" if self.error else "")
 
     def _tell(self, what: ServerConfig | bytes) -> None:

@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import Pipe
 from pathlib import Path
 
 import numpy as np
@@ -248,3 +249,18 @@ def test_a_worker_that_keeps_dying_is_started_less_and_less_often(
     assert max(delays) == delays[-1] == 30
     now += 61  # it has lived for a minute
     assert worker.restart_later() == 0.1
+
+
+def test_a_worker_whose_process_does_not_end_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a driver may keep one, of which only the connection has gone."""
+    monkeypatch.setattr("pooling_server.worker._END_S", 0.1)
+    worker = Worker(3, ServerConfig())
+    worker.connection, theirs = Pipe()
+    with subprocess.Popen(["sleep", "60"]) as process:
+        worker.process = process
+        theirs.close()
+        assert worker.listen()
+        says = f"worker 3 (process {process.pid}) has left, but its process does not end"
+        assert worker.how_it_ended() == says
+        assert not worker.has_lost_nothing()
+        process.kill()
