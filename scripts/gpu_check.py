@@ -58,7 +58,7 @@ class Step(NamedTuple):
 
 
 def steps() -> Iterator[Step]:
-    """All of them; the benchmark before what can only take time from it."""
+    """All of them; the benchmark before what can only take time from it, the rest last."""
     yield Step("kernels", 150, (sys.executable, "scripts/load_kernels.py"))
     yield tests("tests", 120, "tests/gpu/test_card.py")
     yield Step("benchmark", 240, (sys.executable, "benchmarks/bench_gpu.py"))
@@ -70,7 +70,8 @@ def steps() -> Iterator[Step]:
         short = ("tests/gpu/test_card.py", "-k", "short")
         yield Step(tool, 90, command and (*command, *short), "" if found else why_not)
     if all(map(importlib.util.find_spec, ("hypothesis", "ml_dtypes"))):
-        yield tests("random tests", 120, "tests/gpu/test_bits.py", "-k", "card")
+        files = (f"tests/gpu/test_{name}.py" for name in ("bits", "norms", "positions"))
+        yield tests("random tests", 1e9, *files, "-k", "card and not shim")
     else:
         yield Step("random tests", 0, (), "hypothesis or ml_dtypes is not installed")
 
