@@ -174,7 +174,7 @@ def test_what_errors_of_cuda_mean(fault, kind, status):
 
     error = getattr(cupy.cuda, kind)(status)
     expected = {faults.NO_ROOM: DeviceMemoryError, 1: type(error), 400: type(error)}
-    with pytest.raises(expected.get(status, UnavailableError)), faults.as_ours(cupy):
+    with pytest.raises(expected.get(status, UnavailableError)), faults.AsOurs(cupy):
         raise error
 
 

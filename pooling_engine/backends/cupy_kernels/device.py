@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from pooling_engine.backends.cupy_kernels.card import DeviceArray, HostArray
-from pooling_engine.backends.cupy_kernels.faults import as_ours
+from pooling_engine.backends.cupy_kernels.faults import AsOurs
 from pooling_engine.backends.cupy_kernels.launches import THREADS, Launch
 from pooling_engine.backends.cupy_kernels.library import Library
 from pooling_engine.backends.cupy_kernels.pinning import Pinned
@@ -37,7 +37,7 @@ class CupyDevice:
         import cupy
 
         self.spare: Callable[[], None] = lambda: None
-        self._cupy = cupy
+        self._cupy, self._as_ours = cupy, AsOurs(cupy)
         self._library = Library(cupy)
         pinned = Pinned(cupy)
         self.pin, self.is_pinned = pinned.pin, pinned.has
@@ -78,24 +78,24 @@ class CupyDevice:
 
     def upload(self, source: HostArray, target: DeviceArray) -> None:
         """Copies from the host."""
-        with as_ours(self._cupy):
+        with self._as_ours:
             target.reshape(-1).view(np.uint8).set(source.reshape(-1).view(np.uint8))
 
     def download(self, source: DeviceArray, target: HostArray) -> None:
         """Copies to the host."""
-        with as_ours(self._cupy):
+        with self._as_ours:
             source.reshape(-1).view(np.uint8).get(out=target.reshape(-1).view(np.uint8))
 
     def launch(self, launch: Launch, *arrays: DeviceArray | None) -> None:
         """Launches a kernel on the current stream; compiles it if none is on disk."""
         pointers = (np.uint64(0) if array is None else array for array in arrays)
-        with as_ours(self._cupy):
+        with self._as_ours:
             kernel = self.kernel(launch)
             kernel((launch.blocks,), (THREADS,), (*pointers, *launch.values))
 
     def wait(self) -> None:
         """Returns once the current stream has nothing more to do."""
-        with as_ours(self._cupy):
+        with self._as_ours:
             self._cupy.cuda.get_current_stream().synchronize()
 
     def lane(self, nbytes: int) -> CupyLane:
@@ -112,11 +112,11 @@ class CupyDevice:
 
     def _with_room(self, make: Callable[[], Made]) -> Made:
         """What `make` makes; where there is no room for it, once more with all that is spare."""
-        with suppress(DeviceMemoryError), as_ours(self._cupy):
+        with suppress(DeviceMemoryError), self._as_ours:
             return make()
         self.spare()
         self._cupy.get_default_memory_pool().free_all_blocks()
-        with as_ours(self._cupy):
+        with self._as_ours:
             return make()
 
 
@@ -133,7 +133,7 @@ class CupyLane:
     """
 
     def __init__(self, cupy: Any, device: CupyDevice, nbytes: int) -> None:
-        self._cupy, self._device = cupy, device
+        self._runtime, self._device, self._as_ours = cupy.cuda.runtime, device, AsOurs(cupy)
         self._place = cupy.cuda.Device()  # where its memory is, whatever is current in a call
         self._stream = cupy.cuda.Stream(non_blocking=True)
         with self._stream:
@@ -143,29 +143,24 @@ class CupyLane:
 
     def upload(self, source: int, target: int, nbytes: int) -> None:
         """As `Lane` says."""
-        runtime = self._cupy.cuda.runtime
-        with as_ours(self._cupy):
-            runtime.memcpyAsync(
-                target, source, nbytes, runtime.memcpyHostToDevice, self._stream.ptr
-            )
+        self._copy(target, source, nbytes, self._runtime.memcpyHostToDevice)
 
     def launch(self, launch: Launch, *addresses: int | None) -> None:
         """As `Lane` says."""
-        pointers = (np.uint64(0 if address is None else address) for address in addresses)
-        with as_ours(self._cupy), self._place:
+        with self._as_ours, self._place:
             kernel = self._device.kernel(launch)
-            arguments = (*pointers, *launch.values)
+            arguments = (*[address or 0 for address in addresses], *launch.values)
             kernel((launch.blocks,), (THREADS,), arguments, stream=self._stream)
 
     def download(self, source: int, target: int, nbytes: int) -> None:
         """As `Lane` says."""
-        runtime = self._cupy.cuda.runtime
-        with as_ours(self._cupy):
-            runtime.memcpyAsync(
-                target, source, nbytes, runtime.memcpyDeviceToHost, self._stream.ptr
-            )
+        self._copy(target, source, nbytes, self._runtime.memcpyDeviceToHost)
 
     def wait(self) -> None:
         """As `Lane` says."""
-        with as_ours(self._cupy):
+        with self._as_ours:
             self._stream.synchronize()
+
+    def _copy(self, target: int, source: int, nbytes: int, kind: int) -> None:
+        with self._as_ours:
+            self._runtime.memcpyAsync(target, source, nbytes, kind, self._stream.ptr)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 from typing import Any
 
 from pooling_engine.errors import DeviceMemoryError, lost_device
@@ -31,9 +30,10 @@ LOST = {
 }
 
 
-@contextmanager
-def as_ours(cupy: Any) -> Iterator[None]:
-    """Raises what CuPy raises in the block in our words.
+class AsOurs:
+    """A context manager that raises what CuPy raises in its block in our words.
+
+    It has no state: any number of blocks may be in it at once, of any threads.
 
     Args:
         cupy: the module.
@@ -42,13 +42,26 @@ def as_ours(cupy: Any) -> Iterator[None]:
         DeviceMemoryError: the device, or the host's memory that it reaches, has no room.
         UnavailableError: the device is lost; the cause among its facts is `LOST_DEVICE`.
     """
-    try:
-        yield
-    except cupy.cuda.memory.OutOfMemoryError as error:
-        raise DeviceMemoryError(f"the device has no room: {error}") from error
-    except (cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError) as error:
-        if error.status == NO_ROOM:
+
+    __slots__ = ("_no_room", "_of_cuda")
+
+    def __init__(self, cupy: Any) -> None:
+        self._no_room = cupy.cuda.memory.OutOfMemoryError
+        self._of_cuda = cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, self._no_room):
             raise DeviceMemoryError(f"the device has no room: {error}") from error
-        if error.status in LOST:
-            raise lost_device(LOST[error.status]) from error
-        raise
+        if isinstance(error, self._of_cuda):
+            if error.status == NO_ROOM:
+                raise DeviceMemoryError(f"the device has no room: {error}") from error
+            if error.status in LOST:
+                raise lost_device(LOST[error.status]) from error

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from types import TracebackType
 
 from pooling_engine.backends.cupy_kernels.card import Device, Lane
 from pooling_engine.errors import DeviceMemoryError
@@ -36,25 +36,19 @@ class Lanes:
             self._count -= len(dropped)
             self._changed.notify_all()
 
-    @contextmanager
-    def borrow(self, wanted: int) -> Iterator[list[Lane]]:
-        """At least one lane, and more only where they are free; none, if none is wanted.
+    def borrow(self, wanted: int) -> Borrowed:
+        """A context manager of at least one lane, and more only where they are free.
+
+        None, if none is wanted.
 
         Raises:
             DeviceMemoryError: the card has no room for one.
         """
-        lanes = self._take(wanted) if wanted else []
-        try:
-            yield lanes
-        except BaseException:
-            done = [lane for lane in lanes if _is_done(lane)]
-            self._give_back(done, len(lanes) - len(done))
-            raise
-        self._give_back(lanes, 0)
+        return Borrowed(self, self._take(wanted) if wanted else [])
 
     def _take(self, wanted: int) -> list[Lane]:
         with self._changed:
-            self._changed.wait_for(lambda: self._idle or self._count < self._most)
+            self._changed.wait_for(self._has_any)
             free = len(self._idle) + self._most - self._count
             wanted = min(wanted, max(1, free - SPARE_LANES))
             lanes = [self._idle.pop() for _ in range(min(wanted, len(self._idle)))]
@@ -65,12 +59,15 @@ class Lanes:
                 lanes.append(self._device.lane(self._nbytes))
                 missing -= 1
         except DeviceMemoryError:
-            self._give_back([], missing)
+            self.give_back([], missing)
             return lanes or self._wait_for_one()
         except BaseException:
-            self._give_back(lanes, missing)
+            self.give_back(lanes, missing)
             raise
         return lanes
+
+    def _has_any(self) -> bool:
+        return bool(self._idle) or self._count < self._most
 
     def _wait_for_one(self) -> list[Lane]:
         """The next lane that is given back, where there is no room for another."""
@@ -82,14 +79,36 @@ class Lanes:
         try:
             return [self._device.lane(self._nbytes)]
         except BaseException:
-            self._give_back([], 1)
+            self.give_back([], 1)
             raise
 
-    def _give_back(self, lanes: list[Lane], lost: int) -> None:
+    def give_back(self, lanes: list[Lane], lost: int) -> None:
+        """Ends a loan; of the lanes, so many are lost."""
         with self._changed:
             self._idle += lanes
             self._count -= lost
             self._changed.notify_all()
+
+
+class Borrowed:
+    """Lanes for a block; after an error, they are waited for."""
+
+    __slots__ = ("_lanes", "_owner")
+
+    def __init__(self, owner: Lanes, lanes: list[Lane]) -> None:
+        self._owner, self._lanes = owner, lanes
+
+    def __enter__(self) -> list[Lane]:
+        return self._lanes
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        done = self._lanes if error is None else [lane for lane in self._lanes if _is_done(lane)]
+        self._owner.give_back(done, len(self._lanes) - len(done))
 
 
 def _is_done(lane: Lane) -> bool:

@@ -23,7 +23,7 @@ from pooling_engine.backends.cupy_kernels.lanes import LANES_OF_A_CALL, Lanes
 from pooling_engine.backends.cupy_kernels.slabs import MARK_BYTES, Layout, Part, Slab, Steps
 from pooling_engine.errors import DeviceMemoryError
 from pooling_engine.plan import PoolPlan
-from pooling_engine.threads import run_range
+from pooling_engine.threads import SHARED_BYTES, run_range
 
 LANE_BYTES = 16 << 20  # of a lane, in either memory
 LANES = 8  # at most, of all calls together
@@ -87,7 +87,7 @@ class Staging:
             Whether a kernel left a mark; None if nothing was done, since no plane fits.
         """
         arrays = inputs | outputs
-        pinned = tuple(name for name, array in arrays.items() if self._is_pinned(array))
+        pinned = tuple([name for name, array in arrays.items() if self._is_pinned(array)])
         key = plan, tuple(arrays), tuple(scratch), pinned
         way = self._ways.get(key)
         if way is None:
@@ -99,6 +99,9 @@ class Staging:
         if not way.planes:
             return None
         flat = {name: _flat(array) for name, array in arrays.items()}
+        if way.planes == plan.outer:
+            with self._lanes.borrow(1) as (lane,):
+                return _begin(way.slabs[way.planes], 0, flat, lane)()
         firsts = range(0, plan.outer, way.planes)
         with self._lanes.borrow(min(len(firsts), LANES_OF_A_CALL)) as lanes:
             slabs = (way.slabs[min(way.planes, plan.outer - first)] for first in firsts)
@@ -239,4 +242,7 @@ def _flat(array: HostArray) -> HostArray:
 def _copy(source: HostArray, target: HostArray) -> None:
     """Copies bytes, by several threads where they are many."""
     size = source.size
+    if 2 * size < SHARED_BYTES:  # as below, and sooner
+        np.copyto(target, source)
+        return
     run_range(lambda begin, end: np.copyto(target[begin:end], source[begin:end]), size, 2 * size)
