@@ -91,8 +91,9 @@ def write(
     path = folder / f"{name}.json"
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     result = {"date": date, "command": command, "machine": machine(), **more, "rows": rows}
-    path.write_text(json.dumps(result, indent=2) + "\n")
-    return path
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(result, indent=2) + "\n")
+    return part.replace(path)  # at once: whoever is ended meanwhile leaves what there was
 
 
 def _version(distribution: str) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
-import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 
@@ -15,6 +14,7 @@ from pooling_engine.backends.cupy_kernels.compiling import compiled
 from pooling_engine.backends.cupy_kernels.device import CupyDevice
 from pooling_engine.backends.cupy_kernels.launches import Launch
 from pooling_engine.backends.cupy_kernels.names import Name, all_names
+from pooling_engine.cores import usable_cores
 
 
 def compile_for(architecture: str, name: Name) -> int:
@@ -26,7 +26,7 @@ def compile_all(architecture: str) -> None:
     """Compiles every kernel, or finds it on disk."""
     names, start = list(all_names()), time.monotonic()
     fresh = multiprocessing.get_context("spawn")  # a card is no friend of forks
-    with ProcessPoolExecutor(os.cpu_count(), fresh) as pool:
+    with ProcessPoolExecutor(usable_cores(), fresh) as pool:
         sizes = pool.map(functools.partial(compile_for, architecture), names, chunksize=16)
         size = sum(sizes)
     seconds = time.monotonic() - start

@@ -128,6 +128,13 @@ def test_the_tests_of_a_card_run(tmp_path, monkeypatch):
     assert (code, row["status"], row["tests"], row["skipped"]) == (0, "passed", 2, 0), row
 
 
+def test_a_card_that_hangs_is_said_to(monkeypatch):
+    monkeypatch.setattr(gpu_check, "FIRST", "import time; time.sleep(600)")
+    monkeypatch.setattr(gpu_check, "FIRST_S", 0.5)
+    with pytest.raises(SystemExit, match=r"error: the card gives no answer within 0\.5 s"):
+        gpu_check.card_name()
+
+
 def test_without_a_card_it_says_so_in_one_line(tmp_path):
     done = subprocess.run(
         ["make", "-s", "-C", ROOT, "gpu-check", f"OUT={tmp_path}", f"PYTHON={sys.executable}"],
