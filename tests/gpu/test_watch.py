@@ -24,12 +24,13 @@ SERVING, NOT_SERVING = (
     health_pb2.HealthCheckResponse.SERVING,
     health_pb2.HealthCheckResponse.NOT_SERVING,
 )
-LIMIT_S = 20
+LIMIT_S = 30
 
 
 def watched(channel):
     """The health of the server, as it changes."""
-    return health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+    request = health_pb2.HealthCheckRequest()
+    return health_pb2_grpc.HealthStub(channel).Watch(request, timeout=LIMIT_S)
 
 
 def statuses_until_the_end(health):
