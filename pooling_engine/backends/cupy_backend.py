@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from itertools import cycle
 from typing import Any, TypeVar
 
@@ -22,17 +23,21 @@ from pooling_engine.backends.cupy_kernels.device import CupyDevice
 from pooling_engine.backends.cupy_kernels.launches import (
     backward_launch,
     forward_launch,
-    kept_launch,
-    share_launch,
 )
 from pooling_engine.backends.cupy_kernels.library import NotCompiledError
 from pooling_engine.backends.cupy_kernels.names import VECTOR_BYTES
 from pooling_engine.backends.cupy_kernels.slabs import Step
 from pooling_engine.backends.cupy_kernels.staging import LANE_BYTES, Staging
+from pooling_engine.backends.cupy_kernels.steps import (
+    backward_steps,
+    forward_steps,
+    residual_of,
+    scratch_of,
+)
 from pooling_engine.backends.numpy_backend import NumpyBackend
 from pooling_engine.backends.numpy_kernels.select import refuse_nan
 from pooling_engine.dtypes import FLOATS
-from pooling_engine.enums import IndexFormat, Mode, NanPolicy, TiePolicy
+from pooling_engine.enums import IndexFormat, Mode
 from pooling_engine.indices import from_positions, refuse_forged, to_positions
 from pooling_engine.plan import PoolPlan
 from pooling_engine.planning import make_plan
@@ -82,9 +87,8 @@ class CupyBackend:
         expected = next(self._answers)  # another one each time: what was there before is no answer
         x, output = np.array([[[1, expected, 2]]], np.float32), np.zeros((1, 1, 1), np.float32)
         plan = make_plan(PoolSpec("max", 3), x.shape, x.dtype)
-        launch = _given(forward_launch(plan, False, True))
-        step = Step(launch, ("x", "y", "nothing", "nothing"))
-        self._probes.run(plan, lambda slab: [step], {"x": x}, {"y": output}, {})
+        steps = partial(forward_steps, has_indices=False)
+        self._probes.run(plan, steps, {"x": x}, {"y": output}, {})
         if output.item() != expected:
             raise ArithmeticError(f"the maximum of 1, {expected}, 2 is {output.item()}")
 
@@ -107,17 +111,12 @@ class CupyBackend:
 
     def forward(self, plan: PoolPlan, x: Array, output: Array, indices: Array | None) -> None:
         """Pools C-contiguous `x` into C-contiguous `output` and, if given, `indices`."""
-        if forward_launch(plan, indices is not None, True) is None:
+        has_indices = indices is not None
+        if forward_launch(plan, has_indices, True) is None:
             self._on_host("forward", plan, (x,), (output, indices))
             return
-
-        def steps(slab: PoolPlan, is_aligned: bool = True) -> list[Step]:
-            launch = _given(forward_launch(slab, indices is not None, is_aligned))
-            if not plan.selects:
-                return [Step(launch, ("x", "y"))]
-            return [Step(launch, ("x", "y", "indices", _doubt_of(plan)))]
-
-        outputs = {"y": output} if indices is None else {"y": output, "indices": indices}
+        outputs = {"y": output, "indices": indices} if has_indices else {"y": output}
+        steps = partial(forward_steps, has_indices=has_indices)
         try:
             if self._run(plan, steps, {"x": x}, outputs, {}):
                 refuse_nan(plan)
@@ -128,61 +127,21 @@ class CupyBackend:
         self, plan: PoolPlan, dy: Array, indices: Array | None, x: Array | None, dx: Array
     ) -> None:
         """Computes the gradient into C-contiguous `dx` from C-contiguous arrays."""
+        if backward_launch(plan, True) is None:
+            self._on_host("backward", plan, (dy, indices, x), (dx,))
+            return
+        inputs, residual = {"dy": dy}, residual_of(plan)
+        if residual is not None:
+            inputs[residual] = x if residual == "x" else indices
         try:
-            if backward_launch(plan, True) is None:
-                self._on_host("backward", plan, (dy, indices, x), (dx,))
-            elif plan.shares_ties:
-                self._share_ties(plan, dy, x, dx)
-            elif plan.mode is Mode.LP:
-                self._spread_norms(plan, dy, x, dx)
-            else:
-                self._spread(plan, dy, indices, dx)
+            is_marked = self._run(plan, backward_steps, inputs, {"dx": dx}, scratch_of(plan))
         except NotCompiledError:
             self._on_host("backward", plan, (dy, indices, x), (dx,))
-
-    def _spread(self, plan: PoolPlan, dy: Array, indices: Array | None, dx: Array) -> None:
-        """The gradient that needs no input: to the taps that indices name, or to all."""
-
-        def steps(slab: PoolPlan, is_aligned: bool = True) -> list[Step]:
-            launch = _given(backward_launch(slab, is_aligned))
-            if not plan.selects:
-                return [Step(launch, ("dy", "dx"))]
-            return [Step(launch, ("dy", "indices", "dx", "doubt"))]
-
-        inputs = {"dy": dy} if indices is None else {"dy": dy, "indices": indices}
-        if self._run(plan, steps, inputs, {"dx": dx}, {}):  # the host looks for the one to name
-            refuse_forged(plan, _given(self._as_host(indices, self.to_host)))
-
-    def _share_ties(self, plan: PoolPlan, dy: Array, x: Array, dx: Array) -> None:
-        """The gradient to all taps that equal the extreme of their window."""
-        scratch, sent = {"extremes": plan.dtype}, "dy"
-        if plan.tie_policy is TiePolicy.SPLIT:
-            scratch["shares"], sent = np.dtype(np.float64), "shares"
-
-        def steps(slab: PoolPlan, is_aligned: bool = True) -> list[Step]:
-            select = _given(forward_launch(slab, False, is_aligned))
-            share = Step(share_launch(slab, is_aligned), ("x", "extremes", "dy", "shares"))
-            spread = _given(backward_launch(slab, is_aligned))
-            return [
-                Step(select, ("x", "extremes", "nothing", _doubt_of(plan))),
-                *([share] if "shares" in scratch else []),
-                Step(spread, ("x", "extremes", sent, "dx")),
-            ]
-
-        if self._run(plan, steps, {"dy": dy, "x": x}, {"dx": dx}, scratch):
+            return
+        if is_marked and residual == "x":
             refuse_nan(plan)
-
-    def _spread_norms(self, plan: PoolPlan, dy: Array, x: Array, dx: Array) -> None:
-        """The gradient of norms, which are computed once more."""
-
-        def steps(slab: PoolPlan, is_aligned: bool = True) -> list[Step]:
-            spread = _given(backward_launch(slab, is_aligned))
-            return [
-                Step(kept_launch(slab, is_aligned), ("x", "norms")),
-                Step(spread, ("dy", "norms", "x", "dx")),
-            ]
-
-        self._run(plan, steps, {"dy": dy, "x": x}, {"dx": dx}, {"norms": np.dtype(np.float64)})
+        elif is_marked:  # the host looks for the one to name
+            refuse_forged(plan, _given(self._as_host(indices, self.to_host)))
 
     def to_host(self, array: Array) -> HostArray:
         """A copy of a device's array."""
@@ -310,11 +269,6 @@ def _line(error: Exception) -> str:
 
 def _empty_like(array: Array) -> HostArray:
     return np.empty(array.shape, array.dtype)
-
-
-def _doubt_of(plan: PoolPlan) -> str:
-    """The name of the array where kernels that select mark a NaN."""
-    return "doubt" if plan.nan_policy is NanPolicy.ERROR else "nothing"
 
 
 def _given(thing: Given | None) -> Given:

@@ -206,6 +206,15 @@ def test_shared_ties_are_computed_on_the_card(cupy, device, policy, place):
     oracle.assert_same_bits(dx, backward(dy, spec, input=x, backend="numpy"))
 
 
+def test_forged_indices_are_refused_where_nans_would_be(cupy):
+    spec = PoolSpec("max", 3, 2, 1, nan_policy="error")
+    output, indices = forward(cases.normal(SHAPE), spec, return_indices=True, backend="cupy")
+    indices[0, 0, 0, 0] = 200
+    with pytest.raises(InvalidTensorError) as refusal:
+        backward(output, spec, input_shape=SHAPE, indices=indices, backend="cupy")
+    assert refusal.value.field == "indices"
+
+
 @pytest.mark.parametrize("policy", ["all", "split"])
 def test_a_nan_among_ties_is_refused_where_the_policy_says_so(cupy, policy):
     spec = PoolSpec("min", 2, tie_policy=policy, nan_policy="error")
