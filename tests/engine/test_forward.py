@@ -131,6 +131,15 @@ def test_a_window_without_a_valid_tap(mode, value, dtype):
     assert output.tolist() == [[[[value]]]]
 
 
+@pytest.mark.parametrize("mode", SUMMING, ids=cases.name_of)
+@pytest.mark.parametrize("dtype", [*cases.FLOATS, "bfloat16"])
+def test_a_computed_nan_has_one_form(mode, dtype):
+    x = np.array([[[-np.nan, 1]]]).astype(dtype)
+    x.view(f"u{x.dtype.itemsize}")[...] |= 3
+    output = forward(x, PoolSpec(**mode, kernel=2)).output
+    oracle.assert_same_bits(output, np.array([[[np.nan]]]).astype(dtype))
+
+
 @pytest.mark.parametrize("axes", [1, 2])
 def test_a_window_may_have_more_taps_than_an_index_can_number(axes):
     spec = PoolSpec("max", 70_000, 1, [(69_999, 0)] * axes)

@@ -20,6 +20,10 @@ pytestmark = pytest.mark.usefixtures("backend")
 
 SPEC = PoolSpec("max", 3, 2, 1)
 SHAPE = (2, 4, 9, 12)
+NORMS = (1, 2, 2.5, 3, np.inf)
+# How far two norms within the bounds of `test_norms.py` may be apart, that of NumPy one of norms.
+ULPS = {"float16": 1, "bfloat16": 1, "float32": 1, "float64": 64}
+SLACK = 1e-12  # what gradients that add up to little may lose
 MODES = ({"mode": "max"}, {"mode": "min", "nan_policy": "ignore"}, {"mode": "average"})
 # Every file of kernels, and every way in which its threads divide up the work.
 WINDOWS = (
@@ -84,6 +88,26 @@ def assert_same_calls(backend, options, x):
             assert_same(backend, backward(given_dy, ties, input=given, backend="cupy"), expected)
 
 
+def assert_close_norms(backend, options, x):
+    """Both directions of norms, on arrays of the card: as close to NumPy's as either is exact."""
+    for p in NORMS:
+        spec, given = PoolSpec("lp", norm_p=p, **options), on_card(backend, x)
+        theirs = forward(x, spec, backend="numpy").output
+        ours = backend.to_host(forward(given, spec, backend="cupy").output)
+        oracle.assert_close(ours, theirs.astype(np.float64), ULPS[x.dtype.name])
+        dy = values(theirs.shape, x.dtype, is_hard=False)
+        expected = backward(dy, spec, input=x, backend="numpy")
+        dx = backend.to_host(backward(on_card(backend, dy), spec, input=given, backend="cupy"))
+        oracle.assert_close(dx, expected.astype(np.float64), ULPS[x.dtype.name], SLACK)
+
+
+@of_type
+@of_window
+def test_norms(backend, dtype, number):
+    options, shape = WINDOWS[number]
+    assert_close_norms(backend, options, values(shape, dtype, is_hard=False))
+
+
 @of_type
 @of_window
 @pytest.mark.parametrize("is_hard", [False, True], ids=["normal", "hard"])
@@ -113,7 +137,9 @@ SHORT += [("float16", number) for number in (1, 7, 13)]
 @pytest.mark.parametrize(("dtype", "number"), SHORT)
 def test_short(backend, dtype, number):
     options, shape = WINDOWS[number]
-    assert_same_calls(backend, options, values(shape, dtype, is_hard=False))
+    x = values(shape, dtype, is_hard=False)
+    assert_same_calls(backend, options, x)
+    assert_close_norms(backend, options, x)
 
 
 @of_type

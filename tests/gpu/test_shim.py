@@ -14,7 +14,7 @@ from pooling_engine import Mode, PoolSpec, forward
 from pooling_engine.backends.cupy_kernels.launches import forward_launch, share_launch
 
 SPEC, SHAPE = PoolSpec("sum", kernel=(8, 70), stride=9), (1, 5, 8, 200)
-BARRIER = "    __syncthreads();\n"
+BARRIER = "  __syncthreads();\n"
 
 
 def summed():
@@ -39,9 +39,37 @@ def shared():
     return shares, 1 / counts.astype(np.float64)
 
 
+def norms(options, shape, kernel):
+    """With p = 3, of whole numbers: the sums are exact, in whatever order."""
+    x, spec = np.round(4 * cases.normal(shape)), PoolSpec("lp", norm_p=3, **options)
+    plan = spec.plan(shape, "float32")
+    output = np.zeros(plan.output_shape, np.float32)
+    launch = forward_launch(plan, False, True)
+    assert launch.name == f"{kernel}<float, float, POWERS, {32 if plan.taps < 1024 else '256, 4'}>"
+    shim.run(launch, x, output)
+    return output, forward(x, spec, backend="numpy").output
+
+
+def norms_of_windows():
+    return norms({"kernel": (8, 70), "stride": 9}, SHAPE, "norm_by_teams")
+
+
+def norms_of_planes():
+    """By teams of 256 threads, each plane twice over."""
+    return norms({"global_window": True}, (2, 2, 70_000), "norm_planes")
+
+
 @pytest.mark.parametrize(
     ("kernel", "computed", "left_out"),
     [
+        ("norm_by_teams", norms_of_windows, None),
+        ("norm_by_teams", norms_of_windows, 0),
+        ("norm_by_teams", norms_of_windows, 1),
+        ("share_largest", norms_of_windows, 0),
+        ("norm_planes", norms_of_planes, None),
+        ("norm_planes", norms_of_planes, 0),
+        ("norm_planes", norms_of_planes, 1),
+        ("norm_planes", norms_of_planes, 2),
         ("sum_by_teams", summed, None),
         ("sum_by_teams", summed, 0),
         ("sum_by_teams", summed, 1),

@@ -44,6 +44,8 @@ KINDS = (
     {"mode": "average", "kernel": 2} | LAST,
     {"mode": "sum", "adaptive_output": (4, 3)},
     {"mode": "max", "global_window": True},
+    {"mode": "lp", "norm_p": 1, "kernel": 3, "stride": 2, "padding": 1},
+    {"mode": "lp", "norm_p": np.inf, "kernel": 2} | LAST,
     {"mode": "max", "kernel": 3, "stride": 2, "padding": 1, "tie_policy": "split"},
     {"mode": "min", "kernel": 2, "tie_policy": "all", "nan_policy": "error"} | LAST,
 )
