@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from itertools import cycle
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from pooling_engine.backends.cupy_kernels.launches import (
 from pooling_engine.backends.cupy_kernels.library import NotCompiledError
 from pooling_engine.backends.cupy_kernels.names import VECTOR_BYTES
 from pooling_engine.backends.cupy_kernels.slabs import Step
-from pooling_engine.backends.cupy_kernels.staging import LANE_BYTES, Staging
+from pooling_engine.backends.cupy_kernels.staging import LANE_BYTES, MOST_WAYS, Staging
 from pooling_engine.backends.cupy_kernels.steps import (
     backward_steps,
     forward_steps,
@@ -50,6 +50,18 @@ PROBE_BYTES = 4096  # of the memory that probes go through
 _log = logging.getLogger("pooling_engine")
 
 
+class Todo(NamedTuple):
+    """What a call on arrays of the device comes to.
+
+    Attributes:
+        steps: what is launched.
+        has_doubt: whether a kernel may leave a mark.
+    """
+
+    steps: list[Step]
+    has_doubt: bool
+
+
 class CupyBackend:
     """Pools on a device; arrays that are on the host are copied there and back.
 
@@ -68,6 +80,7 @@ class CupyBackend:
         self._staging = Staging(device, lane_bytes)
         device.spare = self._staging.trim
         self._probes, self._answers = Staging(device, PROBE_BYTES, lanes=1), cycle(range(3, 100))
+        self._todos: dict[Any, Todo] = {}
         self._numpy = NumpyBackend()
 
     def devices(self) -> tuple[str, ...]:
@@ -189,38 +202,49 @@ class CupyBackend:
             scratch: the element types of arrays that kernels leave for one another on the card, of
                 the shape of the forward output.
         """
-        are_on_host = all(isinstance(a, np.ndarray) for a in (inputs | outputs).values())
-        if are_on_host and plan.outer:
-            is_marked = self._staging.run(plan, steps, inputs, outputs, scratch)
-            if is_marked is not None:
-                return is_marked
-        arrays = {name: self._room(array) for name, array in (inputs | outputs).items()}
+        arrays = inputs | outputs
+        are_on_host = isinstance(next(iter(arrays.values())), np.ndarray)  # all are where one is
+        if are_on_host:
+            if plan.outer:
+                is_marked = self._staging.run(plan, steps, inputs, outputs, scratch)
+                if is_marked is not None:
+                    return is_marked
+            arrays = {name: self.device.empty(a.shape, a.dtype) for name, a in arrays.items()}
         for name, dtype in scratch.items():
             arrays[name] = self.device.empty(plan.output_shape, dtype)
-        for name, array in inputs.items():
-            if isinstance(array, np.ndarray):
+        if are_on_host:
+            for name, array in inputs.items():
                 self._staging.upload(array, arrays[name])
-        todo = steps(plan, self._is_aligned(*arrays.values()))
-        has_doubt = any("doubt" in step.arrays for step in todo)
+        todo = self._todo(plan, steps, arrays)
+        has_doubt = todo.has_doubt
         if has_doubt:
             arrays["doubt"] = self.device.empty((1,), np.dtype(np.int32))
             self.device.upload(np.zeros(1, np.int32), arrays["doubt"])
-        for launch, names in todo:
+        for launch, names in todo.steps:
             if launch.blocks:
-                self.device.launch(launch, *(arrays.get(name) for name in names))
-        for name, array in outputs.items():
-            if isinstance(array, np.ndarray):
+                self.device.launch(launch, *[arrays.get(name) for name in names])
+        if are_on_host:
+            for name, array in outputs.items():
                 self._staging.download(arrays[name], array)
         return has_doubt and bool(self.to_host(arrays["doubt"])[0])
 
-    def _room(self, array: Array) -> Array:
-        """The array on the device, or as much memory there."""
-        if isinstance(array, np.ndarray):
-            return self.device.empty(array.shape, array.dtype)
-        return array
-
-    def _is_aligned(self, *arrays: Array) -> bool:
-        return not any(self.device.address(array) % VECTOR_BYTES for array in arrays)
+    def _todo(
+        self, plan: PoolPlan, steps: Callable[..., list[Step]], arrays: dict[str, Array]
+    ) -> Todo:
+        """The steps of a call on arrays of the device; they are remembered, as `Staging` does."""
+        addresses = 0
+        for array in arrays.values():
+            addresses |= self.device.address(array)
+        is_aligned = addresses % VECTOR_BYTES == 0
+        key = plan, tuple(arrays), is_aligned
+        todo = self._todos.get(key)
+        if todo is None:
+            launched = steps(plan, is_aligned)
+            todo = Todo(launched, any("doubt" in step.arrays for step in launched))
+            if len(self._todos) >= MOST_WAYS:
+                self._todos.clear()
+            self._todos[key] = todo
+        return todo
 
     def _on_host(
         self,

@@ -14,6 +14,7 @@ from card import CardArray
 
 import pooling_engine
 from pooling_engine import InvalidSpecError, InvalidTensorError, PoolSpec, backward, forward
+from pooling_engine.backends import cupy_backend
 
 SHAPE = (2, 4, 9, 7)
 SPEC = PoolSpec("max", 3, 2, 1)
@@ -77,6 +78,29 @@ def test_arrays_that_are_not_aligned(cupy, device, dtype):
             "cupy", {"mode": mode, "kernel": 2, "layout": "channels_last"}, x, cases.normal, 1
         )
     assert all(name.endswith("i32, 1>") for name in device.launched)
+
+
+def test_what_is_remembered_of_a_call_depends_on_where_its_arrays_begin(cupy, device):
+    x = cases.normal((2, 16, 5, 16))
+    expected = forward(x, LAST, backend="numpy").output
+    for device.shift in (0, 1, 0):
+        device.launched.clear()
+        oracle.assert_same_bits(
+            cupy.to_host(forward(on_card(cupy, x), LAST, backend="cupy").output), expected
+        )
+        (name,) = device.launched
+        assert name.endswith(", 1>") == (device.shift == 1), name
+
+
+@pytest.mark.parametrize("where", [np.asarray, None], ids=["host", "card"])
+def test_no_more_is_remembered_than_is_said(cupy, monkeypatch, where):
+    monkeypatch.setattr(cupy_backend, "MOST_WAYS", 3)
+    for size in range(4, 14):
+        x = cases.normal((1, 1, size, size))
+        output = forward((where or cupy.to_device)(x), SPEC, backend="cupy").output
+        host = output if where else cupy.to_host(output)
+        oracle.assert_same_bits(host, forward(x, SPEC, backend="numpy").output)
+        assert len(cupy._todos) <= 3
 
 
 def test_out_on_the_card(cupy):

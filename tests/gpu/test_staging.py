@@ -6,9 +6,11 @@ overwritten too early is wrong in the result.
 
 from __future__ import annotations
 
+import gc
 import itertools
 import random
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import cases
@@ -337,3 +339,26 @@ def test_who_waits_for_a_lane_gets_it(through):
         oracle.assert_same_bits(
             waits.result(10).output, forward(x, PoolSpec("max", 2), backend="numpy").output
         )
+
+
+def test_no_more_is_remembered_than_is_said(through, monkeypatch):
+    monkeypatch.setattr(staging, "MOST_WAYS", 3)
+    backend = through(LANE)
+    for size in range(4, 14):
+        x = cases.normal((1, 1, size, size))
+        oracle.assert_same_bits(
+            forward(x, PoolSpec("max", 2), backend="cupy").output,
+            forward(x, PoolSpec("max", 2), backend="numpy").output,
+        )
+        assert len(backend._staging._ways) <= 3
+
+
+def test_nothing_of_a_caller_is_remembered(through):
+    """Neither its arrays nor its results are held after a call."""
+    through(LANE)
+    x, spec = cases.normal((1, 40, 16, 16)), PoolSpec("max", 2)
+    result = forward(x, spec, return_indices=True, backend="cupy")
+    held = [weakref.ref(array) for array in (x, *result)]
+    del x, result
+    gc.collect()
+    assert [ref() for ref in held] == [None, None, None]

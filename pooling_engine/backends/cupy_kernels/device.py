@@ -88,9 +88,9 @@ class CupyDevice:
 
     def launch(self, launch: Launch, *arrays: DeviceArray | None) -> None:
         """Launches a kernel on the current stream; compiles it if none is on disk."""
-        pointers = (np.uint64(0) if array is None else array for array in arrays)
+        pointers = [0 if array is None else array for array in arrays]
         with self._as_ours:
-            kernel = self.kernel(launch)
+            kernel = self._library.kernel(launch)
             kernel((launch.blocks,), (THREADS,), (*pointers, *launch.values))
 
     def wait(self) -> None:
