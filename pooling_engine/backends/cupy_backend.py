@@ -9,11 +9,11 @@ which are waited for.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import cycle
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from pooling_engine.backends.cupy_kernels.launches import (
 from pooling_engine.backends.cupy_kernels.library import NotCompiledError
 from pooling_engine.backends.cupy_kernels.names import VECTOR_BYTES
 from pooling_engine.backends.cupy_kernels.slabs import Step
-from pooling_engine.backends.cupy_kernels.staging import LANE_BYTES, MOST_WAYS, Staging
+from pooling_engine.backends.cupy_kernels.staging import LANE_BYTES, Staging
 from pooling_engine.backends.cupy_kernels.steps import (
     backward_steps,
     forward_steps,
@@ -50,18 +50,6 @@ PROBE_BYTES = 4096  # of the memory that probes go through
 _log = logging.getLogger("pooling_engine")
 
 
-class Todo(NamedTuple):
-    """What a call on arrays of the device comes to.
-
-    Attributes:
-        steps: what is launched.
-        has_doubt: whether a kernel may leave a mark.
-    """
-
-    steps: list[Step]
-    has_doubt: bool
-
-
 class CupyBackend:
     """Pools on a device; arrays that are on the host are copied there and back.
 
@@ -80,7 +68,6 @@ class CupyBackend:
         self._staging = Staging(device, lane_bytes)
         device.spare = self._staging.trim
         self._probes, self._answers = Staging(device, PROBE_BYTES, lanes=1), cycle(range(3, 100))
-        self._todos: dict[Any, Todo] = {}
         self._numpy = NumpyBackend()
 
     def devices(self) -> tuple[str, ...]:
@@ -191,7 +178,7 @@ class CupyBackend:
     def _run(
         self,
         plan: PoolPlan,
-        steps: Callable[..., list[Step]],
+        steps: Callable[..., Sequence[Step]],
         inputs: dict[str, Array],
         outputs: dict[str, Array],
         scratch: dict[str, np.dtype[Any]],
@@ -215,36 +202,21 @@ class CupyBackend:
         if are_on_host:
             for name, array in inputs.items():
                 self._staging.upload(array, arrays[name])
-        todo = self._todo(plan, steps, arrays)
-        has_doubt = todo.has_doubt
+        addresses = 0
+        for array in arrays.values():
+            addresses |= self.device.address(array)
+        todo = steps(plan, addresses % VECTOR_BYTES == 0)
+        has_doubt = any("doubt" in names for _, names in todo)
         if has_doubt:
             arrays["doubt"] = self.device.empty((1,), np.dtype(np.int32))
             self.device.upload(np.zeros(1, np.int32), arrays["doubt"])
-        for launch, names in todo.steps:
+        for launch, names in todo:
             if launch.blocks:
                 self.device.launch(launch, *[arrays.get(name) for name in names])
         if are_on_host:
             for name, array in outputs.items():
                 self._staging.download(arrays[name], array)
         return has_doubt and bool(self.to_host(arrays["doubt"])[0])
-
-    def _todo(
-        self, plan: PoolPlan, steps: Callable[..., list[Step]], arrays: dict[str, Array]
-    ) -> Todo:
-        """The steps of a call on arrays of the device; they are remembered, as `Staging` does."""
-        addresses = 0
-        for array in arrays.values():
-            addresses |= self.device.address(array)
-        is_aligned = addresses % VECTOR_BYTES == 0
-        key = plan, tuple(arrays), is_aligned
-        todo = self._todos.get(key)
-        if todo is None:
-            launched = steps(plan, is_aligned)
-            todo = Todo(launched, any("doubt" in step.arrays for step in launched))
-            if len(self._todos) >= MOST_WAYS:
-                self._todos.clear()
-            self._todos[key] = todo
-        return todo
 
     def _on_host(
         self,

@@ -6,6 +6,8 @@ where a kernel leaves a mark, "nothing" a null pointer.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,8 @@ from pooling_engine.enums import Mode, NanPolicy, TiePolicy
 from pooling_engine.plan import PoolPlan
 
 
-def forward_steps(slab: PoolPlan, is_aligned: bool = True, *, has_indices: bool) -> list[Step]:
+@lru_cache(maxsize=512)
+def forward_steps(slab: PoolPlan, is_aligned: bool = True, *, has_indices: bool) -> Sequence[Step]:
     """The forward pass; a mark says that there is a NaN which the policy refuses."""
     launch = _known(forward_launch(slab, has_indices, is_aligned))
     if not slab.selects:
@@ -30,7 +33,8 @@ def forward_steps(slab: PoolPlan, is_aligned: bool = True, *, has_indices: bool)
     return [Step(launch, ("x", "y", "indices", _doubt_of(slab)))]
 
 
-def backward_steps(slab: PoolPlan, is_aligned: bool = True) -> list[Step]:
+@lru_cache(maxsize=512)
+def backward_steps(slab: PoolPlan, is_aligned: bool = True) -> Sequence[Step]:
     """The gradient; a mark says that an index is forged or, where ties are shared, the same."""
     gather = _known(backward_launch(slab, is_aligned))
     if slab.mode is Mode.LP:  # the norms are computed once more
