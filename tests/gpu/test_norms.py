@@ -255,6 +255,21 @@ def test_the_bits_are_those_of_each_plane_alone(dtype):
 
 
 @every_type
+@pytest.mark.parametrize("kernel", [4, 70])
+def test_the_bits_are_those_of_bands(dtype, kernel):
+    """Outputs 2 to 4 from the rows of their windows, and the gradient of rows that no other has."""
+    x = cases.normal((1, 2, 15, 90), dtype)
+    outputs, rows, own = np.s_[:, :, 2:5], np.s_[:, :, 4:11], np.s_[:, :, 6:9]
+    for p in EXPONENTS:
+        spec = PoolSpec("lp", (3, kernel), (2, 1), norm_p=p)
+        y = forward(x, spec, backend="cupy").output
+        dx = backward(y, spec, input=x, backend="cupy")
+        oracle.assert_same_bits(forward(x[rows], spec, backend="cupy").output, y[outputs])
+        band = backward(y[outputs], spec, input=x[rows], backend="cupy")
+        oracle.assert_same_bits(band[:, :, 2:5], dx[own])
+
+
+@every_type
 @pytest.mark.parametrize("p", [1, 1.5, 2, 3, math.inf])
 def test_what_is_infinite_or_no_number(dtype, p):
     """An infinite tap takes the whole gradient of its window; a NaN spoils its window alone."""
