@@ -7,6 +7,7 @@ import ml_dtypes
 import numpy as np
 
 DTYPES = tuple(map(np.dtype, ("float16", ml_dtypes.bfloat16, "float32", "float64")))
+INTEGERS = tuple(map(np.dtype, cases.INTEGERS))
 
 
 def bits(shape, dtype, seed):
@@ -64,3 +65,10 @@ VALUES = {
     "huge": huge,
     "zeros": zeros,
 }
+
+INTEGER_VALUES = {"normal": cases.integers, "hard": cases.extremes, "bits": bits}
+
+
+def values_of(dtype):
+    """Those that an element type has."""
+    return INTEGER_VALUES if dtype in INTEGERS else VALUES

@@ -1,9 +1,9 @@
 """The CuPy backend: one kernel a call on an NVIDIA card, for arrays of the host or of the card.
 
 Gradients of shared ties take two or three, those of norms two. What has no kernel is computed by
-the NumPy backend on the host, and the log says so: integers, more than three spatial axes; and,
-where nobody waits for kernels, what has none yet. The bits are the same everywhere; but for norms,
-which are waited for.
+the NumPy backend on the host, and the log says so: more than three spatial axes; and, where nobody
+waits for kernels, what has none yet. The bits are the same everywhere; but for norms, which are
+waited for.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from pooling_engine.backends.cupy_kernels.steps import (
 )
 from pooling_engine.backends.numpy_backend import NumpyBackend
 from pooling_engine.backends.numpy_kernels.select import refuse_nan
-from pooling_engine.dtypes import FLOATS
+from pooling_engine.backends.numpy_kernels.sums import refuse_overflow
+from pooling_engine.dtypes import FLOATS, INTEGERS
 from pooling_engine.enums import IndexFormat, Mode
 from pooling_engine.indices import from_positions, refuse_forged, to_positions
 from pooling_engine.plan import PoolPlan
@@ -60,7 +61,7 @@ class CupyBackend:
 
     name = "cupy"
     modes = tuple(Mode)
-    dtypes = FLOATS
+    dtypes = FLOATS + INTEGERS
     index_formats = tuple(IndexFormat)
 
     def __init__(self, device: Device, lane_bytes: int = LANE_BYTES) -> None:
@@ -119,7 +120,7 @@ class CupyBackend:
         steps = partial(forward_steps, has_indices=has_indices)
         try:
             if self._run(plan, steps, {"x": x}, outputs, {}):
-                refuse_nan(plan)
+                refuse_nan(plan) if plan.selects else refuse_overflow()
         except NotCompiledError:
             self._on_host("forward", plan, (x,), (output, indices))
 

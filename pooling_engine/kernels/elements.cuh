@@ -4,6 +4,8 @@
 // compiler builds the same code. Nothing is included: the sources are compiled at run time.
 #pragma once
 
+using i8 = signed char;
+using i16 = short;
 using u8 = unsigned char;
 using u16 = unsigned short;
 using u32 = unsigned int;
@@ -15,8 +17,9 @@ struct Half { u16 bits; };   // float16
 struct Brain { u16 bits; };  // bfloat16
 struct None {};              // the index type of a call without indices
 
-template <typename E> struct Computed { using type = float; };
-template <> struct Computed<double> { using type = double; };
+template <typename E> struct Computed { using type = E; };
+template <> struct Computed<Half> { using type = float; };
+template <> struct Computed<Brain> { using type = float; };
 template <typename E> using Wide = typename Computed<E>::type;
 
 template <typename T> struct IsNone { static constexpr bool value = false; };
@@ -26,8 +29,7 @@ template <> struct IsNone<None> { static constexpr bool value = true; };
 template <typename T, int V>
 struct alignas(sizeof(T) * V < 16 ? sizeof(T) * V : 16) Pack { T at[V]; };
 
-__device__ inline float widen(float value) { return value; }
-__device__ inline double widen(double value) { return value; }
+template <typename E> __device__ E widen(E value) { return value; }
 __device__ inline float widen(Brain value) { return __uint_as_float((u32)value.bits << 16); }
 
 __device__ inline float widen(Half value) {
@@ -66,7 +68,7 @@ __device__ inline u16 narrow_brain(float value) {  // no NaN
 }
 
 // Values that no tensor gave have one form: NaN is positive and quiet, zero has no sign.
-template <typename E> __device__ E nan_of();
+template <typename E> __device__ E nan_of() { return {}; }  // integers have none
 template <> __device__ inline double nan_of<double>() {
   return __longlong_as_double(0x7ff8000000000000ll);
 }
@@ -74,7 +76,10 @@ template <> __device__ inline float nan_of<float>() { return __uint_as_float(0x7
 template <> __device__ inline Half nan_of<Half>() { return {0x7e00}; }
 template <> __device__ inline Brain nan_of<Brain>() { return {0x7fc0}; }
 
-template <typename E> __device__ E infinity_of(bool is_negative);
+template <typename E> __device__ E infinity_of(bool is_negative) {  // of integers, either end
+  constexpr E least = (E)-1 > 0 ? 0 : (E)(1ull << (8 * sizeof(E) - 1));
+  return is_negative ? least : (E)~least;
+}
 template <> __device__ inline double infinity_of<double>(bool is_negative) {
   double infinity = __longlong_as_double(0x7ff0000000000000ll);
   return is_negative ? -infinity : infinity;

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import agreement
 import cases
 import numpy as np
@@ -123,6 +125,26 @@ def test_many_averages_are_rounded_correctly():
         x = cases.integers((1, 1, 3000), dtype)
         for mode in ({"mode": "average"}, {"mode": "average", "divisor_override": 7}):
             agreement.assert_forward(mode | {"kernel": 3, "stride": 2}, x)
+
+
+@pytest.mark.parametrize("divisor", [10_007, 8_589_934_609, 1e9 + 0.123, 1.5e308, -1e-280, 0.7, 2])
+def test_averages_are_rounded_once(divisor):
+    """Half of the quotients that a wider type would round to half way, it may round the wrong way.
+
+    The first of the totals are the ends, and those whose half or whole is half way.
+    """
+    x = cases.integers((1, 1, 50_000), "int64", seed=3)
+    x[..., ::2] >>= 13
+    x[..., :9] = LEAST, MOST, MOST - 1, 0, 1, -1, 2**54 + 2, -(2**54) - 6, 2**53 + 1
+    output = forward(x, PoolSpec("average", 1, divisor_override=divisor)).output
+    exact = [float(Fraction(int(total)) / Fraction(divisor)) for total in x.flat]
+    oracle.assert_same_bits(output.ravel(), np.array(exact))
+
+
+def test_an_average_may_be_infinite():
+    x = np.array([[[MOST, -1, 1, 0]]])
+    output = forward(x, PoolSpec("average", 1, divisor_override=-1e-300)).output
+    assert output.tolist() == [[[-np.inf, 1 / 1e-300, -1 / 1e-300, 0]]]
 
 
 # (one window of the kernel's shape, its exact sum or None where that is no int64)

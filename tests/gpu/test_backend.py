@@ -153,24 +153,12 @@ def test_memory_of_both_kinds_in_one_call(cupy):
         backward(output, SPEC, input=on_card(cupy, x), backend="cupy")
 
 
-@pytest.mark.parametrize(
-    ("options", "x"),
-    [
-        ({"mode": "sum", "kernel": 2}, cases.integers(SHAPE, "int32")),
-        ({"mode": "max", "kernel": 2}, cases.normal((2, 2, 3, 3, 3, 3))),
-    ],
-    ids=cases.name_of,
-)
-def test_what_has_no_kernel_is_computed_by_numpy(cupy, device, caplog, options, x):
-    spec = PoolSpec(**options)
+def test_what_has_no_kernel_is_computed_by_numpy(cupy, caplog):
+    spec, x = PoolSpec("max", 2), cases.normal((2, 2, 3, 3, 3, 3))
     with caplog.at_level(logging.INFO, "pooling_engine"):
-        if x.dtype.kind == "i":
-            ours = forward(on_card(cupy, x), spec, backend="cupy").output
-            theirs = forward(x, spec, backend="numpy").output
-        else:
-            dy = forward(x, spec, backend="numpy").output
-            ours = backward(on_card(cupy, dy), spec, input=x, backend="cupy")
-            theirs = backward(dy, spec, input=x, backend="numpy")
+        dy = forward(x, spec, backend="numpy").output
+        ours = backward(on_card(cupy, dy), spec, input=x, backend="cupy")
+        theirs = backward(dy, spec, input=x, backend="numpy")
     oracle.assert_same_bits(cupy.to_host(ours), theirs)
     assert "has no CUDA kernel, or none yet: NumPy" in caplog.text
 
@@ -237,6 +225,35 @@ def test_a_nan_among_ties_is_refused_where_the_policy_says_so(cupy, policy):
     with pytest.raises(InvalidTensorError, match='nan_policy "error" refuses it') as refusal:
         backward(dy, spec, input=x, backend="cupy")
     assert refusal.value.field == "input"
+
+
+@pytest.mark.parametrize("mode", ["sum", "average"])
+def test_a_sum_that_overflows_is_refused(cupy, device, mode):
+    spec, x = PoolSpec(mode, 2), cases.integers(SHAPE, "int64")
+    forward(on_card(cupy, x), spec, backend="cupy")
+    x[..., -1] = 2**63 - 1  # in no window
+    forward(on_card(cupy, x), spec, backend="cupy")
+    x[1, 1, :2, :2] = 2**62
+    with pytest.raises(InvalidTensorError, match="sum overflows") as refusal:
+        forward(on_card(cupy, x), spec, backend="cupy")
+    assert refusal.value.field == "input"
+    device.copied.clear()
+    forward(on_card(cupy, x.astype(np.int32)), spec, backend="cupy")
+    assert device.copied == [4 * x.size], "nothing to ask a card about"
+
+
+@pytest.mark.parametrize("index_format", ["window", "plane", "tensor"])
+@pytest.mark.parametrize("dtype", palettes.INTEGERS, ids=lambda dtype: dtype.name)
+def test_indices_of_integers_of_the_card(cupy, device, dtype, index_format):
+    options = {"dilation": 2, "padding": 2, "stride": 3}  # some windows have no tap
+    x, spec = cases.extremes((2, 4, 9, 1), dtype), PoolSpec("min", (3, 2), **options)
+    given = on_card(cupy, x)
+    device.copied.clear()
+    asked = {"return_indices": True, "index_format": index_format}
+    ours = forward(given, spec, backend="cupy", **asked)
+    assert device.copied == []
+    for array, other in zip(ours, forward(x, spec, backend="numpy", **asked), strict=True):
+        oracle.assert_same_bits(cupy.to_host(array), other)
 
 
 def test_warm_up_launches_the_common_kernels(cupy, device):

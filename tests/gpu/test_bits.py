@@ -32,7 +32,10 @@ TIES = tuple(
     for shared in ("all", "split")
     for policy in ("propagate", "ignore", "error")
 )
-every_type = pytest.mark.parametrize("dtype", palettes.DTYPES, ids=lambda dtype: dtype.name)
+every_type = pytest.mark.parametrize(
+    "dtype", palettes.DTYPES + palettes.INTEGERS, ids=lambda dtype: dtype.name
+)
+every_float = pytest.mark.parametrize("dtype", palettes.DTYPES, ids=lambda dtype: dtype.name)
 TABLES = (
     launches.forward_launch,
     launches.backward_launch,
@@ -58,26 +61,31 @@ def channels(draw, dtype):
     return draw(st.sampled_from((1, 2, 3, 5, 16 // dtype.itemsize, 32 // dtype.itemsize)))
 
 
+def values(dtype):
+    """What draws a tensor."""
+    return st.sampled_from(tuple(palettes.values_of(dtype).values()))
+
+
 @every_type
 @given(st.data())
 @settings(cases.many_examples, max_examples=2 * cases.many_examples.max_examples)
 def test_any_case(dtype, data):
     options, sizes, seed = data.draw(st.integers(1, 3).flatmap(cases.ranked_windows))
     mode = data.draw(st.sampled_from(MODES + MODES + POLICIES))
-    value = palettes.VALUES[data.draw(st.sampled_from(tuple(palettes.VALUES)))]
+    value = data.draw(values(dtype))
     planes = data.draw(st.sampled_from((0, 1, 1, 2, 3))), data.draw(channels(dtype))
     pairs.assert_same_calls(
         "cupy", mode | options, value((*planes, *sizes), dtype, seed), value, seed
     )
 
 
-@every_type
+@every_float
 @given(st.data())
 @settings(cases.many_examples, max_examples=2 * cases.many_examples.max_examples)
 def test_shared_ties(dtype, data):
     options, sizes, seed = data.draw(st.integers(1, 3).flatmap(cases.ranked_windows))
     mode = data.draw(st.sampled_from(TIES))
-    value = palettes.VALUES[data.draw(st.sampled_from(tuple(palettes.VALUES)))]
+    value = data.draw(values(dtype))
     planes = data.draw(st.sampled_from((0, 1, 1, 2, 3))), data.draw(channels(dtype))
     pairs.assert_same_calls(
         "cupy", mode | options, value((*planes, *sizes), dtype, seed), value, seed
@@ -132,7 +140,7 @@ def rows(draw, dtype):
 def test_rows(dtype, data):
     options, sizes = data.draw(rows(dtype))
     mode = data.draw(st.sampled_from(MODES + POLICIES + TIES))
-    value = palettes.VALUES[data.draw(st.sampled_from(tuple(palettes.VALUES)))]
+    value = data.draw(values(dtype))
     shape = data.draw(st.sampled_from((0, 1, 2))), data.draw(st.integers(1, 3)), *sizes
     seed = data.draw(st.integers(0, 999))
     pairs.assert_same_calls("cupy", mode | options, value(shape, dtype, seed), value, seed)
@@ -172,7 +180,7 @@ def test_large(dtype, options, shape):
     modes = {"mode": "max"}, {"mode": "min"}, {"mode": "average"}, TIES[0], TIES[-2]
     for number, mode in enumerate(modes):
         for values in ("normal", "hard"):
-            value = palettes.VALUES[values]
+            value = palettes.values_of(dtype)[values]
             x = value(shape, dtype, number)
             pairs.assert_same_calls("cupy", mode | options, x, value, number)
 
@@ -183,7 +191,7 @@ def test_large(dtype, options, shape):
 def test_positions_of_64_bits(dtype, data):
     options, sizes, seed = data.draw(st.integers(1, 3).flatmap(cases.ranked_windows))
     mode = data.draw(st.sampled_from(MODES + POLICIES + TIES))
-    value = palettes.VALUES[data.draw(st.sampled_from(("normal", "hard")))]
+    value = palettes.values_of(dtype)[data.draw(st.sampled_from(("normal", "hard")))]
     x = value((2, data.draw(channels(dtype)), *sizes), dtype, seed)
     with positions_of_64_bits():
         pairs.assert_same_calls("cupy", mode | options, x, value, seed)
@@ -206,14 +214,73 @@ WIDE = (
 @pytest.mark.parametrize(("options", "shape"), WIDE, ids=cases.name_of)
 def test_wide(dtype, options, shape):
     plan = PoolSpec("sum", **options).plan(shape, dtype)
-    assert launches.forward_launch(plan, False, True).file == "teams.cu"
+    name = launches.forward_launch(plan, False, True).name
+    assert "_by_teams" in name or (dtype in palettes.INTEGERS and "_planes" in name)
     ignoring = {"mode": "max", "nan_policy": "ignore"}
     modes = *MODES, *TIES[3:5], ignoring
     calls = *itertools.product(modes, ("normal", "hard")), (ignoring, "bits")
     for number, (mode, values) in enumerate(calls):
-        value = palettes.VALUES[values]
+        value = palettes.values_of(dtype)[values]
         x = value(shape, dtype, number)
         pairs.assert_same_calls("cupy", mode | options, x, value, number)
+
+
+# Of int64 sums in one window: the last that fit and the first that do not, whatever comes between.
+LEAST, MOST = -(2**63), 2**63 - 1
+TOTALS = (
+    [MOST, -1, 1],
+    [MOST, 1, -1],
+    [MOST, 1],
+    [LEAST, -1],
+    [LEAST, -1, 1],
+    [2**62, 2**62, -1],
+    [2**62] * 5,
+    [LEAST] * 4,
+    [LEAST, MOST] * 3,
+    [[MOST, MOST, MOST]] * 40,
+    [[MOST, LEAST, 1]] * 40,
+    [[LEAST] * 30, [MOST] * 30] * 20,
+)
+
+
+@pytest.mark.parametrize("mode", ["sum", "average"])
+@pytest.mark.parametrize("number", range(len(TOTALS)))
+def test_sums_of_integers_overflow_or_are_exact(mode, number):
+    """By the kernel of windows, of whole planes, of teams, of channels."""
+    window = np.array(TOTALS[number], np.int64)
+    wider = np.concatenate((window, np.ones_like(window)), axis=-1)
+    calls = (
+        ({"kernel": window.shape}, window),
+        ({"kernel": window.shape, "stride": 9}, wider),
+        ({"kernel": window.shape, "layout": "channels_last"}, wider),
+    )
+    for options, plane in calls:
+        x = np.stack([np.full_like(plane, 3), plane])[None]
+        pairs.assert_same_calls("cupy", {"mode": mode} | options, x, cases.extremes, 1)
+
+
+DIVISORS = (
+    3,
+    10_007,
+    2**33 + 17,
+    1e9 + 0.123,
+    1e-300,
+    -1e-280,
+    1.5e308,
+    5e-324,
+    0.7,
+    -2,
+    2.0**1023,
+)
+
+
+@pytest.mark.parametrize("divisor", DIVISORS)
+def test_averages_of_int64_are_rounded_once(divisor):
+    x = cases.integers((1, 2, 6000), "int64", seed=5)
+    x[..., ::2] >>= 13
+    x[..., :9] = LEAST, MOST, MOST - 1, 0, 1, -1, 2**54 + 2, -(2**54) - 6, 2**53 + 1
+    options = {"mode": "average", "kernel": 1, "divisor_override": divisor}
+    pairs.assert_same_calls("cupy", options, x, cases.integers, 1)
 
 
 CASES = [

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from pooling_engine.backends.cupy_kernels import names
 from pooling_engine.backends.cupy_kernels.geometry import KERNEL_AXES, Share, is_small
 from pooling_engine.backends.cupy_kernels.names import VECTOR_BYTES, WINDOW_TEAMS
+from pooling_engine.dtypes import INTEGERS
 from pooling_engine.geometry import AdaptiveAxis, SlidingAxis
 from pooling_engine.plan import PoolPlan
 
@@ -35,6 +36,7 @@ def any_shape(plan: PoolPlan, is_aligned: bool, of_input: bool) -> Shape:
     vector = VECTOR_BYTES // plan.dtype.itemsize
     channels = vector if is_aligned and small and plan.inner % vector == 0 else 1
     shared = not small or any(isinstance(axis, AdaptiveAxis) for axis in plan.axes)
+    shared |= plan.dtype in INTEGERS  # which have no kernels for less
     rank = KERNEL_AXES if shared else max(2, len(plan.axes))
     return Shape(
         names.shape_of(rank, shared, small, channels), small, Share(of_input, channels=channels)

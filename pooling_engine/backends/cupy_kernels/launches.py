@@ -70,7 +70,8 @@ def forward_launch(plan: PoolPlan, has_indices: bool, is_aligned: bool) -> Launc
     """What computes the forward pass of a plan; None if no kernel does.
 
     Selecting kernels take x, y, the indices or nothing, and where to say that there is a NaN, or
-    nothing; the others x and y.
+    nothing; those that sum integers x, y, and where to say that a sum overflows, or nothing; the
+    others x and y.
 
     Args:
         is_aligned: whether all arrays begin at a multiple of 16 bytes.
@@ -80,10 +81,11 @@ def forward_launch(plan: PoolPlan, has_indices: bool, is_aligned: bool) -> Launc
     if plan.mode is Mode.LP:
         return _norm_launch(plan, is_aligned, is_kept=False)
     if not plan.selects:
-        return _sum_launch(plan, is_aligned)
+        is_float = plan.dtype in FLOATS
+        return (_sum_launch if is_float else _integer_sum_launch)(plan, is_aligned)
     index = INDICES[plan.index_dtype] if has_indices else NO_INDICES
     order = ORDERS[plan.mode is Mode.MIN]
-    ignores = plan.nan_policy is NanPolicy.IGNORE
+    ignores = plan.nan_policy is NanPolicy.IGNORE and plan.dtype in FLOATS
     kind = names.kind_of(ELEMENTS[plan.dtype], index, order, ignores)
     if not _is_whole(plan):
         if (row := row_shape(plan, is_aligned, of_input=False)) is not None:
@@ -93,10 +95,7 @@ def forward_launch(plan: PoolPlan, has_indices: bool, is_aligned: bool) -> Launc
             return _launch(name, plan, Shape("", True, Share(of_input=False)), team=team)
         shape = any_shape(plan, is_aligned, of_input=False)
         return _launch(names.select_windows(kind, shape.name), plan, shape)
-    size = math.prod(axis.size for axis in plan.axes)
-    team = SELECT_TEAMS[size > BLOCK]
-    pack = _pack(plan, size, is_aligned, fewest=team * VECTOR_BYTES // plan.dtype.itemsize)
-    values = (np.int64(plan.outer), np.int64(size))
+    team, pack, values = _planes(plan, is_aligned)
     return Launch(*names.select_planes(kind, team, pack), _blocks(plan.outer * team), values)
 
 
@@ -166,8 +165,7 @@ def _tie_launch(plan: PoolPlan, is_aligned: bool) -> Launch:
 
 
 def _has_kernels(plan: PoolPlan) -> bool:
-    has_axes = len(plan.axes) <= KERNEL_AXES
-    return plan.dtype in FLOATS and has_axes and plan.taps <= LARGEST
+    return len(plan.axes) <= KERNEL_AXES and plan.taps <= LARGEST
 
 
 def _has_empty_windows(plan: PoolPlan) -> bool:
@@ -210,10 +208,7 @@ def _norm_launch(plan: PoolPlan, is_aligned: bool, is_kept: bool) -> Launch:
     element = ELEMENTS[plan.dtype]
     kind = names.norm_of(element, names.KEPT if is_kept else element, _norm(plan, is_kept))
     if plan.is_global and plan.inner == 1:
-        size = plan.axes[0].size
-        team = SELECT_TEAMS[size > BLOCK]
-        pack = _pack(plan, size, is_aligned, fewest=team * VECTOR_BYTES // plan.dtype.itemsize)
-        values = (np.int64(plan.outer), np.int64(size))
+        team, pack, values = _planes(plan, is_aligned)
         name = names.norm_planes(kind, team, pack)
         return _of_p(plan, Launch(*name, _blocks(plan.outer * team), values))
     if (team_size := team_of(plan)) is not None:
@@ -239,6 +234,28 @@ def _norm(plan: PoolPlan, is_kept: bool) -> str:
     if math.isinf(plan.norm_p):
         return "FIRST_LARGEST" if is_kept else "LARGEST"
     return {1.0: "MAGNITUDES", 2.0: "SQUARES"}.get(plan.norm_p, "POWERS")
+
+
+def _integer_sum_launch(plan: PoolPlan, is_aligned: bool) -> Launch:
+    division, kind = division_of(plan), (ELEMENTS[plan.dtype], ELEMENTS[plan.output_dtype])
+    if _is_whole(plan):
+        threads, pack, sizes = _planes(plan, is_aligned)
+        values = (division.scale, np.int32(division.rule), *sizes)
+        name = names.sum_integer_planes(*kind, threads, pack)
+        return Launch(*name, _blocks(plan.outer * threads), values)
+    if (team := team_of(plan)) is not None:
+        shape = Shape("", True, Share(of_input=False))
+        return _launch(names.sum_integers_by_teams(*kind, team), plan, shape, division, team)
+    shape = any_shape(plan, is_aligned, of_input=False)
+    return _launch(names.sum_integers(*kind, shape.name), plan, shape, division)
+
+
+def _planes(plan: PoolPlan, is_aligned: bool) -> tuple[int, int, tuple[np.int64, np.int64]]:
+    """The team for a plane, what one of it reads at a time, how many planes of what size."""
+    size = math.prod(axis.size for axis in plan.axes)
+    team = SELECT_TEAMS[size > BLOCK]
+    pack = _pack(plan, size, is_aligned, fewest=team * VECTOR_BYTES // plan.dtype.itemsize)
+    return team, pack, (np.int64(plan.outer), np.int64(size))
 
 
 def _pack(plan: PoolPlan, size: int, is_aligned: bool, fewest: int) -> int:

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from pooling_engine.dtypes import FLOATS
+from pooling_engine.dtypes import FLOATS, INTEGERS
 
 VECTOR_BYTES = 16  # what a thread reads and writes at once, where it can
 _WORDS = {"float16": "Half", "bfloat16": "Brain", "float32": "float", "float64": "double"}
-ELEMENTS = {dtype: _WORDS[dtype.name] for dtype in FLOATS}
+_WORDS |= {"int8": "i8", "uint8": "u8", "int16": "i16", "int32": "i32", "int64": "i64"}
+ELEMENTS = {dtype: _WORDS[dtype.name] for dtype in FLOATS + INTEGERS}
 INDICES = {np.dtype(np.uint8): "u8", np.dtype(np.uint16): "u16", np.dtype(np.uint32): "u32"}
 NO_INDICES = "None"
 SHARE = "double"  # the type of shares of a gradient
@@ -23,6 +24,7 @@ KEPT = "double"  # the type of norms that a gradient needs
 # Kernels, strides and paddings before the first element that rows are read for, along their axis.
 ROW_WINDOWS = ((2, 2, 0), (3, 1, 1), (3, 2, 0), (3, 2, 1), (5, 1, 2), (7, 1, 3))
 ROW_INDEX = np.dtype(np.uint8)  # the type of their indices
+ANY_WINDOWS = (3, True)  # the spatial axes, and whether windows may share them out
 WINDOW_TEAMS = (8, 32)  # of threads that read one window together
 SELECT_TEAMS = (32, 256)  # of threads that look for the extreme of one plane together
 SUM_TEAMS = (16, 64, 256)  # of those that add one up
@@ -80,6 +82,21 @@ def select_by_teams(kind: str, team: int) -> Name:
 def sum_by_teams(element: str, team: int) -> Name:
     """AVERAGE and SUM of large windows."""
     return "teams.cu", f"sum_by_teams<{element}, {team}>"
+
+
+def sum_integers(element: str, result: str, shape: str) -> Name:
+    """AVERAGE and SUM of integers; `result` is the type of the output, by its name here."""
+    return "integers.cu", f"sum_integers<{element}, {result}, {shape}>"
+
+
+def sum_integers_by_teams(element: str, result: str, team: int) -> Name:
+    """AVERAGE and SUM of large windows of integers."""
+    return "integers.cu", f"sum_integers_by_teams<{element}, {result}, {team}>"
+
+
+def sum_integer_planes(element: str, result: str, team: int, pack: int) -> Name:
+    """AVERAGE and SUM of whole planes of integers."""
+    return "integers.cu", f"sum_integer_planes<{element}, {result}, {team}, {pack}>"
 
 
 def select_gradients(element: str, index: str, shape: str) -> Name:
@@ -191,14 +208,19 @@ def row_of(window: tuple[int, int, int], neighbours: int) -> str:
 
 
 def neighbours_of(dtype: np.dtype[Any]) -> tuple[int, ...]:
-    """How many elements of a row a thread may compute: those of 16 bytes, or of 8, or one."""
+    """How many elements of a row a thread may compute: those of 16 bytes, or of 8, or one.
+
+    Of integers, which have fewer kernels, those of 8 bytes only.
+    """
+    if dtype in INTEGERS:
+        return (8 // dtype.itemsize,)
     return (*(size // dtype.itemsize for size in (16, 8) if size > dtype.itemsize), 1)
 
 
 def all_names() -> Iterator[Name]:
     """Every kernel that a call may ask for, whatever its plan."""
-    for dtype, element in ELEMENTS.items():
-        vector = VECTOR_BYTES // dtype.itemsize
+    for dtype in FLOATS:
+        element, vector = ELEMENTS[dtype], VECTOR_BYTES // dtype.itemsize
         shapes, packs = _shapes(vector), (1, vector)
         indices = (NO_INDICES, *INDICES.values())
         for selected in product(indices, ORDERS, (False, True)):
@@ -219,6 +241,8 @@ def all_names() -> Iterator[Name]:
         yield from (sum_planes(element, *team) for team in product(SUM_TEAMS, packs))
         yield from _row_names(dtype)
         yield from _norm_names(dtype)
+    for dtype in INTEGERS:
+        yield from _integer_names(dtype)
     for index, shape in product(INDICES.values(), _shapes(1)):
         yield to_positions(index, shape)
         yield from_positions(index, shape)
@@ -256,8 +280,28 @@ def _norm_names(dtype: np.dtype[Any]) -> Iterator[Name]:
         yield from (norm_gradients(element, norm, shape) for shape in shapes)
 
 
-def _shapes(lanes: int) -> tuple[str, ...]:
-    windows = ((2, False), (3, False), (3, True))
+def _integer_names(dtype: np.dtype[Any]) -> Iterator[Name]:
+    element, vector = ELEMENTS[dtype], VECTOR_BYTES // dtype.itemsize
+    shapes, packs = _shapes(vector, (ANY_WINDOWS,)), (1, vector)
+    for index, order in product((NO_INDICES, *INDICES.values()), ORDERS):
+        kind = kind_of(element, index, order, ignores=False)
+        yield from (select_windows(kind, shape) for shape in shapes)
+        yield from (select_by_teams(kind, count) for count in WINDOW_TEAMS)
+        yield from (select_planes(kind, *team) for team in product(SELECT_TEAMS, packs))
+        if index in (NO_INDICES, INDICES[ROW_INDEX]):
+            rows = product(ROW_WINDOWS, neighbours_of(dtype))
+            yield from (select_rows(kind, row_of(*row)) for row in rows)
+    for result in ("i64", "double" if element == "i64" else "float"):
+        yield from (sum_integers(element, result, shape) for shape in shapes)
+        yield from (sum_integers_by_teams(element, result, count) for count in WINDOW_TEAMS)
+        yield from (
+            sum_integer_planes(element, result, *team) for team in product(SELECT_TEAMS, packs)
+        )
+
+
+def _shapes(
+    lanes: int, windows: tuple[tuple[int, bool], ...] = ((2, False), (3, False), ANY_WINDOWS)
+) -> tuple[str, ...]:
     channels = sorted({1, lanes})
     small = (shape_of(*window, True, count) for window in windows for count in channels)
     return (*small, shape_of(3, True, False, 1))

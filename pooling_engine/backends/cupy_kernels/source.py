@@ -10,6 +10,7 @@ KERNELS = Path(__file__).parents[2] / "kernels"
 FILES = (
     "forward.cu",
     "backward.cu",
+    "integers.cu",
     "norm_teams.cu",
     "norms.cu",
     "positions.cu",

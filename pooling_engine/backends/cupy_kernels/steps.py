@@ -20,17 +20,20 @@ from pooling_engine.backends.cupy_kernels.launches import (
     share_launch,
 )
 from pooling_engine.backends.cupy_kernels.slabs import Step
+from pooling_engine.backends.numpy_kernels.sums import may_overflow
+from pooling_engine.dtypes import INTEGERS
 from pooling_engine.enums import Mode, NanPolicy, TiePolicy
 from pooling_engine.plan import PoolPlan
 
 
 @lru_cache(maxsize=512)
 def forward_steps(slab: PoolPlan, is_aligned: bool = True, *, has_indices: bool) -> Sequence[Step]:
-    """The forward pass; a mark says that there is a NaN which the policy refuses."""
+    """The forward pass; a mark says that there is a NaN to refuse, or an overflow."""
     launch = _known(forward_launch(slab, has_indices, is_aligned))
-    if not slab.selects:
-        return [Step(launch, ("x", "y"))]
-    return [Step(launch, ("x", "y", "indices", _doubt_of(slab)))]
+    if slab.selects:
+        return [Step(launch, ("x", "y", "indices", _doubt_of(slab)))]
+    doubt = (_doubt_of(slab),) if slab.dtype in INTEGERS else ()
+    return [Step(launch, ("x", "y", *doubt))]
 
 
 @lru_cache(maxsize=512)
@@ -71,8 +74,12 @@ def scratch_of(plan: PoolPlan) -> dict[str, np.dtype[Any]]:
 
 
 def _doubt_of(plan: PoolPlan) -> str:
-    """Where kernels that select mark a NaN."""
-    return "doubt" if plan.nan_policy is NanPolicy.ERROR else "nothing"
+    """Where kernels mark a NaN, or a sum of integers that overflows."""
+    if plan.dtype in INTEGERS:
+        has_doubt = not plan.selects and may_overflow(plan)
+    else:
+        has_doubt = plan.nan_policy is NanPolicy.ERROR
+    return "doubt" if has_doubt else "nothing"
 
 
 def _known(launch: Launch | None) -> Launch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 
 import numpy as np
 
@@ -41,16 +42,30 @@ def total_of(plan: PoolPlan, x: Array, add: Callable[[Array, type], Array]) -> A
     """
     if x.dtype not in INTEGERS:
         return add(x, np.float64)
-    if plan.taps << (x.dtype.itemsize * 8 - 1) < 1 << 63:
+    if not may_overflow(plan):
         return add(x, np.int64)
     # Upper and lower halves apart: neither sum can wrap, and what they carry shows.
     upper = add(x >> 32, np.int64).copy()
     lower = add(x & 0xFFFFFFFF, np.int64)
     upper += lower >> 32
     if upper.size and (upper.min() < -(1 << 31) or upper.max() >= 1 << 31):
-        raise InvalidTensorError("sum overflows: it does not fit in int64", field="input")
+        refuse_overflow()
     whole: Array = (upper << 32) | (lower & 0xFFFFFFFF)
     return whole
+
+
+def may_overflow(plan: PoolPlan) -> bool:
+    """Whether a window of integers may have a sum that 64 bits do not hold."""
+    return plan.taps << (plan.dtype.itemsize * 8 - 1) >= 1 << 63
+
+
+def refuse_overflow() -> None:
+    """Refuses integers whose sum overflows.
+
+    Raises:
+        InvalidTensorError: always.
+    """
+    raise InvalidTensorError("sum overflows: it does not fit in int64", field="input")
 
 
 def write_sums(plan: PoolPlan, total: Array, divisor: float | Array, output: Array) -> None:
@@ -58,7 +73,7 @@ def write_sums(plan: PoolPlan, total: Array, divisor: float | Array, output: Arr
     if plan.mode is Mode.AVERAGE and output.dtype.itemsize == 2:
         store(output, total / divisor)
     elif plan.mode is Mode.AVERAGE and plan.dtype == np.int64:
-        output[...] = total.astype(np.longdouble) / divisor  # float64 would round the sum first
+        output[...] = _nearest_quotient(total, divisor)
     elif plan.mode is Mode.AVERAGE:
         np.divide(total, divisor, out=output, casting="same_kind")
     elif output.dtype in INTEGERS:
@@ -67,6 +82,23 @@ def write_sums(plan: PoolPlan, total: Array, divisor: float | Array, output: Arr
         store(output, total)
     if output.dtype in FLOATS:
         make_canonical(output)
+
+
+def _nearest_quotient(total: Array, divisor: float | Array) -> Array:
+    """The float64 nearest to int64 over the divisor, rounded once.
+
+    Float64 would round the total before the division, so a wider type divides. Where that gives
+    what is half way between two float64, it may itself have rounded to there: fractions decide.
+    """
+    wide = total.astype(np.longdouble) / divisor
+    nearest = wide.astype(np.float64)
+    opposite = 2 * wide - nearest  # as far from `wide`, on its other side
+    is_halfway = (opposite != nearest) & (opposite == opposite.astype(np.float64))
+    is_halfway &= np.isfinite(nearest)
+    divisors = np.broadcast_to(np.asarray(divisor), total.shape)
+    for place in zip(*np.nonzero(is_halfway), strict=True):
+        nearest[place] = Fraction(int(total[place])) / Fraction(float(divisors[place]))
+    return nearest
 
 
 def sum_backward(plan: PoolPlan, block: Block, dy: Array, dx: Array) -> None:

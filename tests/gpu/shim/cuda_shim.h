@@ -16,6 +16,7 @@
 
 using std::fabs;
 using std::fma;
+using std::ldexp;
 using std::pow;
 using std::sqrt;
 
