@@ -93,7 +93,7 @@ class PoolingServer:
         """Begins to answer, while health says NOT_SERVING.
 
         Until the warm-up is over, the last backend computes: it has nothing to compile, and the
-        others would let calls wait for their kernels. The bits are the same.
+        others would let calls wait for their kernels. The bits are the same, or for norms as exact.
         """
         if self._config.warm_up:
             self.servicer.backend = used_backends(self._config.backend)[-1].name
