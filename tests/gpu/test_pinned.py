@@ -270,7 +270,8 @@ def test_a_call_in_flight_keeps_its_region_pinned(served, cuda, monkeypatch):
 
     def end_and_wait(lane):
         client._sharing.arrays().close()
-        while served._memory._regions:
+        until = time.monotonic() + 10
+        while served._memory._regions and time.monotonic() < until:
             time.sleep(0.01)
         gc.collect()
         pinned.append([what for what, _, _ in cuda.REGISTERED])
