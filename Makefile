@@ -17,7 +17,7 @@ GPU := .venv-gpu
 FUZZ := .venv-fuzz
 BOTH_CORES := -n 2 --dist loadfile
 
-.PHONY: gpu-check gpu-compile demo test test-deep test-lowest fuzz lint protos protos-check protos-baseline bench bench-engine bench-server-kind bench-channel bench-streams bench-wire test-large exactness clean
+.PHONY: gpu-check gpu-compile gpu-count demo test test-deep test-lowest fuzz lint protos protos-check protos-baseline bench bench-engine bench-server-kind bench-channel bench-streams bench-wire test-large exactness clean
 
 demo: $(VENV)/.demo
 	$(BIN)/pooling demo --output demo.png
@@ -89,6 +89,10 @@ bench-wire: $(VENV)/.test $(VENV)/.bench
 gpu-compile: $(GPU)/.compiler
 	$(GPU)/bin/python scripts/compile_kernels.py sm_80 sm_90
 
+# What threads of the common kernels execute, from their machine code; without a card.
+gpu-count: $(GPU)/.compiler
+	$(GPU)/bin/python scripts/count_instructions.py
+
 # All that needs an NVIDIA card, within ten minutes; uses what python3 has, and no network.
 OUT ?= benchmarks/results
 gpu-check:
@@ -139,5 +143,5 @@ $(FUZZ)/.installed: pyproject.toml constraints.txt
 $(GPU)/.compiler: pyproject.toml
 	$(PYTHON) -m venv $(GPU)
 	$(GPU)/bin/pip install --quiet --disable-pip-version-check \
-		nvidia-cuda-nvrtc --editable '.[gpu-cuda13]'
+		nvidia-cuda-nvrtc nvidia-cuda-nvdisasm --editable '.[gpu-cuda13]'
 	touch $@
