@@ -8,20 +8,18 @@ template <typename N> __device__ bool is_first(const Axis<N> &axis, N position, 
   return tap == 0 || position < axis.dilation;
 }
 
-// Whether a window has fewer taps on elements than in all, along axes BEGIN to END - 1.
-template <int BEGIN, int END, typename N>
-__device__ bool is_cut(const Windows<N> &windows, const Taps<N> *taps) {
-  bool result = false;
-#pragma unroll
-  for (int a = BEGIN; a < END; ++a)
-    result |= taps[a].first > 0 || taps[a].stop < windows.axes[a].kernel;
-  return result;
+// Whether a window has fewer taps on elements than in all, given its first one and the position.
+template <typename N> __device__ bool is_cut(const Axis<N> &axis, N position, N tap) {
+  return tap > 0 || position + (axis.kernel - 1) * axis.dilation >= axis.size;
 }
 
 // Whether one of V indices is forged; `taps`: those on elements, of the window of all V.
 template <int RANK, int V, typename I, typename N>
 __device__ bool are_forged(const Windows<N> &windows, const Taps<N> *taps, Pack<I, V> indices) {
-  bool is_wrong = false, has_all = !is_cut<3 - RANK, 3>(windows, taps);
+  bool is_wrong = false, has_all = true;
+#pragma unroll
+  for (int a = 3 - RANK; a < 3; ++a)
+    has_all &= taps[a].first == 0 && taps[a].stop == windows.axes[a].kernel;
 #pragma unroll
   for (int v = 0; v < V; ++v) {
     I named = indices.at[v];

@@ -38,26 +38,20 @@ template <int K, int STRIDE, int PAD, int V> struct Read {
   static constexpr int TAP = BEFORE * V - PAD;
 };
 
-// MAX and MIN, in the order of the taps.
-template <typename E, typename I, typename Order, bool IGNORES, int K, int STRIDE, int PAD, int V>
-__global__ void select_rows(const E *x, E *y, I *indices, int *doubt, Windows<i32> windows) {
+// Takes the best of V windows, in the order of the taps; returns whether there is a NaN, which only
+// what is EXACT looks at.
+template <bool EXACT, typename Order, bool IGNORES, int K, int STRIDE, int PAD, int V, typename E>
+__device__ bool take_rows(const E *x, const Windows<i32> &windows, const Place<i32> &place,
+                          const Taps<i32> &t0s, const Taps<i32> &t1s, Wide<E> *best, E *chosen,
+                          i32 *numbers) {
   using Row = Read<K, STRIDE, PAD, V>;
-  i32 thread = blockIdx.x * blockDim.x + threadIdx.x;
-  if (thread >= windows.count) return;
-  Place<i32> place = place_of<3, 1>(windows, thread);
-  Taps<i32> t0s = taps_of<false>(windows.axes[0], place.at[0]);
-  Taps<i32> t1s = taps_of<false>(windows.axes[1], place.at[1]);
   const Axis<i32> &inner = windows.axes[2];
-  bool is_empty = t0s.first == t0s.stop || t1s.first == t1s.stop;
-  i32 output = place.at[2] * V;
-  Wide<E> best[V];
-  Pack<E, V> chosen;
-  i32 numbers[V];
+  bool is_empty = t0s.first == t0s.stop || t1s.first == t1s.stop, has_nan = false;
 #pragma unroll
   for (int v = 0; v < V; ++v) {  // the first tap has been taken, but NaN may not be
     best[v] = infinity_of<Wide<E>>(Order::is_better(1, 0));
-    chosen.at[v] = infinity_of<E>(Order::is_better(1, 0));
-    i32 start = (output + v) * STRIDE - PAD;
+    chosen[v] = infinity_of<E>(Order::is_better(1, 0));
+    i32 start = (place.at[2] * V + v) * STRIDE - PAD;
     i32 first = (t0s.first * windows.axes[1].kernel + t1s.first) * K + (start < 0 ? -start : 0);
     numbers[v] = IGNORES || is_empty ? -1 : first;
   }
@@ -70,23 +64,51 @@ __global__ void select_rows(const E *x, E *y, I *indices, int *doubt, Windows<i3
       E elements[Row::PACKS * V];
       read_packs<Row::PACKS, V>(x + row * inner.size, place.at[2] * STRIDE - Row::BEFORE,
                                 inner.size / V, filler, elements);
+      Wide<E> values[(V - 1) * STRIDE + K];
+#pragma unroll
+      for (int c = 0; c < (V - 1) * STRIDE + K; ++c) {
+        values[c] = widen(elements[Row::TAP + c]);
+        has_nan |= values[c] != values[c];
+      }
 #pragma unroll
       for (int v = 0; v < V; ++v) {
 #pragma unroll
         for (int t = 0; t < K; ++t) {
-          E element = elements[Row::TAP + v * STRIDE + t];
-          Wide<E> value = widen(element);
-          bool is_new = is_taken<Order, IGNORES>(value, best[v], !IGNORES || numbers[v] >= 0);
+          Wide<E> value = values[v * STRIDE + t];
+          bool is_new = EXACT ? is_taken<Order, IGNORES>(value, best[v], !IGNORES || numbers[v] >= 0)
+                              : Order::is_better(value, best[v]);
           best[v] = is_new ? value : best[v];
-          chosen.at[v] = is_new ? element : chosen.at[v];
+          chosen[v] = is_new ? elements[Row::TAP + v * STRIDE + t] : chosen[v];
           numbers[v] = is_new ? number + t : numbers[v];
         }
       }
     }
   }
+  return has_nan;
+}
+
+// MAX and MIN. Most elements are numbers: only where a thread meets a NaN, it looks again.
+template <typename E, typename I, typename Order, bool IGNORES, int K, int STRIDE, int PAD, int V>
+__global__ void select_rows(const E *x, E *y, I *indices, int *doubt, Windows<i32> windows) {
+  i32 thread = blockIdx.x * blockDim.x + threadIdx.x;
+  if (thread >= windows.count) return;
+  Place<i32> place = place_of<3, 1>(windows, thread);
+  Taps<i32> t0s = taps_of<false>(windows.axes[0], place.at[0]);
+  Taps<i32> t1s = taps_of<false>(windows.axes[1], place.at[1]);
+  const Axis<i32> &inner = windows.axes[2];
+  bool is_empty = t0s.first == t0s.stop || t1s.first == t1s.stop;
+  i32 output = place.at[2] * V;
+  Wide<E> best[V];
+  Pack<E, V> chosen;
+  i32 numbers[V];
+  if (IGNORES || take_rows<false, Order, false, K, STRIDE, PAD, V>(x, windows, place, t0s, t1s, best,
+                                                                    chosen.at, numbers))
+    take_rows<true, Order, IGNORES, K, STRIDE, PAD, V>(x, windows, place, t0s, t1s, best, chosen.at,
+                                                       numbers);
   Pack<I, V> packed;
 #pragma unroll
   for (int v = 0; v < V; ++v) {
+    if constexpr (sizeof(E) == sizeof(Wide<E>)) chosen.at[v] = best[v];  // bit for bit
     if (IGNORES && numbers[v] < 0 && !is_empty) chosen.at[v] = nan_of<E>();
     if (!IGNORES && doubt && output + v < inner.outputs && best[v] != best[v]) *doubt = 1;
     if constexpr (!IsNone<I>::value) packed.at[v] = (I)numbers[v];  // -1 is the top value: none
@@ -191,8 +213,8 @@ __global__ void select_row_gradients(const E *dy, const I *indices, E *dx, int *
       }
       if (!is_first(windows.axes[0], place.at[0], t0)) continue;
       if (!is_first(windows.axes[1], place.at[1], t1)) continue;
-      Taps<i32> taps[3] = {taps_of<false>(windows.axes[0], o0), taps_of<false>(windows.axes[1], o1)};
-      if (is_cut<0, 2>(windows, taps)) {
+      if (is_cut(windows.axes[0], place.at[0], t0) || is_cut(windows.axes[1], place.at[1], t1)) {
+        Taps<i32> taps[3] = {taps_of<false>(windows.axes[0], o0), taps_of<false>(windows.axes[1], o1)};
         i32 stop = (place.at[2] + 1) * Row::C + Row::LATER;
         stop = stop < inner.outputs ? stop : inner.outputs;
         for (i32 o2 = place.at[2] ? place.at[2] * Row::C + Row::LATER : 0; o2 < stop; ++o2) {
@@ -208,8 +230,9 @@ __global__ void select_row_gradients(const E *dy, const I *indices, E *dx, int *
         for (int o = 0; o < Row::PACKS * Row::C; ++o) {
           int tap = v + PAD - (o - Row::OWN) * STRIDE;
           if (tap && (v || tap < 0 || tap > PAD || place.at[2])) continue;  // not the first
-          i32 along = (i32)named[o] % K, stop = inner.size - place.at[2] * V - v + tap;
-          bool is_within = (i32)named[o] < windows.taps && along >= tap && along < stop;
+          i32 index = named[o], along = index % K;
+          bool is_within = index < windows.taps && along >= tap;
+          if (v + K > V) is_within &= along - tap < inner.size - place.at[2] * V - v;
           is_wrong |= named[o] != (I)-1 && !is_within;
         }
       }
