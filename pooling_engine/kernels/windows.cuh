@@ -36,6 +36,7 @@ template <typename N> struct Windows {
   Divisor<N> vectors;  // of channels at one position
   N count;             // of threads that have work
   N taps, rule;
+  N rows;              // along the last axis but one, of a thread
 };
 
 template <typename N> struct Taps { N start, first, stop; };

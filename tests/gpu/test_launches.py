@@ -47,6 +47,30 @@ def test_a_division_at_the_ends(value):
         test_a_division_is_a_multiplication.hypothesis.inner_test(value, number)
 
 
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=3),
+    st.booleans(),
+    st.integers(1, 4),
+    st.integers(1, 4),
+)
+@cases.many_examples
+def test_every_position_is_of_one_thread(sizes, of_input, rows, neighbours):
+    plan = PoolSpec("sum", kernel=1, stride=2).plan((2, 3, *sizes), "float32")
+    share = geometry.Share(of_input, neighbours=neighbours, rows=rows)
+    integers = geometry.windows_of(plan, np.int64, share, rule=0).view(np.int64)
+    assert integers[-1] == rows
+    own = integers[: 3 * 16].reshape(3, 16)[:, 7]
+    _, *positions, _ = plan.input_block_shape if of_input else plan.output_block_shape
+    taken = np.zeros((plan.outer, *[1] * (3 - len(positions)), *positions), int)
+    threads = np.arange(geometry.threads_of(plan, share))
+    plane, *at = np.unravel_index(threads, (plan.outer, *own))
+    for row, column in np.ndindex(rows, neighbours):
+        y, x = at[1] * rows + row, at[2] * neighbours + column
+        is_within = (y < taken.shape[2]) & (x < taken.shape[3])
+        np.add.at(taken, tuple(each[is_within] for each in (plane, at[0], y, x)), 1)
+    assert (taken == 1).all()
+
+
 @pytest.mark.parametrize(
     ("options", "shape", "name"),
     [

@@ -24,11 +24,13 @@ class Share(NamedTuple):
         of_input: cells of the input, or else outputs.
         channels: how many channels of one position.
         neighbours: how many positions, side by side along the innermost axis.
+        rows: how many positions, one after the other along the last axis but one.
     """
 
     of_input: bool
     channels: int = 1
     neighbours: int = 1
+    rows: int = 1
 
 
 def is_small(plan: PoolPlan) -> bool:
@@ -51,8 +53,15 @@ def _furthest(axis: Axis) -> int:
 
 def threads_of(plan: PoolPlan, share: Share) -> int:
     """How many threads have work."""
-    *outer, last, channels = plan.input_block_shape if share.of_input else plan.output_block_shape
-    return math.prod(outer) * -(-last // share.neighbours) * (channels // share.channels)
+    _, *sizes, _ = plan.input_block_shape if share.of_input else plan.output_block_shape
+    parts = (_parts(size, len(sizes) - number, share) for number, size in enumerate(sizes))
+    return plan.outer * math.prod(parts) * (plan.inner // share.channels)
+
+
+def _parts(size: int, place: int, share: Share) -> int:
+    """How many threads lie along an axis, the `place`-th from the end."""
+    own = {1: share.neighbours, 2: share.rows}.get(place, 1)
+    return -(-size // own)
 
 
 def windows_of(
@@ -67,16 +76,14 @@ def windows_of(
     is_fast = dtype is np.int32
     integers: list[int] = []
     axes = (_UNUSED,) * (KERNEL_AXES - len(plan.axes)) + tuple(map(_axis, plan.axes))
-    for number, axis in enumerate(axes, 1):
+    for number, axis in enumerate(axes):
         size, outputs, _, stride, dilation, *_ = axis
-        own = size if share.of_input else outputs
-        if number == KERNEL_AXES:
-            own = -(-own // share.neighbours)
+        own = _parts(size if share.of_input else outputs, KERNEL_AXES - number, share)
         integers += axis
         for value in (own, max(1, stride), dilation):
             integers += _divisor(value, is_fast)
     integers += [plan.inner, *_divisor(plan.inner // share.channels, is_fast)]
-    integers += [threads_of(plan, share), plan.taps, rule]
+    integers += [threads_of(plan, share), plan.taps, rule, share.rows]
     packed = np.array(integers, np.int64).astype(dtype)
     return packed.view(np.dtype((np.void, packed.nbytes)))
 
