@@ -140,8 +140,9 @@ $(FUZZ)/.installed: pyproject.toml constraints.txt
 		--constraint constraints.txt --editable '.[fuzz]'
 	touch $@
 
-$(GPU)/.compiler: pyproject.toml
+$(GPU)/.compiler: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(GPU)
 	$(GPU)/bin/pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt \
 		nvidia-cuda-nvrtc nvidia-cuda-nvdisasm --editable '.[gpu-cuda13]'
 	touch $@
