@@ -29,7 +29,7 @@ def process(*flags: str, **environment: str) -> Iterator[tuple[subprocess.Popen[
         yield server, server.stdout.readline().strip()
     finally:
         server.kill()
-        server.communicate(timeout=10)
+        server.communicate(timeout=60)  # its workers have its pipes, too
 
 
 def address_in(banner: str) -> str:

@@ -18,7 +18,7 @@ import cases
 import numpy as np
 import oracle
 import pytest
-from test_serving import processes
+from test_serving import LIMIT_S, processes
 from test_staging import KINDS
 
 from pooling_client import PoolingClient
@@ -346,7 +346,7 @@ def test_each_process_pins_its_own_mapping(fault, path):
                 oracle.assert_same_bits(client.forward(x, MAX).output, expected)
         for server in (one, other):
             server.terminate()
-            _, err = server.communicate(timeout=20)
+            _, err = server.communicate(timeout=LIMIT_S)
             assert server.returncode == 0
             assert err.count("cannot be pinned") == 2, err
 
@@ -357,7 +357,7 @@ def test_a_card_that_hangs_does_not_keep_a_process_that_leased_memory(fault, pat
     with processes(*flags, fault=fault) as (server, _), PoolingClient(listen) as client:
         client.forward(cases.normal((4, 64, 56, 56)), MAX)
         fault.write_text("hang")
-        out, err = server.communicate(timeout=20)
+        out, err = server.communicate(timeout=LIMIT_S)
     assert (server.returncode, out) == (1, "")
     assert "the device is lost (no answer for 1.2 s)" in err
     assert not list(path.parent.iterdir())

@@ -11,7 +11,15 @@ import cases
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from test_serving import SPEC, address_of, assert_answers, devices_at, processes
+from test_serving import (
+    LIMIT_S,
+    SPEC,
+    address_of,
+    assert_answers,
+    assert_soon_at,
+    devices_at,
+    processes,
+)
 
 from pooling_client import ForwardCall, PoolingClient
 from pooling_engine import UnavailableError
@@ -24,7 +32,6 @@ SERVING, NOT_SERVING = (
     health_pb2.HealthCheckResponse.SERVING,
     health_pb2.HealthCheckResponse.NOT_SERVING,
 )
-LIMIT_S = 30
 
 
 def watched(channel):
@@ -100,10 +107,7 @@ def test_a_worker_that_loses_its_card_while_nobody_calls_is_replaced(fault, wron
         fault.write_text(wrong)
         assert "the device is lost" in server.stderr.readline()
         assert "ended with exit code 1; it starts again" in server.stderr.readline()
-        until = time.monotonic() + LIMIT_S
-        while devices_at(address) != each and time.monotonic() < until:
-            time.sleep(0.1)
-        assert devices_at(address) == each
+        assert_soon_at(address, each)
         with PoolingClient(address) as client:
             assert_answers(client)
 
@@ -154,8 +158,8 @@ def test_a_card_that_answers_is_asked_again_and_again(watch, probe):
 
 def test_a_card_that_is_busy_is_not_lost(watch):
     """Nor is one whose process stood still: only what is waited for counts."""
-    backend = Asked(lambda: time.sleep(0.05 * (PATIENCE - 3)))
-    lost = watch(backend, 0.05)
+    backend = Asked(lambda: time.sleep(0.1 * (PATIENCE - 3)))
+    lost = watch(backend, 0.1)
     assert backend.enough.wait(LIMIT_S)
     assert lost == []
 
@@ -164,7 +168,8 @@ def test_nobody_is_asked_after_a_stop_nor_without_a_card(watch):
     backend, other, off = Asked(), Asked(), Asked()
     other.name = "numpy"
     assert [watch(other), watch(off, 0)] == [[], []]
-    watching, thread = begun(backend, 0.01, [])
+    watching = Watch(backend, 0.01, [].append)
+    thread = begun(watching)
     assert backend.enough.wait(LIMIT_S)
     watching.stop()
     thread.join(LIMIT_S)
@@ -175,22 +180,26 @@ def test_nobody_is_asked_after_a_stop_nor_without_a_card(watch):
 
 def test_a_card_that_has_not_answered_when_the_server_stops_is_not_lost():
     answer, lost = threading.Event(), []
-    backend = Asked(answer.wait)
-    watching, thread = begun(backend, 0.05, lost)
-    while not backend.count:
-        time.sleep(0.01)
-    watching.stop()
+
+    def stop_and_hang():
+        watching.stop()
+        answer.wait(LIMIT_S)
+
+    backend = Asked(stop_and_hang)
+    watching = Watch(backend, 0.05, lost.append)
+    thread = begun(watching)
     thread.join(LIMIT_S)
+    assert not thread.is_alive()
     answer.set()
-    assert lost == []
+    assert (backend.count, lost) == (1, [])
 
 
-def begun(backend, every_s, lost):
-    """A watch that has been started, and its thread."""
-    watching, before = Watch(backend, every_s, lost.append), threading.enumerate()
+def begun(watching):
+    """The thread of a watch, which is started."""
+    before = threading.enumerate()
     watching.start()
     new = (each for each in threading.enumerate() if each not in before)
-    return watching, next(each for each in new if each.name == "device-watch")
+    return next(each for each in new if each.name == "device-watch")
 
 
 def test_probes_take_memory_once(fault):

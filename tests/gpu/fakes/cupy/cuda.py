@@ -8,6 +8,7 @@ import os
 import threading
 import time
 import weakref
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -49,15 +50,18 @@ class OutOfMemoryError(MemoryError):
 
 
 def fault():
-    path = Path(os.environ.get("FAKE_CUPY_FAULT", "/no/such/file"))
-    return path.read_text() if path.exists() else ""
+    try:
+        return Path(os.environ.get("FAKE_CUPY_FAULT", "/no/such/file")).read_text()
+    except FileNotFoundError:  # another process may have met it just now
+        return ""
 
 
 def _check():
     wrong = fault()
     if not _sticky and (wrong.isdigit() or wrong == HANG):
-        _sticky.append(wrong if wrong == HANG else int(wrong))
-        Path(os.environ["FAKE_CUPY_FAULT"]).unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # of processes that read it at once one is the first
+            Path(os.environ["FAKE_CUPY_FAULT"]).unlink()
+            _sticky.append(wrong if wrong == HANG else int(wrong))
     if _sticky and HANG not in _sticky:
         raise CUDARuntimeError(_sticky[0])
 
