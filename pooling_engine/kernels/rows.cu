@@ -7,13 +7,13 @@
 // The packs of `row` from number `first` on, side by side; `filler` is beyond its ends.
 template <int PACKS, int V, typename T, typename N>
 __device__ void read_packs(const T *row, N first, N length, T filler, T *elements) {
-  const Pack<T, V> *packs = (const Pack<T, V> *)row;
+  const Pack<T, V> *packs = (const Pack<T, V> *)row + first;
 #pragma unroll
   for (int p = 0; p < PACKS; ++p) {
     Pack<T, V> taken;
 #pragma unroll
     for (int v = 0; v < V; ++v) taken.at[v] = filler;
-    if (first + p >= 0 && first + p < length) taken = packs[first + p];
+    if (first + p >= 0 && first + p < length) taken = packs[p];
 #pragma unroll
     for (int v = 0; v < V; ++v) elements[p * V + v] = taken.at[v];
   }
@@ -173,8 +173,41 @@ template <int K, int STRIDE, int PAD, int V> struct Reached {
   static constexpr int BEFORE = ((K - 1 - PAD) / STRIDE + C - 1) / C;
   static constexpr int PACKS = BEFORE + (V - 1 + PAD) / STRIDE / C + 1;
   static constexpr int OWN = BEFORE * C;
+  static constexpr int ROWS = 2 * STRIDE;
   static constexpr int LATER = (PAD + STRIDE - 1) / STRIDE;  // the first whose tap 0 is in the pack
 };
+
+// How many rows a thread takes; `row` is the first.
+inline __device__ i32 rows_from(const Windows<i32> &windows, i32 row) {
+  i32 room = windows.axes[1].size - row;
+  return room < windows.rows ? room : windows.rows;
+}
+
+// The number of the tap on the r-th row of a thread, where the first is so far from tap 0; or -1. Only
+// where there is no dilation a thread has more rows than one.
+inline __device__ i32 tap_on(const Axis<i32> &axis, i32 distance, i32 r, i32 rows) {
+  i32 tap = distance + r;
+  if (r == 0 && axis.dilation != 1) {
+    tap = axis.by_dilation.divide(distance);
+    return tap * axis.dilation == distance ? tap : -1;
+  }
+  return (r < rows) & ((u32)tap < (u32)axis.kernel) ? tap : -1;
+}
+
+template <typename E, int ROWS, int V>
+__device__ void write_gradients(E *dx, const Windows<i32> &windows, const Place<i32> &place,
+                                i32 own, i32 rows, const double (&totals)[ROWS][V]) {
+  i32 packs = windows.axes[2].size / V, plane = place.plane * windows.axes[0].size + place.at[0];
+  Pack<E, V> *to = (Pack<E, V> *)dx + (plane * windows.axes[1].size + own) * packs + place.at[2];
+#pragma unroll
+  for (int r = 0; r < ROWS; ++r) {
+    if (r >= rows) return;
+    Pack<E, V> packed;
+#pragma unroll
+    for (int v = 0; v < V; ++v) round_to(totals[r][v], packed.at[v]);
+    to[r * packs] = packed;
+  }
+}
 
 // The gradient of MAX and MIN, in the order of the outputs. Leaves a mark where an index is forged.
 template <typename E, typename I, int K, int STRIDE, int PAD, int V>
@@ -184,37 +217,42 @@ __global__ void select_row_gradients(const E *dy, const I *indices, E *dx, int *
   i32 thread = blockIdx.x * blockDim.x + threadIdx.x;
   if (thread >= windows.count) return;
   Place<i32> place = place_of<3, 1>(windows, thread);
+  const Axis<i32> &across = windows.axes[1], &inner = windows.axes[2];
+  i32 own = place.at[1] * windows.rows, rows = rows_from(windows, own);
   Reach<i32> r0 = reach_of<false>(windows.axes[0], place.at[0]);
-  Reach<i32> r1 = reach_of<false>(windows.axes[1], place.at[1]);
-  const Axis<i32> &inner = windows.axes[2];
+  Reach<i32> r1 = reach_of<false>(across, own, rows - 1);
   i32 first = place.at[2] - Row::BEFORE, packs = inner.outputs / Row::C;
-  double totals[V] = {};
+  double totals[Row::ROWS][V] = {};
   bool is_wrong = false;
   for (i32 o0 = r0.low; o0 < r0.low + r0.count; ++o0) {
     i32 t0 = tap_at<false>(windows.axes[0], r0, o0);
     if (t0 < 0) continue;
     for (i32 o1 = r1.low; o1 < r1.low + r1.count; ++o1) {
-      i32 t1 = tap_at<false>(windows.axes[1], r1, o1);
-      if (t1 < 0) continue;
-      i32 number = (t0 * windows.axes[1].kernel + t1) * K;
-      i32 row = (place.plane * windows.axes[0].outputs + o0) * windows.axes[1].outputs + o1;
+      i32 row = (place.plane * windows.axes[0].outputs + o0) * across.outputs + o1;
       E sent[Row::PACKS * Row::C];
       I named[Row::PACKS * Row::C];
       read_packs<Row::PACKS, Row::C>(dy + row * inner.outputs, first, packs, E{}, sent);
       read_packs<Row::PACKS, Row::C>(indices + row * inner.outputs, first, packs, (I)-1, named);
 #pragma unroll
-      for (int v = 0; v < V; ++v) {
+      for (int r = 0; r < Row::ROWS; ++r) {
+        i32 t1 = tap_on(across, r1.distance - o1 * across.stride, r, rows);
+        if (t1 < 0) continue;
+        i32 number = (t0 * across.kernel + t1) * K;
 #pragma unroll
-        for (int o = 0; o < Row::PACKS * Row::C; ++o) {
-          int tap = v + PAD - (o - Row::OWN) * STRIDE;
-          if (tap >= 0 && tap < K && (i32)named[o] == number + tap)
-            totals[v] += (double)widen(sent[o]);
+        for (int v = 0; v < V; ++v) {
+#pragma unroll
+          for (int o = 0; o < Row::PACKS * Row::C; ++o) {
+            int tap = v + PAD - (o - Row::OWN) * STRIDE;
+            if (tap >= 0 && tap < K && (i32)named[o] == number + tap)
+              totals[r][v] += (double)widen(sent[o]);
+          }
         }
       }
-      if (!is_first(windows.axes[0], place.at[0], t0)) continue;
-      if (!is_first(windows.axes[1], place.at[1], t1)) continue;
-      if (is_cut(windows.axes[0], place.at[0], t0) || is_cut(windows.axes[1], place.at[1], t1)) {
-        Taps<i32> taps[3] = {taps_of<false>(windows.axes[0], o0), taps_of<false>(windows.axes[1], o1)};
+      Taps<i32> t1s = taps_of<false>(across, o1);
+      i32 top = t1s.start + t1s.first * across.dilation;  // the first row of the window
+      if (top < own || top >= own + rows || !is_first(windows.axes[0], place.at[0], t0)) continue;
+      if (is_cut(windows.axes[0], place.at[0], t0) || is_cut(across, top, t1s.first)) {
+        Taps<i32> taps[3] = {taps_of<false>(windows.axes[0], o0), t1s};
         i32 stop = (place.at[2] + 1) * Row::C + Row::LATER;
         stop = stop < inner.outputs ? stop : inner.outputs;
         for (i32 o2 = place.at[2] ? place.at[2] * Row::C + Row::LATER : 0; o2 < stop; ++o2) {
@@ -238,10 +276,7 @@ __global__ void select_row_gradients(const E *dy, const I *indices, E *dx, int *
       }
     }
   }
-  Pack<E, V> packed;
-#pragma unroll
-  for (int v = 0; v < V; ++v) round_to(totals[v], packed.at[v]);
-  ((Pack<E, V> *)dx)[thread] = packed;
+  write_gradients(dx, windows, place, own, rows, totals);
   if (is_wrong) *doubt = 1;
 }
 
@@ -254,23 +289,23 @@ __global__ void sum_row_gradients(const E *dy, E *dx, Scale scale, Windows<i32> 
   i32 thread = blockIdx.x * blockDim.x + threadIdx.x;
   if (thread >= windows.count) return;
   Place<i32> place = place_of<3, 1>(windows, thread);
+  const Axis<i32> &across = windows.axes[1], &inner = windows.axes[2];
+  i32 own = place.at[1] * windows.rows, rows = rows_from(windows, own);
   Reach<i32> r0 = reach_of<false>(windows.axes[0], place.at[0]);
-  Reach<i32> r1 = reach_of<false>(windows.axes[1], place.at[1]);
-  const Axis<i32> &inner = windows.axes[2];
+  Reach<i32> r1 = reach_of<false>(across, own, rows - 1);
   i32 first = place.at[2] - Row::BEFORE;
-  double columns[COLUMNS] = {};
-  i32 across[COLUMNS];  // what averages divide by along a row: K, but for a few at its ends
+  double columns[Row::ROWS][COLUMNS] = {};
+  i32 along[COLUMNS];  // what averages divide by along a row: K, but for a few at its ends
   bool is_even = true;
 #pragma unroll
   for (int c = 0; c < COLUMNS; ++c) {
     i32 output = first * Row::C + c;
     bool is_counted = windows.rule >= VALID_TAPS && output >= 0 && output < inner.outputs;
-    across[c] = is_counted ? divisor_of<false>(inner, output, windows.rule) : K;
-    is_even &= across[c] == K;
+    along[c] = is_counted ? divisor_of<false>(inner, output, windows.rule) : K;
+    is_even &= along[c] == K;
   }
   for (i32 n1 = 0; n1 < r1.count; ++n1) {
-    i32 o1 = in_tap_order<false>(windows.axes[1], r1, n1);
-    if (tap_at<false>(windows.axes[1], r1, o1) < 0) continue;
+    i32 o1 = in_tap_order<false>(across, r1, n1);
     double parts[COLUMNS] = {};
     for (i32 n0 = 0; n0 < r0.count; ++n0) {
       i32 o0 = in_tap_order<false>(windows.axes[0], r0, n0);
@@ -278,10 +313,10 @@ __global__ void sum_row_gradients(const E *dy, E *dx, Scale scale, Windows<i32> 
       double outer = 1;
       if (windows.rule >= VALID_TAPS) {
         outer = (double)divisor_of<false>(windows.axes[0], o0, windows.rule) *
-                divisor_of<false>(windows.axes[1], o1, windows.rule);
+                divisor_of<false>(across, o1, windows.rule);
         scale = scale_of<E>(outer * K);
       }
-      i32 row = (place.plane * windows.axes[0].outputs + o0) * windows.axes[1].outputs + o1;
+      i32 row = (place.plane * windows.axes[0].outputs + o0) * across.outputs + o1;
       E sent[COLUMNS];
       read_packs<Row::PACKS, Row::C>(dy + row * inner.outputs, first, inner.outputs / Row::C, E{},
                                      sent);
@@ -292,23 +327,28 @@ __global__ void sum_row_gradients(const E *dy, E *dx, Scale scale, Windows<i32> 
       }
 #pragma unroll
       for (int c = 0; c < COLUMNS; ++c) {
-        Scale own = across[c] == K ? scale : scale_of<E>(outer * across[c]);
-        parts[c] += quotient<E>((double)widen(sent[c]), own, windows.rule);
+        Scale each = along[c] == K ? scale : scale_of<E>(outer * along[c]);
+        parts[c] += quotient<E>((double)widen(sent[c]), each, windows.rule);
       }
     }
 #pragma unroll
-    for (int c = 0; c < COLUMNS; ++c) columns[c] += parts[c];
-  }
-  Pack<E, V> packed;
+    for (int r = 0; r < Row::ROWS; ++r) {
+      if (tap_on(across, r1.distance - o1 * across.stride, r, rows) < 0) continue;
 #pragma unroll
-  for (int v = 0; v < V; ++v) {
-    double total = 0;
-#pragma unroll
-    for (int o = COLUMNS - 1; o >= 0; --o) {
-      int tap = v + PAD - (o - Row::OWN) * STRIDE;
-      if (tap >= 0 && tap < K) total += columns[o];
+      for (int c = 0; c < COLUMNS; ++c) columns[r][c] += parts[c];
     }
-    round_to(total, packed.at[v]);
   }
-  ((Pack<E, V> *)dx)[thread] = packed;
+  double totals[Row::ROWS][V] = {};
+#pragma unroll
+  for (int r = 0; r < Row::ROWS; ++r) {
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+#pragma unroll
+      for (int o = COLUMNS - 1; o >= 0; --o) {
+        int tap = v + PAD - (o - Row::OWN) * STRIDE;
+        if (tap >= 0 && tap < K) totals[r][v] += columns[r][o];
+      }
+    }
+  }
+  write_gradients(dx, windows, place, own, rows, totals);
 }

@@ -94,18 +94,20 @@ template <typename E> __device__ Scale scale_of(double divisor) {
   return {value, fma(-value, divisor, 1.0) * value};
 }
 
-// The outputs that may reach a position, and the distance from tap 0 of the first output.
+// The outputs that may reach a position, or one of `more` after it; and the distance of the position
+// from tap 0 of the first output.
 template <typename N> struct Reach { N low, count, distance; };
 
-template <bool SHARED, typename N> __device__ Reach<N> reach_of(const Axis<N> &axis, N position) {
+template <bool SHARED, typename N>
+__device__ Reach<N> reach_of(const Axis<N> &axis, N position, N more = 0) {
   if (SHARED && axis.stride == 0) {
     N low = position * axis.outputs / axis.size;
-    N high = ((position + 1) * axis.outputs + axis.size - 1) / axis.size;
+    N high = ((position + more + 1) * axis.outputs + axis.size - 1) / axis.size;
     return {low, high - low, position};
   }
   N distance = position + axis.padding, extent = (axis.kernel - 1) * axis.dilation;
   N low = distance > extent ? axis.by_stride.divide(distance - extent + axis.stride - 1) : 0;
-  N high = axis.by_stride.divide(distance) + 1;
+  N high = axis.by_stride.divide(distance + more) + 1;
   high = high < axis.outputs ? high : axis.outputs;
   return {low, high > low ? high - low : 0, distance};
 }

@@ -16,7 +16,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pooling_engine import PoolSpec, backward, forward
-from pooling_engine.backends.cupy_kernels import geometry, launches, names
+from pooling_engine.backends.cupy_kernels import choosing, geometry, launches, names
 
 pytestmark = pytest.mark.usefixtures("anywhere")
 
@@ -44,15 +44,23 @@ TABLES = (
 
 
 @contextmanager
-def positions_of_64_bits():
-    """As they are where a tensor is too large for 32; none of those fits in a test."""
+def large_tensors(module, limit):
+    """What is done for tensors above a limit, which are too large for a test."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(geometry, "FEW", 0)
+        patch.setattr(module, limit, 0)
         for table in TABLES:
             table.cache_clear()
         yield
     for table in TABLES:
         table.cache_clear()
+
+
+def positions_of_64_bits():
+    return large_tensors(geometry, "FEW")
+
+
+def several_rows_a_thread():
+    return large_tensors(choosing, "FEW_THREADS")
 
 
 @st.composite
@@ -144,6 +152,43 @@ def test_rows(dtype, data):
     shape = data.draw(st.sampled_from((0, 1, 2))), data.draw(st.integers(1, 3)), *sizes
     seed = data.draw(st.integers(0, 999))
     pairs.assert_same_calls("cupy", mode | options, value(shape, dtype, seed), value, seed)
+
+
+@every_float
+@given(st.data())
+@cases.many_examples
+def test_several_rows_a_thread(dtype, data):
+    with several_rows_a_thread():
+        test_rows.hypothesis.inner_test(dtype, data)
+
+
+# Of each window, rows that no thread's number divides; and fewer than that.
+TOGETHER = tuple(
+    (
+        {"kernel": (across, kernel), "stride": (step, stride), "padding": (across // 2, padding)},
+        (1, 2, rows, size),
+    )
+    for kernel, stride, padding in names.ROW_WINDOWS
+    for across, step, rows in ((kernel, stride, 7), (kernel, stride, 9), (3, 1, 5), (2, 3, 10))
+    for size in (16, 24)
+)
+
+
+@every_float
+def test_several_rows_of_every_window(dtype):
+    several = set()
+    for number, (options, shape) in enumerate(TOGETHER):
+        for mode in ("max", "average", "sum"):
+            options["mode"] = mode
+            value = palettes.values_of(dtype)["hard" if number % 2 else "normal"]
+            with several_rows_a_thread():
+                pairs.assert_same_calls("cupy", options, value(shape, dtype, number), value, number)
+                launch = launches.backward_launch(PoolSpec(**options).plan(shape, dtype), True)
+                *_, rows = launch.values[-1].view(np.int32)
+            if "_row_gradients" in launch.name:
+                assert rows == 2 * options["stride"][1]
+                several.add(options["kernel"][1])
+    assert several == {kernel for kernel, *_ in names.ROW_WINDOWS}
 
 
 # More than one block of threads, and of planes more than a block; every team.

@@ -8,7 +8,7 @@ import pytest
 import shim
 
 from pooling_engine import InvalidTensorError, PoolSpec, forward
-from pooling_engine.backends.cupy_kernels import geometry, names
+from pooling_engine.backends.cupy_kernels import choosing, geometry, names
 from pooling_engine.backends.cupy_kernels.launches import backward_launch
 from pooling_engine.indices import refuse_forged
 
@@ -76,6 +76,14 @@ def test_the_table_has_kernels_of_both_kinds():
         launch = backward_launch(PoolSpec("max", **options).plan(shape, "float32"), True)
         of_rows |= {launch.name} if launch.file == "rows.cu" else set()
     assert len(of_rows) > len(names.ROW_WINDOWS)
+
+
+@pytest.mark.parametrize(("options", "shape"), ROWS, ids=cases.name_of)
+def test_forged_indices_of_several_rows_a_thread(options, shape, monkeypatch):
+    monkeypatch.setattr(choosing, "FEW_THREADS", 0)
+    backward_launch.cache_clear()
+    assert_forged_are_found(options, shape, 3)
+    backward_launch.cache_clear()
 
 
 @pytest.mark.parametrize(("options", "shape"), ANY, ids=cases.name_of)

@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 from pooling_engine.backends.cupy_kernels import names
-from pooling_engine.backends.cupy_kernels.geometry import KERNEL_AXES, Share, is_small
+from pooling_engine.backends.cupy_kernels.geometry import KERNEL_AXES, Share, is_small, threads_of
 from pooling_engine.backends.cupy_kernels.names import VECTOR_BYTES, WINDOW_TEAMS
 from pooling_engine.dtypes import INTEGERS
 from pooling_engine.geometry import AdaptiveAxis, SlidingAxis
@@ -14,6 +14,7 @@ from pooling_engine.plan import PoolPlan
 
 MANY = 8  # taps along an axis, for a team; float32 apart, for a transaction of memory each
 FEW_OUTPUTS = 1 << 16  # less than one for each thread that a large card holds
+FEW_THREADS = 1 << 18  # what a large card holds at a time
 
 
 class Shape(NamedTuple):
@@ -78,5 +79,18 @@ def row_shape(plan: PoolPlan, is_aligned: bool, of_input: bool) -> Shape | None:
             packs_fit &= -axis.outputs % count * 4 <= axis.outputs
         if packs_fit:
             share = Share(of_input, neighbours=count)
+            if of_input and not plan.shares_ties:
+                share = share._replace(rows=_rows_of(plan, share, w.stride))
             return Shape(names.row_of(window, count), True, share)
     return None
+
+
+def _rows_of(plan: PoolPlan, share: Share, stride: int) -> int:
+    """How many rows a thread takes: as many as `rows.cu` has room for, and leave enough threads."""
+    across = plan.axes[-2:-1]
+    if not across or across[0].dilation > 1:
+        return 1
+    rows = 2 * stride
+    while rows > 1 and threads_of(plan, share._replace(rows=rows)) < FEW_THREADS:
+        rows //= 2
+    return rows
