@@ -118,7 +118,7 @@ class Thread:
             high = None if value is None else value >> 32 & _MASK
             for number in range(1, 4 if "128" in ways else 2):
                 self._words[_after(target, number)] = high
-        elif kind[0] == "D" or "F64" in ways:
+        elif kind[0] == "D" or (ways[:1] == ["F64"] and kind != "F2I"):  # not those from float64
             self._words[_after(target, 1)] = None
 
     def _computed(self, kind: str, ways: list[str], line: Instruction) -> Word:

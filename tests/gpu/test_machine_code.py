@@ -12,7 +12,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 from machine_code import Code, Thread
 
-# As nvdisasm writes: an index, a division by multiplication, a loop, and a branch on an element.
+# As nvdisasm writes: an index, a division by multiplication, a loop, a branch on an element; a
+# conversion that leaves the next register alone.
 TEXT = """
 .text.kernel:
         /*0000*/                   S2R R2, SR_CTAID.X ;
@@ -26,6 +27,7 @@ TEXT = """
         /*0080*/                   IMAD.HI.U32 R2, R3, UR4, R2 ;
         /*0090*/                   SHF.R.U32.HI R5, RZ, UR5, R2 ;
         /*00a0*/                   LOP3.LUT P2, RZ, R5, 0x1, RZ, 0xc0, !PT ;
+        /*00a8*/                   F2F.F16.F64 R4, R10 ;
         /*00b0*/                   LDG.E R7, desc[UR6][R8.64] ;
         /*00c0*/                   FSETP.GT.AND P1, PT, R7, RZ, PT ;
         /*00d0*/              @!P1 BRA `(.L_x_1) ;
