@@ -122,7 +122,7 @@ def _work(line: Instruction, is_executed: bool) -> dict[str, float]:
 def _constants(launch: Launch) -> bytes:
     """Bank 0 of the constants: the size of a block, and the arguments."""
     bank = bytearray(struct.pack("<3I", THREADS, 1, 1).ljust(ARGUMENTS, b"\0"))
-    is_forward = launch.name.startswith("select_rows")
+    is_forward = launch.name.startswith(("select_rows", "select_square_rows"))
     count = 2 if launch.name.startswith("sum") else 4
     for number in range(1, count + 1):  # no place for marks of NaNs
         bank += struct.pack("<Q", 0 if is_forward and number == 4 else number << 32)

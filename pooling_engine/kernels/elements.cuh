@@ -67,6 +67,21 @@ __device__ inline u16 narrow_brain(float value) {  // no NaN
   return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 
+// The element that a number was widened from.
+template <typename E> __device__ E narrowed(Wide<E> value) { return value; }
+template <> __device__ inline Half narrowed<Half>(float value) {
+#ifdef __CUDA_ARCH__
+  u16 bits;  // one instruction, as for `widen`
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+  return {bits};
+#else
+  return {narrow_half(value)};
+#endif
+}
+template <> __device__ inline Brain narrowed<Brain>(float value) {
+  return {(u16)(__float_as_uint(value) >> 16)};
+}
+
 // Values that no tensor gave have one form: NaN is positive and quiet, zero has no sign.
 template <typename E> __device__ E nan_of() { return {}; }  // integers have none
 template <> __device__ inline double nan_of<double>() {

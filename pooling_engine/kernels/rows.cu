@@ -87,12 +87,12 @@ __device__ bool take_rows(const E *x, const Windows<i32> &windows, const Place<i
   return has_nan;
 }
 
-// MAX and MIN. Most elements are numbers: only where a thread meets a NaN, it looks again.
-template <typename E, typename I, typename Order, bool IGNORES, int K, int STRIDE, int PAD, int V>
-__global__ void select_rows(const E *x, E *y, I *indices, int *doubt, Windows<i32> windows) {
-  i32 thread = blockIdx.x * blockDim.x + threadIdx.x;
-  if (thread >= windows.count) return;
-  Place<i32> place = place_of<3, 1>(windows, thread);
+// MAX and MIN of V neighbours. Most elements are numbers: only where a thread meets a NaN, it looks
+// again; at once where it is known to, with HAS_NAN.
+template <bool HAS_NAN, bool IGNORES, typename Order, int K, int STRIDE, int PAD, int V, typename E,
+          typename I>
+__device__ void select_row(const E *x, E *y, I *indices, int *doubt, const Windows<i32> &windows,
+                           const Place<i32> &place) {
   Taps<i32> t0s = taps_of<false>(windows.axes[0], place.at[0]);
   Taps<i32> t1s = taps_of<false>(windows.axes[1], place.at[1]);
   const Axis<i32> &inner = windows.axes[2];
@@ -101,8 +101,9 @@ __global__ void select_rows(const E *x, E *y, I *indices, int *doubt, Windows<i3
   Wide<E> best[V];
   Pack<E, V> chosen;
   i32 numbers[V];
-  if (IGNORES || take_rows<false, Order, false, K, STRIDE, PAD, V>(x, windows, place, t0s, t1s, best,
-                                                                    chosen.at, numbers))
+  if (HAS_NAN || IGNORES ||
+      take_rows<false, Order, false, K, STRIDE, PAD, V>(x, windows, place, t0s, t1s, best, chosen.at,
+                                                        numbers))
     take_rows<true, Order, IGNORES, K, STRIDE, PAD, V>(x, windows, place, t0s, t1s, best, chosen.at,
                                                        numbers);
   Pack<I, V> packed;
@@ -118,6 +119,14 @@ __global__ void select_rows(const E *x, E *y, I *indices, int *doubt, Windows<i3
   write_row(y + row * inner.outputs, output, inner.outputs, chosen);
   if constexpr (!IsNone<I>::value)
     write_row(indices + row * inner.outputs, output, inner.outputs, packed);
+}
+
+template <typename E, typename I, typename Order, bool IGNORES, int K, int STRIDE, int PAD, int V>
+__global__ void select_rows(const E *x, E *y, I *indices, int *doubt, Windows<i32> windows) {
+  i32 thread = blockIdx.x * blockDim.x + threadIdx.x;
+  if (thread >= windows.count) return;
+  Place<i32> place = place_of<3, 1>(windows, thread);
+  select_row<false, IGNORES, Order, K, STRIDE, PAD, V>(x, y, indices, doubt, windows, place);
 }
 
 // AVERAGE and SUM, in float64: each column of taps is added up once for all windows that have it.

@@ -191,6 +191,68 @@ def test_several_rows_of_every_window(dtype):
     assert several == {kernel for kernel, *_ in names.ROW_WINDOWS}
 
 
+@st.composite
+def squares(draw, dtype):
+    """Square windows one apart, over all borders and over any number of rows."""
+    kernel, _, padding = draw(st.sampled_from([row for row in names.ROW_WINDOWS if row[1] == 1]))
+    count = draw(st.sampled_from(names.neighbours_of(dtype)))
+    columns = count * draw(st.integers(1, 4)) + draw(st.sampled_from((0, 0, 0, 1)))
+    before, *after = (draw(st.integers(0, kernel - 1)) for _ in range(3))
+    rows = draw(st.integers(max(1, kernel - before - after[0]), 14))
+    assume(columns + padding + after[1] >= kernel)
+    pads = ((before, after[0]), (padding, after[1]))
+    options = {"kernel": (kernel, kernel), "stride": 1, "padding": pads}
+    if draw(st.booleans()):
+        return options, (rows, columns)
+    stride, size = draw(st.integers(1, 2)), draw(st.integers(1, 3))
+    options = {"kernel": (1, kernel, kernel), "stride": (stride, 1, 1), "padding": ((0, 0), *pads)}
+    return options, (size, rows, columns)
+
+
+@every_type
+@given(st.data())
+@cases.many_examples
+def test_rows_together(dtype, data):
+    options, sizes = data.draw(squares(dtype))
+    mode = data.draw(st.sampled_from(MODES[:2] + POLICIES + TIES))
+    value = data.draw(values(dtype))
+    shape = 1, data.draw(st.integers(1, 3)), *sizes
+    seed = data.draw(st.integers(0, 999))
+    with several_rows_a_thread():
+        pairs.assert_same_calls("cupy", mode | options, value(shape, dtype, seed), value, seed)
+
+
+def ends(shape, dtype, seed):
+    """The least there is over the largest: in most windows no tap is better than another."""
+    of_floats = dtype in palettes.DTYPES
+    least, largest = (-np.inf, np.inf) if of_floats else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    x = np.full(shape, least, dtype)
+    x[..., shape[-2] // 2 :, :] = np.array(largest, dtype)
+    return x
+
+
+KINDS = {"normal": None, "hard": None, "bits": None, "ends": ends}
+
+
+@every_type
+@pytest.mark.parametrize("mode", ["max", "min"])
+@pytest.mark.parametrize("kernel", list(names.SQUARE_ROWS))
+def test_rows_together_of_every_kind(dtype, mode, kernel):
+    """Each width of packs, each policy; planes of a last thread with one row, two, all."""
+    spec = PoolSpec(mode, kernel, padding=kernel // 2, stride=1)
+    with several_rows_a_thread():
+        for count, rows in itertools.product(names.neighbours_of(dtype), (11, 12, 13)):
+            shape = 2, 3, rows, count * (1 + 20 // count)
+            launch = launches.forward_launch(spec.plan(shape, dtype), True, True)
+            assert launch.name.startswith("select_square_rows<")
+            for policy, values in itertools.product(("propagate", "ignore"), KINDS):
+                value = KINDS[values] or palettes.values_of(dtype)[values]
+                options = {"mode": mode, "nan_policy": policy, "kernel": kernel}
+                options |= {"stride": 1, "padding": kernel // 2}
+                x = value(shape, dtype, rows)
+                pairs.assert_same_calls("cupy", options, x, value, rows)
+
+
 # More than one block of threads, and of planes more than a block; every team.
 LARGE = (
     ({"kernel": 3, "stride": 2, "padding": 1}, (1, 2, 60, 70)),

@@ -236,6 +236,69 @@ def test_which_kernel_of_integers(options, shape, dtype, name):
     assert forward_name({"mode": "max"} | options, shape, dtype) == name
 
 
+@pytest.mark.parametrize(
+    ("options", "shape", "name"),
+    [
+        (
+            {"kernel": 3},
+            (64, 64, 114, 112),
+            "select_square_rows<float, None, Larger, false, 3, 1, 1, 4, 3>",
+        ),
+        (
+            {"kernel": 5},
+            (64, 64, 112, 112),
+            "select_square_rows<float, None, Larger, false, 5, 1, 2, 4, 4>",
+        ),
+        ({"kernel": 7}, (2**18, 4, 2), "select_rows<float, None, Larger, false, 7, 1, 3, 2>"),
+        (
+            {"kernel": 7},
+            (2**18, 1, 4, 2),
+            "select_square_rows<float, None, Larger, false, 7, 1, 3, 2, 4>",
+        ),
+        (
+            {"kernel": 7},
+            (2**18 - 1, 1, 4, 2),
+            "select_rows<float, None, Larger, false, 7, 1, 3, 2>",
+        ),
+        ({"kernel": 7}, (2**18, 1, 5, 2), "select_rows<float, None, Larger, false, 7, 1, 3, 2>"),
+        (
+            {"kernel": (1, 3, 3), "padding": (0, 1, 1)},
+            (2**18, 1, 2, 3, 4),
+            "select_square_rows<float, None, Larger, false, 3, 1, 1, 4, 3>",
+        ),
+        ({"kernel": 3}, (2**18, 1, 2, 3, 4), "select_rows<float, None, Larger, false, 3, 1, 1, 4>"),
+        (
+            {"kernel": (5, 3), "padding": (2, 1)},
+            (2**18, 1, 9, 4),
+            "select_rows<float, None, Larger, false, 3, 1, 1, 4>",
+        ),
+        (
+            {"kernel": 3, "stride": (2, 1)},
+            (2**18, 1, 9, 4),
+            "select_rows<float, None, Larger, false, 3, 1, 1, 4>",
+        ),
+        (
+            {"kernel": 3, "stride": 2},
+            (2**18, 1, 9, 4),
+            "select_rows<float, None, Larger, false, 3, 2, 1, 2>",
+        ),
+        (
+            {"kernel": 3, "dilation": (2, 1)},
+            (2**18, 1, 9, 4),
+            "select_rows<float, None, Larger, false, 3, 1, 1, 4>",
+        ),
+    ],
+    ids=cases.name_of,
+)
+def test_which_kernel_of_many_outputs(options, shape, name):
+    """A thread takes a few rows where windows are square, one apart, and threads are enough."""
+    options = {"mode": "max", "stride": 1, "padding": options["kernel"]} | options
+    if isinstance(options["padding"], int):
+        options["padding"] //= 2
+    assert forward_name(options, shape) == name
+    assert name in {each for _, each in NAMES}
+
+
 def test_elements_that_are_not_aligned_are_taken_one_by_one():
     options = {"mode": "max", "kernel": 2}
     assert forward_name(options | LAST, (1, 8, 16), "float16").endswith("i32, 8>")

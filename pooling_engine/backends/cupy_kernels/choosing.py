@@ -94,3 +94,21 @@ def _rows_of(plan: PoolPlan, share: Share, stride: int) -> int:
     while rows > 1 and threads_of(plan, share._replace(rows=rows)) < FEW_THREADS:
         rows //= 2
     return rows
+
+
+def square_shape(plan: PoolPlan, row: Shape) -> Shape | None:
+    """For a thread that takes a few rows of outputs as `row` says; None where it should not.
+
+    It should where windows are square and one apart, and outputs enough for all threads of a card.
+    """
+    windows = [axis.window for axis in plan.axes if isinstance(axis, SlidingAxis)]
+    if len(windows) == 1 or any(window.kernel > 1 for window in windows[:-2]):
+        return None
+    above, own = windows[-2:]
+    if (above.kernel, above.stride, above.dilation) != (own.kernel, 1, 1) or own.stride > 1:
+        return None
+    rows, outputs = names.SQUARE_ROWS[own.kernel], plan.axes[-2].outputs
+    share = row.share._replace(rows=rows)
+    if -outputs % rows * 4 > outputs or threads_of(plan, share) < FEW_THREADS:
+        return None  # at most a fifth of what threads compute may be beyond the plane
+    return row._replace(share=share)

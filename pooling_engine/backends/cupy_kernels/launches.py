@@ -16,6 +16,7 @@ from pooling_engine.backends.cupy_kernels.choosing import (
     Shape,
     any_shape,
     row_shape,
+    square_shape,
     team_of,
 )
 from pooling_engine.backends.cupy_kernels.division import (
@@ -89,6 +90,9 @@ def forward_launch(plan: PoolPlan, has_indices: bool, is_aligned: bool) -> Launc
     kind = names.kind_of(ELEMENTS[plan.dtype], index, order, ignores)
     if not _is_whole(plan):
         if (row := row_shape(plan, is_aligned, of_input=False)) is not None:
+            if (square := square_shape(plan, row)) is not None:
+                name = names.select_square_rows(kind, row.name, square.share.rows)
+                return _launch(name, plan, square)
             return _launch(names.select_rows(kind, row.name), plan, row)
         if (team := team_of(plan)) is not None:
             name = names.select_by_teams(kind, team)

@@ -23,6 +23,7 @@ OWN_BITS = ("norms.cu", "norm_teams.cu")  # files whose kernels may give other b
 KEPT = "double"  # the type of norms that a gradient needs
 # Kernels, strides and paddings before the first element that rows are read for, along their axis.
 ROW_WINDOWS = ((2, 2, 0), (3, 1, 1), (3, 2, 0), (3, 2, 1), (5, 1, 2), (7, 1, 3))
+SQUARE_ROWS = {3: 3, 5: 4, 7: 4}  # of a thread, by the kernel of square windows 1 apart
 ROW_INDEX = np.dtype(np.uint8)  # the type of their indices
 ANY_WINDOWS = (3, True)  # the spatial axes, and whether windows may share them out
 WINDOW_TEAMS = (8, 32)  # of threads that read one window together
@@ -57,6 +58,11 @@ def sum_windows(element: str, shape: str) -> Name:
 def select_rows(kind: str, row: str) -> Name:
     """MAX and MIN of neighbours together; `row` is what `row_of` gives."""
     return "rows.cu", f"select_rows<{kind}, {row}>"
+
+
+def select_square_rows(kind: str, row: str, rows: int) -> Name:
+    """MAX and MIN of neighbours in a few rows together, where windows are square."""
+    return "square_rows.cu", f"select_square_rows<{kind}, {row}, {rows}>"
 
 
 def sum_rows(element: str, row: str) -> Name:
@@ -253,7 +259,7 @@ def _row_names(dtype: np.dtype[Any]) -> Iterator[Name]:
     for window, count in product(ROW_WINDOWS, neighbours_of(dtype)):
         row = row_of(window, count)
         for selected in product((NO_INDICES, index), ORDERS, (False, True)):
-            yield select_rows(kind_of(element, *selected), row)
+            yield from _select_row_names(kind_of(element, *selected), window, count)
         yield sum_rows(element, row)
         if count % window[1] == 0:  # the strides of the outputs that reach them
             yield select_row_gradients(element, index, row)
@@ -262,6 +268,13 @@ def _row_names(dtype: np.dtype[Any]) -> Iterator[Name]:
             yield share_rows(element, ignores, row)
             for share in sorted({element, SHARE}) if count % window[1] == 0 else ():
                 yield tie_row_gradients(element, share, ignores, row)
+
+
+def _select_row_names(kind: str, window: tuple[int, int, int], count: int) -> Iterator[Name]:
+    row = row_of(window, count)
+    yield select_rows(kind, row)
+    if window[1] == 1:
+        yield select_square_rows(kind, row, SQUARE_ROWS[window[0]])
 
 
 def _norm_names(dtype: np.dtype[Any]) -> Iterator[Name]:
@@ -289,8 +302,8 @@ def _integer_names(dtype: np.dtype[Any]) -> Iterator[Name]:
         yield from (select_by_teams(kind, count) for count in WINDOW_TEAMS)
         yield from (select_planes(kind, *team) for team in product(SELECT_TEAMS, packs))
         if index in (NO_INDICES, INDICES[ROW_INDEX]):
-            rows = product(ROW_WINDOWS, neighbours_of(dtype))
-            yield from (select_rows(kind, row_of(*row)) for row in rows)
+            for row in product(ROW_WINDOWS, neighbours_of(dtype)):
+                yield from _select_row_names(kind, *row)
     for result in ("i64", "double" if element == "i64" else "float"):
         yield from (sum_integers(element, result, shape) for shape in shapes)
         yield from (sum_integers_by_teams(element, result, count) for count in WINDOW_TEAMS)

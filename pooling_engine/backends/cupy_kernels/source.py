@@ -15,6 +15,7 @@ FILES = (
     "norms.cu",
     "positions.cu",
     "rows.cu",
+    "square_rows.cu",
     "teams.cu",
     "ties.cu",
     "tie_rows.cu",
