@@ -182,7 +182,8 @@ template <int K, int STRIDE, int PAD, int V> struct Reached {
   static constexpr int BEFORE = ((K - 1 - PAD) / STRIDE + C - 1) / C;
   static constexpr int PACKS = BEFORE + (V - 1 + PAD) / STRIDE / C + 1;
   static constexpr int OWN = BEFORE * C;
-  static constexpr int ROWS = 2 * STRIDE;
+  // What a thread takes along axis 1, at most, that registers hold; `choosing.py` says the same.
+  static constexpr int ROWS = 2 * STRIDE, ROWS_OF_SUMS = STRIDE > 1 || K + V < 10 ? ROWS : 1;
   static constexpr int LATER = (PAD + STRIDE - 1) / STRIDE;  // the first whose tap 0 is in the pack
 };
 
@@ -294,7 +295,7 @@ __global__ void select_row_gradients(const E *dy, const I *indices, E *dx, int *
 template <typename E, int K, int STRIDE, int PAD, int V>
 __global__ void sum_row_gradients(const E *dy, E *dx, Scale scale, Windows<i32> windows) {
   using Row = Reached<K, STRIDE, PAD, V>;
-  constexpr int COLUMNS = Row::PACKS * Row::C;
+  constexpr int COLUMNS = Row::PACKS * Row::C, ROWS = Row::ROWS_OF_SUMS;
   i32 thread = blockIdx.x * blockDim.x + threadIdx.x;
   if (thread >= windows.count) return;
   Place<i32> place = place_of<3, 1>(windows, thread);
@@ -303,7 +304,7 @@ __global__ void sum_row_gradients(const E *dy, E *dx, Scale scale, Windows<i32> 
   Reach<i32> r0 = reach_of<false>(windows.axes[0], place.at[0]);
   Reach<i32> r1 = reach_of<false>(across, own, rows - 1);
   i32 first = place.at[2] - Row::BEFORE;
-  double columns[Row::ROWS][COLUMNS] = {};
+  double columns[ROWS][COLUMNS] = {};
   i32 along[COLUMNS];  // what averages divide by along a row: K, but for a few at its ends
   bool is_even = true;
 #pragma unroll
@@ -341,15 +342,15 @@ __global__ void sum_row_gradients(const E *dy, E *dx, Scale scale, Windows<i32> 
       }
     }
 #pragma unroll
-    for (int r = 0; r < Row::ROWS; ++r) {
+    for (int r = 0; r < ROWS; ++r) {
       if (tap_on(across, r1.distance - o1 * across.stride, r, rows) < 0) continue;
 #pragma unroll
       for (int c = 0; c < COLUMNS; ++c) columns[r][c] += parts[c];
     }
   }
-  double totals[Row::ROWS][V] = {};
+  double totals[ROWS][V] = {};
 #pragma unroll
-  for (int r = 0; r < Row::ROWS; ++r) {
+  for (int r = 0; r < ROWS; ++r) {
 #pragma unroll
     for (int v = 0; v < V; ++v) {
 #pragma unroll

@@ -186,9 +186,11 @@ def test_several_rows_of_every_window(dtype):
                 launch = launches.backward_launch(PoolSpec(**options).plan(shape, dtype), True)
                 *_, rows = launch.values[-1].view(np.int32)
             if "_row_gradients" in launch.name:
-                assert rows == 2 * options["stride"][1]
-                several.add(options["kernel"][1])
-    assert several == {kernel for kernel, *_ in names.ROW_WINDOWS}
+                most = 2 * options["stride"][1]
+                assert rows == most if mode == "max" else rows in (1, most)
+                several |= {(mode, options["kernel"][1])} if rows > 1 else set()
+    assert several >= {("max", kernel) for kernel, *_ in names.ROW_WINDOWS}
+    assert several >= {("average", 2), ("average", 3)} or dtype.itemsize == 2
 
 
 @st.composite

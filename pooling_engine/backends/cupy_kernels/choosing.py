@@ -11,6 +11,7 @@ from pooling_engine.backends.cupy_kernels.names import VECTOR_BYTES, WINDOW_TEAM
 from pooling_engine.dtypes import INTEGERS
 from pooling_engine.geometry import AdaptiveAxis, SlidingAxis
 from pooling_engine.plan import PoolPlan
+from pooling_engine.window import Window
 
 MANY = 8  # taps along an axis, for a team; float32 apart, for a transaction of memory each
 FEW_OUTPUTS = 1 << 16  # less than one for each thread that a large card holds
@@ -80,17 +81,18 @@ def row_shape(plan: PoolPlan, is_aligned: bool, of_input: bool) -> Shape | None:
         if packs_fit:
             share = Share(of_input, neighbours=count)
             if of_input and not plan.shares_ties:
-                share = share._replace(rows=_rows_of(plan, share, w.stride))
+                share = share._replace(rows=_rows_of(plan, share, w))
             return Shape(names.row_of(window, count), True, share)
     return None
 
 
-def _rows_of(plan: PoolPlan, share: Share, stride: int) -> int:
-    """How many rows a thread takes: as many as `rows.cu` has room for, and leave enough threads."""
+def _rows_of(plan: PoolPlan, share: Share, w: Window) -> int:
+    """How many rows a thread takes: those `rows.cu` has room for, if enough threads are left."""
     across = plan.axes[-2:-1]
     if not across or across[0].dilation > 1:
         return 1
-    rows = 2 * stride
+    has_room = plan.selects or w.stride > 1 or w.kernel + share.neighbours < 10
+    rows = 2 * w.stride if has_room else 1
     while rows > 1 and threads_of(plan, share._replace(rows=rows)) < FEW_THREADS:
         rows //= 2
     return rows
