@@ -13,7 +13,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pooling_engine.backends.cupy_kernels.compiling import compiled
 from pooling_engine.backends.cupy_kernels.device import CupyDevice
 from pooling_engine.backends.cupy_kernels.launches import Launch
-from pooling_engine.backends.cupy_kernels.names import Name, all_names
+from pooling_engine.backends.cupy_kernels.names import Name
+from pooling_engine.backends.cupy_kernels.shipped import all_names
 from pooling_engine.cores import usable_cores
 
 

@@ -13,7 +13,7 @@ from card import ShimDevice
 from pooling_engine import backends
 from pooling_engine.backends import cupy_backend
 from pooling_engine.backends.cupy_kernels.launches import Launch
-from pooling_engine.backends.cupy_kernels.names import all_names
+from pooling_engine.backends.cupy_kernels.shipped import all_names
 
 FAKES = Path(__file__).parent / "fakes"
 

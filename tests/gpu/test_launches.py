@@ -20,7 +20,7 @@ from pooling_engine.backends.cupy_kernels.launches import (
     kept_launch,
     share_launch,
 )
-from pooling_engine.backends.cupy_kernels.names import all_names
+from pooling_engine.backends.cupy_kernels.shipped import all_names
 
 LAST = {"layout": "channels_last"}
 NAMES = set(all_names())

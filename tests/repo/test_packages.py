@@ -150,7 +150,7 @@ def test_without_ml_dtypes_bfloat16_is_refused_by_name() -> None:
         "    pooling_wire.decode_forward_request(request)\n"
         "except pooling_engine.UnsupportedError as error:\n"
         "    print(error.field, '-', error)\n"
-        "from pooling_engine.backends.cupy_kernels.names import all_names\n"
+        "from pooling_engine.backends.cupy_kernels.shipped import all_names\n"
         "assert all(file.endswith('.cu') for file, _ in all_names())\n"
     )
     assert done.returncode == 0, done.stderr
