@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from waiting import LIMIT_S
 
 if TYPE_CHECKING:
     import grpc
@@ -49,5 +50,5 @@ def stub(channel: grpc.Channel) -> pooling_pb2_grpc.PoolingServiceStub:
 def client(server: PoolingServer) -> Iterator[PoolingClient]:
     from pooling_client import PoolingClient
 
-    with PoolingClient(server.address) as client:
+    with PoolingClient(server.address, timeout=LIMIT_S) as client:  # a kernel may be compiled
         yield client

@@ -9,6 +9,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from waiting import LIMIT_S
+
 from pooling_engine.backends import available_backends
 
 SERVE = [sys.executable, "-m", "pooling_client.cli", "serve"]
@@ -29,7 +33,16 @@ def process(*flags: str, **environment: str) -> Iterator[tuple[subprocess.Popen[
         yield server, server.stdout.readline().strip()
     finally:
         server.kill()
-        server.communicate(timeout=60)  # its workers have its pipes, too
+        server.communicate(timeout=LIMIT_S)  # its workers have its pipes, too
+
+
+def wait_until_draining(address: str) -> None:
+    """Waits until the server at that address has begun to stop."""
+    with grpc.insecure_channel(address) as channel:
+        changes = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        while next(changes).status == health_pb2.HealthCheckResponse.SERVING:
+            pass
+        changes.cancel()
 
 
 def address_in(banner: str) -> str:

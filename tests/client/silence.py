@@ -5,6 +5,7 @@ from __future__ import annotations
 import selectors
 import socket
 import threading
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -74,11 +75,11 @@ class Proxy:
             self._selector.register(one, selectors.EVENT_READ)
 
     def _pass_on(self, source: socket.socket) -> None:
-        data = source.recv(1 << 16)
         other = self._partners[source]
-        if data:
-            other.sendall(data)
-            return
+        with suppress(OSError):  # one of them has gone
+            if data := source.recv(1 << 16):
+                other.sendall(data)
+                return
         for each in (source, other):
             del self._partners[each]
             self._selector.unregister(each)

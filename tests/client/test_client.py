@@ -11,6 +11,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from waiting import LIMIT_S, quiet_port
 
 import pooling_engine
 from pooling_client import AsyncPoolingClient, PoolingClient
@@ -209,8 +210,11 @@ def test_info_describes_the_server(client: PoolingClient) -> None:
 
 
 def test_a_dead_server_is_unavailable_within_the_deadline() -> None:
-    target = f"127.0.0.1:{free_port()}"
-    with PoolingClient(target, timeout=5) as client, pytest.raises(UnavailableError) as caught:
+    target = f"127.0.0.1:{quiet_port()}"
+    with (
+        PoolingClient(target, timeout=LIMIT_S) as client,
+        pytest.raises(UnavailableError) as caught,
+    ):
         client.forward(X, MAX)
     assert str(caught.value).startswith(f"no server answers at {target}")
 
@@ -224,7 +228,7 @@ def test_a_silent_server_meets_the_deadline() -> None:
 
 def test_a_server_that_comes_late_is_asked_again() -> None:
     """The first attempts meet a closed port; the retry policy reaches the server."""
-    port = free_port()
+    port = quiet_port()
     servers: list[PoolingServer] = []
 
     def start_late() -> None:
@@ -232,7 +236,7 @@ def test_a_server_that_comes_late_is_asked_again() -> None:
         server.start()
         servers.append(server)
 
-    with PoolingClient(f"127.0.0.1:{port}", timeout=20) as client:
+    with PoolingClient(f"127.0.0.1:{port}", timeout=LIMIT_S) as client:
         outcomes = []
         late = threading.Timer(0.5, start_late)
         late.start()
@@ -259,7 +263,7 @@ def test_many_threads_share_a_client(client: PoolingClient) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(LIMIT_S)
     for x, result in zip(inputs, results, strict=True):
         assert_same(result, pooling_engine.forward(x, spec).output)
 
@@ -285,12 +289,6 @@ def test_the_asyncio_twin(server: PoolingServer) -> None:
                 )
 
     asyncio.run(calls())
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
 
 
 def assert_same(a: Any, b: Any) -> None:

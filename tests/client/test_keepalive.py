@@ -13,7 +13,8 @@ import grpc
 import numpy as np
 import pytest
 from silence import Proxy
-from test_large import in_flight, wait_until
+from test_large import in_flight
+from waiting import LIMIT_S, wait_until
 
 from pooling_client import AsyncPoolingClient, ForwardCall, PoolingClient
 from pooling_engine import InvalidSpecError, PoolSpec
@@ -22,7 +23,7 @@ from pooling_wire import keepalive
 
 SPEC = PoolSpec("max", 2)
 X = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
-SOON: dict[str, Any] = {"keepalive": 1.0, "keepalive_timeout": 0.3}
+SOON: dict[str, Any] = {"keepalive": 1.0, "keepalive_timeout": 1.0}
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def raw_stream(address: str, *options: tuple[str, int]) -> tuple[grpc.Channel, A
 
 
 def test_a_server_that_falls_silent_is_unavailable(server: PoolingServer, proxy: Proxy) -> None:
-    """In 30 s by default; here in little more than a second, and no deadline is set."""
+    """In 30 s by default; here in two seconds, and no deadline is set."""
     options = keepalive.client_options(SOON["keepalive"], SOON["keepalive_timeout"])
     channel, stream = raw_stream(proxy.address, *options)
     wait_until(lambda: in_flight(server) == 1, "the stream is not there")
@@ -63,7 +64,7 @@ def test_a_server_that_falls_silent_is_unavailable(server: PoolingServer, proxy:
 
 def test_a_call_goes_on_over_a_new_connection(proxy: Proxy) -> None:
     """The old one is dead without a word; the call is within its deadline."""
-    with PoolingClient(proxy.address, timeout=20, **SOON) as client:
+    with PoolingClient(proxy.address, timeout=LIMIT_S, **SOON) as client:
         client.forward(X, SPEC)
         proxy.silence()
         assert client.forward(X, SPEC).output.tolist() == [[[[5, 7], [13, 15]]]]
@@ -73,7 +74,7 @@ def test_a_call_goes_on_over_a_new_connection(proxy: Proxy) -> None:
 
 def test_the_asyncio_twin(proxy: Proxy) -> None:
     async def call() -> None:
-        async with AsyncPoolingClient(proxy.address, timeout=20, **SOON) as client:
+        async with AsyncPoolingClient(proxy.address, timeout=LIMIT_S, **SOON) as client:
             await client.forward(X, SPEC)
             proxy.silence()
             assert (await client.forward(X, SPEC)).output.max() == 15
@@ -86,7 +87,7 @@ def test_the_server_finds_a_client_that_has_fallen_silent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(keepalive, "SERVER_INTERVAL_S", 0.5)
-    monkeypatch.setattr(keepalive, "SERVER_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(keepalive, "SERVER_TIMEOUT_S", 1.0)
     server = PoolingServer(ServerConfig(listen="127.0.0.1:0", backend="numpy"))
     server.start()
     with Proxy(server.address) as own:
@@ -105,7 +106,7 @@ def test_pings_at_the_fastest_rate_are_permitted(monkeypatch: pytest.MonkeyPatch
     server.start()
     host, _, port = server.address.rpartition(":")
     received: list[int] = []
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port)), timeout=LIMIT_S) as connection:
         connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS))
         for number in range(8):  # gRPC's own rules would close it after three
             connection.sendall(frame(PING, bytes([number]) * 8))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import threading
@@ -14,9 +13,10 @@ import cases
 import numpy as np
 import oracle
 import pytest
+from waiting import LIMIT_S, quiet_port, wait_until
 
 import pooling_engine
-from pooling_client import PoolingClient, _jobs
+from pooling_client import PoolingClient, _exchange, _jobs
 from pooling_engine import (
     DeadlineError,
     InvalidTensorError,
@@ -48,14 +48,6 @@ def own() -> Iterator[PoolingServer]:
 def threads_of_streams() -> list[str]:
     names = [thread.name for thread in threading.enumerate()]
     return [name for name in names if "consume" in name or name == "pooling-stream"]
-
-
-def wait_until(condition: Any, what: str) -> None:
-    for _ in range(1000):
-        if condition():
-            return
-        time.sleep(0.01)
-    raise AssertionError(what)
 
 
 def in_flight(server: PoolingServer) -> int:
@@ -192,9 +184,9 @@ def test_the_deadline_holds_for_the_whole_stream(
 
 def test_a_call_goes_on_where_it_was_when_the_server_comes_back() -> None:
     """The server drains in the midst of a call, and another takes its address."""
-    server = PoolingServer(ServerConfig(listen="127.0.0.1:0"))
+    port = quiet_port()
+    server = PoolingServer(ServerConfig(listen=f"127.0.0.1:{port}"))
     server.start()
-    port = server.address.rpartition(":")[2]
     servers, seen = [server], []
 
     def restart(done: int, total: int) -> None:
@@ -219,9 +211,11 @@ def start_process(port: int) -> subprocess.Popen[str]:
     return subprocess.Popen([*command, *listen], stdout=subprocess.PIPE, text=True)
 
 
-def test_a_call_goes_on_when_a_killed_server_is_started_again() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+def test_a_call_goes_on_when_a_killed_server_is_started_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_exchange, "ATTEMPTS", 1000)  # however long a start takes
+    port = quiet_port()
     servers, seen = [start_process(port)], []
     assert servers[0].stdout is not None
     servers[0].stdout.readline()
@@ -231,19 +225,20 @@ def test_a_call_goes_on_when_a_killed_server_is_started_again() -> None:
         if len(seen) == 5:
             time.sleep(0.2)  # until the client holds as many pieces as it may
             servers[0].kill()
+            servers[0].wait()
             servers.append(start_process(port))
 
     try:
-        with PoolingClient(f"127.0.0.1:{port}", timeout=20) as client:
+        with PoolingClient(f"127.0.0.1:{port}", timeout=LIMIT_S) as client:
             result = client.forward(X, MAX, progress=restart)
         oracle.assert_same_bits(result.output, pooling_engine.forward(X, MAX).output)
         assert len(servers) == 2
     finally:
         for server in servers:
             server.kill()
-            server.communicate(timeout=10)
+            server.communicate(timeout=LIMIT_S)
 
 
 def test_a_server_that_is_away_is_unavailable() -> None:
-    with PoolingClient("127.0.0.1:1", timeout=5) as client, pytest.raises(UnavailableError):
+    with PoolingClient("127.0.0.1:1", timeout=LIMIT_S) as client, pytest.raises(UnavailableError):
         client.forward(X, MAX)

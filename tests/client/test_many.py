@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_large import in_flight, threads_of_streams, wait_until
+from test_large import in_flight, threads_of_streams
+from waiting import wait_until
 
 import pooling_engine
 from pooling_client import AsyncPoolingClient, BackwardCall, ForwardCall, PoolingClient, _jobs

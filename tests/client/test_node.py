@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from waiting import LIMIT_S
 
 from pooling_server import PoolingServer
 
@@ -26,7 +27,7 @@ def test_every_call_from_node(server: PoolingServer) -> None:
         env=os.environ | {"POOLING_TARGET": server.address},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=LIMIT_S,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -11,6 +11,7 @@ import cases
 import numpy as np
 import oracle
 import pytest
+from waiting import quiet_port
 
 import pooling_engine
 import pooling_server.servicer
@@ -122,7 +123,8 @@ def test_too_much_work_is_refused_and_not_cut(serve: Serve) -> None:
 
 
 def test_a_server_started_anew_may_take_less(serve: Serve, asked: list[int]) -> None:
-    server, x = serve(max_message_bytes=256 * KIB), cases.normal((4, 9, 96, 96))
+    listen = f"127.0.0.1:{quiet_port()}"
+    server, x = serve(listen, max_message_bytes=256 * KIB), cases.normal((4, 9, 96, 96))
     with PoolingClient(server.address) as client:
         client.forward(x, MAX)
         assert server.stop()

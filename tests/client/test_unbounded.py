@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from waiting import LIMIT_S
 
 import pooling_engine
 from pooling_client import ForwardCall, PoolingClient
@@ -59,4 +60,4 @@ def test_the_server_holds_a_few_slabs_of_a_tensor_without_end() -> None:
         assert peak < 1024
     finally:
         server.terminate()
-        server.communicate(timeout=30)
+        server.communicate(timeout=LIMIT_S)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import threading
-import time
 from pathlib import Path
 
 import cases
@@ -15,6 +14,7 @@ import oracle
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from processes import process
+from waiting import LIMIT_S, wait_until
 
 from pooling_client import ForwardCall, PoolingClient
 from pooling_engine import DeviceMemoryError, PoolSpec, UnavailableError, forward
@@ -26,7 +26,6 @@ from pooling_wire import SERVICE_NAME, decode_error, encode_forward_item, encode
 FAKES = Path(__file__).parent / "fakes"
 SPEC = PoolSpec("max", 2)
 MIB = 1 << 20
-LIMIT_S = 120  # for what takes a second or ten, but where the machine is busy
 
 
 @pytest.fixture
@@ -188,10 +187,7 @@ def devices_at(address):
 
 def assert_soon_at(address, each):
     """The workers are those again, once what was lost has been started anew."""
-    until = time.monotonic() + LIMIT_S
-    while (found := devices_at(address)) != each:
-        assert time.monotonic() < until, found
-        time.sleep(0.1)
+    wait_until(lambda: devices_at(address) == each)
 
 
 def test_a_worker_for_each_device_and_one_that_is_lost_is_replaced(fault):

@@ -12,7 +12,6 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from test_serving import (
-    LIMIT_S,
     SPEC,
     address_of,
     assert_answers,
@@ -20,6 +19,7 @@ from test_serving import (
     devices_at,
     processes,
 )
+from waiting import LIMIT_S
 
 from pooling_client import ForwardCall, PoolingClient
 from pooling_engine import UnavailableError

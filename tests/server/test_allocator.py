@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from waiting import LIMIT_S
 
 from pooling_client import PoolingClient
 from pooling_engine import PoolSpec
@@ -71,5 +72,5 @@ def test_a_server_uses_the_memory_of_freed_messages_again() -> None:
                 client.forward(np.ones(SHAPE, np.float32), PoolSpec("max", 2))
             fresh.append((pages_cleared(server.pid) - before) // 3)
     server.terminate()
-    server.communicate(timeout=20)
+    server.communicate(timeout=LIMIT_S)
     assert min(fresh) < 1500, fresh

@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 from processes import SERVE
+from waiting import LIMIT_S
 
 from pooling_server import ServerConfig
 from pooling_server.devices import environment_for, split_devices
@@ -91,7 +92,7 @@ def test_the_command_says_so_in_one_line(flags: list[str], code: int, says: str)
         [*SERVE, *flags],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=LIMIT_S,
         env=os.environ | {"CUDA_VISIBLE_DEVICES": "4,6"},
     )
     assert (done.returncode, done.stdout) == (code, "")

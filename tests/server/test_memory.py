@@ -11,6 +11,7 @@ import grpc
 import numpy as np
 import pytest
 from test_refusals import BAD_TENSOR, adaptive, assert_refused, backward, forward, spec, tensor
+from waiting import LIMIT_S
 
 import pooling_engine
 import pooling_wire
@@ -79,7 +80,7 @@ def test_calls_at_once_never_see_one_another(fresh: PoolingServer, mode: str) ->
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(LIMIT_S)
     assert not wrong
     assert 0 < idle_bytes(fresh) <= 8 * MIB
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import pytest
 from test_refusals import assert_serves, details_of, forward
+from waiting import LIMIT_S, wait_until
 
 from pooling_server import PoolingServer, ServerConfig
 from pooling_server.servicer import PoolingServicer
@@ -27,12 +27,15 @@ class Gate:
 
     def forward(self, servicer: PoolingServicer, request: bytes, *regions: Any) -> bytes:
         self._entered.release()
-        assert self._open.wait(20)
+        assert self._open.wait(LIMIT_S)
         self.computed += 1
         return self.compute(servicer, request, *regions)
 
     def wait_entered(self) -> None:
-        assert self._entered.acquire(timeout=20)
+        assert self._entered.acquire(timeout=LIMIT_S)
+
+    def was_entered(self) -> bool:
+        return self._entered.acquire(blocking=False)
 
     def open(self) -> None:
         self._open.set()
@@ -64,7 +67,7 @@ def test_one_call_too_many_is_told_when_to_retry(held: Any) -> None:
     assert details["ErrorInfo"].metadata["option"] == "--max-in-flight"
     assert details["RetryInfo"].retry_delay.ToTimedelta().total_seconds() == 0.1
     gate.open()
-    assert [list(call.result(20).output.shape) for call in calls] == [[1, 1, 2, 2]] * 2
+    assert [list(call.result(LIMIT_S).output.shape) for call in calls] == [[1, 1, 2, 2]] * 2
     assert_serves(stub)
 
 
@@ -73,11 +76,11 @@ def test_a_call_that_expires_in_the_queue_is_never_computed(held: Any) -> None:
     first = stub.Forward.future(forward())
     gate.wait_entered()
     with pytest.raises(grpc.RpcError) as caught:
-        stub.Forward(forward(), timeout=0.3)
+        stub.Forward(forward(), timeout=1)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     wait_for_in_flight(server, 1)
     gate.open()
-    first.result(20)
+    first.result(LIMIT_S)
     assert gate.computed == 1
 
 
@@ -88,12 +91,14 @@ def test_draining_finishes_what_is_in_flight_and_refuses_the_rest(held: Any) -> 
     results: list[bool] = []
     stopping = threading.Thread(target=lambda: results.append(server.stop()))
     stopping.start()
-    error = refusal_while_draining(stub)
-    assert error.code() is grpc.StatusCode.UNAVAILABLE
-    assert details_of(error)["ErrorInfo"].reason == "UNAVAILABLE"
+    wait_until(lambda: server.servicer._executor._is_draining, "it does not drain")
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Forward(forward())
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert details_of(caught.value)["ErrorInfo"].reason == "UNAVAILABLE"
     gate.open()
-    assert list(first.result(20).output.shape) == [1, 1, 2, 2]
-    stopping.join(20)
+    assert list(first.result(LIMIT_S).output.shape) == [1, 1, 2, 2]
+    stopping.join(LIMIT_S)
     assert results == [True]
 
 
@@ -138,21 +143,8 @@ def test_running_out_of_memory_is_said_and_survived(
 
 def wait_for_in_flight(server: PoolingServer, count: int) -> None:
     """Waits until that many calls are waiting or running; nothing outside shows it."""
-    for _ in range(2000):
-        if server.servicer._executor._in_flight == count:
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"there are never {count} calls in flight")
-
-
-def refusal_while_draining(stub: Any) -> grpc.RpcError:
-    """The first refusal once the server has begun to drain."""
-    for _ in range(100):
-        with pytest.raises(grpc.RpcError) as caught:
-            stub.Forward(forward(), timeout=0.1)
-        if caught.value.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
-            return caught.value
-    raise AssertionError("the server never refused")
+    executor = server.servicer._executor
+    wait_until(lambda: executor._in_flight == count, f"there are never {count} calls in flight")
 
 
 def test_health_and_reflection_describe_the_service(channel: grpc.Channel) -> None:

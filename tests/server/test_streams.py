@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 from test_overload import Gate, wait_for_in_flight
 from test_refusals import backward, details_of, forward, sliding, spec, tensor
+from waiting import LIMIT_S, wait_until
 
 import pooling_engine
 from pooling_engine import PoolSpec
-from pooling_server import PoolingServer, ServerConfig
+from pooling_server import PoolingServer, ServerConfig, streams
 from pooling_server.servicer import PoolingServicer
 from pooling_wire.v1 import pooling_pb2 as pb
 from pooling_wire.v1 import pooling_pb2_grpc
@@ -53,11 +54,10 @@ def numbered(value: int) -> pb.ForwardStreamRequest:
 
 
 def wait_for_end_of_receivers() -> None:
-    for _ in range(1000):
-        if not any(thread.name == "pooling-stream" for thread in threading.enumerate()):
-            return
-        time.sleep(0.01)
-    raise AssertionError("a receiving thread is left")
+    def names() -> list[str]:
+        return [thread.name for thread in threading.enumerate()]
+
+    wait_until(lambda: "pooling-stream" not in names(), "a receiving thread is left")
 
 
 def test_replies_come_in_order_under_the_ids_of_the_items(stub: Any) -> None:
@@ -145,7 +145,22 @@ def test_a_bug_in_one_item_shows_an_id_and_the_stream_goes_on(
 
 
 @pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[PoolingServer, Gate, Any]]:
+def ended(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set once gRPC's server knows of the end of a stream, whoever ended it."""
+    ended, answer = threading.Event(), PoolingServicer._answer_stream
+
+    def watched(servicer: PoolingServicer, compute: Any, items: Any, context: Any) -> Any:
+        context.add_callback(ended.set)
+        return answer(servicer, compute, items, context)
+
+    monkeypatch.setattr(PoolingServicer, "_answer_stream", watched)
+    return ended
+
+
+@pytest.fixture
+def held(
+    monkeypatch: pytest.MonkeyPatch, ended: threading.Event
+) -> Iterator[tuple[PoolingServer, Gate, Any]]:
     """A server with one slot and two calls in flight at most, whose items wait."""
     gate = Gate()
     gate.compute = PoolingServicer.forward_item
@@ -178,24 +193,26 @@ def test_a_stream_is_one_call_in_flight(held: Any) -> None:
     assert [reply.id for reply in stub.ForwardStream(iter([item(3)]))] == [3]
 
 
-def test_items_of_an_expired_stream_are_never_computed(held: Any) -> None:
+def test_items_of_an_expired_stream_are_never_computed(held: Any, ended: threading.Event) -> None:
     server, gate, stub = held
-    stream = stub.ForwardStream(iter([item(1), item(2), item(3)]), timeout=0.4)
-    gate.wait_entered()
-    with pytest.raises(grpc.RpcError) as caught:
-        list(stream)
-    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    for timeout_s in (0.4, 4, 40):  # a busy machine may take as long until the first is computed
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stub.ForwardStream(iter([item(1), item(2), item(3)]), timeout=timeout_s))
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        if gate.was_entered():
+            break
+    assert ended.wait(LIMIT_S)
     gate.open()
     wait_for_in_flight(server, 0)
     assert gate.computed == 1
 
 
-def test_a_cancelled_stream_computes_no_more(held: Any) -> None:
+def test_a_cancelled_stream_computes_no_more(held: Any, ended: threading.Event) -> None:
     server, gate, stub = held
     stream = stub.ForwardStream(iter([item(1), item(2), item(3), item(4)]))
     gate.wait_entered()
     stream.cancel()
-    time.sleep(0.1)
+    assert ended.wait(LIMIT_S)
     gate.open()
     wait_for_in_flight(server, 0)
     wait_for_end_of_receivers()
@@ -221,7 +238,7 @@ def test_draining_answers_what_was_received_and_ends_idle_streams(held: Any) -> 
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert details_of(caught.value)["ErrorInfo"].reason == "UNAVAILABLE"
         feed.put(None)
-    stopping.join(20)
+    stopping.join(LIMIT_S)
     assert stopped == [True]
 
 
@@ -250,7 +267,7 @@ def test_a_killed_client_leaves_nothing_behind() -> None:
     assert client.stdout is not None
     assert client.stdout.readline() == "flowing\n"
     client.send_signal(signal.SIGKILL)
-    client.communicate(timeout=10)
+    client.communicate(timeout=LIMIT_S)
     wait_for_in_flight(server, 0)
     wait_for_end_of_receivers()
     lent = 2 * 16 * 32 * 48 * 4
@@ -278,7 +295,7 @@ IDLE_S = 0.3
 
 
 @pytest.fixture
-def impatient() -> Iterator[tuple[PoolingServer, Any]]:
+def impatient(ended: threading.Event) -> Iterator[tuple[PoolingServer, Any]]:
     """A server that lets streams wait for their callers no longer than that."""
     config = ServerConfig(listen="127.0.0.1:0", backend="numpy", stream_idle_s=IDLE_S)
     server = PoolingServer(config)
@@ -306,37 +323,60 @@ def test_a_stream_whose_caller_sends_nothing_ends(impatient: Any) -> None:
         feed.put(None)
 
 
-def test_a_stream_whose_caller_takes_nothing_ends(impatient: Any) -> None:
+def test_a_stream_whose_caller_takes_nothing_ends(impatient: Any, ended: threading.Event) -> None:
     server, stub = impatient
     x = np.zeros((1, 1, 1024, 512), np.float32)
     same = spec(windows=sliding(kernel=1))
     large = item(1, forward(spec=same, input=tensor(x.shape, data=x.tobytes())))
     stream = stub.ForwardStream(iter([large] * 20))  # more than the buffers on the way hold
-    wait_for_in_flight(server, 1)
+    assert ended.wait(LIMIT_S), "the stream waits for its caller"
     wait_for_in_flight(server, 0)
     with pytest.raises(grpc.RpcError) as caught:
         list(stream)
     assert caught.value.code() is grpc.StatusCode.CANCELLED
 
 
+class Clock:
+    """In place of `time`, for the server's streams; they look at it whenever it goes on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._now, self._looks = 0.0, []
+        monkeypatch.setattr(streams, "time", self)
+        monkeypatch.setattr(streams._Patience, "_set", lambda it, _: self._looks.append(it._look))
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def go_on(self, seconds: float) -> None:
+        self._now += seconds
+        looks, self._looks = self._looks, []
+        for look in looks:
+            look()
+
+
 def test_a_stream_is_not_idle_while_it_computes_or_goes_on(
     impatient: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, stub = impatient
-    compute = PoolingServicer.forward_item
+    clock, feed, compute = Clock(monkeypatch), Feed(), PoolingServicer.forward_item
 
     def slow(*arguments: Any) -> bytes:
-        time.sleep(2 * IDLE_S)
+        clock.go_on(2 * IDLE_S)
         return compute(*arguments)
 
-    def slowly() -> Iterator[Any]:
-        for value in range(8):
-            time.sleep(IDLE_S / 3)
-            yield numbered(value)
-
-    assert [reply.id for reply in stub.ForwardStream(slowly())] == list(range(0, 56, 7))
+    stream = stub.ForwardStream(iter(feed))
+    for value in range(8):
+        feed.put(numbered(value))
+        assert next(stream).id == 7 * value
+        clock.go_on(0.8 * IDLE_S)
     monkeypatch.setattr(PoolingServicer, "forward_item", slow)
-    assert [reply.id for reply in stub.ForwardStream(iter([item(1), item(2)]))] == [1, 2]
+    for id_ in (1, 2):
+        feed.put(item(id_))
+        assert next(stream).id == id_
+    clock.go_on(1.2 * IDLE_S)
+    with pytest.raises(grpc.RpcError):
+        next(stream)
+    feed.put(None)
 
 
 def test_any_wait_is_allowed_by_0(stub: Any) -> None:

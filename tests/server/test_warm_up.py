@@ -14,6 +14,7 @@ import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from waiting import LIMIT_S
 
 import pooling_engine
 from pooling_client import PoolingClient
@@ -29,7 +30,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 def health_of(address: str, service: str = "") -> int:
     with grpc.insecure_channel(address) as channel:
         request = health_pb2.HealthCheckRequest(service=service)
-        return int(health_pb2_grpc.HealthStub(channel).Check(request, timeout=20).status)
+        return int(health_pb2_grpc.HealthStub(channel).Check(request, timeout=LIMIT_S).status)
 
 
 class SlowWarmUp:
@@ -43,7 +44,7 @@ class SlowWarmUp:
     def __call__(self, backend: str = "auto", *, background: bool = False) -> None:
         self.asked.append((backend, background))
         self.began.set()
-        assert self.go.wait(30)
+        assert self.go.wait(LIMIT_S)
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_health_waits_for_the_warm_up_and_calls_do_not(slow: SlowWarmUp) -> None
     server = PoolingServer(ServerConfig(listen="127.0.0.1:0", backend="numpy"))
     starting = threading.Thread(target=server.start)
     starting.start()
-    assert slow.began.wait(20)
+    assert slow.began.wait(LIMIT_S)
     assert health_of(server.address) == NOT_SERVING
     assert health_of(server.address, "pooling.v1.PoolingService") == NOT_SERVING
     with PoolingClient(server.address) as client:
@@ -65,7 +66,7 @@ def test_health_waits_for_the_warm_up_and_calls_do_not(slow: SlowWarmUp) -> None
     np.testing.assert_array_equal(output, pooling_engine.forward(X, SPEC).output)
     assert starting.is_alive()
     slow.go.set()
-    starting.join(20)
+    starting.join(LIMIT_S)
     assert health_of(server.address) == SERVING
     assert health_of(server.address, "pooling.v1.PoolingService") == SERVING
     assert slow.asked == [("numpy", True)]
@@ -88,7 +89,7 @@ def test_until_then_nobody_waits_for_a_kernel(
     server = PoolingServer(ServerConfig(listen="127.0.0.1:0"))
     starting = threading.Thread(target=server.start)
     starting.start()
-    assert slow.began.wait(20)
+    assert slow.began.wait(LIMIT_S)
     with PoolingClient(server.address) as client:
         for expected in ("numpy", "auto"):
             output = client.forward(X, SPEC).output
@@ -96,7 +97,7 @@ def test_until_then_nobody_waits_for_a_kernel(
             assert used == [expected] * 2
             used.clear()
             slow.go.set()
-            starting.join(20)
+            starting.join(LIMIT_S)
     assert server.stop()
 
 
@@ -104,14 +105,14 @@ def test_a_server_that_stops_while_it_warms_up_never_serves(slow: SlowWarmUp) ->
     server = PoolingServer(ServerConfig(listen="127.0.0.1:0", drain_delay_s=0.0))
     starting = threading.Thread(target=server.start)
     starting.start()
-    assert slow.began.wait(20)
+    assert slow.began.wait(LIMIT_S)
     watched: list[int] = []
     with grpc.insecure_channel(server.address) as channel:
         changes = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         watched.append(next(changes).status)
         assert server.stop()
         slow.go.set()
-        starting.join(20)
+        starting.join(LIMIT_S)
         with pytest.raises(grpc.RpcError):
             watched.extend(change.status for change in changes)
     assert set(watched) == {NOT_SERVING}
@@ -169,7 +170,7 @@ def endless(*flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
         yield server, line.rpartition(" ")[2]
     finally:
         server.kill()
-        server.communicate(timeout=10)
+        server.communicate(timeout=LIMIT_S)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -180,12 +181,13 @@ def test_a_process_stops_while_it_warms_up(number: signal.Signals) -> None:
             output = client.forward(X, SPEC).output
         np.testing.assert_array_equal(output, pooling_engine.forward(X, SPEC).output)
         server.send_signal(number)
-        out, _ = server.communicate(timeout=20)  # of a warm-up without an end
+        out, _ = server.communicate(timeout=LIMIT_S)  # of a warm-up without an end
         assert (server.returncode, out) == (0, "")
 
 
 def test_the_health_check_of_containers_fails_until_then() -> None:
     with endless() as (_, address):
-        command = [sys.executable, "-m", "pooling_server.healthcheck", "--target", address]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        command = [sys.executable, "-m", "pooling_server.healthcheck"]
+        command += ["--target", address, "--timeout", str(LIMIT_S)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
     assert (done.returncode, done.stdout) == (1, "NOT_SERVING\n")
