@@ -329,7 +329,7 @@ def norm_shares(g, values, p):
     y = norm(values, p)
     if y == 0:
         return [0.0] * len(values)
-    signs = [math.copysign(1, value) if value else value for value in values]
+    signs = [float(np.sign(value)) for value in values]
     if math.isinf(p):
         ranks = [math.inf if math.isnan(v) else abs(v) for v in values]
         chosen = next((i for i, v in enumerate(values) if math.isnan(v)), ranks.index(max(ranks)))

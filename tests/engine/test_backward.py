@@ -125,6 +125,19 @@ def test_lp_has_no_gradient_at_zero(p, g):
     assert backward(dy, PoolSpec("lp", 2, norm_p=p), input=x).tolist() == [[[0, 0]]]
 
 
+@pytest.mark.parametrize("strange", [(np.nan, 1), (5, np.nan), (5, np.inf)], ids=str)
+@pytest.mark.parametrize("p", [1.0, 1.5, 2.0, 7.0])
+@pytest.mark.parametrize("options", [{"kernel": (2, 3)}, {"global_window": True}], ids=cases.name_of)
+def test_a_column_of_zeros_has_the_gradient_of_other_zeros(options, p, strange):
+    """Beside a NaN, and where the window's own gradient is a NaN or infinite."""
+    last, g = strange
+    x = np.array([[0, 0, 3], [0, 2, last]], np.float32).reshape(1, 1, 2, 3)
+    dy = np.array(g, np.float32).reshape(1, 1, 1, 1)
+    dx = backward(dy, PoolSpec("lp", norm_p=p, **options), input=x).ravel()
+    expected = oracle.norm_shares(g, x.ravel().tolist(), p)
+    oracle.assert_close(dx, np.array(expected), ulps=4)
+
+
 def test_the_first_of_equal_magnitudes_receives_the_gradient_of_the_largest():
     x = np.array([[[-4, 4, 3, -4]]], np.float32)
     dx = backward(np.ones((1, 1, 1), np.float32), PoolSpec("lp", 4, norm_p=np.inf), input=x)

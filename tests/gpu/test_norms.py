@@ -285,6 +285,17 @@ def test_what_is_infinite_or_no_number(dtype, p):
     assert np.isnan(dx[7]) == (1 < p < np.inf)
 
 
+@pytest.mark.parametrize("g", [5, math.nan, math.inf])
+@pytest.mark.parametrize("p", [1, 1.5, 2, 7])
+@pytest.mark.parametrize("last", [math.nan, 1])
+def test_a_column_of_zeros_has_the_gradient_of_other_zeros(last, p, g):
+    x = np.array([[0, 0, 3], [0, 2, last]], np.float32).reshape(1, 1, 2, 3)
+    dy = np.full((1, 1, 1, 1), g, np.float32)
+    spec = PoolSpec("lp", (2, 3), norm_p=p)
+    dx = backward(dy, spec, input=x, backend="cupy").ravel()
+    oracle.assert_close(dx, np.array(oracle.norm_shares(g, x.ravel().tolist(), p)), ulps=4)
+
+
 CASES = [case for case in golden.GOLDEN if case.options["mode"] == "lp"]
 
 

@@ -132,7 +132,8 @@ def norm_backward(plan: PoolPlan, block: Block, dy: Array, x: Array, dx: Array) 
     norms = _norms(plan, block, x, dy)
     gradient = scratch("gradient", dy.shape, np.float64)
     np.copyto(gradient, dy)
-    for axis in reversed(range(len(block.passes))):
+    last = len(block.passes) - 1
+    for axis in range(last, -1, -1):
         inner, outer = norms[axis], norms[axis + 1]
         total = scratch(f"sum{axis % 2}", inner.shape, np.float64)
         total.fill(0)
@@ -140,7 +141,9 @@ def norm_backward(plan: PoolPlan, block: Block, dy: Array, x: Array, dx: Array) 
             part, norm = inner[step.inputs], outer[step.outputs]
             ratio = np.where(part == norm, 1.0, part / norm)  # 1 for 0 of 0, and for inf of inf
             share = gradient[step.outputs] * ratio ** (plan.norm_p - 1)
-            total[step.inputs] += np.where(norm == 0, 0.0, share)
+            if axis == last:  # else the zeros of a part of a window have the gradient of that part
+                share = np.where(norm == 0, 0.0, share)
+            total[step.inputs] += share
         gradient = total
     store(dx, times_sign(gradient, x))
     make_canonical(dx)
