@@ -127,13 +127,13 @@ def test_lp_has_no_gradient_at_zero(p, g):
 
 @pytest.mark.parametrize("strange", [(np.nan, 1), (5, np.nan), (5, np.inf)], ids=str)
 @pytest.mark.parametrize("p", [1.0, 1.5, 2.0, 7.0])
-@pytest.mark.parametrize("options", [{"kernel": (2, 3)}, {"global_window": True}], ids=cases.name_of)
-def test_a_column_of_zeros_has_the_gradient_of_other_zeros(options, p, strange):
+@pytest.mark.parametrize("window", [{"kernel": (2, 3)}, {"global_window": True}], ids=cases.name_of)
+def test_a_column_of_zeros_has_the_gradient_of_other_zeros(window, p, strange):
     """Beside a NaN, and where the window's own gradient is a NaN or infinite."""
     last, g = strange
     x = np.array([[0, 0, 3], [0, 2, last]], np.float32).reshape(1, 1, 2, 3)
     dy = np.array(g, np.float32).reshape(1, 1, 1, 1)
-    dx = backward(dy, PoolSpec("lp", norm_p=p, **options), input=x).ravel()
+    dx = backward(dy, PoolSpec("lp", norm_p=p, **window), input=x).ravel()
     expected = oracle.norm_shares(g, x.ravel().tolist(), p)
     oracle.assert_close(dx, np.array(expected), ulps=4)
 
