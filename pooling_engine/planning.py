@@ -21,6 +21,7 @@ from pooling_engine.window import Window
 
 _SHAPE, _DTYPE = "the shape", "the element type"  # stand in for the arguments that gave them
 _MAX_BYTES = 2**63 - 1
+_MAX_NUMBERED_TAPS = 2**63 - 1
 
 
 def make_plan(
@@ -43,7 +44,7 @@ def make_plan(
         UnsupportedError: legal, but not built yet.
     """
     try:
-        return _cached_plan(spec, as_shape(shape, _SHAPE), np.dtype(dtype))
+        return _cached_plan(spec, as_shape(shape, _SHAPE), _as_dtype(dtype))
     except (InvalidTensorError, UnsupportedError, TensorTooLargeError) as error:
         fields = {_SHAPE: shape_field, _DTYPE: dtype_field}
         if error.field not in fields:
@@ -64,6 +65,20 @@ def as_shape(shape: Sequence[int], field: str) -> tuple[int, ...]:
         raise InvalidTensorError(
             f"the shape is {shape!r}; it must be a sequence of integers", field=field
         ) from None
+
+
+def _as_dtype(dtype: Any) -> np.dtype[Any]:
+    """The element type in native byte order, which is what arrays are brought to."""
+    try:
+        given = None if dtype is None else np.dtype(dtype)  # NumPy takes None for float64
+    except (TypeError, ValueError, SyntaxError):
+        given = None
+    if given is None:
+        raise InvalidTensorError(
+            f"the element type is {dtype!r}; it must be one of {LEGAL_NAMES}", field=_DTYPE
+        )
+    native: np.dtype[Any] = given if given.isnative else given.newbyteorder("=")
+    return native
 
 
 @lru_cache(maxsize=512)
@@ -97,6 +112,11 @@ def _cached_plan(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype[Any]) -
             f"an input of shape {shape} gives an output of shape {output_shape}; "
             "neither may exceed 2^63 - 1 bytes",
             field=_SHAPE,
+        )
+    if plan.taps > _MAX_NUMBERED_TAPS and (plan.selects or math.isinf(plan.norm_p)):
+        raise UnsupportedError(
+            f"a window has {plan.taps} taps; of at most 2^63 - 1 one can be selected",
+            field="kernel",
         )
     return plan
 

@@ -108,6 +108,25 @@ def test_elements_in_no_window_get_zero_whatever_they_are(mode):
     assert np.isfinite(dx).all()
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("mode", cases.MODES, ids=cases.name_of)
+def test_elements_between_the_windows_of_one_axis_change_nothing(mode, axis, value):
+    options = mode | {"kernel": 2, "stride": [3 if a == axis else 1 for a in range(3)]}
+    x = cases.normal((2, 2, 5, 5, 5), "float64")
+    between = (slice(None),) * (2 + axis) + (2,)
+    x[between] = value
+    dy = cases.normal(PoolSpec(**options).plan(x.shape, x.dtype).output_shape, "float64")
+    dx = []
+    for _ in range(2):
+        residuals = residuals_of(mode, x, PoolSpec(**options))
+        dx += [backward(dy, PoolSpec(**options), **residual) for residual in residuals]
+        x[between] = 1
+    for other in dx[1:]:
+        oracle.assert_same_bits(other, dx[0])
+    assert not dx[0][between].any()
+
+
 @pytest.mark.parametrize("p", [1.5, 2.0, np.inf])
 @pytest.mark.parametrize("sizes", [(4,), (2, 2)])
 def test_lp_gives_finite_taps_beside_an_infinite_one_nothing(sizes, p):

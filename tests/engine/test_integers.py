@@ -201,6 +201,24 @@ def test_one_overflow_in_a_large_tensor_is_found(run_with):
                 assert_refused(spec, loud)
 
 
+@pytest.mark.parametrize("dtype", cases.INTEGERS)
+def test_windows_that_claim_more_elements_than_there_are(dtype):
+    """By their taps, their sums could overflow 64 bits in every type; by their elements, not."""
+    most = 2**31 - 1
+    options = {"kernel": most, "stride": 1, "padding": [(most - 2, 1), (most - 1, 0)]}
+    legal = np.iinfo(dtype)
+    x = np.array([[[[legal.min, -1, 5], [legal.max, 0, 3]]]]).astype(dtype)
+    sums = [np.cumsum(x[0, 0, :rows].astype(np.int64).sum(0)).tolist() for rows in (2, 2)]
+    assert forward(x, PoolSpec("sum", **options)).output.tolist() == [[sums]]
+    for value in (2**31, -1):
+        mean = PoolSpec("average", **options, divisor_override=value)
+        expected = np.array(sums, np.float64) / value
+        np.testing.assert_array_equal(
+            forward(x, mean).output,
+            expected[None, None].astype(mean.plan(x.shape, dtype).output_dtype),
+        )
+
+
 def test_elements_in_no_window_overflow_nothing():
     x = np.array([[[1, MOST, MOST, 2, MOST, MOST]]])
     assert forward(x, PoolSpec("sum", 1, 3)).output.tolist() == [[[1, 2]]]

@@ -14,6 +14,7 @@ from pooling_engine import (
     InvalidTensorError,
     PoolSpec,
     UnsupportedError,
+    backward,
     forward,
 )
 from pooling_engine.planning import make_plan
@@ -148,6 +149,24 @@ def test_types_outside_the_contract_are_refused_and_named(dtype):
 
 
 @once
+@pytest.mark.parametrize("dtype", ["real", "f5", "f4,)", 3, None, np.zeros(2)])
+def test_what_is_no_type_at_all_is_refused_and_named(dtype):
+    with pytest.raises(InvalidTensorError) as error:
+        PoolSpec("max", 2).plan((1, 1, 4), dtype)
+    assert error.value.field == "input"
+    assert repr(dtype) in str(error.value)
+    assert "bfloat16, float32" in str(error.value)
+
+
+@once
+@pytest.mark.parametrize("dtype", cases.FLOATS + cases.INTEGERS)
+def test_a_type_of_other_bytes_has_the_same_plan(dtype):
+    """`forward` takes it, so the plan of an array is that of its shape and type."""
+    spec, other = PoolSpec("max", 2), np.dtype(dtype).newbyteorder()
+    assert spec.plan((1, 1, 4), other) is spec.plan((1, 1, 4), dtype)
+
+
+@once
 @pytest.mark.parametrize("option", ["kernel", "stride", "dilation", "padding"])
 def test_sizes_for_another_number_of_axes_are_refused(option):
     options = {"kernel": 2} | {option: (1, 1)}
@@ -167,6 +186,36 @@ def test_windows_that_reach_too_many_taps_are_unsupported():
     with pytest.raises(UnsupportedError, match="65537 taps"):
         outputs_of(65_537, kernel=65_537)
     assert outputs_of(65_536, kernel=65_536) == 1
+
+
+MANY = {"kernel": (2**21, 2**21, 2**21 + 1), "stride": 1, "padding": "same_upper"}
+SELECTING = ({"mode": "max"}, {"mode": "min"}, {"mode": "lp", "norm_p": np.inf})
+
+
+@once
+@pytest.mark.parametrize("mode", SELECTING, ids=cases.name_of)
+def test_windows_whose_taps_cannot_be_numbered_are_unsupported(mode):
+    with pytest.raises(UnsupportedError, match="9223376434901286912 taps") as error:
+        PoolSpec(**mode, **MANY).plan((1, 1, 2, 2, 2), "float32")
+    assert error.value.field == "kernel"
+
+
+@pytest.mark.parametrize("mode", SELECTING, ids=cases.name_of)
+def test_the_most_taps_that_can_be_numbered(mode):
+    """The last of them are on the elements, and what is there must be told apart."""
+    kernel = (2**21, 2**21, 2**21 - 1)
+    spec = PoolSpec(**mode, kernel=kernel, stride=1, padding=[(k - 2, 0) for k in kernel])
+    x = np.array([-0.0, 0.0, np.nan, 1, np.nan, 0, 0, 0], np.float32).reshape(1, 1, 2, 2, 2)
+    assert np.isnan(forward(x, spec).output).tolist() == [[[[[True]]]]]
+    dx = backward(np.full((1, 1, 1, 1, 1), 3, np.float32), spec, input=x)
+    expected = np.nan if spec.mode == "lp" else 3
+    np.testing.assert_array_equal(dx.ravel(), [0, 0, expected, 0, 0, 0, 0, 0])
+
+
+@pytest.mark.parametrize("mode", [{"mode": "sum"}, {"mode": "lp"}], ids=cases.name_of)
+def test_taps_that_need_no_number_may_be_more(mode):
+    output = forward(np.full((1, 1, 2, 2, 2), 2, np.float32), PoolSpec(**mode, **MANY)).output
+    assert output.max() == {"sum": 16, "lp": np.float32(32**0.5)}[mode["mode"]]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int16", "int64"])

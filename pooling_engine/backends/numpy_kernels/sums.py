@@ -45,8 +45,8 @@ def total_of(plan: PoolPlan, x: Array, add: Callable[[Array, type], Array]) -> A
     if not may_overflow(plan):
         return add(x, np.int64)
     # Upper and lower halves apart: neither sum can wrap, and what they carry shows.
-    upper = add(x >> 32, np.int64).copy()
-    lower = add(x & 0xFFFFFFFF, np.int64)
+    upper = add(np.right_shift(x, 32, dtype=np.int64), np.int64).copy()
+    lower = add(np.bitwise_and(x, 0xFFFFFFFF, dtype=np.int64), np.int64)
     upper += lower >> 32
     if upper.size and (upper.min() < -(1 << 31) or upper.max() >= 1 << 31):
         refuse_overflow()
@@ -146,7 +146,17 @@ def norm_backward(plan: PoolPlan, block: Block, dy: Array, x: Array, dx: Array) 
             total[step.inputs] += share
         gradient = total
     store(dx, times_sign(gradient, x))
+    _clear_between(block, dx)
     make_canonical(dx)
+
+
+def _clear_between(block: Block, dx: Array) -> None:
+    """Zero where there is no window along some axis: a NaN there times a gradient of 0 is none."""
+    for axis, steps in enumerate(block.passes):
+        is_reached = np.zeros(dx.shape[axis + 1], np.bool_)
+        for step in steps:
+            is_reached[step.inputs[-1]] = True
+        dx[(slice(None),) * (axis + 1) + (np.flatnonzero(~is_reached),)] = 0
 
 
 def times_sign(gradient: Array, x: Array) -> Array:
