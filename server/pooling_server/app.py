@@ -28,7 +28,8 @@ _log = logging.getLogger("pooling_server")
 # Once the device is lost: seconds to tell callers, fewer than those in which they try again, and
 # seconds for calls in flight to hear of it.
 _LOST_DELAY_S, _LOST_GRACE_S = 0.2, 2.0
-_SPARE_THREADS = 8  # for refusals, health and reflection while every slot computes
+_SPARE_THREADS = 8  # for refusals while as many calls as may be are in flight
+_HEALTH_THREADS = 4  # of its own: it answers, whatever callers do
 
 
 class PoolingServer:
@@ -63,7 +64,7 @@ class PoolingServer:
         self._watch = Watch(self._backend, config.device_watch_s, self._lose)
         self._executor = Executor(pooling_engine.thread_count(), config.max_in_flight)
         self._server = grpc.server(
-            ThreadPoolExecutor(config.max_in_flight + _SPARE_THREADS, "pooling-call"),
+            ThreadPoolExecutor(_HEALTH_THREADS, "pooling-health"),
             options=_channel_options(config, shared_port),
         )
         self._health = Health(self._server)
@@ -80,7 +81,8 @@ class PoolingServer:
         )
         self.servicer = PoolingServicer(config, self._executor, version(), self._memory)
         self.servicer.lose = self._lose
-        self._server.add_generic_rpc_handlers((self.servicer.handlers(),))
+        calls = ThreadPoolExecutor(config.max_in_flight + _SPARE_THREADS, "pooling-call")
+        self._server.add_generic_rpc_handlers((self.servicer.handlers(calls),))
         self.addresses = self._listeners.addresses
         self.address = self.addresses[0]
 

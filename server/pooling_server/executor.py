@@ -10,6 +10,7 @@ from typing import TypeVar
 from pooling_engine import DeadlineError, OverloadedError, UnavailableError
 
 Answer = TypeVar("Answer")
+WhenOver = Callable[[Callable[[], None]], bool]
 RETRY_AFTER_S = 0.1
 
 
@@ -17,58 +18,52 @@ class Executor:
     """Runs calls in their own threads: `slots` at once, `max_in_flight` waiting or running.
 
     The bound on slots keeps large calls from sharing the cache, and their memory from adding up.
-    A stream is one call in flight, from beginning to end; each of its items waits for a slot.
+    A call is in flight from its beginning, before its request has come, until it is answered. A
+    stream is one, from beginning to end; each of its items waits for a slot. Replies that are still
+    on their way are kept for as many calls again: a caller may be slow to take them.
     """
 
     def __init__(self, slots: int, max_in_flight: int) -> None:
         self._slots = threading.BoundedSemaphore(slots)
         self._max_in_flight = max_in_flight
         self._in_flight = 0
+        self._open = 0  # in flight, or on their way back
         self._is_draining = False
         self._streams: set[Callable[[], None]] = set()
         self._changed = threading.Condition()
 
-    def run(self, work: Callable[[], Answer], deadline_s: float | None) -> Answer:
-        """The answer of `work`, once a slot is free.
-
-        Args:
-            deadline_s: seconds until nobody waits for the answer any more, or None.
-
-        Raises:
-            OverloadedError: too much is in flight.
-            UnavailableError: the server is draining.
-            DeadlineError: the deadline passed before a slot was free; nothing was computed.
-        """
-        self._enter()
-        try:
-            return self.compute(work, deadline_s)
-        finally:
-            self._leave()
-
     @contextmanager
-    def stream(self, end: Callable[[], None]) -> Iterator[None]:
-        """A block in which one stream is answered: one call in flight, however many items it has.
+    def call(self, when_over: WhenOver, end: Callable[[], None] | None = None) -> Iterator[None]:
+        """A block in which one call is answered: a unary one, or a stream.
 
         Args:
-            end: called once the server is draining; the stream should end soon after.
+            when_over: takes what is to be called once the answer has been sent, or nobody waits
+                for it; false if that is so already. As `grpc.ServicerContext.add_callback`.
+            end: called once the server is draining; a stream should end soon after.
 
         Raises:
-            OverloadedError, UnavailableError: as `run`.
+            OverloadedError: too much is in flight, or on its way back.
+            UnavailableError: the server is draining.
         """
         self._enter(end)
+        if not when_over(self._close):
+            self._close()
         try:
             yield
         finally:
             self._leave(end)
 
     def compute(self, work: Callable[[], Answer], deadline_s: float | None) -> Answer:
-        """The answer of `work`, for an item of a stream: it waits for a slot, and no more.
+        """The answer of `work`, once a slot is free: of a call in flight, or an item of a stream.
+
+        Args:
+            deadline_s: seconds until nobody waits for the answer any more, or None.
 
         Raises:
-            DeadlineError: as `run`.
+            DeadlineError: the deadline passed before a slot was free; nothing was computed.
         """
         wait_s = None if deadline_s is None else min(deadline_s, threading.TIMEOUT_MAX)
-        if not self._slots.acquire(timeout=wait_s):
+        if wait_s == 0 or not self._slots.acquire(timeout=wait_s):
             raise DeadlineError("the deadline passed before the call could be computed")
         try:
             return work()
@@ -76,29 +71,27 @@ class Executor:
             self._slots.release()
 
     def drain(self, timeout_s: float) -> bool:
-        """Refuses new calls; waits for those in flight. Returns whether all have finished."""
+        """Refuses new calls; waits until those in flight are answered, and the answers sent.
+
+        Returns:
+            Whether all are.
+        """
         with self._changed:
             self._is_draining = True
             for end in self._streams:
                 end()
-            return self._changed.wait_for(lambda: self._in_flight == 0, timeout_s)
+            return self._changed.wait_for(lambda: self._in_flight == self._open == 0, timeout_s)
 
     def _enter(self, end: Callable[[], None] | None = None) -> None:
         with self._changed:
             if self._is_draining:
                 raise UnavailableError("the server is stopping; ask another, or again later")
             if self._in_flight >= self._max_in_flight:
-                raise OverloadedError(
-                    f"{self._in_flight} calls are in flight, the most this server takes "
-                    "(--max-in-flight)",
-                    facts={
-                        "limit": "max_in_flight",
-                        "value": str(self._max_in_flight),
-                        "option": "--max-in-flight",
-                        "retry_after_s": str(RETRY_AFTER_S),
-                    },
-                )
+                raise self._too_much(f"{self._in_flight} calls are in flight")
+            if self._open - self._in_flight >= self._max_in_flight:
+                raise self._too_much(f"the replies to {self._open - self._in_flight} calls wait")
             self._in_flight += 1
+            self._open += 1
             if end is not None:
                 self._streams.add(end)
 
@@ -108,3 +101,19 @@ class Executor:
             if end is not None:
                 self._streams.discard(end)
             self._changed.notify_all()
+
+    def _close(self) -> None:
+        with self._changed:
+            self._open -= 1
+            self._changed.notify_all()
+
+    def _too_much(self, what: str) -> OverloadedError:
+        return OverloadedError(
+            f"{what}, the most this server takes (--max-in-flight)",
+            facts={
+                "limit": "max_in_flight",
+                "value": str(self._max_in_flight),
+                "option": "--max-in-flight",
+                "retry_after_s": str(RETRY_AFTER_S),
+            },
+        )

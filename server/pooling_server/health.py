@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -10,6 +11,7 @@ import grpc
 import pooling_wire
 
 _log = logging.getLogger("pooling_server")
+_REFLECTION_THREADS = 8
 
 
 class Health:
@@ -49,9 +51,21 @@ class Health:
 def add_reflection(server: grpc.Server) -> None:
     """Adds server reflection, where it is installed."""
     try:
-        from grpc_reflection.v1alpha import reflection
+        from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
     except ImportError:
         _log.warning("no reflection: grpcio-reflection is not installed")
         return
+
+    class Servicer(reflection.ReflectionServicer):
+        """Answers in threads of its own, since each stream keeps one for as long as it is open."""
+
+        def ServerReflectionInfo(self, requests: Any, context: Any) -> Any:  # noqa: N802
+            return super().ServerReflectionInfo(requests, context)
+
+        ServerReflectionInfo.experimental_thread_pool = ThreadPoolExecutor(  # type: ignore[attr-defined]
+            _REFLECTION_THREADS, "pooling-reflection"
+        )
+
     names = [pooling_wire.SERVICE_NAME, "grpc.health.v1.Health", reflection.SERVICE_NAME]
-    reflection.enable_server_reflection(names, server)
+    add = reflection_pb2_grpc.add_ServerReflectionServicer_to_server
+    add(Servicer(names), server)  # type: ignore[no-untyped-call]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 
@@ -77,13 +78,23 @@ class PoolingServicer:
         self.backend = config.backend
         self.lose: Callable[[PoolingError], None] = lambda error: None
 
-    def handlers(self) -> grpc.GenericRpcHandler:
+    def handlers(self, threads: ThreadPoolExecutor) -> grpc.GenericRpcHandler:
         """The service for `grpc.Server.add_generic_rpc_handlers`.
 
         Without deserialisers: a message that does not parse is the caller's mistake, and only
-        a handler can say so.
+        a handler can say so. A single request is received as a stream of one: gRPC would let a
+        thread wait for it, for as long as the caller likes, before any handler could count it.
+
+        Args:
+            threads: what calls are answered in.
         """
-        unary, stream = grpc.unary_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
+
+        def unary(answer: Callable[..., bytes]) -> grpc.RpcMethodHandler[Any, Any]:
+            return grpc.stream_unary_rpc_method_handler(_in(threads, answer))
+
+        def stream(answer: Callable[..., Iterator[bytes]]) -> grpc.RpcMethodHandler[Any, Any]:
+            return grpc.stream_stream_rpc_method_handler(_in(threads, answer))
+
         return grpc.method_handlers_generic_handler(
             pooling_wire.SERVICE_NAME,
             {
@@ -218,15 +229,19 @@ class PoolingServicer:
             return array_at(places[name], shape, dtype, regions, f"{name}_place")
         return loan.array(shape, dtype)
 
-    def _answer(self, answer: Answer, request: bytes, context: Context) -> bytes:
+    def _answer(self, answer: Answer, requests: Iterator[bytes], context: Context) -> bytes:
         def work() -> bytes:
             if not context.is_active():  # the caller has gone while the call waited
                 return b""
             return answer(request, self._memory if is_unix(context.peer()) else NO_REGIONS)
 
         try:
-            check_message(request, self._config)
-            return self._executor.run(work, context.time_remaining())
+            with self._executor.call(context.add_callback):
+                request = next(requests, b"")
+                check_message(request, self._config)
+                return self._executor.compute(work, context.time_remaining())
+        except grpc.RpcError:  # the caller has gone before the request had come
+            raise
         except Exception as error:
             self._refuse(context, _refusal(error))
 
@@ -247,8 +262,20 @@ class PoolingServicer:
             context.set_trailing_metadata(((pooling_wire.DETAILS_KEY, status.details),))
         context.abort(status.code, status.message)
 
-    def _answer_info(self, request: bytes, context: Context) -> bytes:
+    def _answer_info(self, requests: Iterator[bytes], context: Context) -> bytes:
         return pooling_wire.encode_server_info(describe(self._config, self._version))
+
+
+class _Behavior(partial[Any]):
+    """A function that gRPC calls in threads of our choice."""
+
+    experimental_thread_pool: ThreadPoolExecutor
+
+
+def _in(threads: ThreadPoolExecutor, answer: Callable[..., Any]) -> _Behavior:
+    behavior = _Behavior(answer)
+    behavior.experimental_thread_pool = threads
+    return behavior
 
 
 def _refusal(error: Exception) -> PoolingError:

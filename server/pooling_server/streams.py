@@ -43,7 +43,7 @@ def answer_items(
     """
     with (
         closing(_Inbox(items)) as inbox,
-        executor.stream(partial(inbox.end, _draining())),
+        executor.call(context.add_callback, partial(inbox.end, _draining())),
         closing(_Patience(idle_s)) as patience,
     ):
         end_idle = partial(inbox.end, _idle(idle_s))

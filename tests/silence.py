@@ -1,4 +1,4 @@
-"""A proxy in front of a server whose connections can fall silent without being closed."""
+"""A proxy in front of a server whose connections can fall silent, or slow, without being closed."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Proxy:
         self.connections = 0
         self._partners: dict[socket.socket, socket.socket] = {}
         self._silent: list[socket.socket] = []
+        self._servers: list[socket.socket] = []
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._lock = threading.Lock()
@@ -39,6 +40,18 @@ class Proxy:
                 self._selector.unregister(each)
             self._silent += self._partners
             self._partners.clear()
+
+    def hold_replies(self) -> None:
+        """From now on nothing comes from the server, as where a client takes nothing."""
+        with self._lock:
+            for each in self._servers:
+                self._selector.unregister(each)
+
+    def let_replies_go(self) -> None:
+        """What the server has said comes."""
+        with self._lock:
+            for each in self._servers:
+                self._selector.register(each, selectors.EVENT_READ)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -70,6 +83,7 @@ class Proxy:
         client, _ = self._listener.accept()
         server = socket.create_connection(self._target)
         self.connections += 1
+        self._servers.append(server)
         for one, other in ((client, server), (server, client)):
             self._partners[one] = other
             self._selector.register(one, selectors.EVENT_READ)
