@@ -15,6 +15,7 @@ from pooling_engine.dtypes import FLOATS
 from pooling_engine.enums import IndexFormat, Mode
 from pooling_engine.errors import InvalidSpecError, InvalidTensorError
 from pooling_engine.indices import refuse_too_many_taps
+from pooling_engine.options import flag
 from pooling_engine.plan import PoolPlan
 from pooling_engine.planning import as_shape, make_plan
 from pooling_engine.spec import PoolSpec
@@ -101,7 +102,7 @@ def check_index_request(plan: PoolPlan, return_indices: bool, index_format: str)
         InvalidSpecError: the mode or the window has no indices, or there is no such format.
     """
     chosen = _index_format(index_format) or IndexFormat.WINDOW
-    if return_indices and not plan.selects:
+    if flag("return_indices", return_indices) and not plan.selects:
         raise InvalidSpecError(
             f'mode "{plan.mode}" selects no element, so it has no indices', field="return_indices"
         )
@@ -127,12 +128,22 @@ def check_out(
     if out.shape != shape or out.dtype != dtype or not is_usable:
         raise InvalidTensorError(
             f"out must be a writable C-contiguous {dtype.name} array of shape {shape}, "
-            f"not {out.dtype.name} of shape {out.shape}",
+            f"not {out.dtype.name} of shape {out.shape}{_faults(out)}",
             field="out",
         )
     for array in inputs:
         if array is not None and np.may_share_memory(out, array):
             raise InvalidTensorError("out shares memory with an input", field="out")
+
+
+def _faults(out: Array) -> str:
+    """What neither the type's name nor the shape of an array shows."""
+    faults = {
+        "read-only": not out.flags.writeable,
+        "not contiguous": not out.flags.c_contiguous,
+        "in the other byte order": not out.dtype.isnative,
+    }
+    return "".join(f", {words}" for words, is_so in faults.items() if is_so)
 
 
 def as_tensor(array: ArrayLike, field: str) -> Array:

@@ -12,7 +12,12 @@ import numpy as np
 
 from pooling_engine.dtypes import FLOAT_NAMES, FLOATS, INTEGERS, LEGAL_NAMES
 from pooling_engine.enums import Layout, Mode
-from pooling_engine.errors import InvalidTensorError, TensorTooLargeError, UnsupportedError
+from pooling_engine.errors import (
+    InvalidSpecError,
+    InvalidTensorError,
+    TensorTooLargeError,
+    UnsupportedError,
+)
 from pooling_engine.geometry import Axis, SlidingAxis, resolve_adaptive, resolve_sliding
 from pooling_engine.options import MAX_SPATIAL_AXES
 from pooling_engine.plan import PoolPlan
@@ -39,10 +44,12 @@ def make_plan(
         dtype_field: the argument that gave the element type.
 
     Raises:
-        InvalidSpecError: the windows do not fit the shape.
+        InvalidSpecError: it is no spec, or the windows do not fit the shape.
         InvalidTensorError: the shape or the element type is illegal.
         UnsupportedError: legal, but not built yet.
     """
+    if not isinstance(spec, PoolSpec):
+        raise InvalidSpecError(f"spec is {spec!r}; it must be a PoolSpec", field="spec")
     try:
         return _cached_plan(spec, as_shape(shape, _SHAPE), _as_dtype(dtype))
     except (InvalidTensorError, UnsupportedError, TensorTooLargeError) as error:

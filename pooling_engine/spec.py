@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from pooling_engine.enums import (
@@ -34,10 +35,10 @@ OPTION_MODES: dict[str, frozenset[Mode]] = {
 
 
 Sizes = int | Sequence[int]
-Paddings = int | str | Sequence[int | tuple[int, int]]
+Paddings = int | str | Sequence[int | Sequence[int]]
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, repr=False)
 class PoolSpec:
     """What to compute: a mode, the windows, and options; frozen and hashable.
 
@@ -126,6 +127,16 @@ class PoolSpec:
 
     def __hash__(self) -> int:
         return self._hash  # type: ignore[attr-defined, no-any-return]
+
+    def __repr__(self) -> str:
+        """The spec as it would be written, without the options that have their defaults."""
+        options = (field.name for field in dataclasses.fields(self)[1:])
+        given = [
+            f"{name}={(str(value) if isinstance(value, StrEnum) else value)!r}"
+            for name in options
+            if (value := getattr(self, name)) != _DEFAULTS.get(name)
+        ]
+        return f"PoolSpec({', '.join([repr(str(self.mode)), *given])})"
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

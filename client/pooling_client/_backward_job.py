@@ -17,6 +17,7 @@ from pooling_client._shared_memory import Placing, SharedArrays
 from pooling_client._sizes import Sizes
 from pooling_engine import IndexFormat, PoolingError, PoolSpec
 from pooling_engine.checks import as_tensor, check_index_format, check_out, plan_backward
+from pooling_engine.indices import check_indices
 from pooling_wire.places import INPUT_GRADIENT
 
 
@@ -44,6 +45,8 @@ class BackwardJob(Job[Array]):
         taps = None if indices is None else as_tensor(indices, "indices")
         plan = plan_backward(spec, dy, input_shape, taps, x)
         chosen = check_index_format(index_format, taps)
+        if taps is not None:
+            chosen = check_indices(plan, taps, chosen)
         check_out(out, plan.input_shape, plan.dtype, dy, x, taps)
         shape = plan.input_shape if x is None else None  # the input says its own
         self._call = self._sent = pooling_wire.BackwardCall(dy, spec, shape, taps, x, chosen)
@@ -52,26 +55,12 @@ class BackwardJob(Job[Array]):
         sent = sum(tensor.nbytes for tensor in (dy, x, taps) if tensor is not None)
         self.total_bytes = max(sent, plan.input_bytes)
 
-    @property
-    def can_be_cut(self) -> bool:
-        """Whether it may go in pieces; indices of a wrong shape go whole, to be refused."""
-        taps = self._call.indices
-        return taps is None or taps.shape == self.plan.output_shape
-
-    @property
-    def _index_format(self) -> IndexFormat:
-        taps = self._call.indices
-        is_positions = taps is not None and taps.dtype == np.int64
-        return self._call.index_format or (
-            IndexFormat.PLANE if is_positions else IndexFormat.WINDOW
-        )
-
     def request(self) -> bytes:
         return pooling_wire.encode_backward_request(self._sent)
 
     def slabs(self, sizes: Sizes) -> list[Piece] | None:
         slabs = super().slabs(sizes)
-        is_window = self._call.indices is None or self._index_format is IndexFormat.WINDOW
+        is_window = self._call.index_format in (None, IndexFormat.WINDOW)
         return slabs if is_window or not slabs else None
 
     def _share(self, shared: SharedArrays) -> bool:
@@ -142,8 +131,8 @@ class BackwardJob(Job[Array]):
 
     def requests(self, sizes: Sizes) -> Iterator[tuple[Piece, bytes | PoolingError]]:
         call, plan, taps, x = self._call, self.plan, self._call.indices, self._call.input
+        format_ = call.index_format or IndexFormat.WINDOW
         self._gradient = self._fresh()
-        format_ = self._index_format
         for id_, piece in enumerate(self._pieces_for(sizes)):
             part = pooling_wire.BackwardCall(
                 call.output_gradient[piece.outputs],

@@ -47,8 +47,6 @@ def to_piece(plan: PoolPlan, piece: Piece, indices: Array, index_format: IndexFo
 
 
 def _window_to_piece(plan: PoolPlan, piece: Piece, part: Array) -> Array:
-    if part.dtype != plan.index_dtype:
-        return part  # of a wrong type: for the server to refuse
     shape = plan.input_shape
     sizes = tuple(len(range(size)[side]) for size, side in zip(shape, piece.inputs, strict=True))
     own = make_plan(piece.spec, sizes, plan.dtype)

@@ -44,18 +44,13 @@ class Job(Generic[Result]):
     plan: PoolPlan
     total_bytes: int
 
-    @property
-    def can_be_cut(self) -> bool:
-        """Whether it may go in pieces."""
-        return True
-
     def should_ask(self, sizes: Sizes) -> bool:
         """Whether to ask the server what it takes first: small calls do not pay for it."""
         return sizes is ANY and self.total_bytes > STREAM_BYTES
 
     def is_large(self, sizes: Sizes) -> bool:
         """Whether it goes by stream, to a server that takes these sizes."""
-        return self.can_be_cut and self.total_bytes > min(STREAM_BYTES, sizes.whole_bytes)
+        return self.total_bytes > min(STREAM_BYTES, sizes.whole_bytes)
 
     def pieces(self, slab_bytes: int, band_bytes: int) -> Iterator[Piece]:
         """The pieces of the call: see `pooling_client._pieces`."""
@@ -89,7 +84,7 @@ class Job(Generic[Result]):
 
         From then on `request` and `shared_result` are about what is there.
         """
-        self._slabs = self.slabs(sizes) if self.can_be_cut else []
+        self._slabs = self.slabs(sizes)
         return self._slabs is not None and self._share(shared)
 
     def _share(self, shared: SharedArrays) -> bool:

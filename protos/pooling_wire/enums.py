@@ -180,4 +180,4 @@ def element_dtype(number: int, field: str) -> np.dtype[Any]:
                 field=field,
             )
         return BFLOAT16
-    return np.dtype(name).newbyteorder("<")
+    return np.dtype(np.dtype(name).newbyteorder("<").str)  # native where the machine is so, too

@@ -88,6 +88,14 @@ def test_results_can_be_written_to_and_land_in_out(client: PoolingClient) -> Non
     assert (dx == 4).all()
 
 
+def test_element_types_read_as_those_of_the_engine(client: PoolingClient) -> None:
+    x = np.ones((1, 1, 4, 4), np.int64)
+    for mode in ("max", "sum", "average"):
+        spec = PoolSpec(mode, 2)
+        ours, theirs = (it.forward(x, spec).output.dtype for it in (pooling_engine, client))
+        assert repr(theirs) == repr(ours)
+
+
 def test_any_input_that_the_engine_takes(client: PoolingClient) -> None:
     spec = PoolSpec("max", kernel=2)
     x = RNG.standard_normal((2, 3, 8, 8))
@@ -137,6 +145,27 @@ MISTAKES: dict[str, tuple[type[Exception], Callable[[Any], Any]]] = {
         lambda it: it.forward(X, AVERAGE, return_indices=True),
     ),
     "out": (InvalidTensorError, lambda it: it.forward(X, MAX, out=X)),
+    "a name for a spec": (InvalidSpecError, lambda it: it.forward(X, "max")),
+    "options for a spec": (InvalidSpecError, lambda it: it.forward(X, {"mode": "max"})),
+    "no spec": (InvalidSpecError, lambda it: it.backward(DY, None, input_shape=X.shape)),
+    "whether": (InvalidSpecError, lambda it: it.forward(X, MAX, return_indices="no")),
+    "indices of another shape": (
+        InvalidTensorError,
+        lambda it: it.backward(DY, MAX, input_shape=X.shape, indices=np.zeros(3, np.uint8)),
+    ),
+    **{
+        f"indices of {dtype}": (
+            InvalidTensorError,
+            lambda it, dtype=dtype: it.backward(
+                DY, MAX, input_shape=X.shape, indices=np.zeros(DY.shape, dtype)
+            ),
+        )
+        for dtype in ("bool", "int32", "float32", "complex64", "uint64")
+    },
+    "a transposed out": (
+        InvalidTensorError,
+        lambda it: it.forward(X, MAX, out=np.empty((2, 2, 1, 1), np.float32).T),
+    ),
     "no shape": (InvalidTensorError, lambda it: it.backward(DY, AVERAGE)),
     "no indices": (InvalidTensorError, lambda it: it.backward(DY, MAX, input_shape=X.shape)),
     "wrong shape": (InvalidTensorError, lambda it: it.backward(X, AVERAGE, input_shape=X.shape)),

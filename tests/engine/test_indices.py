@@ -280,6 +280,9 @@ WRONG_CALLS = (
     ({"out": cases.read_only(np.empty((1, 1, 2), np.float32))}, InvalidTensorError, "out"),
     ({"out": [[[0.0, 0.0]]]}, InvalidTensorError, "out"),
     ({"backend": "abacus"}, InvalidSpecError, "backend"),
+    ({"return_indices": "no"}, InvalidSpecError, "return_indices"),
+    ({"return_indices": 1}, InvalidSpecError, "return_indices"),
+    ({"index_format": "torch"}, InvalidSpecError, "index_format"),
 )
 
 

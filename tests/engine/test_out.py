@@ -105,6 +105,15 @@ def test_an_output_that_does_not_fit_is_refused(place):
     refused(return_indices=True, out=(place(), filled(dtype=np.uint8)))
 
 
+def test_what_is_wrong_with_an_output_is_said():
+    for out, words in (
+        (filled().T.copy().T, "not contiguous"),
+        (cases.read_only(filled()), "read-only"),
+        (filled().astype(">f4"), "in the other byte order"),
+    ):
+        assert words in refused(out=out)
+
+
 @pytest.mark.parametrize("marks", MARKS.values(), ids=MARKS.keys())
 def test_indices_that_do_not_fit_are_refused(marks):
     assert "uint8 array of shape (2, 3, 4, 3)" in refused(

@@ -140,6 +140,14 @@ def test_shapes_that_are_no_integers_are_refused(shape):
 
 
 @once
+@pytest.mark.parametrize("spec", ["max", None, {"mode": "max", "kernel": 2}, PoolSpec])
+def test_what_is_no_spec_is_refused(spec):
+    with pytest.raises(InvalidSpecError, match="it must be a PoolSpec") as error:
+        make_plan(spec, (1, 1, 4), "float32")
+    assert error.value.field == "spec"
+
+
+@once
 @pytest.mark.parametrize("dtype", cases.NO_ELEMENT_TYPES)
 def test_types_outside_the_contract_are_refused_and_named(dtype):
     with pytest.raises(InvalidTensorError) as error:

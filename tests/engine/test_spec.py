@@ -169,6 +169,26 @@ def test_a_spec_is_frozen_and_can_be_copied():
     assert dataclasses.replace(spec, stride=1).stride == 1
 
 
+@pytest.mark.parametrize(
+    ("spec", "text"),
+    [
+        (PoolSpec("max", 3), "PoolSpec('max', kernel=3)"),
+        (
+            PoolSpec("average", [3, 2], 2, (0, (1, 0)), count_include_pad=False),
+            "PoolSpec('average', kernel=(3, 2), stride=2, padding=((0, 0), (1, 0)), "
+            "count_include_pad=False)",
+        ),
+        (PoolSpec("lp", global_window=True, norm_p=np.inf),
+         "PoolSpec('lp', norm_p=inf, global_window=True)"),
+        (PoolSpec("min", 2, padding="valid", layout="channels_last", tie_policy="all"),
+         "PoolSpec('min', kernel=2, padding='valid', layout='channels_last', tie_policy='all')"),
+    ],
+)  # fmt: skip
+def test_a_spec_is_printed_as_it_would_be_written(spec, text):
+    assert repr(spec) == text
+    assert eval(text, {"PoolSpec": PoolSpec, "inf": np.inf}) == spec
+
+
 def test_a_spec_from_another_process_has_the_hash_of_its_equals():
     script = "import pickle, pooling_engine as e; print(pickle.dumps(e.PoolSpec('max', 2)))"
     environment = os.environ | {"PYTHONHASHSEED": "1", "PYTHONPATH": ":".join(sys.path)}
