@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, suppress
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, overload
 
 import grpc
 import numpy as np
@@ -41,6 +41,8 @@ Result = TypeVar("Result")
 class AsyncPoolingClient:
     """Calls a pooling server from asyncio; `PoolingClient` with `await`.
 
+    It belongs to the event loop that runs when it is made: make it in a coroutine.
+
     Args:
         target: host and port of the server, or ``unix:PATH``.
         timeout: seconds that a call may take, unless the call says otherwise.
@@ -61,13 +63,16 @@ class AsyncPoolingClient:
         keepalive: float = pings.INTERVAL_S,
         keepalive_timeout: float = pings.TIMEOUT_S,
     ) -> None:
+        _channel.check_target(target)
         self.target = target
-        self._timeout_s = timeout
+        self._timeout_s = _channel.seconds(timeout)
         self._channels = [
             grpc.aio.insecure_channel(target, options=options)
             for options in _channel.options_of_each(connections, keepalive, keepalive_timeout)
         ]
-        self._turns = itertools.cycle(map(_channel.methods_of, self._channels))
+        self._turns: Iterator[_channel.Methods] = itertools.cycle(
+            map(_channel.methods_of, self._channels)
+        )
         self._sharing = Sharing(target)
         self._sizes = ANY
 
@@ -103,6 +108,24 @@ class AsyncPoolingClient:
         job = BackwardJob(output_gradient, spec, input_shape, indices, input, index_format, out)
         return await self._run(job, timeout, progress)
 
+    @overload
+    def forward_many(
+        self,
+        calls: AsyncIterable[ForwardCall] | Iterable[ForwardCall],
+        *,
+        return_exceptions: Literal[False] = False,
+        timeout: float | None = None,
+    ) -> AsyncIterator[ForwardResult]: ...
+
+    @overload
+    def forward_many(
+        self,
+        calls: AsyncIterable[ForwardCall] | Iterable[ForwardCall],
+        *,
+        return_exceptions: bool,
+        timeout: float | None = None,
+    ) -> AsyncIterator[ForwardResult | PoolingError]: ...
+
     def forward_many(
         self,
         calls: AsyncIterable[ForwardCall] | Iterable[ForwardCall],
@@ -117,6 +140,24 @@ class AsyncPoolingClient:
         """
         method = _channel.FORWARD_STREAM
         return self._many(calls, forward_job, method, return_exceptions, timeout)
+
+    @overload
+    def backward_many(
+        self,
+        calls: AsyncIterable[BackwardCall] | Iterable[BackwardCall],
+        *,
+        return_exceptions: Literal[False] = False,
+        timeout: float | None = None,
+    ) -> AsyncIterator[Array]: ...
+
+    @overload
+    def backward_many(
+        self,
+        calls: AsyncIterable[BackwardCall] | Iterable[BackwardCall],
+        *,
+        return_exceptions: bool,
+        timeout: float | None = None,
+    ) -> AsyncIterator[Array | PoolingError]: ...
 
     def backward_many(
         self,
@@ -139,7 +180,8 @@ class AsyncPoolingClient:
         return pooling_wire.decode_server_info(reply)
 
     async def close(self) -> None:
-        """Closes the connection; calls in flight are cancelled."""
+        """Closes the connection; calls in flight are cancelled, later ones a ValueError."""
+        self._turns = iter(_channel.closed, None)
         for channel in self._channels:
             await channel.close()
         self._sharing.close()
@@ -155,12 +197,15 @@ class AsyncPoolingClient:
     ) -> None:
         await self.close()
 
+    def _seconds(self, timeout: float | None) -> float:
+        return self._timeout_s if timeout is None else _channel.seconds(timeout)
+
     async def _run(
         self, job: Job[Result], timeout_s: float | None, progress: Progress | None
     ) -> Result:
         """The result of a job: in one message, or in pieces on a stream."""
         report, total = progress or say_nothing, job.total_bytes
-        end = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
+        end = time.monotonic() + self._seconds(timeout_s)
         if job.should_ask(self._sizes):
             await self._ask_sizes(end)
         shared = self._sharing.arrays() if total >= SHARED_BYTES else None
@@ -231,7 +276,7 @@ class AsyncPoolingClient:
             next(self._turns).stream(method),
             items(),
             window=MANY_WINDOW,
-            timeout_s=timeout_s,
+            timeout_s=None if timeout_s is None else _channel.seconds(timeout_s),
             target=self.target,
         )
         async with aclosing(replies):
@@ -245,7 +290,7 @@ class AsyncPoolingClient:
         try:
             call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
             call = next(self._turns).unary(method)
-            return await call(request, timeout=self._timeout_s if timeout_s is None else timeout_s)
+            return await call(request, timeout=self._seconds(timeout_s))
         except grpc.RpcError as error:
             raise pooling_wire.decode_error(error, self.target) from None
 

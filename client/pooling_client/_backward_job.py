@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 import pooling_wire
 from pooling_client import _channel
 from pooling_client._indices import to_piece
-from pooling_client._jobs import Array, Job, handed_over, owned, unwrapped
+from pooling_client._jobs import Array, Job, handed_over, owned, refuse_other, unwrapped
 from pooling_client._pieces import Piece, backward_costs, backward_pieces, has_unreached_rows
 from pooling_client._shared_memory import Placing, SharedArrays
 from pooling_client._sizes import Sizes
@@ -164,6 +164,7 @@ class BackwardJob(Job[Array]):
 
 def backward_job(call: pooling_wire.BackwardCall) -> BackwardJob:
     """The job of a call whose arguments nobody has checked."""
+    refuse_other(call, pooling_wire.BackwardCall)
     return BackwardJob(
         call.output_gradient,
         call.spec,

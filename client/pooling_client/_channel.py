@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
 import pooling_wire
 from pooling_engine import InvalidSpecError
+from pooling_engine.options import number
 from pooling_wire import keepalive as pings
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 DEFAULT_TIMEOUT_S = 30.0
 MOST_SECONDS = 86400
+MOST_TIMEOUT_S = 1e9  # some thirty years; gRPC takes much longer ones for none at all
 
 FORWARD = f"/{pooling_wire.SERVICE_NAME}/Forward"
 BACKWARD = f"/{pooling_wire.SERVICE_NAME}/Backward"
@@ -74,6 +77,40 @@ class Methods(NamedTuple):
 def methods_of(channel: Any) -> Methods:
     """The methods of a channel of gRPC's, be it for threads or for coroutines."""
     return Methods(cache(channel.unary_unary), cache(channel.stream_stream))
+
+
+def closed() -> Methods:
+    """Takes the place of the methods of a client that is closed.
+
+    Raises:
+        ValueError: always, as files do.
+    """
+    raise ValueError("the client is closed")
+
+
+def check_target(target: str) -> None:
+    """Refuses what is no target.
+
+    Raises:
+        InvalidSpecError: it is empty, no text, a path or a web address.
+    """
+    is_text = isinstance(target, str) and target
+    if not is_text or target.startswith(("/", ".", "http:", "https:")):
+        raise InvalidSpecError(
+            f"target is {target!r}; it must be HOST:PORT or unix:/PATH", field="target"
+        )
+
+
+def seconds(timeout: float) -> float:
+    """A timeout as gRPC takes it; of one without end, some thirty years.
+
+    Raises:
+        InvalidSpecError: it is no number.
+    """
+    value = number("timeout", timeout)
+    if math.isnan(value):
+        raise InvalidSpecError("timeout is nan; it must be a number", field="timeout")
+    return min(value, MOST_TIMEOUT_S)
 
 
 def options_of_each(

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 import pooling_wire
 from pooling_client import _channel
 from pooling_client._indices import to_whole
-from pooling_client._jobs import Array, Job, handed_over, owned, unwrapped
+from pooling_client._jobs import Array, Job, handed_over, owned, refuse_other, unwrapped
 from pooling_client._pieces import Piece, forward_costs, forward_pieces
 from pooling_client._shared_memory import Placing, SharedArrays
 from pooling_client._sizes import Sizes
@@ -145,4 +145,5 @@ class ForwardJob(Job[ForwardResult]):
 
 def forward_job(call: pooling_wire.ForwardCall) -> ForwardJob:
     """The job of a call whose arguments nobody has checked."""
+    refuse_other(call, pooling_wire.ForwardCall)
     return ForwardJob(call.input, call.spec, call.return_indices, call.index_format)

@@ -18,7 +18,13 @@ from pooling_client._copies import copy_into
 from pooling_client._pieces import LARGEST_BAND_BYTES, Piece
 from pooling_client._shared_memory import Placing, SharedArrays
 from pooling_client._sizes import ANY, Sizes
-from pooling_engine import PoolingError, PoolPlan, PoolSpec, TensorTooLargeError
+from pooling_engine import (
+    InvalidSpecError,
+    PoolingError,
+    PoolPlan,
+    PoolSpec,
+    TensorTooLargeError,
+)
 
 Array = NDArray[Any]
 Result = TypeVar("Result")
@@ -134,6 +140,19 @@ class Job(Generic[Result]):
     def assembled(self) -> Result:
         """The result, once every piece is in place."""
         raise NotImplementedError
+
+
+def refuse_other(call: object, class_: type) -> None:
+    """Refuses what is no call of a class, among many.
+
+    Raises:
+        InvalidSpecError: it is of another class.
+    """
+    if not isinstance(call, class_):
+        raise InvalidSpecError(
+            f"calls has an item of type {type(call).__name__}; each must be a {class_.__name__}",
+            field="calls",
+        )
 
 
 def item_of(

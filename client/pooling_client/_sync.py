@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, overload
 
 import grpc
 import numpy as np
@@ -41,6 +41,8 @@ Result = TypeVar("Result")
 class PoolingClient:
     """Calls a pooling server. Safe to share between threads; a context manager.
 
+    A process that was forked needs a client of its own.
+
     Every call has a deadline and raises what `pooling_engine` raises for the same mistake;
     beyond that `UnavailableError`, `DeadlineError`, `OverloadedError` and `TensorTooLargeError`.
     A server that is away for a moment is asked again, within the deadline.
@@ -65,13 +67,16 @@ class PoolingClient:
         keepalive: float = pings.INTERVAL_S,
         keepalive_timeout: float = pings.TIMEOUT_S,
     ) -> None:
+        _channel.check_target(target)
         self.target = target
-        self._timeout_s = timeout
+        self._timeout_s = _channel.seconds(timeout)
         self._channels = [
             grpc.insecure_channel(target, options=options)
             for options in _channel.options_of_each(connections, keepalive, keepalive_timeout)
         ]
-        self._turns = itertools.cycle(map(_channel.methods_of, self._channels))
+        self._turns: Iterator[_channel.Methods] = itertools.cycle(
+            map(_channel.methods_of, self._channels)
+        )
         self._sharing = Sharing(target)
         self._sizes = ANY
 
@@ -122,6 +127,24 @@ class PoolingClient:
         job = BackwardJob(output_gradient, spec, input_shape, indices, input, index_format, out)
         return self._run(job, timeout, progress)
 
+    @overload
+    def forward_many(
+        self,
+        calls: Iterable[ForwardCall],
+        *,
+        return_exceptions: Literal[False] = False,
+        timeout: float | None = None,
+    ) -> Iterator[ForwardResult]: ...
+
+    @overload
+    def forward_many(
+        self,
+        calls: Iterable[ForwardCall],
+        *,
+        return_exceptions: bool,
+        timeout: float | None = None,
+    ) -> Iterator[ForwardResult | PoolingError]: ...
+
     def forward_many(
         self,
         calls: Iterable[ForwardCall],
@@ -140,6 +163,24 @@ class PoolingClient:
         """
         method = _channel.FORWARD_STREAM
         return self._many(calls, forward_job, method, return_exceptions, timeout)
+
+    @overload
+    def backward_many(
+        self,
+        calls: Iterable[BackwardCall],
+        *,
+        return_exceptions: Literal[False] = False,
+        timeout: float | None = None,
+    ) -> Iterator[Array]: ...
+
+    @overload
+    def backward_many(
+        self,
+        calls: Iterable[BackwardCall],
+        *,
+        return_exceptions: bool,
+        timeout: float | None = None,
+    ) -> Iterator[Array | PoolingError]: ...
 
     def backward_many(
         self,
@@ -170,7 +211,8 @@ class PoolingClient:
         return pooling_wire.decode_server_info(self._call(_channel.GET_SERVER_INFO, b"", timeout))
 
     def close(self) -> None:
-        """Closes the connection; calls in flight are cancelled."""
+        """Closes the connection; calls in flight are cancelled, later ones a ValueError."""
+        self._turns = iter(_channel.closed, None)
         for channel in self._channels:
             channel.close()
         self._sharing.close()
@@ -186,10 +228,13 @@ class PoolingClient:
     ) -> None:
         self.close()
 
+    def _seconds(self, timeout: float | None) -> float:
+        return self._timeout_s if timeout is None else _channel.seconds(timeout)
+
     def _run(self, job: Job[Result], timeout: float | None, progress: Progress | None) -> Result:
         """The result of a job: in one message, or in pieces on a stream."""
         report, total = progress or say_nothing, job.total_bytes
-        end = time.monotonic() + (self._timeout_s if timeout is None else timeout)
+        end = time.monotonic() + self._seconds(timeout)
         if job.should_ask(self._sizes):
             self._ask_sizes(end)
         shared = self._sharing.arrays() if total >= SHARED_BYTES else None
@@ -254,7 +299,7 @@ class PoolingClient:
             next(self._turns).stream(method),
             (item_of(id_, call, job_of) for id_, call in enumerate(calls)),
             window=MANY_WINDOW,
-            timeout_s=timeout,
+            timeout_s=None if timeout is None else _channel.seconds(timeout),
             target=self.target,
         )
         with closing(replies):
@@ -267,7 +312,7 @@ class PoolingClient:
     def _call(self, method: str, request: bytes, timeout: float | None) -> bytes:
         try:
             call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = next(self._turns).unary(method)
-            return call(request, timeout=self._timeout_s if timeout is None else timeout)
+            return call(request, timeout=self._seconds(timeout))
         except grpc.RpcError as error:
             raise pooling_wire.decode_error(error, self.target) from None
 

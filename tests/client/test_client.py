@@ -14,7 +14,7 @@ import pytest
 from waiting import LIMIT_S, quiet_port
 
 import pooling_engine
-from pooling_client import AsyncPoolingClient, PoolingClient
+from pooling_client import AsyncPoolingClient, ForwardCall, PoolingClient
 from pooling_engine import (
     DeadlineError,
     InvalidSpecError,
@@ -336,3 +336,79 @@ def test_the_asyncio_client_takes_turns_too(server: PoolingServer) -> None:
             return [(await client.info()).version for _ in range(4)]
 
     assert len(set(asyncio.run(ask()))) == 1
+
+
+@pytest.mark.parametrize(
+    "target", ["", None, 50051, "/run/pooling.sock", "./pooling.sock", "http://127.0.0.1:50051"]
+)
+@pytest.mark.parametrize("class_", [PoolingClient, AsyncPoolingClient])
+def test_what_is_no_target_is_refused(class_: Any, target: Any) -> None:
+    with pytest.raises(InvalidSpecError, match="must be HOST:PORT or unix:/PATH") as caught:
+        class_(target)
+    assert caught.value.field == "target"
+
+
+@pytest.mark.parametrize("timeout", ["5", float("nan"), [1], True])
+def test_a_timeout_that_is_no_number_is_refused(server: PoolingServer, timeout: Any) -> None:
+    async def refuse() -> None:
+        async with AsyncPoolingClient(server.address) as client:
+            await client.forward(X, MAX, timeout=timeout)
+
+    with PoolingClient(server.address) as client:
+        for call in (
+            lambda: PoolingClient(server.address, timeout=timeout),
+            lambda: client.forward(X, MAX, timeout=timeout),
+            lambda: client.info(timeout=timeout),
+            lambda: list(client.forward_many([], timeout=timeout)),
+            lambda: asyncio.run(refuse()),
+        ):
+            with pytest.raises(InvalidSpecError, match=r"timeout is .* must be a number") as caught:
+                call()
+            assert caught.value.field == "timeout"
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), 1e30])
+def test_a_timeout_may_be_without_end(server: PoolingServer, timeout: float) -> None:
+    large = np.ones((1, 1, 1024, 1024), np.float64)  # which goes in pieces
+
+    async def call() -> None:
+        async with AsyncPoolingClient(server.address, timeout=timeout) as client:
+            assert (await client.forward(X, MAX)).output.max() == 1
+            assert (await client.forward(large, MAX)).output.max() == 1
+
+    asyncio.run(call())
+    with PoolingClient(server.address, timeout=timeout) as client:
+        assert client.forward(large, MAX).output.max() == 1
+        calls = [ForwardCall(X, MAX)] * 2
+        results = [client.forward(X, MAX), *client.forward_many(calls, timeout=timeout)]
+    assert all(result.output.max() == 1 for result in results)
+
+
+def test_a_closed_client_says_so(server: PoolingServer) -> None:
+    async def closed() -> AsyncPoolingClient:
+        async with AsyncPoolingClient(server.address) as client:
+            await client.info()
+        for ask in (client.info, lambda: client.forward(X, MAX), lambda: large(client)):
+            with pytest.raises(ValueError, match=r"^the client is closed$"):
+                await ask()
+        with pytest.raises(ValueError, match=r"^the client is closed$"):
+            await anext(client.forward_many([ForwardCall(X, MAX)]))
+        await client.close()
+        return client
+
+    def large(client: Any) -> Any:
+        return client.forward(np.ones((1, 1, 1024, 1024)), MAX)
+
+    asyncio.run(closed())
+    with PoolingClient(server.address) as client:
+        client.info()
+    for _ in range(2):
+        for call in (
+            client.info,
+            lambda: client.forward(X, MAX),
+            lambda: large(client),
+            lambda: next(client.forward_many([ForwardCall(X, MAX)])),
+        ):
+            with pytest.raises(ValueError, match=r"^the client is closed$"):
+                call()
+    client.close()

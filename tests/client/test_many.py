@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import typing
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -71,6 +72,37 @@ def test_an_error_is_raised_in_its_place(own: PoolingServer) -> None:
         with pytest.raises(InvalidTensorError, match="is 9"):
             list(client.backward_many([FORGED]))
         wait_until(lambda: in_flight(own) == 0, "the stream is still open")
+
+
+@pytest.mark.parametrize("wrong", [X, (X, MAX), None, FORGED])
+def test_what_is_no_call_is_refused_in_its_place(own: PoolingServer, wrong: Any) -> None:
+    async def ask() -> list[Any]:
+        async with AsyncPoolingClient(own.address) as client:
+            calls = [call(1), wrong, call(3)]
+            return [it async for it in client.forward_many(calls, return_exceptions=True)]
+
+    with PoolingClient(own.address) as client:
+        outcomes = list(client.forward_many([call(1), wrong, call(3)], return_exceptions=True))
+        with pytest.raises(InvalidSpecError, match="must be a ForwardCall"):
+            list(client.forward_many([wrong]))
+        with pytest.raises(InvalidSpecError, match="must be a BackwardCall") as caught:
+            list(client.backward_many([call(1)]))
+        assert caught.value.field == "calls"
+    for first, second, third in (outcomes, asyncio.run(ask())):
+        assert type(wrong).__name__ in str(second)
+        assert isinstance(second, InvalidSpecError)
+        assert (first.output == 1).all()
+        assert (third.output == 3).all()
+
+
+@pytest.mark.parametrize("class_", [PoolingClient, AsyncPoolingClient])
+def test_a_type_checker_sees_errors_only_where_they_are_asked_for(class_: Any) -> None:
+    kind = "AsyncIterator" if class_ is AsyncPoolingClient else "Iterator"
+    for method, result in ((class_.forward_many, "ForwardResult"), (class_.backward_many, "Array")):
+        raising, yielding = typing.get_overloads(method)
+        assert raising.__annotations__["return_exceptions"] == "Literal[False]"
+        assert raising.__annotations__["return"] == f"{kind}[{result}]"
+        assert yielding.__annotations__["return"] == f"{kind}[{result} | PoolingError]"
 
 
 def test_calls_without_end_are_taken_as_they_are_needed(own: PoolingServer) -> None:
