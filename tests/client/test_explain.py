@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -504,6 +507,17 @@ def test_a_wrong_index_of_the_engine_is_never_explained(monkeypatch: pytest.Monk
     monkeypatch.setattr(_check, "forward", forward_wrongly)
     with pytest.raises(InternalError, match="disagree on the selected tap: 3 by"):
         explain_window(TABLE, PoolSpec("max", 2), (0, 0, 0, 0))
+
+
+def test_nothing_is_compiled_for_an_explanation() -> None:
+    script = (
+        "import sys; from pooling_client.explain import explain_seed_example as explain; "
+        "explain(); print('numba' in sys.modules)"
+    )
+    command = [sys.executable, "-c", script]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "False\n", done.stderr
 
 
 def random_case(rng: np.random.Generator) -> tuple[Any, dict[str, Any]]:

@@ -15,6 +15,8 @@ from pooling_client.explain._worked import Selected, Worked
 from pooling_engine import Layout, Mode, NanPolicy, TiePolicy, backward, forward
 from pooling_engine.dtypes import FLOATS
 
+_BACKEND = "numpy"  # has every mode, and nothing to compile first: the bits are the same
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
@@ -38,7 +40,7 @@ def refuse_what_the_engine_refuses(x: Array, view: View) -> None:
     """
     sums_integers = not view.has_gradient and not view.plan.selects
     if view.spec.nan_policy is NanPolicy.ERROR or sums_integers:
-        forward(x, view.spec)
+        forward(x, view.spec, backend=_BACKEND)
 
 
 def ask_engine(view: View, worked: Worked) -> Answer:
@@ -49,7 +51,8 @@ def ask_engine(view: View, worked: Worked) -> Answer:
     """
     spec, plane = view.spec, view.plane
     at = _in_plane(view, tuple(axis.output for axis in view.axes))
-    result = forward(plane, spec, return_indices=spec.mode in (Mode.MAX, Mode.MIN))
+    selects = spec.mode in (Mode.MAX, Mode.MIN)
+    result = forward(plane, spec, return_indices=selects, backend=_BACKEND)
     shape = _in_plane(view, tuple(axis.outputs for axis in view.axes), 1)
     if result.output.shape != shape:
         raise disagreement("the shape of the output", shape, result.output.shape)
@@ -63,7 +66,7 @@ def ask_engine(view: View, worked: Worked) -> Answer:
     dy[at] = view.upstream
     x = _residual(view)
     indices = result.indices if x is None else None
-    dx = backward(dy, spec, input_shape=plane.shape, indices=indices, input=x)
+    dx = backward(dy, spec, input_shape=plane.shape, indices=indices, input=x, backend=_BACKEND)
     dx = dx.reshape([axis.size for axis in view.axes])
     region = tuple(axis.elements for axis in view.axes)
     shares = dx[region].flatten()
