@@ -127,10 +127,22 @@ def read_array(path: Path) -> NDArray[Any]:
         raise click.UsageError(f"{path} is no .npy file of numbers: {error}") from None
     if not isinstance(array, np.ndarray):
         raise click.UsageError(f"{path} holds several arrays; give a .npy file with one")
+    if array.dtype.kind == "V":
+        raise click.UsageError(
+            f"{path} holds elements of type {array.dtype.str}, not numbers; "
+            ".npy files have no bfloat16: use Python for it, or float32"
+        )
     return array
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Writes an array to a .npy file of exactly that name."""
-    with path.open("wb") as file:
-        np.save(file, array)
+    """Writes an array to a .npy file of exactly that name.
+
+    Raises:
+        OSError: it cannot be written; the text says where and why.
+    """
+    try:
+        with path.open("wb") as file:
+            np.save(file, array)
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror or error}") from None

@@ -25,6 +25,9 @@ _BAR_BYTES = 16 << 20  # less is done before a bar could be read
 _ARRAY = click.Path(dir_okay=False, path_type=Path)
 
 
+_INDEX_FORMAT = "window; plane, as PyTorch's; or tensor, as ONNX's."
+
+
 def remote_options(command: Any) -> Any:
     """Adds what every command that calls a server takes."""
     for option in (
@@ -64,7 +67,7 @@ def serve(context: click.Context) -> None:
 @click.argument("output", type=_ARRAY)
 @spec_options
 @click.option("--indices", type=_ARRAY, help="Also write the selected taps to this file.")
-@click.option("--index-format", default="window", show_default=True, help="window or plane.")
+@click.option("--index-format", default="window", show_default=True, help=_INDEX_FORMAT)
 @remote_options
 def forward(
     input: Path,  # noqa: A002  the argument's name on the command line
@@ -93,12 +96,16 @@ def forward(
     _say(x.shape, result.output.shape, took_ms, target, output)
 
 
-@cli.command()
+@cli.command(short_help="Write the input gradient for an output gradient to a file.")
 @click.argument("gradient", type=_ARRAY)
 @click.argument("output", type=_ARRAY)
 @spec_options
 @click.option("--input-shape", type=SHAPE, help="Shape of the forward input, as 10,16,14,14.")
 @click.option("--indices", type=_ARRAY, help="max, min: the indices of the forward call.")
+@click.option(
+    "--index-format",
+    help=f"Of the indices: {_INDEX_FORMAT}  [default: by their type, window or plane]",
+)
 @click.option("--input", type=_ARRAY, help="lp, or max and min without indices: the input.")
 @remote_options
 def backward(
@@ -106,6 +113,7 @@ def backward(
     output: Path,
     input_shape: tuple[int, ...] | None,
     indices: Path | None,
+    index_format: str | None,
     input: Path | None,  # noqa: A002  the option's name on the command line
     target: str,
     timeout: float,
@@ -121,6 +129,7 @@ def backward(
             input_shape=input_shape,
             indices=None if indices is None else read_array(indices),
             input=None if input is None else read_array(input),
+            index_format=index_format,
             progress=progress,
         )
         took_ms = (time.perf_counter() - start) * 1e3
@@ -149,7 +158,7 @@ def info(target: str, timeout: float) -> None:
     click.echo(f"  in flight      {limits.max_in_flight:,} calls")
 
 
-@cli.command()
+@cli.command(short_help="Show the arithmetic of one window, step by step.")
 @click.argument("input", type=_ARRAY, required=False)
 @spec_options
 @click.option("--at", type=SIZES, help="Which output, as n,c,i,j.")

@@ -32,7 +32,12 @@ def serve(**options: Any) -> None:
 
 def main() -> None:
     """Reads the flags and the environment, and serves."""
-    command = click.Command("pooling serve", callback=serve, help=serve.__doc__)
+    command = click.Command(
+        "pooling serve",
+        callback=serve,
+        help=serve.__doc__,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
     command.params += [_option(field) for field in dataclasses.fields(ServerConfig)]
     command.main(prog_name="pooling serve")
 

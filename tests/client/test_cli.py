@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 from waiting import LIMIT_S
@@ -134,17 +135,48 @@ def test_mistakes_are_one_clear_line(
     assert done.stdout == ""
 
 
-def test_an_output_that_cannot_be_written(folder: Path, server: PoolingServer) -> None:
-    done = pooling("forward", "x.npy", "none/y.npy", *KERNEL, *to(server), cwd=folder)
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [("none/y.npy", "No such file or directory"), ("/dev/full", "No space left on device")],
+)
+def test_an_output_that_cannot_be_written(
+    folder: Path, server: PoolingServer, output: str, reason: str
+) -> None:
+    done = pooling("forward", "x.npy", output, *KERNEL, *to(server), cwd=folder)
     assert done.returncode == 1
-    assert "No such file or directory: 'none/y.npy'" in done.stderr
+    assert done.stderr == f"error: cannot write {output}: {reason}\n"
+
+
+def test_bfloat16_that_a_file_does_not_name(folder: Path) -> None:
+    np.save(folder / "b.npy", np.load(folder / "x.npy").astype(ml_dtypes.bfloat16))
+    done = pooling("forward", "b.npy", "y.npy", *KERNEL, cwd=folder)
+    assert done.returncode == 2
+    assert "b.npy holds elements of type |V2, not numbers" in done.stderr
+    assert "bfloat16" in done.stderr
+
+
+@pytest.mark.parametrize("index_format", ["window", "plane", "tensor"])
+def test_indices_of_every_format_go_there_and_back(
+    folder: Path, server: PoolingServer, index_format: str
+) -> None:
+    options = (*KERNEL, "--index-format", index_format, *to(server))
+    done = pooling("forward", "x.npy", "y.npy", *options, "--indices", "i.npy", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    sent = ("--input-shape", "2,3,14,14", "--indices", "i.npy")
+    done = pooling("backward", "y.npy", "dx.npy", *options, *sent, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    x, spec = np.load(folder / "x.npy"), PoolSpec("max", 2)
+    expected = pooling_engine.backward(np.load(folder / "y.npy"), spec, input=x)
+    np.testing.assert_array_equal(np.load(folder / "dx.npy"), expected, strict=True)
 
 
 def test_help_names_every_command(folder: Path) -> None:
     done = pooling("--help", cwd=folder)
     for command in ("serve", "forward", "backward", "info", "explain", "demo"):
         assert f"\n  {command} " in done.stdout
-    assert pooling("serve", "--help", cwd=folder).stdout.startswith("Usage: pooling serve")
+    assert "..." not in done.stdout.partition("Commands:")[2]  # whole sentences on 80 columns
+    for flag in ("-h", "--help"):
+        assert pooling("serve", flag, cwd=folder).stdout.startswith("Usage: pooling serve")
 
 
 def test_a_large_tensor_has_a_bar_on_a_terminal_only(tmp_path: Path, server: PoolingServer) -> None:
