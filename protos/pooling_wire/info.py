@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from pooling_engine import IndexFormat, Mode
+from pooling_engine import IndexFormat, Mode, PoolingError
 from pooling_wire.enums import INDEX_FORMATS, MODES, element_dtype, element_type_number
 from pooling_wire.v1 import pooling_pb2 as pb
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class BackendInfo:
-    """One way in which a server computes: its devices, modes, types and index formats."""
+    """One way in which a server computes: its devices, modes, types and index formats.
+
+    Of what a server says, that is left out which has no name here: bfloat16 without ml_dtypes, or
+    what a newer server has.
+    """
 
     name: str
     devices: tuple[str, ...]
@@ -65,13 +73,9 @@ def decode_server_info(data: bytes) -> ServerInfo:
         BackendInfo(
             name=backend.name,
             devices=tuple(backend.devices),
-            modes=tuple(MODES.name(number, "modes") for number in backend.modes),
-            dtypes=tuple(
-                element_dtype(number, "element_types") for number in backend.element_types
-            ),
-            index_formats=tuple(
-                INDEX_FORMATS.name(number, "index_formats") for number in backend.index_formats
-            ),
+            modes=_known(MODES.name, backend.modes),
+            dtypes=_known(element_dtype, backend.element_types),
+            index_formats=_known(INDEX_FORMATS.name, backend.index_formats),
         )
         for backend in response.backends
     )
@@ -79,3 +83,12 @@ def decode_server_info(data: bytes) -> ServerInfo:
         **{name: getattr(response.limits, name) for name in Limits.__dataclass_fields__}
     )
     return ServerInfo(response.version, backends, limits)
+
+
+def _known(name_of: Callable[[int, str], T], numbers: Iterable[int]) -> tuple[T, ...]:
+    """The names of those numbers that have one."""
+    names = []
+    for number in numbers:
+        with suppress(PoolingError):
+            names.append(name_of(number, ""))
+    return tuple(names)

@@ -138,6 +138,21 @@ def test_generated_code_says_which_toolchain_made_it() -> None:
     assert "# Protobuf Python Version: 5.29.0" in (generated / "pooling_pb2.py").read_text()
 
 
+def test_without_ml_dtypes_a_server_that_has_bfloat16_is_known_all_the_same() -> None:
+    done = run(
+        "import sys\n"
+        "sys.modules['ml_dtypes'] = None\n"
+        "import pooling_wire\n"
+        "from pooling_wire.v1 import pooling_pb2 as pb\n"
+        "types = [pb.ELEMENT_TYPE_BFLOAT16, pb.ELEMENT_TYPE_FLOAT32]\n"
+        "response = pb.GetServerInfoResponse(backends=[pb.Backend(element_types=types)])\n"
+        "info = pooling_wire.decode_server_info(response.SerializeToString())\n"
+        "print(*info.backends[0].dtypes)\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "float32\n"
+
+
 def test_without_ml_dtypes_bfloat16_is_refused_by_name() -> None:
     done = run(
         "import sys\n"

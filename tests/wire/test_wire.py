@@ -222,6 +222,17 @@ def test_calls_and_results_there_and_back(name: str) -> None:
     assert_same(again, value)
 
 
+def test_what_a_newer_server_has_is_left_out_of_its_description() -> None:
+    backend = pb.Backend(
+        modes=[pb.MODE_MAX, 99], element_types=[99, pb.ELEMENT_TYPE_INT8], index_formats=[99]
+    )
+    data = pb.GetServerInfoResponse(backends=[backend]).SerializeToString()
+    (known,) = pooling_wire.decode_server_info(data).backends
+    assert known.modes == (pooling_engine.Mode.MAX,)
+    assert known.dtypes == (np.dtype("int8"),)
+    assert known.index_formats == ()
+
+
 def assert_same(a: Any, b: Any) -> None:
     """Equal, field by field, where a field may be an array or a spec given in another way."""
     assert type(a) is type(b)
