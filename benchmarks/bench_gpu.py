@@ -75,7 +75,7 @@ def is_close(theirs: torch.Tensor, ours: torch.Tensor, limit: float) -> bool:
 
 def measured_row(tensors: CardTensors, operation: str, rounds: int) -> Row:
     """One row of the result: times in milliseconds, ratios, and whose answer is not ours."""
-    card, calls = tensors.card, contenders(tensors, operation)
+    card, (calls, unable) = tensors.card, contenders(tensors, operation)
     differs = differing(calls, tensors, operation)
     names = list(calls)
     row = {
@@ -87,6 +87,7 @@ def measured_row(tensors: CardTensors, operation: str, rounds: int) -> Row:
         "moved_bytes": tensors.moved_bytes(operation),
         "kernels": gpu_card.kernels_of(card.backend, calls["ours"]),
         "differs": differs,
+        "unable": unable,
     }
     taken = report.turns(names, rounds, lambda name: card.kernel_ms(calls[name]))
     row |= compared("times", taken)
@@ -161,6 +162,12 @@ class Result:
         more = {"left_out": self.left_out, "failures": self.failures, "serving": self.serving}
         return report.write(self._name, command, self.rows, self._output, **self._about, **more)
 
+    def write_tables(self) -> Path:
+        """Writes the JSON, and the tables and the picture from it."""
+        path = self.keep()
+        self.attempt("the tables", lambda: gpu_report.write(path) or [])
+        return self.keep()  # which says so, if they cannot be written
+
 
 def measure(card: Card, arguments: argparse.Namespace, result: Result) -> None:
     end = time.monotonic() + arguments.seconds
@@ -174,7 +181,7 @@ def measure(card: Card, arguments: argparse.Namespace, result: Result) -> None:
             measure_layer(tensors, operations, arguments.rounds, result)
         gc.collect()
         result.keep()
-    gpu_report.write(result.keep())  # whatever may become of the rest
+    result.write_tables()  # whatever may become of the rest
     if not arguments.no_serving:
         rounds = arguments.rounds
         result.serving = result.attempt("through the server", lambda: serving(card, rounds))
@@ -216,8 +223,7 @@ def main(make_card: Callable[[], Card] = Card) -> int:
     result = Result(card, arguments)
     print(f"{'milliseconds':76}     ours    torch     last     copy")
     measure(card, arguments, result)
-    path = result.keep()
-    gpu_report.write(path)
+    path = result.write_tables()
     print(f"wrote {path.name} and, beside it, .md" + (" and .png" if has_matplotlib() else ""))
     differing = [row["layer"] for row in result.rows if row["differs"]]
     return 1 if result.failures or differing or not result.rows else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from functools import cached_property
 from typing import Any
 
@@ -58,15 +57,26 @@ class CardTensors(Tensors):
         return values.movedim(1, -1).contiguous() if self.layout == "NHWC" else values
 
 
-def contenders(tensors: CardTensors, operation: str) -> dict[str, Call]:
-    """All that can do an operation, by name; what cannot is left out."""
+def contenders(tensors: CardTensors, operation: str) -> tuple[dict[str, Call], dict[str, str]]:
+    """All that can do an operation, by name; and those of PyTorch that fail, with the reason.
+
+    What PyTorch has no kernel for is left out.
+    """
     is_forward = operation.startswith("forward")
     calls = {"ours": (engine_forward if is_forward else engine_backward)(tensors, operation)}
     x, dy = map(tensors.channels_first, (tensors.x, tensors.dy))
+    unable = {}
     for name, memory_format in engine_torch.formats(tensors.layer, tensors.layout).items():
-        with contextlib.suppress(NotImplementedError):
-            calls[name] = engine_torch.torch_call(tensors.layer, operation, x, dy, memory_format)
-    return calls | {"copy": copy_of(tensors, operation)}
+        try:
+            call = engine_torch.torch_call(tensors.layer, operation, x, dy, memory_format)
+            call()  # with all of the tensors: it may have no room for them
+        except NotImplementedError:
+            continue
+        except RuntimeError as error:
+            unable[name] = str(error).partition("\n")[0]
+        else:
+            calls[name] = call
+    return calls | {"copy": copy_of(tensors, operation)}, unable
 
 
 def engine_forward(tensors: CardTensors, operation: str) -> Call:

@@ -13,7 +13,7 @@ from typing import Any
 
 import gpu_goals
 import report
-from engine_report import TITLES, cell, remark, table
+from engine_report import TITLES, cell, table
 from engine_suite import LAYOUTS, OPERATIONS
 from gpu_goals import GOALS
 from gpu_suite import DTYPES
@@ -98,8 +98,12 @@ def grouped(rows: list[Row]) -> Groups:
 
 
 def incomplete(result: dict[str, Any]) -> list[str]:
-    """What was not measured."""
+    """What was not measured, of ours or of PyTorch's."""
     said = [f"**Not measured: {failure}**\n" for failure in result["failures"]]
+    for row in result["rows"]:
+        what = f"{row['layer']} {row['operation']} {row['dtype']} {row['layout']}"
+        for why in dict.fromkeys(row["unable"].values()):
+            said.append(f"**PyTorch could not: {what}: {why}**\n")
     if result["left_out"]:
         said.append(f"**There was no time for {result['left_out']} more rows.**\n")
     return said
@@ -140,6 +144,11 @@ def times_table(rows: list[Row]) -> str:
         for row in rows
     ]
     return table(head, lines, "---:")
+
+
+def remark(row: Row, name: str) -> str:
+    """Whether the answer was another than ours."""
+    return " differs" if name in row["differs"] else ""
 
 
 def calls_table(rows: list[Row]) -> str:

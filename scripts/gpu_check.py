@@ -29,6 +29,9 @@ ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
 SOURCES = [str(ROOT / folder) for folder in ("", "protos", "server", "client", "benchmarks")]
 FIRST = """
+import sys
+if sys.version_info < (3, 11):
+    sys.exit("Python 3.11 or newer is needed")
 import cupy, google.protobuf, grpc, numpy, pytest, torch
 assert torch.zeros(1, device="cuda").item() == 0
 print(*(f"{each.__name__} {each.__version__}" for each in (cupy, numpy, torch, grpc)), sep=", ")

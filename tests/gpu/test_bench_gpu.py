@@ -221,6 +221,52 @@ def test_an_answer_that_is_not_pytorchs_is_a_failure(run, monkeypatch):
     assert (code, result["rows"][0]["differs"]) == (1, ["torch", "torch_channels_last"])
 
 
+def test_what_pytorch_cannot_do_is_measured_without_it(run, monkeypatch, tmp_path):
+    """Of what it has no kernel for is no word; what fails with all of the tensors is told."""
+    theirs = gpu_contenders.engine_torch.torch_call
+
+    def call(layer, operation, x, dy, memory_format):
+        if memory_format is torch.channels_last:
+            raise NotImplementedError("no kernel")
+        work = theirs(layer, operation, x, dy, memory_format)
+
+        def works_or_not():
+            if operation == "backward max":
+                raise RuntimeError("out of memory\nTry less.")
+            return work()
+
+        return works_or_not
+
+    monkeypatch.setattr(gpu_contenders.engine_torch, "torch_call", call)
+    code, result = run("--dtype", "float32", "--layout", "NCHW", "--only", "max$")
+    forward, backward = result["rows"]
+    assert (code, result["failures"]) == (0, [])
+    assert forward["times_ms"].keys() == {"ours", "torch", "copy"}
+    assert backward["times_ms"].keys() == {"ours", "copy"}
+    assert (forward["unable"], backward["unable"]) == ({}, {"torch": "out of memory"})
+    text = next(tmp_path.glob("*.md")).read_text()
+    assert f"**PyTorch could not: {TINY.name} backward max float32 NCHW: out of memory**" in text
+
+
+def test_tables_that_cannot_be_written_keep_nothing_from_being_measured(run, monkeypatch):
+    def draw(*_):
+        raise ValueError("no backend")
+
+    served = [{"way": "a", "payload": "b", "rounds": [1.0]}]
+    monkeypatch.setattr(gpu_plot, "draw", draw)
+    monkeypatch.setattr(gpu_serving, "rows", lambda *_: served)
+    code, result = run("--only", "forward max$", "--dtype", "float32", "--layout", "NCHW")
+    assert (code, result["serving"], len(result["rows"])) == (1, served, 1)
+    assert set(result["failures"]) == {"the tables: ValueError: no backend"}
+
+
+def test_only_who_differs_is_marked(tmp_path):
+    row = fabricated("a", FORWARD_MAX, 1, copy=1, torch=2, torch_channels_last=3)
+    row["differs"] = ["torch_channels_last"]
+    table = gpu_report.times_table([row])
+    assert "| 2 (2-2) | 3 (3-3) differs |" in table
+
+
 def test_when_the_time_is_up_the_rest_is_left_out(run):
     code, result = run("--seconds", "0")
     assert (code, result["rows"], result["left_out"]) == (1, [], 30)
@@ -242,7 +288,7 @@ def fabricated(layer, operation, ours, moved=10**9, **others):
     row |= {"input_bytes": moved, "moved_bytes": moved, "kernels": ["select_rows<float>"]}
     times = {"ours": ours} | others
     taken = {name: [value] * 3 for name, value in times.items()}
-    row |= bench_gpu.compared("times", taken) | {"differs": []}
+    row |= bench_gpu.compared("times", taken) | {"differs": [], "unable": {}}
     return row | (bench_gpu.compared("calls", taken) if moved < gpu_suite.SMALL else {})
 
 

@@ -135,6 +135,13 @@ def test_a_card_that_hangs_is_said_to(monkeypatch):
         gpu_check.card_name()
 
 
+def test_a_python_that_is_too_old_is_refused_before_anything_runs(monkeypatch):
+    old = "import sys; sys.version_info = (3, 10, 12)\n"
+    monkeypatch.setattr(gpu_check, "FIRST", old + gpu_check.FIRST)
+    with pytest.raises(SystemExit, match=r"Python 3\.11 or newer is needed"):
+        gpu_check.card_name()
+
+
 def test_without_a_card_it_says_so_in_one_line(tmp_path):
     done = subprocess.run(
         ["make", "-s", "-C", ROOT, "gpu-check", f"OUT={tmp_path}", f"PYTHON={sys.executable}"],
