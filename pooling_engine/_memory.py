@@ -151,4 +151,7 @@ def is_on_card(array: Any) -> bool:
     if isinstance(array, np.ndarray):
         return False
     where = getattr(array, "__dlpack_device__", None)
-    return where is not None and where()[0] in _CUDA
+    try:
+        return where is not None and where()[0] in _CUDA
+    except (BufferError, ValueError):  # on a device that DLPack has no number for
+        return False

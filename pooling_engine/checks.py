@@ -156,7 +156,7 @@ def as_tensor(array: ArrayLike, field: str) -> Array:
         return array
     try:
         tensor = np.asarray(array)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # PyTorch has the last
         raise InvalidTensorError(f"{field} is no array: {error}", field=field) from None
     if tensor.dtype.hasobject or tensor.dtype.names:
         raise InvalidTensorError(f"{field} holds {tensor.dtype}, not numbers", field=field)

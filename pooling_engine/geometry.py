@@ -60,14 +60,18 @@ class SlidingAxis:
         """How many taps can lie on an element at all, whatever the kernel claims."""
         return len(self._tap_numbers((0, self.outputs), (0, self.size)))
 
-    def starts(self) -> Positions:
-        """The position of the first tap of each output; negative in the padding before."""
-        first = -self.window.padding_before
-        return np.arange(self.outputs, dtype=np.int64) * self.window.stride + first
+    def starts(self, outputs: Range | None = None) -> Positions:
+        """The position of the first tap of each output, or of those of a range.
 
-    def tap_limits(self) -> tuple[Positions, Positions]:
+        Negative in the padding before.
+        """
+        first = -self.window.padding_before
+        numbers = np.arange(*(outputs or (0, self.outputs)), dtype=np.int64)
+        return numbers * self.window.stride + first
+
+    def tap_limits(self, outputs: Range | None = None) -> tuple[Positions, Positions]:
         """Of each output the first tap that is on an element, and the one after the last."""
-        starts, dilation = self.starts(), self.dilation
+        starts, dilation = self.starts(outputs), self.dilation
         first = np.maximum(0, -(starts // dilation))
         stop = np.minimum(self.kernel, (self.size - 1 - starts) // dilation + 1)
         return first, np.maximum(first, stop)
@@ -137,14 +141,16 @@ class AdaptiveAxis:
         """The number of taps of the largest window."""
         return self.kernel
 
-    def starts(self) -> Positions:
-        """The first element of each output's window."""
-        return np.arange(self.outputs, dtype=np.int64) * self.size // self.outputs
+    def starts(self, outputs: Range | None = None) -> Positions:
+        """The first element of the window of each output, or of those of a range."""
+        numbers = np.arange(*(outputs or (0, self.outputs)), dtype=np.int64)
+        return numbers * self.size // self.outputs
 
-    def tap_limits(self) -> tuple[Positions, Positions]:
+    def tap_limits(self, outputs: Range | None = None) -> tuple[Positions, Positions]:
         """Of each output the first tap, which is 0, and the one after its own last."""
-        ends = -(-np.arange(1, self.outputs + 1, dtype=np.int64) * self.size // self.outputs)
-        return np.zeros_like(ends), ends - self.starts()
+        begin, end = outputs or (0, self.outputs)
+        ends = -(-np.arange(begin + 1, end + 1, dtype=np.int64) * self.size // self.outputs)
+        return np.zeros_like(ends), ends - self.starts(outputs)
 
     def counts_with_padding(self) -> Positions:
         """How many taps each output has; there is no padding."""

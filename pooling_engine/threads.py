@@ -5,7 +5,9 @@ NumPy and compiled kernels release the interpreter lock, so threads are enough.
 
 from __future__ import annotations
 
+import os
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import pairwise
@@ -45,7 +47,8 @@ def set_thread_count(threads: int) -> None:
 def run_blocks(work: Callable[[Block], None], blocks: Sequence[Block]) -> None:
     """Calls `work` on every block, in the caller and in the worker threads.
 
-    Blocks must be independent: their order and the thread that takes each are not fixed.
+    Blocks must be independent: their order and the thread that takes each are not fixed. Once one
+    has failed, or was interrupted, no other is begun.
     """
     helpers = min(_threads, len(blocks)) - 1
     if helpers < 1:
@@ -55,8 +58,12 @@ def run_blocks(work: Callable[[Block], None], blocks: Sequence[Block]) -> None:
     pending = iter(blocks)  # shared: each thread takes the next block when it is free
 
     def take_blocks() -> None:
-        for block in pending:
-            work(block)
+        try:
+            for block in pending:
+                work(block)
+        except BaseException:
+            deque(pending, maxlen=0)  # leaves none
+            raise
 
     futures = [_workers().submit(take_blocks) for _ in range(helpers)]
     try:
@@ -92,3 +99,12 @@ def _workers() -> ThreadPoolExecutor:
         if _pool is None:
             _pool = ThreadPoolExecutor(max(1, _threads - 1), thread_name_prefix="pooling-engine")
         return _pool
+
+
+def _forget_workers() -> None:
+    """A forked process has no thread but one, and locks as the others held them."""
+    global _lock, _pool
+    _lock, _pool = threading.Lock(), None
+
+
+os.register_at_fork(after_in_child=_forget_workers)

@@ -211,6 +211,26 @@ def test_an_input_and_a_shape_that_disagree(mode):
     assert error.value.field == "input_shape"
 
 
+class Unwilling:
+    """As a tensor of PyTorch that needs a gradient, on a device that is none."""
+
+    def __array__(self, *_, **__):
+        raise RuntimeError("call detach() first")
+
+    def __dlpack_device__(self):
+        raise ValueError("unknown device")
+
+
+@once
+def test_what_will_not_become_an_array():
+    with pytest.raises(InvalidTensorError, match="input is no array: call detach") as error:
+        forward(Unwilling(), PoolSpec("max", 2))
+    assert error.value.field == "input"
+    with pytest.raises(InvalidTensorError, match="detach") as error:
+        backward(Unwilling(), PoolSpec("sum", 2), input_shape=X.shape)
+    assert error.value.field == "output_gradient"
+
+
 @once
 @pytest.mark.parametrize("dtype", cases.NO_ELEMENT_TYPES)
 @pytest.mark.parametrize("mode", MODES)

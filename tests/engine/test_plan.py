@@ -275,6 +275,20 @@ def test_a_plan_names_the_divisor(options, rule):
 
 
 @once
+@cases.many_examples
+@given(window=cases.ranked_windows(1), data=st.data())
+def test_a_range_of_outputs_is_part_of_all(window, data):
+    options, sizes, _ = window
+    channels_last = options.get("layout") == "channels_last"
+    shape = (1, *sizes, 1) if channels_last else (1, 1, *sizes)
+    (axis,) = PoolSpec("max", **options).plan(shape, "float32").axes
+    begin, end = sorted(data.draw(st.tuples(*[st.integers(0, axis.outputs)] * 2)))
+    np.testing.assert_array_equal(axis.starts((begin, end)), axis.starts()[begin:end])
+    for part, limits in zip(axis.tap_limits((begin, end)), axis.tap_limits(), strict=True):
+        np.testing.assert_array_equal(part, limits[begin:end])
+
+
+@once
 def test_equal_questions_share_a_plan():
     one = make_plan(PoolSpec("max", 3, padding=1), (2, 3, 8, 8), "float32")
     assert one is make_plan(PoolSpec("max", 3, padding=1), [2, 3, 8, 8], np.float32)

@@ -198,9 +198,8 @@ def _fill_empty_windows(plan: PoolPlan, block: Block, target: Array, value: floa
     for number, axis in enumerate(plan.axes):
         if axis.dilation == 1:
             continue  # padding is less than the extent, so every window reaches an element
-        first, stop = axis.tap_limits()
-        is_empty = first == stop
-        empty = np.flatnonzero(is_empty[slice(*block.outputs)] if number == 0 else is_empty)
+        first, stop = axis.tap_limits(block.outputs if number == 0 else (0, axis.outputs))
+        empty = np.flatnonzero(first == stop)
         target[(slice(None),) * (number + 1) + (empty,)] = value
 
 
@@ -238,9 +237,7 @@ def _first_cells(
     plane = (inputs[1] - inputs[0]) * steps[0]
     positions = [np.arange(planes) * plane]
     for number, (axis, step) in enumerate(zip(plan.axes, steps, strict=True)):
-        starts = axis.starts()
-        if number == 0:
-            starts = starts[slice(*outputs)] - inputs[0]
+        starts = axis.starts(outputs) - inputs[0] if number == 0 else axis.starts()
         positions.append(starts * step)
     positions.append(np.arange(plan.inner))
     return functools.reduce(np.add.outer, positions)
