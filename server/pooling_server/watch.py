@@ -39,25 +39,39 @@ class Watch:
         self._stopped.set()
 
     def _run(self) -> None:
-        while not self._stopped.wait(self._every_s):
-            error = self._ask()
-            if error is not None and not self._stopped.is_set():
-                self._lose(error)
-                return
+        """Asks by another thread, which a device that hangs keeps.
 
-    def _ask(self) -> PoolingError | None:
+        It is always the same one: in a thread's first launch, CuPy asks CUDA for the free memory
+        and holds Python's lock meanwhile, so that nobody could say that the device hangs.
+        """
+        asked: queue.SimpleQueue[bool] = queue.SimpleQueue()  # False: no more
+        answers: queue.SimpleQueue[PoolingError | None] = queue.SimpleQueue()
+        threading.Thread(target=self._answer_all, args=(asked, answers), daemon=True).start()
+        while not self._stopped.wait(self._every_s):
+            asked.put(True)
+            error = self._wait_for(answers)
+            if error is not None:
+                if not self._stopped.is_set():
+                    self._lose(error)
+                break
+        asked.put(False)
+
+    def _wait_for(self, answers: queue.SimpleQueue[PoolingError | None]) -> PoolingError | None:
         """What is wrong with the device, if anything.
 
-        It is asked by another thread, which a device that hangs keeps. Seconds are counted as they
-        are waited for: those in which the whole process stood still are none.
+        Seconds are counted as they are waited for: those in which the whole process stood still
+        are none.
         """
-        answers: queue.SimpleQueue[PoolingError | None] = queue.SimpleQueue()
-        asking = threading.Thread(target=lambda: answers.put(self._answer()), daemon=True)
-        asking.start()
         for _ in range(PATIENCE):
             with suppress(queue.Empty):
                 return answers.get(timeout=self._every_s)
         return lost_device(f"no answer for {PATIENCE * self._every_s:g} s")
+
+    def _answer_all(
+        self, asked: queue.SimpleQueue[bool], answers: queue.SimpleQueue[PoolingError | None]
+    ) -> None:
+        while asked.get():
+            answers.put(self._answer())
 
     def _answer(self) -> PoolingError | None:
         try:

@@ -119,10 +119,12 @@ class Asked:
 
     def __init__(self, probe=lambda: None):
         self.count, self._probe = 0, probe
+        self.threads = set()
         self.enough = threading.Event()
 
     def probe(self):
         self.count += 1
+        self.threads.add(threading.current_thread())
         if self.count == 3:
             self.enough.set()
         self._probe()
@@ -154,6 +156,8 @@ def test_a_card_that_answers_is_asked_again_and_again(watch, probe):
     lost = watch(backend)
     assert backend.enough.wait(LIMIT_S)
     assert lost == []
+    (asking,) = backend.threads  # the first call of each holds Python's lock, in CuPy
+    assert asking.daemon
 
 
 def test_a_card_that_is_busy_is_not_lost(watch):
@@ -172,7 +176,9 @@ def test_nobody_is_asked_after_a_stop_nor_without_a_card(watch):
     thread = begun(watching)
     assert backend.enough.wait(LIMIT_S)
     watching.stop()
-    thread.join(LIMIT_S)
+    for each in (thread, *backend.threads):
+        each.join(LIMIT_S)
+        assert not each.is_alive()
     count = backend.count
     time.sleep(0.05)
     assert (backend.count, other.count, off.count) == (count, 0, 0)
