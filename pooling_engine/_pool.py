@@ -43,8 +43,8 @@ def forward(
 
     Args:
         x: the input, of shape (N, C, D1..Dn) or, channels last, (N, D1..Dn, C), with 1 to 6
-            spatial axes; float16, float32 or float64, or an integer of 8 to 64 bits ("uint8",
-            otherwise signed; not for "lp"). Never written to.
+            spatial axes; float16, bfloat16 (of ml_dtypes), float32 or float64, or an integer of 8
+            to 64 bits ("uint8", otherwise signed; not for "lp"). Never written to.
         spec: what to compute.
         return_indices: whether to return the selected taps; "max" and "min" only.
         index_format: "window" (the tap's number in its window, in the smallest unsigned
