@@ -24,14 +24,15 @@ FORWARD_STREAM = f"/{pooling_wire.SERVICE_NAME}/ForwardStream"
 BACKWARD_STREAM = f"/{pooling_wire.SERVICE_NAME}/BackwardStream"
 GET_SERVER_INFO = f"/{pooling_wire.SERVICE_NAME}/GetServerInfo"
 
-# Every call may be repeated, so a server that is away for a moment is asked again. Streams are
-# taken up by the client itself, where they had come to.
+# Every call may be repeated, so a server that is away for a moment is asked again; also where it
+# cancelled a call, as gRPC does with what comes in the moment of a stop. Streams are taken up by
+# the client itself, where they had come to.
 _RETRY_POLICY = {
     "maxAttempts": 4,
     "initialBackoff": "0.1s",
     "maxBackoff": "2s",
     "backoffMultiplier": 2,
-    "retryableStatusCodes": ["UNAVAILABLE"],
+    "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
 }
 
 CHANNEL_OPTIONS: list[tuple[str, str | int]] = [

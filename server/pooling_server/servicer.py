@@ -284,7 +284,7 @@ def _refusal(error: Exception) -> PoolingError:
         _log.info("refused: %s: %s", error.reason, error)
         return error
     if isinstance(error, MemoryError):
-        _log.exception("out of memory")
+        _log.error("out of memory: %s", error)
         return pooling_engine.DeviceMemoryError("the server is out of memory")
     bug = uuid.uuid4().hex[:12]
     _log.exception("bug %s", bug)

@@ -9,6 +9,7 @@ of the lease: the last view unmaps it, and before that ends what a card was let 
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import logging
 import mmap
@@ -17,6 +18,7 @@ import secrets
 import selectors
 import socket
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -33,6 +35,7 @@ MOST_REGIONS = 256  # of one caller
 Pin = Callable[[NDArray[Any]], Callable[[], None] | None]
 Region = ctypes.Array[ctypes.c_ubyte]
 _UNPIN_S = 2.0  # a card that hangs would keep whoever waits longer
+_FULL_S = 0.1  # until a process that has no descriptor left looks for one again
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
@@ -97,7 +100,9 @@ class SharedMemory:
     def _accept(self, listener: socket.socket) -> None:
         try:
             caller, _ = listener.accept()
-        except OSError:  # gone again
+        except OSError as error:  # gone again, or it has to wait
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                time.sleep(_FULL_S)
             return
         if len(self._leases) == MOST_CALLERS:
             caller.close()

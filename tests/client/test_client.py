@@ -6,14 +6,17 @@ import asyncio
 import socket
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import grpc
 import ml_dtypes
 import numpy as np
 import pytest
 from waiting import LIMIT_S, quiet_port
 
 import pooling_engine
+import pooling_wire
 from pooling_client import AsyncPoolingClient, ForwardCall, PoolingClient
 from pooling_engine import (
     DeadlineError,
@@ -278,6 +281,30 @@ def test_a_server_that_comes_late_is_asked_again() -> None:
         late.join()
     servers[0].stop()
     assert outcomes == [(1, 1, 2, 2)]
+
+
+def test_a_call_that_a_server_cancels_is_asked_again() -> None:
+    """As gRPC's does with calls that come in the moment in which it stops."""
+    expected = pooling_engine.forward(X, MAX)
+    asked: list[int] = []
+
+    def answer(request: bytes, context: Any) -> bytes:
+        asked.append(len(request))
+        if len(asked) == 1:
+            context.abort(grpc.StatusCode.CANCELLED, "")
+        return pooling_wire.encode_forward_response(expected, {})
+
+    server = grpc.server(ThreadPoolExecutor(1))
+    handlers = {"Forward": grpc.unary_unary_rpc_method_handler(answer)}
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(pooling_wire.SERVICE_NAME, handlers),)
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with PoolingClient(f"127.0.0.1:{port}", timeout=LIMIT_S) as client:
+        assert_same(client.forward(X, MAX).output, expected.output)
+    assert len(asked) == 2
+    server.stop(None).wait()
 
 
 def test_many_threads_share_a_client(client: PoolingClient) -> None:

@@ -123,13 +123,13 @@ def test_a_bug_shows_an_id_and_nothing_else(
 
 
 def test_running_out_of_memory_is_said_and_survived(
-    held: Any, monkeypatch: pytest.MonkeyPatch
+    held: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, gate, stub = held
     gate.open()
 
     def exhausted(*_: Any) -> bytes:
-        raise MemoryError
+        raise MemoryError("no room for 5 GiB")
 
     compute = gate.compute
     monkeypatch.setattr(gate, "compute", exhausted)
@@ -137,6 +137,8 @@ def test_running_out_of_memory_is_said_and_survived(
         stub.Forward(forward())
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert details_of(caught.value)["ErrorInfo"].reason == "DEVICE_MEMORY"
+    assert "out of memory: no room for 5 GiB\n" in caplog.text
+    assert "Traceback" not in caplog.text
     monkeypatch.setattr(gate, "compute", compute)
     assert_serves(stub)
 

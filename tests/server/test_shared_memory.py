@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import signal
@@ -10,6 +11,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from pooling_client import PoolingClient
 from pooling_client._shared_memory import SHARED_BYTES, SharedArrays
 from pooling_engine import PoolSpec, TensorTooLargeError, UnsupportedError
 from pooling_server import PoolingServer, ServerConfig
+from pooling_server.shared_memory import SharedMemory
 from pooling_wire import leases
 from pooling_wire.v1 import pooling_pb2 as pb
 from pooling_wire.v1 import pooling_pb2_grpc
@@ -300,6 +303,37 @@ def test_handles_are_never_alike(lease: Lease) -> None:
         os.close(descriptors[0])
         handles.add(handle)
     assert len(handles) == 8
+
+
+class Crowded(socket.socket):
+    """A listener of a process that has no descriptor left, for a while."""
+
+    refused = 0
+
+    def accept(self) -> tuple[socket.socket, object]:
+        if self.refused < 3:
+            self.refused += 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super().accept()
+
+
+def test_a_caller_waits_where_no_descriptor_is_left(path: Path) -> None:
+    """And the thread that leases waits too: asked at once, the system says the same."""
+    listener = Crowded(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(f"{path}{leases.SUFFIX}")
+    listener.listen()
+    memory = SharedMemory([listener], MIB, lambda _: None)
+    memory.start()
+    began = time.monotonic()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as caller:
+        caller.settimeout(LIMIT_S)
+        caller.connect(f"{path}{leases.SUFFIX}")
+        caller.send(leases.encode_size(MIB))
+        handle, descriptors, _, _ = socket.recv_fds(caller, 64, 1)
+    os.close(descriptors[0])
+    assert len(handle) == leases.HANDLE_BYTES
+    assert time.monotonic() - began >= 0.3
+    memory.stop()
 
 
 def forward_request(handle: bytes, offset: int = 0, **fields: object) -> pb.ForwardRequest:
