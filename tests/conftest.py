@@ -6,6 +6,7 @@ They import what they need: tests of a card do without gRPC.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +18,18 @@ if TYPE_CHECKING:
     from pooling_client import PoolingClient
     from pooling_server import PoolingServer
     from pooling_wire.v1 import pooling_pb2_grpc
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patience() -> Iterator[None]:
+    """Calls have time, unless a test says how much: they may wait for a kernel to be compiled."""
+    with pytest.MonkeyPatch.context() as patch:
+        if find_spec("grpc"):
+            from pooling_client import AsyncPoolingClient, PoolingClient
+
+            for client in (PoolingClient, AsyncPoolingClient):
+                patch.setitem(client.__init__.__kwdefaults__, "timeout", float(LIMIT_S))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -50,5 +63,5 @@ def stub(channel: grpc.Channel) -> pooling_pb2_grpc.PoolingServiceStub:
 def client(server: PoolingServer) -> Iterator[PoolingClient]:
     from pooling_client import PoolingClient
 
-    with PoolingClient(server.address, timeout=LIMIT_S) as client:  # a kernel may be compiled
+    with PoolingClient(server.address) as client:
         yield client

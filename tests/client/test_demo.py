@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from waiting import LIMIT_S
 
 import pooling_engine
 from pooling_client import demo
@@ -43,8 +44,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[s
 
 
 def test_the_demo_draws_what_a_real_server_answers(
-    tmp_path: Path, started: list[subprocess.Popen[str]]
+    tmp_path: Path, started: list[subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(demo, "_START_TIMEOUT_S", LIMIT_S)  # kernels may be compiled
     path = tmp_path / "picture"  # the name is kept as it is
 
     text = demo.run_demo(path)
@@ -79,6 +81,7 @@ def test_an_answer_that_differs_in_one_bit_is_an_error(
         return result
 
     monkeypatch.setattr(pooling_engine, "forward", wrong)
+    monkeypatch.setattr(demo, "_START_TIMEOUT_S", LIMIT_S)
 
     with pytest.raises(InternalError, match="max: the server and the local engine differ"):
         demo.run_demo(tmp_path / "demo.png")
