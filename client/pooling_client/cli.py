@@ -79,6 +79,8 @@ def forward(
     **spec: Any,
 ) -> None:
     """Pool the tensor in INPUT.npy into OUTPUT.npy."""
+    if indices is None and index_format != "window":
+        raise click.UsageError("--index-format goes with --indices, which names their file")
     x = read_array(input)
     with _client(target, timeout) as client, _bar(x) as progress:
         start = time.perf_counter()
