@@ -183,6 +183,8 @@ def unwrapped(piece: Piece, reply: bytes | PoolingError, decode: Any) -> Any:
     _, result = decode(reply)
     if isinstance(result, PoolingError):
         start = tuple(side.start or 0 for side in piece.outputs)
+        if not any(start):
+            raise result
         text = f"{result} (counted from {start} of the output, in a piece of the call)"
         raise type(result)(text, field=result.field, facts=result.facts)
     return result
