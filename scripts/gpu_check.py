@@ -61,10 +61,15 @@ class Step(NamedTuple):
 
 
 def steps() -> Iterator[Step]:
-    """All of them; the benchmark before what can only take time from it, the rest last."""
+    """All of them; the benchmark before what can only take time from it, the slowest last."""
     yield Step("kernels", 150, (sys.executable, "scripts/load_kernels.py"))
     yield tests("tests", 120, "tests/gpu/test_card.py")
     yield Step("benchmark", 240, (sys.executable, "benchmarks/bench_gpu.py"))
+    if all(map(importlib.util.find_spec, ("hypothesis", "ml_dtypes"))):
+        files = (f"tests/gpu/test_{name}.py" for name in ("bits", "norms", "positions"))
+        yield tests("random tests", 120, *files, "-k", "card and not shim")
+    else:
+        yield Step("random tests", 0, (), "hypothesis or ml_dtypes is not installed")
     found, why_not = sanitizer(), f"{SANITIZER} is not installed"
     for tool in ("memcheck", "racecheck"):
         # Refused calls of CUDA are not what it looks for: libraries try what a driver may not have.
@@ -72,11 +77,6 @@ def steps() -> Iterator[Step]:
         command = (found, "--tool", tool, *more, "--error-exitcode", "9", *PYTEST) if found else ()
         short = ("tests/gpu/test_card.py", "-k", "short")
         yield Step(tool, 90, command and (*command, *short), "" if found else why_not)
-    if all(map(importlib.util.find_spec, ("hypothesis", "ml_dtypes"))):
-        files = (f"tests/gpu/test_{name}.py" for name in ("bits", "norms", "positions"))
-        yield tests("random tests", 1e9, *files, "-k", "card and not shim")
-    else:
-        yield Step("random tests", 0, (), "hypothesis or ml_dtypes is not installed")
 
 
 def tests(name: str, limit_s: float, *what: str) -> Step:

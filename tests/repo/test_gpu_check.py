@@ -101,7 +101,7 @@ def test_the_steps(monkeypatch, tmp_path):
     tool.touch(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     steps = {each.name: each for each in gpu_check.steps()}
-    order = ["kernels", "tests", "benchmark", "memcheck", "racecheck", "random tests"]
+    order = ["kernels", "tests", "benchmark", "random tests", "memcheck", "racecheck"]
     assert list(steps) == order
     for each in steps.values():
         scripts = [word for word in each.command if word.endswith(".py")]
