@@ -112,7 +112,8 @@ class SharedArrays:
 
     def _take(self, size_bytes: int) -> _Region | None:
         """A region of at least that size that nobody uses, and at most of twice that size."""
-        fitting = [each for each in self._free if size_bytes <= each.size_bytes <= 2 * size_bytes]
+        free = list(self._free)  # at one moment
+        fitting = [each for each in free if size_bytes <= each.size_bytes <= 2 * size_bytes]
         if fitting:
             region = min(fitting, key=lambda each: each.size_bytes)
             self._free.remove(region)

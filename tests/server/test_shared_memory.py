@@ -130,6 +130,21 @@ def test_memory_is_used_again_once_no_view_is_left(near: PoolingClient) -> None:
     assert near.empty((MIB,), np.uint8).ctypes.data == address
 
 
+def test_memory_may_be_freed_while_some_is_looked_for(near: PoolingClient) -> None:
+    """By the collector, or by another thread: at any moment."""
+    kept = [near.empty((MIB,), np.uint8) for _ in range(2)]
+
+    class Moment:
+        @property
+        def size_bytes(self) -> int:
+            kept.clear()
+            return 0
+
+    shared(near)._free.append(Moment())  # type: ignore[arg-type]
+    assert shared(near).place_of(near.empty((MIB,), np.uint8)) is not None
+    assert kept == []
+
+
 def test_where_no_memory_is_left_tensors_are_sent(near: PoolingClient) -> None:
     kept = [near.empty((5 * MIB,), np.uint8) for _ in range(5)]
     assert [shared(near).place_of(array) is not None for array in kept] == [True] * 3 + [False] * 2
