@@ -30,6 +30,8 @@ _log = logging.getLogger("pooling_server")
 _LOST_DELAY_S, _LOST_GRACE_S = 0.2, 2.0
 _SPARE_THREADS = 8  # for refusals while as many calls as may be are in flight
 _HEALTH_THREADS = 4  # of its own: it answers, whatever callers do
+_LONG_WARM_UP_S = 5.0
+_COMPILING = "compiling kernels, for a minute or more at the very first start; NumPy answers at %s"
 
 
 class PoolingServer:
@@ -107,15 +109,21 @@ class PoolingServer:
     def warm_up(self) -> None:
         """Compiles what the backend has to compile, then turns health to SERVING.
 
-        Should that fail, the log says why, and the server serves all the same.
+        Should that fail, the log says why, and the server serves all the same; it also says why
+        nothing is heard of a server for so long.
         """
         if self._config.warm_up:
+            notice = threading.Timer(_LONG_WARM_UP_S, _log.warning, (_COMPILING, self.address))
+            notice.daemon = True
+            notice.start()
             try:
                 pooling_engine.warm_up(self._config.backend, background=True)
             except UnavailableError as error:
                 self._lose(error)
             except Exception:
                 _log.exception("the warm-up failed")
+            finally:
+                notice.cancel()
         self.servicer.backend = self._config.backend
         self._health.serve()
 

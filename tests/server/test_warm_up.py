@@ -14,12 +14,12 @@ import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from waiting import LIMIT_S
+from waiting import LIMIT_S, wait_until
 
 import pooling_engine
 from pooling_client import PoolingClient
 from pooling_engine import PoolSpec
-from pooling_server import PoolingServer, ServerConfig
+from pooling_server import PoolingServer, ServerConfig, app
 
 SPEC = PoolSpec("max", kernel=2)
 X = np.random.default_rng(0).standard_normal((2, 3, 8, 8), dtype=np.float32)
@@ -116,6 +116,20 @@ def test_a_server_that_stops_while_it_warms_up_never_serves(slow: SlowWarmUp) ->
         with pytest.raises(grpc.RpcError):
             watched.extend(change.status for change in changes)
     assert set(watched) == {NOT_SERVING}
+
+
+def test_a_long_warm_up_is_no_silence(
+    slow: SlowWarmUp, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "_LONG_WARM_UP_S", 0.0)
+    server = PoolingServer(ServerConfig(listen="127.0.0.1:0", backend="numpy"))
+    starting = threading.Thread(target=server.start)
+    starting.start()
+    wait_until(lambda: "compiling kernels, for a minute or more" in caplog.text)
+    assert f"NumPy answers at {server.address}" in caplog.text
+    slow.go.set()
+    starting.join(LIMIT_S)
+    assert server.stop()
 
 
 def test_no_warm_up(slow: SlowWarmUp) -> None:
