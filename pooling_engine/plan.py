@@ -20,6 +20,7 @@ from pooling_engine.enums import (
     TiePolicy,
 )
 from pooling_engine.geometry import AdaptiveAxis, Axis
+from pooling_engine.keeping import Kept
 
 _INDEX_TYPES = tuple(np.dtype(name) for name in ("uint8", "uint16", "uint32", "uint64"))
 MAX_INDEXED_TAPS = 2**32 - 1  # uint64 numbers more, but only within the engine
@@ -164,10 +165,15 @@ class PoolPlan:
         """Whether the backward pass needs the input to find all tied taps."""
         return self.selects and self.tie_policy is not TiePolicy.FIRST
 
-    @cached_property
+    @property
     def divisors(self) -> tuple[NDArray[np.int64], ...]:
         """The divisor of mode AVERAGE, factored over the spatial axes; at least 1."""
-        if self.count_include_pad:
-            return tuple(np.maximum(1, axis.counts_with_padding()) for axis in self.axes)
-        limits = [axis.tap_limits() for axis in self.axes]
-        return tuple(np.maximum(1, stop - first) for first, stop in limits)
+        return _divisors(self)
+
+
+@Kept
+def _divisors(plan: PoolPlan) -> tuple[NDArray[np.int64], ...]:
+    if plan.count_include_pad:
+        return tuple(np.maximum(1, axis.counts_with_padding()) for axis in plan.axes)
+    limits = [axis.tap_limits() for axis in plan.axes]
+    return tuple(np.maximum(1, stop - first) for first, stop in limits)

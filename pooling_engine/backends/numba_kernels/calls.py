@@ -29,6 +29,7 @@ from pooling_engine.backends.numba_kernels.whole import plane_sums
 from pooling_engine.backends.numpy_kernels.select import extreme_of_nothing
 from pooling_engine.dtypes import BFLOAT16, FLOATS, is_bfloat16
 from pooling_engine.enums import Mode
+from pooling_engine.keeping import Kept
 from pooling_engine.plan import PoolPlan
 
 Array = NDArray[Any]
@@ -196,7 +197,7 @@ def _empty(plan: PoolPlan) -> Any:
     return type(_zero(plan))(extreme_of_nothing(plan))
 
 
-@lru_cache(maxsize=512)
+@Kept
 def divisors_of(plan: PoolPlan) -> tuple[float, NDArray[np.float64]]:
     """The divisor of all outputs, or else those of each, factored over the axes of a geometry."""
     none = np.empty(0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from pooling_engine.backends.numba_kernels.geometry import Integers, planes_and_axes
 from pooling_engine.backends.numba_kernels.targets import FORGED, targets_of
 from pooling_engine.geometry import Axis
+from pooling_engine.keeping import Kept
 from pooling_engine.plan import PoolPlan
 
 
@@ -63,7 +63,7 @@ class Gathering(NamedTuple):
     slabs: int
 
 
-@lru_cache(maxsize=128)
+@Kept
 def gathering_of(plan: PoolPlan) -> Gathering:
     """What `gather` needs of a plan."""
     _, (first, *others) = planes_and_axes(plan)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pooling_engine.geometry import Axis, SlidingAxis
+from pooling_engine.keeping import Kept
 from pooling_engine.plan import PoolPlan
 from pooling_engine.window import Window
 
@@ -48,7 +48,7 @@ class Geometry(NamedTuple):
     slabs: int
 
 
-@lru_cache(maxsize=256)
+@Kept
 def geometry_of(plan: PoolPlan) -> Geometry:
     """The geometry of the forward pass of a plan."""
     planes, axes = planes_and_axes(plan)
@@ -161,7 +161,7 @@ class Reach(NamedTuple):
     slabs: int
 
 
-@lru_cache(maxsize=128)
+@Kept
 def reach_of(plan: PoolPlan) -> Reach:
     """The reach of the outputs of a plan."""
     planes, axes = planes_and_axes(plan)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pooling_engine.backends.numba_kernels.geometry import Integers, planes_and_axes
 from pooling_engine.geometry import Axis, SlidingAxis
+from pooling_engine.keeping import Kept
 from pooling_engine.plan import PoolPlan
 
 SLAB_BYTES = 128 << 10  # of the gradient in one slab; its sums in float64 fill half of 512 KiB
@@ -52,7 +53,7 @@ class Targets(NamedTuple):
     slabs: int
 
 
-@lru_cache(maxsize=128)
+@Kept
 def targets_of(plan: PoolPlan) -> Targets:
     """The targets of the indices of a plan."""
     planes, axes = planes_and_axes(plan)
@@ -96,10 +97,16 @@ def _tap_offsets(axis: Axis, step: int) -> Integers:
 
 def _classes(axis: Axis) -> tuple[Integers, NDArray[np.bool_]]:
     """The class of each output along one axis, and for each class which taps are on elements."""
-    limits = np.stack(axis.tap_limits(), axis=1)
-    kinds, classes = np.unique(limits, axis=0, return_inverse=True)
+    kinds, classes = np.unique(_kinds(axis), return_inverse=True)
+    first, stop = np.divmod(kinds[:, None], axis.kernel + 1)
     taps = np.arange(axis.kernel)
-    return classes.reshape(-1), (kinds[:, :1] <= taps) & (taps < kinds[:, 1:])
+    return classes, (first <= taps) & (taps < stop)
+
+
+def _kinds(axis: Axis) -> Integers:
+    """The first and the end of the valid taps of each output, as one number."""
+    first, stop = axis.tap_limits()
+    return np.minimum(first, axis.kernel) * (axis.kernel + 1) + np.minimum(stop, axis.kernel)
 
 
 def _both(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> Any:
@@ -118,5 +125,5 @@ def _is_disjoint(axis: Axis) -> bool:
 @lru_cache(maxsize=512)
 def count_offsets(plan: PoolPlan) -> int:
     """How many entries `Targets.offsets` would have."""
-    classes = (len(np.unique(np.stack(axis.tap_limits()), axis=1).T) for axis in plan.axes)
+    classes = (len(np.unique(_kinds(axis))) for axis in plan.axes)
     return math.prod(classes) * (int(np.iinfo(plan.index_dtype).max) + 1)
