@@ -15,9 +15,12 @@ LOWEST := .venv-lowest
 NODE := client/node/node_modules/.package-lock.json
 GPU := .venv-gpu
 FUZZ := .venv-fuzz
+# What PyTorch makes on a card, and 4 GB there, are for a card.
+ON_STAND_IN := (card or stand_in) and not (pytorch or need_a_gradient or 64_bits)
+STAND_IN := PYTHONPATH=tests/gpu LD_LIBRARY_PATH=build/stand_in $(GPU)/bin/python
 BOTH_CORES := -n 2 --dist loadfile
 
-.PHONY: gpu-check gpu-compile gpu-count demo test test-deep test-lowest fuzz lint protos protos-check protos-baseline bench bench-engine bench-server-kind bench-channel bench-streams bench-wire test-large exactness clean
+.PHONY: gpu-check gpu-compile gpu-count gpu-stand-in demo test test-deep test-lowest fuzz lint protos protos-check protos-baseline bench bench-engine bench-server-kind bench-channel bench-streams bench-wire test-large exactness clean
 
 demo: $(VENV)/.demo
 	$(BIN)/pooling demo --output demo.png
@@ -93,6 +96,14 @@ gpu-compile: $(GPU)/.compiler
 gpu-count: $(GPU)/.compiler
 	$(GPU)/bin/python scripts/count_instructions.py
 
+# The real CuPy on a stand-in for CUDA, without a card: what we ask of it, and how it passes that on.
+# Not for CI: it writes over functions in CuPy's wheel, which another release may not have.
+gpu-stand-in: $(GPU)/.tests
+	$(STAND_IN) -m stand_in.place
+	POOLING_REQUIRE_GPU=1 $(STAND_IN) -m pytest -p stand_in.place -k "$(ON_STAND_IN)" \
+		tests/gpu/stand_in/check_stand_in.py tests/gpu/test_card.py tests/gpu/test_bits.py \
+		tests/gpu/test_positions.py tests/gpu/test_norms.py
+
 # All that needs an NVIDIA card, within ten minutes; uses what python3 has, and no network.
 OUT ?= benchmarks/results
 gpu-check:
@@ -145,4 +156,9 @@ $(GPU)/.compiler: pyproject.toml constraints.txt
 	$(GPU)/bin/pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt \
 		nvidia-cuda-nvrtc nvidia-cuda-nvdisasm --editable '.[gpu-cuda13]'
+	touch $@
+
+$(GPU)/.tests: $(GPU)/.compiler
+	$(GPU)/bin/pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt pytest hypothesis
 	touch $@
