@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -24,32 +24,40 @@ def _two_threads():
     pooling_engine.set_thread_count(before)
 
 
-def meet():
-    """Needs two threads at once."""
-    meeting = threading.Barrier(2, timeout=LIMIT_S)
+# In a process of its own: in that of the tests, other libraries have threads, and mind forks.
+FORKS = f"""
+import os, signal, threading
+import pooling_engine
+from pooling_engine import threads
+
+def meet():  # needs two threads at once
+    meeting = threading.Barrier(2, timeout={LIMIT_S})
     threads.run_blocks(lambda _: meeting.wait(), range(2))
 
-
-def exit_code_of_fork(work):
-    """That of a child which does the work; 0 if it succeeds, negative if it never ends."""
+def meet_in_fork():
     child = os.fork()
     if child == 0:
-        signal.alarm(LIMIT_S)
+        signal.alarm({LIMIT_S})
         try:
-            work()
+            meet()
         except BaseException:
             os._exit(1)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
+pooling_engine.set_thread_count(2)
+meet()
+first = meet_in_fork()
+with threads._lock:  # as if another thread were asking for workers just then
+    second = meet_in_fork()
+meet()
+print(first, second)
+"""
 
-@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+
 def test_a_forked_process_has_threads_of_its_own():
-    meet()
-    assert exit_code_of_fork(meet) == 0
-    with threads._lock:  # as if another thread were asking for workers just then
-        assert exit_code_of_fork(meet) == 0
-    meet()
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKS]
+    assert subprocess.check_output(command, text=True) == "0 0\n"
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
