@@ -17,21 +17,21 @@ GPU := .venv-gpu
 FUZZ := .venv-fuzz
 # What PyTorch makes on a card, and 4 GB there, are for a card.
 ON_STAND_IN := (card or stand_in) and not (pytorch or need_a_gradient or 64_bits)
-STAND_IN := PYTHONPATH=tests/gpu LD_LIBRARY_PATH=build/stand_in $(GPU)/bin/python
+STAND_IN := LD_LIBRARY_PATH=build/stand_in $(GPU)/bin/python
 BOTH_CORES := -n 2 --dist loadfile
 
-.PHONY: gpu-check gpu-compile gpu-count gpu-stand-in demo test test-deep test-lowest fuzz lint protos protos-check protos-baseline bench bench-engine bench-server-kind bench-channel bench-streams bench-wire test-large exactness clean
+.PHONY: gpu-check gpu-compile gpu-stand-in demo test test-deep test-lowest fuzz lint protos protos-check protos-baseline bench bench-engine bench-server-kind bench-channel bench-streams bench-wire test-large exactness clean
 
 demo: $(VENV)/.demo
 	$(BIN)/pooling demo --output demo.png
 
 test: $(VENV)/.test $(NODE)
-	$(BIN)/python tests/compile_kernels.py
+	$(BIN)/python -m tests.support.compile_kernels
 	$(BIN)/python -m pytest $(BOTH_CORES)
 
 # The same tests with many more random cases each; takes about half an hour.
 test-deep: $(VENV)/.test
-	POOLING_TEST_EXAMPLES=5000 $(BIN)/python -m pytest $(BOTH_CORES) tests/engine tests/oracles
+	POOLING_TEST_EXAMPLES=5000 $(BIN)/python -m pytest $(BOTH_CORES) tests/engine
 
 # 8 GiB through a server that stays below 1 GiB; some half a minute.
 test-large: $(VENV)/.test
@@ -39,12 +39,12 @@ test-large: $(VENV)/.test
 
 # The same tests on the oldest supported protobuf, grpcio and NumPy.
 test-lowest: $(LOWEST)/.test $(NODE)
-	$(LOWEST)/bin/python -m pytest $(BOTH_CORES) tests/engine tests/wire tests/server tests/client
+	$(LOWEST)/bin/python -m pytest $(BOTH_CORES) tests/engine tests/wire tests/server tests/client tests/cli
 
 # The parser of messages against protobuf's own, on bytes that a fuzzer comes up with.
 FUZZ_SECONDS := 60
 fuzz: $(FUZZ)/.installed
-	$(FUZZ)/bin/python tests/wire/fuzz_parsing.py build/fuzz -artifact_prefix=build/fuzz- \
+	$(FUZZ)/bin/python -m tests.wire.fuzz_parsing build/fuzz -artifact_prefix=build/fuzz- \
 		-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -print_final_stats=1
 
 lint: $(VENV)/.test $(VENV)/.dev
@@ -64,7 +64,7 @@ protos:
 protos-check:
 	rm -rf build/protos && mkdir -p build/protos
 	scripts/gen_protos.sh build/protos
-	diff -r -x __init__.py -x __pycache__ build/protos/pooling_wire/v1 protos/pooling_wire/v1
+	diff -r -x __init__.py -x __pycache__ build/protos/pooling_wire/v1 wire/pooling_wire/v1
 
 # What `buf breaking` compares with: renew it when a release is made.
 protos-baseline: $(VENV)/.dev
@@ -73,34 +73,30 @@ protos-baseline: $(VENV)/.dev
 bench: bench-engine
 
 bench-engine: $(VENV)/.test
-	$(BIN)/python benchmarks/bench_engine.py
+	$(BIN)/python -m benchmarks.engine
 
 bench-server-kind: $(VENV)/.test
-	$(BIN)/python benchmarks/bench_server_kind.py
+	$(BIN)/python -m benchmarks.decisions.server_kind_0001
 
 bench-channel: $(VENV)/.test
-	$(BIN)/python benchmarks/bench_channel.py --table channel-options
-	$(BIN)/python benchmarks/bench_channel.py --table channel-allocator
+	$(BIN)/python -m benchmarks.decisions.channel_0008 --table channel-options
+	$(BIN)/python -m benchmarks.decisions.channel_0008 --table channel-allocator
 
 bench-streams: $(VENV)/.test
-	$(BIN)/python benchmarks/bench_streams.py
+	$(BIN)/python -m benchmarks.decisions.streams_0006
 
 bench-wire: $(VENV)/.test $(VENV)/.bench
-	$(BIN)/python benchmarks/bench_wire.py
+	$(BIN)/python -m benchmarks.wire
 
 # Every CUDA kernel, compiled for two generations of cards; needs none, but some minutes.
 gpu-compile: $(GPU)/.compiler
 	$(GPU)/bin/python scripts/compile_kernels.py sm_80 sm_90
 
-# What threads of the common kernels execute, from their machine code; without a card.
-gpu-count: $(GPU)/.compiler
-	$(GPU)/bin/python scripts/count_instructions.py
-
 # The real CuPy on a stand-in for CUDA, without a card: what we ask of it, and how it passes that on.
 # Not for CI: it writes over functions in CuPy's wheel, which another release may not have.
 gpu-stand-in: $(GPU)/.tests
-	$(STAND_IN) -m stand_in.place
-	POOLING_REQUIRE_GPU=1 $(STAND_IN) -m pytest -p stand_in.place -k "$(ON_STAND_IN)" \
+	$(STAND_IN) -m tests.gpu.stand_in.place
+	POOLING_REQUIRE_GPU=1 $(STAND_IN) -m pytest -p tests.gpu.stand_in.place -k "$(ON_STAND_IN)" \
 		tests/gpu/stand_in/check_stand_in.py tests/gpu/test_card.py tests/gpu/test_bits.py \
 		tests/gpu/test_positions.py tests/gpu/test_norms.py
 
@@ -111,7 +107,7 @@ gpu-check:
 
 # Asks every library live; flax and tensorflow-cpu are used where they are installed.
 exactness: $(VENV)/.test
-	$(BIN)/python benchmarks/exactness.py
+	$(BIN)/python -m benchmarks.exactness
 
 clean:
 	rm -rf $(VENV) $(LOWEST) $(GPU) $(FUZZ) .venv-protos build demo.png client/node/node_modules
@@ -155,7 +151,7 @@ $(GPU)/.compiler: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(GPU)
 	$(GPU)/bin/pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt \
-		nvidia-cuda-nvrtc nvidia-cuda-nvdisasm --editable '.[gpu-cuda13]'
+		nvidia-cuda-nvrtc --editable '.[gpu-cuda13]'
 	touch $@
 
 $(GPU)/.tests: $(GPU)/.compiler

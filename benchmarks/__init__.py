@@ -1,0 +1,1 @@
+"""Benchmarks, one package per subject; `python -m benchmarks.engine` runs one."""

@@ -7,16 +7,7 @@ result = forward(x, spec, return_indices=True)
 dx = backward(dy, spec, input_shape=x.shape, indices=result.indices)
 """
 
-from pooling_engine._pool import ForwardResult, backward, forward, warm_up
-from pooling_engine.enums import (
-    DivisorRule,
-    IndexFormat,
-    Layout,
-    Mode,
-    NamedPadding,
-    NanPolicy,
-    TiePolicy,
-)
+from pooling_engine.api import ForwardResult, backward, forward, warm_up
 from pooling_engine.errors import (
     DeadlineError,
     DeviceMemoryError,
@@ -29,10 +20,19 @@ from pooling_engine.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from pooling_engine.plan import PlannedAxis, PoolPlan
-from pooling_engine.spec import PoolSpec
-from pooling_engine.threads import set_thread_count, thread_count
-from pooling_engine.window import Window
+from pooling_engine.plans.plan import PlannedAxis, PoolPlan
+from pooling_engine.runtime.threads import set_thread_count, thread_count
+from pooling_engine.specs.enums import (
+    DivisorRule,
+    IndexFormat,
+    Layout,
+    Mode,
+    NamedPadding,
+    NanPolicy,
+    TiePolicy,
+)
+from pooling_engine.specs.spec import PoolSpec
+from pooling_engine.specs.window import Window
 
 __all__ = [
     "DeadlineError",

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 from numpy.typing import ArrayLike, NDArray
 
-from pooling_engine._memory import memory_of
 from pooling_engine.backends import select_backend
-from pooling_engine.checks import check_index_format, check_index_request, plan_backward
-from pooling_engine.enums import IndexFormat
+from pooling_engine.calls.arrays import memory_of
+from pooling_engine.calls.checks import check_index_format, check_index_request, plan_backward
 from pooling_engine.errors import InvalidTensorError
-from pooling_engine.planning import make_plan
-from pooling_engine.spec import PoolSpec
+from pooling_engine.plans.planning import make_plan
+from pooling_engine.specs.enums import IndexFormat
+from pooling_engine.specs.spec import PoolSpec
 
 Array = NDArray[Any]
 

@@ -16,9 +16,9 @@ from functools import partial
 
 from cupy.cuda import nvrtc
 
-from pooling_engine.backends.cupy_kernels.compiling import compile_anew
-from pooling_engine.backends.cupy_kernels.names import Name
-from pooling_engine.backends.cupy_kernels.shipped import all_names
+from pooling_engine.backends.cupy_backend.device.compiling import compile_anew
+from pooling_engine.backends.cupy_backend.planning.names import Name
+from pooling_engine.backends.cupy_backend.planning.shipped import all_names
 
 REPORT = "--ptxas-options=--verbose"
 

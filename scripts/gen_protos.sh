@@ -1,10 +1,10 @@
 #!/bin/sh
-# Generates protos/pooling_wire/v1/ from the .proto with the oldest toolchain that the
+# Generates wire/pooling_wire/v1/ from the .proto with the oldest toolchain that the
 # generated code must work with: newer runtimes accept older code, not the reverse.
 # usage: scripts/gen_protos.sh [OUTPUT_FOLDER]
 set -eu
 cd "$(dirname "$0")/.."
-output=${1:-protos}
+output=${1:-wire}
 venv=.venv-protos
 if [ ! -e "$venv/.installed" ]; then
     python3 -m venv "$venv"

@@ -27,7 +27,7 @@ from typing import IO, Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
-SOURCES = [str(ROOT / folder) for folder in ("", "protos", "server", "client", "benchmarks")]
+SOURCES = [str(ROOT / folder) for folder in ("", "wire", "server", "client")]
 FIRST = """
 import sys
 if sys.version_info < (3, 11):
@@ -64,7 +64,7 @@ def steps() -> Iterator[Step]:
     """All of them; the benchmark before what can only take time from it, the slowest last."""
     yield Step("kernels", 150, (sys.executable, "scripts/load_kernels.py"))
     yield tests("tests", 120, "tests/gpu/test_card.py")
-    yield Step("benchmark", 240, (sys.executable, "benchmarks/bench_gpu.py"))
+    yield Step("benchmark", 240, (sys.executable, "-m", "benchmarks.gpu"))
     if all(map(importlib.util.find_spec, ("hypothesis", "ml_dtypes"))):
         files = (f"tests/gpu/test_{name}.py" for name in ("bits", "norms", "positions"))
         yield tests("random tests", 120, *files, "-k", "card and not shim")
@@ -167,8 +167,8 @@ def check(every: Iterator[Step], output: Path, card: str, deadline: float) -> in
     Args:
         deadline: of all steps, by `time.monotonic`.
     """
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    import report
+    sys.path.insert(0, str(ROOT))
+    from benchmarks import report
 
     name = f"gpu-check-{report.slug(card)}"
     results: list[dict[str, Any]] = []

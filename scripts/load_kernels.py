@@ -10,12 +10,12 @@ import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor
 
-from pooling_engine.backends.cupy_kernels.compiling import compiled
-from pooling_engine.backends.cupy_kernels.device import CupyDevice
-from pooling_engine.backends.cupy_kernels.launches import Launch
-from pooling_engine.backends.cupy_kernels.names import Name
-from pooling_engine.backends.cupy_kernels.shipped import all_names
-from pooling_engine.cores import usable_cores
+from pooling_engine.backends.cupy_backend.device.compiling import compiled
+from pooling_engine.backends.cupy_backend.device.cupy_device import CupyDevice
+from pooling_engine.backends.cupy_backend.planning.launches import Launch
+from pooling_engine.backends.cupy_backend.planning.names import Name
+from pooling_engine.backends.cupy_backend.planning.shipped import all_names
+from pooling_engine.runtime.cores import usable_cores
 
 
 def compile_for(architecture: str, name: Name) -> int:

@@ -10,7 +10,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
-from waiting import LIMIT_S
+
+from tests.support.waiting import LIMIT_S
 
 if TYPE_CHECKING:
     import grpc

@@ -1,0 +1,1 @@
+"""Measurements behind single decisions; the number names the ADR in `docs/adr`."""

@@ -5,8 +5,8 @@ one thing; the server leaves the allocator alone, as `pooling serve` does not. A
 turns, and ratios are taken within a round. The second variant is the first once more: what it is
 off by is noise.
 
-    python benchmarks/bench_channel.py --table channel-options
-    python benchmarks/bench_channel.py --table channel-allocator
+    python -m benchmarks.decisions.channel_0008 --table channel-options
+    python -m benchmarks.decisions.channel_0008 --table channel-allocator
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import report
+from benchmarks import report
 
 MIB = 1 << 20
 PAYLOADS = {  # name: shape of float32, padding, calls a round; all max, kernel 3, stride 2
@@ -98,7 +98,9 @@ VARIANTS = {name: variant for table in TABLES.values() for name, variant in tabl
 def serve(variant: Variant, address: str) -> None:
     import grpc
 
-    from pooling_server import PoolingServer, ServerConfig, app, listening
+    from pooling_server import PoolingServer, ServerConfig
+    from pooling_server.serving import app
+    from pooling_server.sockets import listening
 
     ours = app._channel_options
     app._channel_options = lambda *given: [*ours(*given), *variant.server.items()]
@@ -142,7 +144,17 @@ def ask(variant: Variant, address: str) -> None:
 def started(role: str, name: str, address: str, env: dict[str, str]) -> Iterator[Any]:
     """One role of a variant, in a process that is ended in the end."""
     process = subprocess.Popen(
-        [sys.executable, __file__, "--role", role, "--variant", name, "--address", address],
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.decisions.channel_0008",
+            "--role",
+            role,
+            "--variant",
+            name,
+            "--address",
+            address,
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -210,7 +222,7 @@ def main() -> None:
     load_before = round(os.getloadavg()[0], 2)
     table, rounds = arguments.table, arguments.rounds
     rows = measured(TABLES[table], rounds)
-    command = f"python benchmarks/bench_channel.py --table {table} --rounds {rounds}"
+    command = f"python -m benchmarks.decisions.channel_0008 --table {table} --rounds {rounds}"
     path = report.write(table, command, rows, load_before=load_before)
     print(f"wrote {path}")
 

@@ -3,7 +3,7 @@
 The result is the evidence of docs/adr/0005, and shows below which size views do not pay. The
 evidence of encoding is that of bench_encode.py.
 
-    python benchmarks/bench_codec.py
+    python -m benchmarks.decisions.codec_0005
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-import report
 
 import pooling_wire
+from benchmarks import report
 from pooling_engine import PoolSpec
-from pooling_wire import parsing
+from pooling_wire.payloads import parsing
 from pooling_wire.v1 import pooling_pb2 as pb
 
 SHAPES = {
@@ -68,7 +68,7 @@ def main() -> None:
         }
         print(row, flush=True)
         rows.append(row)
-    print(f"wrote {report.write('codec', 'python benchmarks/bench_codec.py', rows)}")
+    print(f"wrote {report.write('codec', 'python -m benchmarks.decisions.codec_0005', rows)}")
 
 
 if __name__ == "__main__":

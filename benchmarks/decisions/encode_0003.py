@@ -2,7 +2,7 @@
 
 The result is the evidence of docs/adr/0003.
 
-    python benchmarks/bench_encode.py
+    python -m benchmarks.decisions.encode_0003
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-import report
 
 import pooling_wire
+from benchmarks import report
 from pooling_engine import PoolSpec
-from pooling_wire.specs import encode_spec
+from pooling_wire.messages.specs import encode_spec
 from pooling_wire.v1 import pooling_pb2 as pb
 
 SHAPES = {"125 KB": (10, 16, 14, 14), "2.3 MB": (1, 3, 480, 400), "26 MB": (32, 64, 56, 56)}
@@ -58,7 +58,7 @@ def main() -> None:
         }
         print(row, flush=True)
         rows.append(row)
-    print(f"wrote {report.write('encode', 'python benchmarks/bench_encode.py', rows)}")
+    print(f"wrote {report.write('encode', 'python -m benchmarks.decisions.encode_0003', rows)}")
 
 
 if __name__ == "__main__":

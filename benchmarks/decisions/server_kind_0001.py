@@ -5,7 +5,7 @@ their own; one client process drives each in turn, at three sizes and three
 concurrencies, alternating between them so that the machine's drift hits both.
 The result is the evidence of docs/adr/0001.
 
-    python benchmarks/bench_server_kind.py
+    python -m benchmarks.decisions.server_kind_0001
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from multiprocessing.connection import Connection
 
 import grpc
 import numpy as np
-import report
 
+from benchmarks import report
 from pooling_wire.v1 import pooling_pb2 as pb
 
 METHOD = "/pooling.v1.PoolingService/Forward"
@@ -151,7 +151,7 @@ def main() -> None:
             rows.append(row)
     for pipe in pipes:
         pipe.send(None)
-    path = report.write("server-kind", "python benchmarks/bench_server_kind.py", rows)
+    path = report.write("server-kind", "python -m benchmarks.decisions.server_kind_0001", rows)
     print(f"wrote {path}")
 
 

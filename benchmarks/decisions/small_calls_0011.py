@@ -4,7 +4,7 @@ The stages are those of a message that is like one before, and of one that is th
 Over the wire, a server of ours that answers at once with the same bytes shows what handlers take.
 The result is the evidence of docs/adr/0011.
 
-    python benchmarks/bench_small_calls.py
+    python -m benchmarks.decisions.small_calls_0011
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from collections.abc import Callable
 
 import grpc
 import numpy as np
-import report
-import wire_servers
-import wire_suite as suite
-import wire_ways
-from bench_wire import load
 
 import pooling_engine
 import pooling_wire
+from benchmarks import report
+from benchmarks.wire import servers as wire_servers
+from benchmarks.wire import suite
+from benchmarks.wire import ways as wire_ways
+from benchmarks.wire.__main__ import load
 from pooling_client import PoolingClient, _channel
 from pooling_server import ServerConfig
-from pooling_server.app import PoolingServer
-from pooling_server.executor import Executor
-from pooling_server.servicer import PoolingServicer
-from pooling_wire import decoding, encoding, tensors
+from pooling_server.serving.app import PoolingServer
+from pooling_server.serving.executor import Executor
+from pooling_server.serving.servicer import PoolingServicer
+from pooling_wire.messages import decoding, encoding
+from pooling_wire.payloads import tensors
 
 Way = Callable[[], object]
 PAYLOAD = suite.SEED
@@ -111,7 +112,9 @@ def wire_rows() -> list[dict[str, object]]:
     with contextlib.ExitStack() as ends:
         others = ends.enter_context(wire_servers.other_server("grpc"))
         ours = ends.enter_context(wire_servers.pooling_server())
-        at_once = ends.enter_context(wire_servers.started(__file__, "serve"))
+        at_once = ends.enter_context(
+            wire_servers.started("-m", "benchmarks.decisions.small_calls_0011", "serve")
+        )
 
         def channel(server: wire_servers.Server) -> grpc.Channel:
             options = _channel.CHANNEL_OPTIONS
@@ -159,7 +162,7 @@ def main() -> None:
     rows = {"stages_us": stage_rows(), "wire": wire_rows()}
     for row in (*rows["stages_us"], *rows["wire"]):
         print(row)
-    command = "python benchmarks/bench_small_calls.py"
+    command = "python -m benchmarks.decisions.small_calls_0011"
     print(f"wrote {report.write('small-calls', command, rows)}")
 
 

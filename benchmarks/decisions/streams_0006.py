@@ -3,7 +3,7 @@
 A server with the compiled backend and an echo server without any work are processes of their own;
 one client takes turns between the ways. The result is the evidence of docs/adr/0006.
 
-    python benchmarks/bench_streams.py
+    python -m benchmarks.decisions.streams_0006
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from pathlib import Path
 
 import grpc
 import numpy as np
-import report
 
-from pooling_client import ForwardCall, PoolingClient, _jobs
+from benchmarks import report
+from pooling_client import ForwardCall, PoolingClient
+from pooling_client._calls import jobs as _jobs
 from pooling_engine import PoolSpec
 from pooling_wire.v1 import pooling_pb2 as pb
 from pooling_wire.v1 import pooling_pb2_grpc
@@ -149,7 +150,7 @@ def main() -> None:
         rows += threshold_rows(client, rounds)
         rows += small_rows(client, echo_channel, rounds)
     ours.send(None)
-    path = report.write("streams", "python benchmarks/bench_streams.py", rows)
+    path = report.write("streams", "python -m benchmarks.decisions.streams_0006", rows)
     print(f"wrote {path}")
 
 

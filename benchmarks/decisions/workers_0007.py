@@ -4,7 +4,7 @@ Client processes, each with several threads and connections of its own, ask serv
 with two workers in turn; all on the same machine, so that clients and servers share its cores.
 The result is the evidence of docs/adr/0007.
 
-    python benchmarks/bench_workers.py
+    python -m benchmarks.decisions.workers_0007
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import threading
 import time
 
 import numpy as np
-import report
 
+from benchmarks import report
 from pooling_client import PoolingClient
 from pooling_engine import PoolSpec
 
@@ -97,7 +97,7 @@ def main() -> None:
     ratios = [two / one for one, two in zip(samples[1], samples[2], strict=True)]
     path = report.write(
         "workers",
-        "python benchmarks/bench_workers.py",
+        "python -m benchmarks.decisions.workers_0007",
         rows,
         clients=CLIENTS,
         threads_per_client=THREADS,

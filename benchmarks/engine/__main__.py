@@ -4,8 +4,8 @@ Layers of well-known networks, five operations, two element types and layouts, a
 number of threads. A figure is the median of the rounds; a ratio is taken round by round, so that
 the machine's drift cancels. Writes engine-cpu.json, .md and .png; all of it takes minutes.
 
-    python benchmarks/bench_engine.py
-    python benchmarks/bench_engine.py --only "VGG.* forward max$" --dtype float32 --output /tmp
+    python -m benchmarks.engine
+    python -m benchmarks.engine --only "VGG.* forward max$" --dtype float32 --output /tmp
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import engine_plot
-import engine_report
 import numpy as np
-import report
 import torch
-from engine_contenders import Call, answer, contenders
-from engine_suite import DTYPES, LAYERS, LAYOUTS, Layer, Tensors
 
 import pooling_engine
+from benchmarks import report
+from benchmarks.engine import plot as engine_plot
+from benchmarks.engine import report as engine_report
+from benchmarks.engine.contenders import Call, answer, contenders
+from benchmarks.engine.suite import DTYPES, LAYERS, LAYOUTS, Layer, Tensors
 
 NAME = "engine-cpu"
 SAMPLE_S = 0.02  # calls shorter than this are repeated within a sample
@@ -180,7 +180,7 @@ def main() -> None:
         gc.collect()  # a large layer's tensors, before those of the next are made
     if not rows:
         sys.exit("no layer and operation is meant by --only")
-    command = shlex.join(["python", "benchmarks/bench_engine.py", *sys.argv[1:]])
+    command = shlex.join(["python", "-m", "benchmarks.engine", *sys.argv[1:]])
     about = {"threads": arguments.threads, "load_before": load}
     path = report.write(NAME, command, rows, arguments.output, **about)
     path.with_suffix(".md").write_text(engine_report.markdown(path))

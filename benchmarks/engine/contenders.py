@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-import engine_torch
 import numpy as np
 import torch
-from engine_floors import read_once, write_once
-from engine_onnx import onnx_calls
-from engine_suite import BACKWARD_MAX, FORWARD_INDICES, Tensors, mode_of
-from engine_torch import Call
 
 import pooling_engine
+from benchmarks.engine import torch_layers as engine_torch
+from benchmarks.engine.floors import read_once, write_once
+from benchmarks.engine.onnx_layers import onnx_calls
+from benchmarks.engine.suite import BACKWARD_MAX, FORWARD_INDICES, Tensors, mode_of
+from benchmarks.engine.torch_layers import Call
 
 
 def contenders(tensors: Tensors, operation: str) -> dict[str, Call]:

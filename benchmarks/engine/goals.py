@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 from typing import Any, NamedTuple
 
-from engine_suite import (
+from benchmarks.engine.suite import (
     BACKWARD_AVERAGE,
     BACKWARD_MAX,
     FORWARD_AVERAGE,

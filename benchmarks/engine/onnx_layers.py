@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from engine_suite import AVERAGES, FORWARD_INDICES, Layer, Tensors
 
 import pooling_engine
+from benchmarks.engine.suite import AVERAGES, FORWARD_INDICES, Layer, Tensors
 
 OPSET = 22
 IR_VERSION = 10

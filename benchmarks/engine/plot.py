@@ -8,7 +8,8 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from engine_suite import BACKWARD_MAX, FORWARD_MAX, LAYERS
+
+from benchmarks.engine.suite import BACKWARD_MAX, FORWARD_MAX, LAYERS
 
 mpl.use("agg")
 from matplotlib import pyplot

@@ -1,6 +1,6 @@
 """The measured rows as tables, for reading: the goals first, then one table per operation.
 
-python benchmarks/engine_report.py benchmarks/results/engine-cpu.json
+python -m benchmarks.engine.report benchmarks/results/engine-cpu.json
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import engine_goals
-from engine_suite import DTYPES, LAYERS, LAYOUTS, OPERATIONS
+from benchmarks.engine import goals as engine_goals
+from benchmarks.engine.suite import DTYPES, LAYERS, LAYOUTS, OPERATIONS
 
 Row = dict[str, Any]
 TITLES = {

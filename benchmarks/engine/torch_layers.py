@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from engine_suite import AVERAGES, FORWARD_INDICES, Layer
 from torch.nn import functional
+
+from benchmarks.engine.suite import AVERAGES, FORWARD_INDICES, Layer
 
 Call = Callable[[], Any]
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}

@@ -1,0 +1,1 @@
+"""Errors and corner cases beside PyTorch, ONNX Runtime, JAX and TensorFlow."""

@@ -2,7 +2,7 @@
 
 Needs PyTorch; ONNX Runtime (with onnx), JAX (with Flax) and TensorFlow answer where installed.
 
-    python benchmarks/exactness.py
+    python -m benchmarks.exactness
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-import report
-from exactness_cases import ACCURACY, GOLDEN, Accuracy, Golden, tensor, ulps
-from exactness_graphs import Jax, TensorFlow
-from exactness_libraries import Engine, Library, NotOffered, OnnxRuntime, Torch
 
+from benchmarks import report
+from benchmarks.exactness.cases import ACCURACY, GOLDEN, Accuracy, Golden, tensor, ulps
+from benchmarks.exactness.graphs import Jax, TensorFlow
+from benchmarks.exactness.libraries import Engine, Library, NotOffered, OnnxRuntime, Torch
 from pooling_engine import UnsupportedError
 
-DOCS = Path(__file__).parents[1] / "docs"
-COMMAND = "python benchmarks/exactness.py"
+DOCS = Path(__file__).parents[2] / "docs"
+COMMAND = "python -m benchmarks.exactness"
 VERSIONS = ("numpy", "ml_dtypes", "torch", "onnxruntime", "jax", "flax", "tensorflow-cpu")
 ALLOWED = 4  # ulp, by the contract
 GOOD, BAD = "#0072b2", "#d55e00"

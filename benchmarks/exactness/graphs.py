@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 import numpy as np
-from exactness_libraries import Library, NotOffered
+
+from benchmarks.exactness.libraries import Library, NotOffered
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

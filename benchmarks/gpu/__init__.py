@@ -1,0 +1,1 @@
+"""The GPU backend beside PyTorch and CuPy; needs an NVIDIA GPU."""

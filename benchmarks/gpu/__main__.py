@@ -4,8 +4,8 @@ Layers in batches of 32 to 256, five operations, all on the same tensors of the 
 Times are the card's own; before each the L2 cache is swept. Writes gpu-<card>.json, .md and, where
 matplotlib is installed, .png; it needs nothing beside PyTorch and CuPy, and no network.
 
-    python benchmarks/bench_gpu.py
-    python benchmarks/bench_gpu.py --only "VGG.* forward max$" --dtype float32 --output /tmp
+    python -m benchmarks.gpu
+    python -m benchmarks.gpu --only "VGG.* forward max$" --dtype float32 --output /tmp
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import gpu_card
-import gpu_report
-import gpu_suite
-import report
 import torch
-from engine_suite import BACKWARD_MAX, LAYOUTS, Layer
-from engine_torch import Call
-from gpu_card import Card
-from gpu_contenders import CardTensors, answer, contenders
+
+from benchmarks import report
+from benchmarks.engine.suite import BACKWARD_MAX, LAYOUTS, Layer
+from benchmarks.engine.torch_layers import Call
+from benchmarks.gpu import card as gpu_card
+from benchmarks.gpu import report as gpu_report
+from benchmarks.gpu import suite as gpu_suite
+from benchmarks.gpu.card import Card
+from benchmarks.gpu.contenders import CardTensors, answer, contenders
 
 Row = dict[str, Any]
 TOLERANCE = {"float32": 1e-5, "float16": 4e-3, "bfloat16": 3e-2}  # of results
@@ -158,7 +159,7 @@ class Result:
         if "--output" in flags:  # is of one machine, and no part of what was measured
             at = flags.index("--output")
             flags = flags[:at] + flags[at + 2 :]
-        command = shlex.join(["python", "benchmarks/bench_gpu.py", *flags])
+        command = shlex.join(["python", "-m", "benchmarks.gpu", *flags])
         more = {"left_out": self.left_out, "failures": self.failures, "serving": self.serving}
         return report.write(self._name, command, self.rows, self._output, **self._about, **more)
 
@@ -198,7 +199,7 @@ def measure_layer(tensors: CardTensors, operations: list[str], rounds: int, resu
 
 def serving(card: Card, rounds: int) -> list[Row]:
     """What `gpu_serving` measures; without gRPC, this alone fails."""
-    import gpu_serving
+    from benchmarks.gpu import serving as gpu_serving
 
     return gpu_serving.rows(card, rounds)
 

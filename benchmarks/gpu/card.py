@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any
 
 import torch
-from engine_torch import Call
 
+from benchmarks.engine.torch_layers import Call
 from pooling_engine.backends import select_backend
 from pooling_engine.dtypes import BFLOAT16
 

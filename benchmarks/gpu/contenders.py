@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-import engine_torch
 import torch
-from engine_suite import BACKWARD_MAX, FORWARD_INDICES, Layer, Tensors, mode_of
-from engine_torch import Call
-from gpu_card import Card
 
 import pooling_engine
+from benchmarks.engine import torch_layers as engine_torch
+from benchmarks.engine.suite import BACKWARD_MAX, FORWARD_INDICES, Layer, Tensors, mode_of
+from benchmarks.engine.torch_layers import Call
+from benchmarks.gpu.card import Card
 
 
 class CardTensors(Tensors):

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import engine_goals
-import gpu_suite
-import report
-import wire_suite
-from engine_suite import (
+from benchmarks import report
+from benchmarks.engine import goals as engine_goals
+from benchmarks.engine.suite import (
     BACKWARD_AVERAGE,
     BACKWARD_MAX,
     FORWARD_AVERAGE,
     FORWARD_INDICES,
     FORWARD_MAX,
 )
+from benchmarks.gpu import suite as gpu_suite
+from benchmarks.wire import suite as wire_suite
 
 Row = dict[str, Any]
 LINK_SHARE = 0.8  # of what the link between host and card allows, through shared memory

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from engine_plot import APART, GREY, MARKS, draw_both
+from benchmarks.engine.plot import APART, GREY, MARKS, draw_both
 
 Row = dict[str, Any]
 CONTENDERS = ("torch", "torch_channels_last", "ours")

@@ -1,6 +1,6 @@
 """The measured rows as tables and a picture, from the JSON file alone: here or on another machine.
 
-python benchmarks/gpu_report.py benchmarks/results/gpu-h100.json
+python -m benchmarks.gpu.report benchmarks/results/gpu-h100.json
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import gpu_goals
-import report
-from engine_report import TITLES, cell, table
-from engine_suite import LAYOUTS, OPERATIONS
-from gpu_goals import GOALS
-from gpu_suite import DTYPES
+from benchmarks import report
+from benchmarks.engine.report import TITLES, cell, table
+from benchmarks.engine.suite import LAYOUTS, OPERATIONS
+from benchmarks.gpu import goals as gpu_goals
+from benchmarks.gpu.goals import GOALS
+from benchmarks.gpu.suite import DTYPES
 
 Row = dict[str, Any]
 Groups = dict[tuple[str, str, str], list[Row]]
@@ -51,7 +51,7 @@ def write(path: Path) -> None:
     has_picture = bool(result["rows"] and importlib.util.find_spec("matplotlib"))
     path.with_suffix(".md").write_text(markdown(result, path.stem if has_picture else ""))
     if has_picture:
-        import gpu_plot
+        from benchmarks.gpu import plot as gpu_plot
 
         gpu_plot.draw(result["rows"], path.with_suffix(".png"))
 

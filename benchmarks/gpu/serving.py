@@ -6,17 +6,17 @@ import statistics
 from typing import Any
 
 import numpy as np
-import report
 import torch
-import wire_servers
-import wire_suite as suite
-import wire_ways
-from gpu_card import Card
-from gpu_goals import LINK, TORCH_PINNED
 from torch.nn import functional
-from wire_suite import Payload
-from wire_ways import Way
 
+from benchmarks import report
+from benchmarks.gpu.card import Card
+from benchmarks.gpu.goals import LINK, TORCH_PINNED
+from benchmarks.wire import servers as wire_servers
+from benchmarks.wire import suite
+from benchmarks.wire import ways as wire_ways
+from benchmarks.wire.suite import Payload
+from benchmarks.wire.ways import Way
 from pooling_client import PoolingClient
 
 Row = dict[str, Any]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
-import engine_suite
-from engine_suite import Layer
-
+from benchmarks.engine import suite as engine_suite
+from benchmarks.engine.suite import Layer
 from pooling_engine.dtypes import BFLOAT16
 
 DTYPES = ("float32", "float16", *(() if BFLOAT16 is None else ("bfloat16",)))

@@ -3,8 +3,8 @@
 Servers are processes of their own on loopback; one client process takes turns between the ways.
 Writes wire.json, wire.md, wire-throughput.png and wire-latency.png.
 
-    python benchmarks/bench_wire.py
-    python benchmarks/bench_wire.py --quick --output /tmp
+    python -m benchmarks.wire
+    python -m benchmarks.wire --quick --output /tmp
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import report
-import wire_memory
-import wire_plot
-import wire_report
-import wire_servers
-import wire_suite as suite
-import wire_ways
-from report import samples, turns
-from wire_suite import Payload
-from wire_ways import Connections, Way
 
+from benchmarks import report
+from benchmarks.report import samples, turns
+from benchmarks.wire import memory as wire_memory
+from benchmarks.wire import plot as wire_plot
+from benchmarks.wire import report as wire_report
+from benchmarks.wire import servers as wire_servers
+from benchmarks.wire import suite
+from benchmarks.wire import ways as wire_ways
+from benchmarks.wire.suite import Payload
+from benchmarks.wire.ways import Connections, Way
 from pooling_client import ForwardCall
 
 Row = dict[str, Any]
@@ -191,7 +191,7 @@ def main() -> None:
     start = time.monotonic()
     rows = wire_memory.rows(1 if arguments.quick else 3)
     rows += measured(rounds, seconds)
-    command = shlex.join(["python", "benchmarks/bench_wire.py", *sys.argv[1:]])
+    command = shlex.join(["python", "-m", "benchmarks.wire", *sys.argv[1:]])
     about = {"rounds": rounds, "quick": arguments.quick, "load_before": load_before}
     about["seconds"] = round(time.monotonic() - start)
     path = report.write(NAME, command, rows, arguments.output, **about)

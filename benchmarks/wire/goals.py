@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any, NamedTuple
 
-import wire_suite as suite
+from benchmarks.wire import suite
 
 Row = dict[str, Any]
 MIB = 1 << 20

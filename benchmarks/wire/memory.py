@@ -1,6 +1,6 @@
 """The memory of either end: the peak of a fresh process above what it held before the call.
 
-python benchmarks/wire_memory.py 127.0.0.1:50051    what a client needs for 60 MB in one message
+python -m benchmarks.wire.memory 127.0.0.1:50051    what a client needs for 60 MB in one message
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import wire_servers
-from wire_suite import LAYER, SMALL, UNARY_60, Payload
 
-from pooling_client import PoolingClient, _jobs
+from benchmarks.wire import servers as wire_servers
+from benchmarks.wire.suite import LAYER, SMALL, UNARY_60, Payload
+from pooling_client import PoolingClient
+from pooling_client._calls import jobs as _jobs
 
 MIB = 1 << 20
 
@@ -70,7 +71,11 @@ def server_bytes(server: wire_servers.Server, payload: Payload, stream_bytes: in
 
 def client_bytes(address: str) -> int:
     done = subprocess.run(
-        [sys.executable, __file__, address], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-m", "benchmarks.wire.memory", address],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
     return int(done.stdout)
 

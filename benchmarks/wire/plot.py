@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import wire_suite as suite
+
+from benchmarks.wire import suite
 
 mpl.use("agg")
 from matplotlib import pyplot

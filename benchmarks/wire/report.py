@@ -1,6 +1,6 @@
 """The measured rows as tables, for reading: the goals first.
 
-python benchmarks/wire_report.py benchmarks/results/wire.json
+python -m benchmarks.wire.report benchmarks/results/wire.json
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import report
-import wire_goals
-import wire_suite as suite
-from engine_report import cell, table
+from benchmarks import report
+from benchmarks.engine.report import cell, table
+from benchmarks.wire import goals as wire_goals
+from benchmarks.wire import suite
 
 Row = dict[str, Any]
 NOTES = """\

@@ -1,7 +1,7 @@
 """The servers that ours is compared with, each a process of its own until its stdin ends.
 
-    python benchmarks/wire_servers.py grpc
-    python benchmarks/wire_servers.py flight
+    python -m benchmarks.wire.servers grpc
+    python -m benchmarks.wire.servers flight
 
 Echoes answer a message of N bytes with as many as its first eight bytes say. The textbook methods
 pool, in our engine, what the generated classes have parsed.
@@ -22,9 +22,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
-import wire_floats
 
 import pooling_engine
+from benchmarks.wire import floats as wire_floats
 from pooling_engine import PoolSpec
 from pooling_wire.v1 import pooling_pb2 as pb
 
@@ -32,7 +32,7 @@ THREADS = 40  # as our server has
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 SERVE = """
 from pooling_server import ServerConfig
-from pooling_server.process import leave, run
+from pooling_server.processes.process import leave, run
 leave(run(ServerConfig(**{})))
 """
 
@@ -89,7 +89,7 @@ def pooling_server(**options: Any) -> Iterator[Server]:
 
 
 def other_server(kind: str) -> contextlib.AbstractContextManager[Server]:
-    return started(__file__, kind)
+    return started("-m", "benchmarks.wire.servers", kind)
 
 
 @functools.lru_cache(maxsize=64)

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 import grpc
 import numpy as np
-import wire_floats
-import wire_suite as suite
-from wire_servers import Server
-from wire_suite import Payload
 
 import pooling_engine
-from pooling_client import PoolingClient, _channel, _jobs, _shared_memory
+from benchmarks.wire import floats as wire_floats
+from benchmarks.wire import suite
+from benchmarks.wire.servers import Server
+from benchmarks.wire.suite import Payload
+from pooling_client import PoolingClient, _channel, _shared_memory
+from pooling_client._calls import jobs as _jobs
 from pooling_wire.v1 import pooling_pb2 as pb
 
 Way = Callable[[], Any]

@@ -13,9 +13,9 @@ from typing import Any
 import click
 from numpy.typing import NDArray
 
+from pooling_cli.explain import explain_seed_example, explain_spec, explain_window
+from pooling_cli.options import SHAPE, SIZES, read_array, spec_from, spec_options, write_array
 from pooling_client import PoolingClient
-from pooling_client._options import SHAPE, SIZES, read_array, spec_from, spec_options, write_array
-from pooling_client.explain import explain_seed_example, explain_spec, explain_window
 from pooling_engine import InvalidSpecError, InvalidTensorError, PoolingError, UnsupportedError
 from pooling_engine.dtypes import FLOATS, INTEGERS
 
@@ -213,7 +213,7 @@ def explain(
 )
 def demo(output: Path) -> None:
     """Send a photograph to a server of its own; draw what comes back."""
-    from pooling_client.demo import run_demo
+    from pooling_cli.demo.run import run_demo
 
     click.echo(run_demo(output))
 

@@ -15,10 +15,9 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 import pooling_wire
 from pooling_client import _channel
-from pooling_client._backward_job import BackwardJob, backward_job
-from pooling_client._exchange_async import exchange_async
-from pooling_client._forward_job import ForwardJob, forward_job
-from pooling_client._jobs import (
+from pooling_client._calls.backward_job import BackwardJob, backward_job
+from pooling_client._calls.forward_job import ForwardJob, forward_job
+from pooling_client._calls.jobs import (
     MANY_WINDOW,
     WINDOW,
     Job,
@@ -28,8 +27,9 @@ from pooling_client._jobs import (
     outcome_of,
     say_nothing,
 )
+from pooling_client._limits import ANY, sizes_of
 from pooling_client._shared_memory import SHARED_BYTES, Sharing
-from pooling_client._sizes import ANY, sizes_of
+from pooling_client._streams.aio import exchange_async
 from pooling_engine import ForwardResult, PoolingError, PoolSpec, TensorTooLargeError
 from pooling_wire import BackwardCall, ForwardCall
 from pooling_wire import keepalive as pings

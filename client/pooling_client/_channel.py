@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pooling_wire
 from pooling_engine import InvalidSpecError
-from pooling_engine.options import number
+from pooling_engine.specs.options import number
 from pooling_wire import keepalive as pings
 
 DEFAULT_TARGET = "127.0.0.1:50051"

@@ -21,7 +21,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from pooling_client._copies import copy_into
 from pooling_engine import InvalidTensorError
-from pooling_wire import Place, leases
+from pooling_wire import Place
+from pooling_wire.shared_memory import leases
 
 Array = NDArray[Any]
 SHARED_BYTES = 256 << 10  # measured: calls with less are as fast when they are sent
@@ -44,7 +45,7 @@ class SharedArrays:
     Memory is used again once no array is in it: fresh pages cost more than the pooling.
 
     Args:
-        path: the server's lease socket, `pooling_wire.leases.lease_socket`.
+        path: the server's lease socket, `pooling_wire.shared_memory.leases.lease_socket`.
 
     Raises:
         OSError: nobody leases memory there, or not to this user.

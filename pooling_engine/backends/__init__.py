@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pooling_engine.enums import IndexFormat, Mode
 from pooling_engine.errors import InvalidSpecError
-from pooling_engine.plan import PoolPlan
+from pooling_engine.plans.plan import PoolPlan
+from pooling_engine.specs.enums import IndexFormat, Mode
 
 Array = NDArray[Any]
 
@@ -84,9 +84,9 @@ class Backend(Protocol):
 
 # In order of preference; the only list of backends there is.
 BACKENDS: dict[str, str] = {
-    "cupy": "pooling_engine.backends.cupy_backend",
-    "numba": "pooling_engine.backends.numba_backend",
-    "numpy": "pooling_engine.backends.numpy_backend",
+    "cupy": "pooling_engine.backends.cupy_backend.backend",
+    "numba": "pooling_engine.backends.numba_backend.backend",
+    "numpy": "pooling_engine.backends.numpy_backend.backend",
 }
 
 _loaded: dict[str, Backend] = {}

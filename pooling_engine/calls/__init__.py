@@ -1,0 +1,1 @@
+"""Calls: the arguments of a forward or backward call, checked together."""

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 
 from pooling_engine.backends import Backend
-from pooling_engine.checks import as_tensor, check_out
-from pooling_engine.enums import IndexFormat
+from pooling_engine.calls.checks import as_tensor, check_out
 from pooling_engine.errors import InvalidSpecError, InvalidTensorError
-from pooling_engine.indices import check_indices, from_caller, to_positions
-from pooling_engine.plan import PoolPlan
+from pooling_engine.plans.indices import check_indices, from_caller, to_positions
+from pooling_engine.plans.plan import PoolPlan
+from pooling_engine.specs.enums import IndexFormat
 
 if TYPE_CHECKING:
-    from pooling_engine.backends.cupy_backend import CupyBackend
+    from pooling_engine.backends.cupy_backend.backend import CupyBackend
 
 Array = Any  # of NumPy, or of a card
 

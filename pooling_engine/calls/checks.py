@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pooling_engine.dtypes import FLOATS
-from pooling_engine.enums import IndexFormat, Mode
 from pooling_engine.errors import InvalidSpecError, InvalidTensorError
-from pooling_engine.indices import refuse_too_many_taps
-from pooling_engine.options import flag
-from pooling_engine.plan import PoolPlan
-from pooling_engine.planning import as_shape, make_plan
-from pooling_engine.spec import PoolSpec
+from pooling_engine.plans.indices import refuse_too_many_taps
+from pooling_engine.plans.plan import PoolPlan
+from pooling_engine.plans.planning import as_shape, make_plan
+from pooling_engine.specs.enums import IndexFormat, Mode
+from pooling_engine.specs.options import flag
+from pooling_engine.specs.spec import PoolSpec
 
 Array = NDArray[Any]
 

@@ -1,0 +1,1 @@
+"""Plans: a spec resolved to integers for one shape and element type."""

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pooling_engine.enums import NamedPadding
 from pooling_engine.errors import InvalidSpecError, UnsupportedError
-from pooling_engine.window import Window
+from pooling_engine.specs.enums import NamedPadding
+from pooling_engine.specs.window import Window
 
 MAX_TAPS_PER_AXIS = 65_536
 Positions = NDArray[np.int64]

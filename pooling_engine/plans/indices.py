@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pooling_engine.enums import IndexFormat
 from pooling_engine.errors import InvalidSpecError, InvalidTensorError
-from pooling_engine.geometry import Axis
-from pooling_engine.plan import MAX_INDEXED_TAPS, PoolPlan
+from pooling_engine.plans.geometry import Axis
+from pooling_engine.plans.plan import MAX_INDEXED_TAPS, PoolPlan
+from pooling_engine.specs.enums import IndexFormat
 
 Array = NDArray[Any]
 NO_POSITION = -1  # of a window without a valid tap, in the int64 formats

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 
 if TYPE_CHECKING:
-    from pooling_engine.plan import PoolPlan
+    from pooling_engine.plans.plan import PoolPlan
 
 Answer = TypeVar("Answer", bound=tuple[Any, ...])
 

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pooling_engine.dtypes import FLOATS
-from pooling_engine.enums import (
+from pooling_engine.plans.geometry import AdaptiveAxis, Axis
+from pooling_engine.plans.memo import Kept
+from pooling_engine.specs.enums import (
     SELECTING_MODES,
     DivisorRule,
     IndexFormat,
@@ -19,8 +21,6 @@ from pooling_engine.enums import (
     NanPolicy,
     TiePolicy,
 )
-from pooling_engine.geometry import AdaptiveAxis, Axis
-from pooling_engine.keeping import Kept
 
 _INDEX_TYPES = tuple(np.dtype(name) for name in ("uint8", "uint16", "uint32", "uint64"))
 MAX_INDEXED_TAPS = 2**32 - 1  # uint64 numbers more, but only within the engine

@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 
 from pooling_engine.dtypes import FLOAT_NAMES, FLOATS, INTEGERS, LEGAL_NAMES
-from pooling_engine.enums import Layout, Mode
 from pooling_engine.errors import (
     InvalidSpecError,
     InvalidTensorError,
     TensorTooLargeError,
     UnsupportedError,
 )
-from pooling_engine.geometry import Axis, SlidingAxis, resolve_adaptive, resolve_sliding
-from pooling_engine.options import MAX_SPATIAL_AXES
-from pooling_engine.plan import PoolPlan
-from pooling_engine.spec import PoolSpec
-from pooling_engine.window import Window
+from pooling_engine.plans.geometry import Axis, SlidingAxis, resolve_adaptive, resolve_sliding
+from pooling_engine.plans.plan import PoolPlan
+from pooling_engine.specs.enums import Layout, Mode
+from pooling_engine.specs.options import MAX_SPATIAL_AXES
+from pooling_engine.specs.spec import PoolSpec
+from pooling_engine.specs.window import Window
 
 _SHAPE, _DTYPE = "the shape", "the element type"  # stand in for the arguments that gave them
 _MAX_BYTES = 2**63 - 1

@@ -1,0 +1,1 @@
+"""Threads and processor cores that the engine uses."""

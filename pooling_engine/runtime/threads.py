@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import pairwise
 from typing import TypeVar
 
-from pooling_engine.cores import usable_cores
+from pooling_engine.runtime.cores import usable_cores
 
 Block = TypeVar("Block")
 Answer = TypeVar("Answer")

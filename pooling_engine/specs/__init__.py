@@ -1,0 +1,1 @@
+"""Specs: the options of a pooling layer, checked and normalised."""

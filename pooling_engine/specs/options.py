@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from pooling_engine.enums import NamedPadding
 from pooling_engine.errors import InvalidSpecError
+from pooling_engine.specs.enums import NamedPadding
 
 MAX_SPATIAL_AXES = 6
 MAX_SIZE = 2**31 - 1  # of a kernel, stride, dilation, padding; keeps positions within 64 bits

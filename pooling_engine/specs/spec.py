@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from pooling_engine.enums import (
+from pooling_engine.errors import InvalidSpecError
+from pooling_engine.specs.enums import (
     SELECTING_MODES,
     Layout,
     Mode,
@@ -17,12 +18,11 @@ from pooling_engine.enums import (
     NanPolicy,
     TiePolicy,
 )
-from pooling_engine.errors import InvalidSpecError
-from pooling_engine.options import choice, flag, number, optional, paddings, sizes
-from pooling_engine.window import Window
+from pooling_engine.specs.options import choice, flag, number, optional, paddings, sizes
+from pooling_engine.specs.window import Window
 
 if TYPE_CHECKING:
-    from pooling_engine.plan import PoolPlan
+    from pooling_engine.plans.plan import PoolPlan
 
 # The options that belong to some modes only; with another mode they are refused.
 OPTION_MODES: dict[str, frozenset[Mode]] = {
@@ -194,7 +194,7 @@ class PoolSpec:
             InvalidTensorError: the shape or the element type is illegal.
             UnsupportedError: legal, but not built.
         """
-        from pooling_engine.planning import make_plan
+        from pooling_engine.plans.planning import make_plan
 
         return make_plan(self, shape, dtype)
 

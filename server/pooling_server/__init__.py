@@ -1,6 +1,6 @@
 """The gRPC server: `python -m pooling_server`, or `pooling serve`."""
 
-from pooling_server.app import PoolingServer
 from pooling_server.config import ServerConfig
+from pooling_server.serving.app import PoolingServer
 
 __all__ = ["PoolingServer", "ServerConfig"]

@@ -13,8 +13,8 @@ except ImportError:
     sys.exit("error: the server's options are read by click, which is not installed")
 
 from pooling_server.config import ServerConfig, flag, variable
-from pooling_server.process import configure_log, leave, run
-from pooling_server.supervisor import supervise
+from pooling_server.processes.process import configure_log, leave, run
+from pooling_server.processes.supervisor import supervise
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # our one line says it better than gRPC's log
 

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from pooling_server.devices import split_devices
-from pooling_server.listening import is_unix, split_addresses
+from pooling_server.processes.devices import split_devices
+from pooling_server.sockets.listening import is_unix, split_addresses
 
 GIB = 1 << 30
 MIB = 1 << 20

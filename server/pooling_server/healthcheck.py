@@ -14,7 +14,7 @@ except ImportError as error:
     sys.exit(f"error: click and grpcio-health-checking are needed: {error}")
 
 from pooling_server.config import ServerConfig, variable
-from pooling_server.listening import reachable, split_addresses
+from pooling_server.sockets.listening import reachable, split_addresses
 
 
 @click.command()

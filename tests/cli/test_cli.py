@@ -11,17 +11,17 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-from waiting import LIMIT_S
 
 import pooling_engine
 from pooling_engine import PoolSpec
 from pooling_server import PoolingServer
+from tests.support.waiting import LIMIT_S
 
 RNG = np.random.default_rng(3)
 
 
 def pooling(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pooling_client.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "pooling_cli.main", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, cwd=cwd)
     assert "Traceback" not in done.stderr
     return done
@@ -188,7 +188,7 @@ def test_a_large_tensor_has_a_bar_on_a_terminal_only(tmp_path: Path, server: Poo
     done = pooling(*arguments, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     main, terminal = os.openpty()
-    command = [sys.executable, "-m", "pooling_client.cli", *arguments]
+    command = [sys.executable, "-m", "pooling_cli.main", *arguments]
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=terminal, cwd=tmp_path
     ) as process:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from waiting import LIMIT_S
 
 import pooling_engine
-from pooling_client import demo
+from pooling_cli.demo import run as demo
 from pooling_engine import ForwardResult, InternalError, UnavailableError, UnsupportedError
 from pooling_server import ServerConfig
+from tests.support.waiting import LIMIT_S
 
 STUBBORN = """
 import signal, sys, time

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pooling_client.explain import _check, explain_seed_example, explain_window
+from pooling_cli.explain import check as _check
+from pooling_cli.explain import explain_seed_example, explain_window
 from pooling_engine import (
     InternalError,
     InvalidSpecError,
@@ -511,7 +512,7 @@ def test_a_wrong_index_of_the_engine_is_never_explained(monkeypatch: pytest.Monk
 
 def test_nothing_is_compiled_for_an_explanation() -> None:
     script = (
-        "import sys; from pooling_client.explain import explain_seed_example as explain; "
+        "import sys; from pooling_cli.explain import explain_seed_example as explain; "
         "explain(); print('numba' in sys.modules)"
     )
     command = [sys.executable, "-c", script]

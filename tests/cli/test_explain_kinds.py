@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from pooling_client.cli import cli
-from pooling_client.explain import _check, explain_window
-from pooling_client.explain._rounding import round_to
+from pooling_cli.explain import check as _check
+from pooling_cli.explain import explain_window
+from pooling_cli.explain.rounding import round_to
+from pooling_cli.main import cli
 from pooling_engine import (
     InternalError,
     InvalidSpecError,

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from pooling_client.cli import cli
-from pooling_client.explain import explain_spec
+from pooling_cli.explain import explain_spec
+from pooling_cli.main import cli
 from pooling_engine import (
     DivisorRule,
     InternalError,

@@ -13,7 +13,6 @@ import grpc
 import ml_dtypes
 import numpy as np
 import pytest
-from waiting import LIMIT_S, quiet_port
 
 import pooling_engine
 import pooling_wire
@@ -29,6 +28,7 @@ from pooling_engine import (
 )
 from pooling_engine.backends import available_backends
 from pooling_server import PoolingServer, ServerConfig
+from tests.support.waiting import LIMIT_S, quiet_port
 
 RNG = np.random.default_rng(7)
 SPECS = {

@@ -12,9 +12,9 @@ import pytest
 PROGRAM = """
 import ctypes
 import numpy as np
-from pooling_client import _jobs
-from pooling_client._forward_job import ForwardJob
-from pooling_client._sizes import ANY
+from pooling_client._calls import jobs as _jobs
+from pooling_client._calls.forward_job import ForwardJob
+from pooling_client._limits import ANY
 from pooling_engine import PoolSpec
 
 class Mallinfo(ctypes.Structure):

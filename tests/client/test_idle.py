@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator, Iterator
 
 import numpy as np
 import pytest
-from test_large import in_flight, threads_of_streams
-from waiting import wait_until
 
-from pooling_client import AsyncPoolingClient, ForwardCall, PoolingClient, _exchange
+from pooling_client import AsyncPoolingClient, ForwardCall, PoolingClient
+from pooling_client._streams import sync as _exchange
 from pooling_engine import DeadlineError, PoolSpec
 from pooling_server import PoolingServer, ServerConfig
+from tests.client.test_large import in_flight, threads_of_streams
+from tests.support.waiting import wait_until
 
 SPEC = PoolSpec("max", 2)
 

@@ -12,14 +12,14 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from silence import Proxy
-from test_large import in_flight
-from waiting import LIMIT_S, wait_until
 
 from pooling_client import AsyncPoolingClient, ForwardCall, PoolingClient
 from pooling_engine import InvalidSpecError, PoolSpec
 from pooling_server import PoolingServer, ServerConfig
 from pooling_wire import keepalive
+from tests.client.test_large import in_flight
+from tests.support.silence import Proxy
+from tests.support.waiting import LIMIT_S, wait_until
 
 SPEC = PoolSpec("max", 2)
 X = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)

@@ -9,14 +9,13 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import cases
 import numpy as np
-import oracle
 import pytest
-from waiting import LIMIT_S, quiet_port, wait_until
 
 import pooling_engine
-from pooling_client import PoolingClient, _exchange, _jobs
+from pooling_client import PoolingClient
+from pooling_client._calls import jobs as _jobs
+from pooling_client._streams import sync as _exchange
 from pooling_engine import (
     DeadlineError,
     InvalidTensorError,
@@ -25,6 +24,8 @@ from pooling_engine import (
     UnavailableError,
 )
 from pooling_server import PoolingServer, ServerConfig
+from tests.support import cases, oracle
+from tests.support.waiting import LIMIT_S, quiet_port, wait_until
 
 X = np.random.default_rng(1).standard_normal((3, 4, 19, 16), dtype=np.float32)
 MAX = PoolSpec("max", 3, 2, 1)

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_large import in_flight, threads_of_streams
-from waiting import wait_until
 
 import pooling_engine
-from pooling_client import AsyncPoolingClient, BackwardCall, ForwardCall, PoolingClient, _jobs
+from pooling_client import AsyncPoolingClient, BackwardCall, ForwardCall, PoolingClient
+from pooling_client._calls import jobs as _jobs
 from pooling_engine import InvalidSpecError, InvalidTensorError, PoolSpec
 from pooling_server import PoolingServer, ServerConfig
+from tests.client.test_large import in_flight, threads_of_streams
+from tests.support.waiting import wait_until
 
 MAX = PoolSpec("max", 2)
 X = np.random.default_rng(2).standard_normal((3, 4, 19, 16), dtype=np.float32)

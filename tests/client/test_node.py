@@ -8,9 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from waiting import LIMIT_S
 
 from pooling_server import PoolingServer
+from tests.support.waiting import LIMIT_S
 
 FOLDER = Path(__file__).parents[2] / "client/node"
 

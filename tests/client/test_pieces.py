@@ -5,24 +5,23 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-import cases
 import ml_dtypes
 import numpy as np
-import oracle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import pooling_engine  # NumPy computes here: what is tested is the cutting
-from pooling_client import _indices
-from pooling_client._pieces import (
+from pooling_client._cutting import indices as _indices
+from pooling_client._cutting.pieces import (
     backward_costs,
     backward_pieces,
     forward_costs,
     forward_pieces,
 )
 from pooling_engine import IndexFormat, PoolSpec
-from pooling_engine.planning import make_plan
+from pooling_engine.plans.planning import make_plan
+from tests.support import cases, oracle
 
 POLICIES = tuple(
     {"mode": mode, **policies}

@@ -7,17 +7,17 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import cases
 import numpy as np
-import oracle
 import pytest
-from waiting import quiet_port
 
 import pooling_engine
-import pooling_server.servicer
-from pooling_client import AsyncPoolingClient, PoolingClient, _jobs
+import pooling_server.serving.servicer
+from pooling_client import AsyncPoolingClient, PoolingClient
+from pooling_client._calls import jobs as _jobs
 from pooling_engine import PoolSpec, TensorTooLargeError
 from pooling_server import PoolingServer, ServerConfig
+from tests.support import cases, oracle
+from tests.support.waiting import quiet_port
 
 KIB = 1 << 10
 LIMITS = {"max_message_bytes": 64 * KIB, "max_tensor_bytes": 48 * KIB}
@@ -34,13 +34,13 @@ Serve = Callable[..., PoolingServer]
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one whenever a server is asked what it takes."""
-    describe, asked = pooling_server.servicer.describe, []
+    describe, asked = pooling_server.serving.servicer.describe, []
 
     def counted(*arguments: Any) -> Any:
         asked.append(1)
         return describe(*arguments)
 
-    monkeypatch.setattr(pooling_server.servicer, "describe", counted)
+    monkeypatch.setattr(pooling_server.serving.servicer, "describe", counted)
     return asked
 
 

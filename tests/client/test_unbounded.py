@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from waiting import LIMIT_S
 
 import pooling_engine
 from pooling_client import ForwardCall, PoolingClient
 from pooling_engine import PoolSpec
+from tests.support.waiting import LIMIT_S
 
 TOTAL_MIB = int(os.environ.get("POOLING_TEST_STREAM_MIB", "256"))
 SPEC = PoolSpec("max", kernel=3, stride=2, padding=1)

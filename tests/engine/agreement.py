@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import cases
 import numpy as np
-import oracle
 
 from pooling_engine import PoolSpec, backward, forward
+from tests.support import cases, oracle
 
 FORMATS = ("window", "plane", "tensor")
 SELECTING = ({"mode": "max"}, {"mode": "min"})

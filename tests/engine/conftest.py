@@ -9,7 +9,7 @@ import pytest
 
 import pooling_engine
 from pooling_engine import backends
-from pooling_engine.backends.numpy_kernels import block
+from pooling_engine.backends.numpy_backend import block
 
 
 def pytest_configure(config):

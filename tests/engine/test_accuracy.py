@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 
-import cases
 import numpy as np
-import oracle
 import pytest
 
 from pooling_engine import PoolSpec, backward, forward
+from tests.support import cases, oracle
 
 DATA = {
     "positive": lambda shape: np.random.default_rng(0).random(shape),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import agreement
-import cases
 import numpy as np
-import oracle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pooling_engine import InvalidSpecError, InvalidTensorError, PoolSpec, backward, forward
+from tests.engine import agreement
+from tests.support import cases, oracle
 
 LAYOUTS = ("channels_first", "channels_last")
 PATHS = {"average": "avg", "max": "max"}  # PyTorch's names

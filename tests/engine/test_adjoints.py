@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 
-import cases
 import ml_dtypes
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pooling_engine import PoolSpec, backward, forward
+from tests.support import cases
 
 DTYPES = ("float16", ml_dtypes.bfloat16, "float32", "float64")
 SELECTING = ({"mode": "max"}, {"mode": "min"})

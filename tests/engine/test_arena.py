@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from pooling_engine.arena import ALIGNMENT, SMALL_BYTES, Arena, size_class
+from pooling_server.serving.arena import ALIGNMENT, SMALL_BYTES, Arena, size_class
 
 MIB = 1 << 20
 SHAPE = (4, 8, 64, 64)  # 512 KiB of float32

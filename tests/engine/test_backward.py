@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import cases
 import numpy as np
-import oracle
 import pytest
 from hypothesis import given
 
 from pooling_engine import PoolSpec, backward, forward
+from tests.support import cases, oracle
 
 ULPS = {"float16": 1, "float32": 4, "float64": 4}
 LINEAR = tuple(mode for mode in cases.MODES if mode["mode"] in ("average", "sum"))

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import cases
 import ml_dtypes
 import numpy as np
-import oracle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pooling_engine import PoolSpec, backward, forward
+from tests.support import cases, oracle
 
 SELECTING = ({"mode": "max"}, {"mode": "min"})
 POLICIES = tuple(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import agreement
-import cases
 import ml_dtypes
 import numpy as np
-import oracle
 import pytest
 from hypothesis import given
 
 from pooling_engine import InvalidTensorError, PoolSpec, backward, forward
+from tests.engine import agreement
+from tests.support import cases, oracle
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 LAYOUTS = ("channels_first", "channels_last")

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from pooling_engine.cores import usable_cores
+from pooling_engine.runtime.cores import usable_cores
 
 pytestmark = pytest.mark.once
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import agreement
-import cases
 import numpy as np
-import oracle
 import pytest
 
 from pooling_engine import InvalidTensorError, PoolSpec, backward, forward
+from tests.engine import agreement
+from tests.support import cases, oracle
 
 LAYOUTS = ("channels_first", "channels_last")
 PLANES = (1, 2)

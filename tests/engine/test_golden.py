@@ -1,16 +1,15 @@
-"""The forty golden corner cases of `tests/golden.py`, on every backend and by the oracle."""
+"""The forty golden corner cases of `tests/support/golden.py` on every backend and the oracle."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 
-import cases
 import numpy as np
-import oracle
 import pytest
-from golden import GOLDEN, tensor
 
 from pooling_engine import InvalidSpecError, PoolSpec, backward, forward
+from tests.support import cases, oracle
+from tests.support.golden import GOLDEN, tensor
 
 SELECTING = ("max", "min")
 SIZES = tuple(case for case in GOLDEN if case.outputs)

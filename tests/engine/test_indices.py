@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import cases
 import numpy as np
-import oracle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +14,7 @@ from pooling_engine import (
     backward,
     forward,
 )
+from tests.support import cases, oracle
 
 once = pytest.mark.once
 SELECTING = ({"mode": "max"}, {"mode": "min"})

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-import agreement
-import cases
 import numpy as np
-import oracle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +16,8 @@ from pooling_engine import (
     backward,
     forward,
 )
+from tests.engine import agreement
+from tests.support import cases, oracle
 
 pytestmark = pytest.mark.once
 
@@ -36,7 +35,7 @@ def assert_refused(spec, x):
 
 
 # (options, element type, spatial values, outputs, positions in the plane); more in
-# `tests/golden.py`, cases 9, 11 and 30
+# `tests/support/golden.py`, cases 9, 11 and 30
 SELECTIONS = (
     ({"mode": "min"} | NO_TAP, "int32", [[7]], [[2**31 - 1]], [[-1]]),
     ({"mode": "min"} | NO_TAP, "uint8", [[7]], [[255]], [[-1]]),

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-import cases
 import numpy as np
-import oracle
 import pytest
 
 from pooling_engine import (
@@ -18,6 +16,7 @@ from pooling_engine import (
     backward,
     forward,
 )
+from tests.support import cases, oracle
 
 once = pytest.mark.once
 MODES = tuple(Mode)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
-import agreement
-import cases
 import numpy as np
-import oracle
 import pytest
 from hypothesis import given
 
 from pooling_engine import InvalidTensorError, PoolSpec, backward, forward
+from tests.engine import agreement
+from tests.support import cases, oracle
 
 INF, NAN = np.inf, np.nan
 LAYOUTS = ("channels_first", "channels_last")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import cases
 import numpy as np
-import oracle
 import pytest
 
 from pooling_engine import InvalidTensorError, PoolSpec, backward, forward
+from tests.support import cases, oracle
 
 X = cases.normal((2, 3, 9, 7))
 SPEC = PoolSpec("max", 3, 2)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import cases
 import numpy as np
-import oracle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +15,8 @@ from pooling_engine import (
     backward,
     forward,
 )
-from pooling_engine.planning import make_plan
+from pooling_engine.plans.planning import make_plan
+from tests.support import cases, oracle
 
 once = pytest.mark.once
 

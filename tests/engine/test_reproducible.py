@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import cases
 import ml_dtypes
 import numpy as np
-import oracle
 import pytest
 
 from pooling_engine import PoolSpec, backward, forward
+from tests.support import cases, oracle
 
 WINDOWS = (
     ({"kernel": 3, "stride": 2, "padding": 1}, (13, 6)),

@@ -12,11 +12,11 @@ import pickle
 import subprocess
 import sys
 
-import cases
 import numpy as np
 import pytest
 
 from pooling_engine import InvalidSpecError, PoolSpec
+from tests.support import cases
 
 pytestmark = pytest.mark.once
 

@@ -10,7 +10,7 @@ import time
 import pytest
 
 import pooling_engine
-from pooling_engine import threads
+from pooling_engine.runtime import threads
 
 pytestmark = pytest.mark.once
 LIMIT_S = 30
@@ -28,7 +28,7 @@ def _two_threads():
 FORKS = f"""
 import os, signal, threading
 import pooling_engine
-from pooling_engine import threads
+from pooling_engine.runtime import threads
 
 def meet():  # needs two threads at once
     meeting = threading.Barrier(2, timeout={LIMIT_S})

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import agreement
-import cases
 import numpy as np
-import oracle
 import pytest
 from hypothesis import given
 
 from pooling_engine import InvalidTensorError, PoolSpec, backward, forward
+from tests.engine import agreement
+from tests.support import cases, oracle
 
 INF, NAN = np.inf, np.nan
 SHARING = tuple(

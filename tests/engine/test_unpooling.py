@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import agreement
-import cases
 import ml_dtypes  # noqa: F401  NumPy learns bfloat16
 import numpy as np
-import oracle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pooling_engine import InvalidTensorError, PoolSpec, backward, forward
+from tests.engine import agreement
+from tests.support import cases, oracle
 
 MODES = ("max", "min")
 LAYOUTS = ("channels_first", "channels_last")

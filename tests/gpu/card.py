@@ -6,7 +6,8 @@ import ctypes
 import mmap
 
 import numpy as np
-import shim
+
+from tests.gpu import shim
 
 GUARD, MARK, GARBAGE = 64, 0x5A, 0xA5
 ALIGNMENT = (

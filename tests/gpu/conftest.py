@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import shim
-from card import ShimDevice
 
 from pooling_engine import backends
-from pooling_engine.backends import cupy_backend
-from pooling_engine.backends.cupy_kernels.launches import Launch
-from pooling_engine.backends.cupy_kernels.shipped import all_names
+from pooling_engine.backends.cupy_backend import backend as cupy_backend
+from pooling_engine.backends.cupy_backend.planning.launches import Launch
+from pooling_engine.backends.cupy_backend.planning.shipped import all_names
+from tests.gpu import shim
+from tests.gpu.card import ShimDevice
 
 FAKES = Path(__file__).parent / "fakes"
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import logging
 
-import cases
 import numpy as np
-import oracle
-import pairs
-import palettes
 import pytest
-from card import CardArray
 
 import pooling_engine
 from pooling_engine import InvalidSpecError, InvalidTensorError, PoolSpec, backward, forward
+from tests.gpu.card import CardArray
+from tests.support import cases, oracle, pairs, palettes
 
 SHAPE = (2, 4, 9, 7)
 SPEC = PoolSpec("max", 3, 2, 1)

@@ -8,24 +8,24 @@ import json
 import time
 from types import SimpleNamespace
 
-import bench_gpu
-import engine_suite
-import gpu_card
-import gpu_contenders
-import gpu_goals
-import gpu_plot
-import gpu_report
-import gpu_serving
-import gpu_suite
 import numpy as np
 import pytest
-import report
 import torch
-import wire_suite
-from engine_suite import FORWARD_INDICES, FORWARD_MAX, LAYOUTS, OPERATIONS, Layer
 from PIL import Image
 
-from pooling_client import _jobs
+from benchmarks import report
+from benchmarks.engine import suite as engine_suite
+from benchmarks.engine.suite import FORWARD_INDICES, FORWARD_MAX, LAYOUTS, OPERATIONS, Layer
+from benchmarks.gpu import __main__ as bench_gpu
+from benchmarks.gpu import card as gpu_card
+from benchmarks.gpu import contenders as gpu_contenders
+from benchmarks.gpu import goals as gpu_goals
+from benchmarks.gpu import plot as gpu_plot
+from benchmarks.gpu import report as gpu_report
+from benchmarks.gpu import serving as gpu_serving
+from benchmarks.gpu import suite as gpu_suite
+from benchmarks.wire import suite as wire_suite
+from pooling_client._calls import jobs as _jobs
 from pooling_engine.backends import select_backend
 
 TINY = Layer("LeNet", (2, 8, 9, 12), 3, 2, 1)
@@ -106,7 +106,7 @@ def test_every_row_has_every_contender_and_the_same_answer(run, tmp_path):
         assert len(row["kernels"]) == 1
         assert ("kernels_ms" in row) == (row["operation"] == "backward max")
     assert (code, result["failures"], result["left_out"]) == (0, [], 0)
-    assert result["command"] == "python benchmarks/bench_gpu.py --rounds 2"
+    assert result["command"] == "python -m benchmarks.gpu --rounds 2"
     assert {path.suffix for path in tmp_path.iterdir()} >= {".json", ".md", ".png"}
     assert "kernels alone" in next(tmp_path.glob("*.md")).read_text()
 

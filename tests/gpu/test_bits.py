@@ -5,18 +5,19 @@ from __future__ import annotations
 import itertools
 from contextlib import contextmanager, nullcontext
 
-import cases
-import golden
 import numpy as np
-import oracle
-import pairs
-import palettes
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pooling_engine import PoolSpec, backward, forward
-from pooling_engine.backends.cupy_kernels import choosing, geometry, launches, names
+from pooling_engine.backends.cupy_backend.planning import (
+    choosing,
+    geometry,
+    launches,
+    names,
+)
+from tests.support import cases, golden, oracle, pairs, palettes
 
 pytestmark = pytest.mark.usefixtures("anywhere")
 

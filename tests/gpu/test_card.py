@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import oracle
 import pytest
 
 from pooling_engine import InvalidTensorError, PoolSpec, backward, forward
-from pooling_engine.backends.cupy_kernels import geometry
+from pooling_engine.backends.cupy_backend.planning import geometry
 from pooling_engine.dtypes import FLOATS
+from tests.support import oracle
 
 pytestmark = pytest.mark.usefixtures("backend")
 

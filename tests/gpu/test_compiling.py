@@ -5,14 +5,13 @@ from __future__ import annotations
 import threading
 import time
 
-import cases
-import oracle
 import pytest
 
 from pooling_engine import PoolSpec, backends, backward, forward
-from pooling_engine.backends import cupy_backend
-from pooling_engine.backends.cupy_kernels import library
-from pooling_engine.backends.cupy_kernels.device import CupyDevice
+from pooling_engine.backends.cupy_backend import backend as cupy_backend
+from pooling_engine.backends.cupy_backend.device import library
+from pooling_engine.backends.cupy_backend.device.cupy_device import CupyDevice
+from tests.support import cases, oracle
 
 X = cases.normal((2, 3, 8, 8))
 SPEC = PoolSpec("max", 2)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import pwd
 from types import SimpleNamespace
 
-import cases
 import numpy as np
-import oracle
-import palettes
 import pytest
 
-from pooling_engine.backends.cupy_kernels.compiling import compiled
-from pooling_engine.backends.cupy_kernels.device import CupyDevice
+from pooling_engine.backends.cupy_backend.device.compiling import compiled
+from pooling_engine.backends.cupy_backend.device.cupy_device import CupyDevice
+from tests.support import cases, oracle, palettes
 
 SHAPE = (2, 3, 4, 5)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import palettes
 import pytest
-import shim
 
 from pooling_engine import PoolSpec
-from pooling_engine.backends.cupy_kernels import division
-from pooling_engine.backends.cupy_kernels.launches import THREADS, Launch, forward_launch
+from pooling_engine.backends.cupy_backend.planning import division
+from pooling_engine.backends.cupy_backend.planning.launches import THREADS, Launch, forward_launch
+from tests.gpu import shim
+from tests.support import palettes
 
 KERNEL = """
 template <typename E>

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import cases
 import numpy as np
 import pytest
-import shim
 
 from pooling_engine import InvalidTensorError, PoolSpec, forward
-from pooling_engine.backends.cupy_kernels import choosing, geometry, names
-from pooling_engine.backends.cupy_kernels.launches import backward_launch
-from pooling_engine.indices import refuse_forged
+from pooling_engine.backends.cupy_backend.planning import choosing, geometry, names
+from pooling_engine.backends.cupy_backend.planning.launches import backward_launch
+from pooling_engine.plans.indices import refuse_forged
+from tests.gpu import shim
+from tests.support import cases
 
 pytestmark = pytest.mark.usefixtures("every_kernel")
 

@@ -8,19 +8,16 @@ from __future__ import annotations
 import random
 from concurrent.futures import ThreadPoolExecutor
 
-import cases
 import numpy as np
-import oracle
-import pairs
-import palettes
 import pytest
-from test_staging import KINDS, memory_of
 
 from pooling_engine import DeviceMemoryError, PoolSpec, backends, backward, forward
-from pooling_engine.backends import cupy_backend
-from pooling_engine.backends.cupy_kernels import staging
-from pooling_engine.backends.cupy_kernels.device import CupyDevice
-from pooling_engine.backends.cupy_kernels.lanes import LANES_OF_A_CALL
+from pooling_engine.backends.cupy_backend import backend as cupy_backend
+from pooling_engine.backends.cupy_backend.device.cupy_device import CupyDevice
+from pooling_engine.backends.cupy_backend.transfers import staging
+from pooling_engine.backends.cupy_backend.transfers.lanes import LANES_OF_A_CALL
+from tests.gpu.test_staging import KINDS, memory_of
+from tests.support import cases, oracle, pairs, palettes
 
 LANE, PIECE = 3 << 10, 2 << 10
 SHAPE = (1, 2, 40, 36)  # a plane of 5.6 KiB in float32
@@ -93,7 +90,9 @@ def test_pieces_overlap_and_the_kernel_waits_for_all(backend, events):
 def test_who_does_not_wait_is_found(backend, events, monkeypatch):
     """That the stand-in finds what these tests are for."""
     x = cases.normal(SHAPE)
-    monkeypatch.setattr("pooling_engine.backends.cupy_kernels.device.CupyLane.wait", lambda _: None)
+    monkeypatch.setattr(
+        "pooling_engine.backends.cupy_backend.device.cupy_device.CupyLane.wait", lambda _: None
+    )
     ours, theirs = (forward(x, MAX, backend=name).output for name in ("cupy", "numpy"))
     assert not np.array_equal(ours, theirs)
 

@@ -5,22 +5,21 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import cases
 import numpy as np
-import palettes
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pooling_engine import NanPolicy, PoolSpec, TiePolicy
-from pooling_engine.backends.cupy_kernels import geometry, names
-from pooling_engine.backends.cupy_kernels.launches import (
+from pooling_engine.backends.cupy_backend.planning import geometry, names
+from pooling_engine.backends.cupy_backend.planning.launches import (
     backward_launch,
     forward_launch,
     kept_launch,
     share_launch,
 )
-from pooling_engine.backends.cupy_kernels.shipped import all_names
+from pooling_engine.backends.cupy_backend.planning.shipped import all_names
+from tests.support import cases, palettes
 
 LAST = {"layout": "channels_last"}
 NAMES = set(all_names())

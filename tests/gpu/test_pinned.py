@@ -14,20 +14,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-import cases
 import numpy as np
-import oracle
 import pytest
-from test_serving import processes
-from test_staging import KINDS
-from waiting import LIMIT_S, wait_until
 
 from pooling_client import PoolingClient
 from pooling_engine import InvalidTensorError, PoolSpec, backends, backward, forward
-from pooling_engine.backends import cupy_backend
-from pooling_engine.backends.cupy_kernels import staging
-from pooling_engine.backends.cupy_kernels.device import CupyDevice, CupyLane
+from pooling_engine.backends.cupy_backend import backend as cupy_backend
+from pooling_engine.backends.cupy_backend.device.cupy_device import CupyDevice, CupyLane
+from pooling_engine.backends.cupy_backend.transfers import staging
 from pooling_server import PoolingServer, ServerConfig
+from tests.gpu.test_serving import processes
+from tests.gpu.test_staging import KINDS
+from tests.support import cases, oracle
+from tests.support.waiting import LIMIT_S, wait_until
 
 MIB = 1 << 20
 MAX = PoolSpec("max", 2)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import cases
 import numpy as np
-import oracle
-import pairs
-import palettes
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pooling_engine import PoolSpec, backward, forward, indices
+from pooling_engine import PoolSpec, backward, forward
 from pooling_engine.backends import select_backend
-from pooling_engine.backends.cupy_kernels import geometry, positions
-from pooling_engine.enums import IndexFormat
+from pooling_engine.backends.cupy_backend.planning import geometry, positions
+from pooling_engine.plans import indices
+from pooling_engine.specs.enums import IndexFormat
+from tests.support import cases, oracle, pairs, palettes
 
 pytestmark = pytest.mark.usefixtures("anywhere")
 

@@ -7,21 +7,20 @@ import re
 import threading
 from pathlib import Path
 
-import cases
 import grpc
 import numpy as np
-import oracle
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from processes import process
-from waiting import LIMIT_S, wait_until
 
 from pooling_client import ForwardCall, PoolingClient
 from pooling_engine import DeviceMemoryError, PoolSpec, UnavailableError, forward
-from pooling_engine.backends.cupy_backend import PROBE_BYTES
-from pooling_engine.backends.cupy_kernels import faults
+from pooling_engine.backends.cupy_backend.backend import PROBE_BYTES
+from pooling_engine.backends.cupy_backend.device import faults
 from pooling_server import PoolingServer, ServerConfig
 from pooling_wire import SERVICE_NAME, decode_error, encode_forward_item, encode_forward_request
+from tests.support import cases, oracle
+from tests.support.processes import process
+from tests.support.waiting import LIMIT_S, wait_until
 
 FAKES = Path(__file__).parent / "fakes"
 SPEC = PoolSpec("max", 2)

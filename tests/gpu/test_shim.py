@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import cases
 import numpy as np
-import oracle
 import pytest
-import shim
 
 from pooling_engine import Mode, PoolSpec, forward
-from pooling_engine.backends.cupy_kernels.launches import forward_launch, share_launch
+from pooling_engine.backends.cupy_backend.planning.launches import forward_launch, share_launch
+from tests.gpu import shim
+from tests.support import cases, oracle
 
 SPEC, SHAPE = PoolSpec("sum", kernel=(8, 70), stride=9), (1, 5, 8, 200)
 BARRIER = "  __syncthreads();\n"

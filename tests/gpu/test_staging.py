@@ -13,11 +13,7 @@ import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
-import cases
 import numpy as np
-import oracle
-import pairs
-import palettes
 import pytest
 
 from pooling_engine import (
@@ -28,12 +24,13 @@ from pooling_engine import (
     backward,
     forward,
 )
-from pooling_engine.backends import cupy_backend
-from pooling_engine.backends.cupy_kernels import staging
-from pooling_engine.backends.cupy_kernels.device import CupyDevice, CupyLane
-from pooling_engine.backends.cupy_kernels.lanes import LANES_OF_A_CALL
-from pooling_engine.backends.cupy_kernels.launches import Launch, forward_launch
-from pooling_engine.backends.cupy_kernels.slabs import Layout, Step
+from pooling_engine.backends.cupy_backend import backend as cupy_backend
+from pooling_engine.backends.cupy_backend.device.cupy_device import CupyDevice, CupyLane
+from pooling_engine.backends.cupy_backend.planning.chunks import Layout, Step
+from pooling_engine.backends.cupy_backend.planning.launches import Launch, forward_launch
+from pooling_engine.backends.cupy_backend.transfers import staging
+from pooling_engine.backends.cupy_backend.transfers.lanes import LANES_OF_A_CALL
+from tests.support import cases, oracle, pairs, palettes
 
 SHAPE = (3, 7, 9, 8)
 LAST = {"layout": "channels_last"}
@@ -208,7 +205,9 @@ def test_whoever_does_not_wait_reads_garbage(through, monkeypatch):
     through(LANE)
     x, spec = cases.normal((1, 40, 16, 16)), PoolSpec("max", 2)
     expected = forward(x, spec, backend="numpy").output
-    monkeypatch.setattr("pooling_engine.backends.cupy_kernels.device.CupyLane.wait", lambda _: None)
+    monkeypatch.setattr(
+        "pooling_engine.backends.cupy_backend.device.cupy_device.CupyLane.wait", lambda _: None
+    )
     assert not np.array_equal(forward(x, spec, backend="cupy").output, expected)
 
 

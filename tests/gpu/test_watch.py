@@ -7,11 +7,16 @@ import threading
 import time
 from contextlib import ExitStack
 
-import cases
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from test_serving import (
+
+from pooling_client import ForwardCall, PoolingClient
+from pooling_engine import UnavailableError
+from pooling_engine.backends import select_backend
+from pooling_server.processes.device_watchdog import PATIENCE, Watch
+from pooling_wire import SERVICE_NAME, decode_error, encode_forward_item, encode_forward_request
+from tests.gpu.test_serving import (
     SPEC,
     address_of,
     assert_answers,
@@ -19,13 +24,8 @@ from test_serving import (
     devices_at,
     processes,
 )
-from waiting import LIMIT_S
-
-from pooling_client import ForwardCall, PoolingClient
-from pooling_engine import UnavailableError
-from pooling_engine.backends import select_backend
-from pooling_server.watch import PATIENCE, Watch
-from pooling_wire import SERVICE_NAME, decode_error, encode_forward_item, encode_forward_request
+from tests.support import cases
+from tests.support.waiting import LIMIT_S
 
 OFTEN = ("--device-watch-s", "0.2")
 SERVING, NOT_SERVING = (

@@ -7,13 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import bench_engine
-import engine_goals
-import engine_suite
 import numpy as np
 import pytest
-from engine_suite import FORWARD_MAX, OPERATIONS, SMALLEST, Tensors
 from PIL import Image
+
+from benchmarks.engine import __main__ as bench_engine
+from benchmarks.engine import goals as engine_goals
+from benchmarks.engine import suite as engine_suite
+from benchmarks.engine.suite import FORWARD_MAX, OPERATIONS, SMALLEST, Tensors
 
 ROOT = Path(__file__).parents[2]
 TINY = ["--only", SMALLEST.name, "--rounds", "1", "--dtype", "float32"]
@@ -23,7 +24,8 @@ TINY = ["--only", SMALLEST.name, "--rounds", "1", "--dtype", "float32"]
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("results")
     done = subprocess.run(
-        [sys.executable, ROOT / "benchmarks/bench_engine.py", *TINY, "--output", folder],
+        [sys.executable, "-m", "benchmarks.engine", *TINY, "--output", folder],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=600,  # kernels may have to be compiled first

@@ -6,17 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-import bench_wire
 import numpy as np
 import pytest
-import report
-import wire_floats
-import wire_goals
-import wire_plot
-import wire_report
-import wire_suite as suite
 from google.protobuf.internal import wire_format
 from PIL import Image
+
+from benchmarks import report
+from benchmarks.wire import __main__ as bench_wire
+from benchmarks.wire import floats as wire_floats
+from benchmarks.wire import goals as wire_goals
+from benchmarks.wire import plot as wire_plot
+from benchmarks.wire import report as wire_report
+from benchmarks.wire import suite
 
 MIB = 1 << 20
 

@@ -8,12 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import engine_report
-import gpu_report
 import pytest
-import wire_report
 
-import pooling_client.cli
+import pooling_cli.main
+from benchmarks.engine import report as engine_report
+from benchmarks.gpu import report as gpu_report
+from benchmarks.wire import report as wire_report
 from pooling_engine import Mode
 from pooling_server import PoolingServer
 from pooling_server.config import markdown_table
@@ -41,7 +41,7 @@ def test_make_targets_and_commands_exist(path: Path) -> None:
     for target in re.findall(r"`make ([a-z-]+)", text) + re.findall(r"^\$ make (\S+)", text, re.M):
         assert re.search(rf"^{target}:", makefile, re.M), target
     for command in re.findall(r"`(?:\.venv/bin/)?pooling ([a-z]+)", text):
-        assert command in pooling_client.cli.cli.commands, command
+        assert command in pooling_cli.main.cli.commands, command
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

@@ -1,4 +1,4 @@
-"""The table of golden cases in `docs/exactness.md` and `tests/golden.py` say the same."""
+"""The table of golden cases in `docs/exactness.md` and `tests/support/golden.py` say the same."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from golden import GOLDEN, Golden
+
+from tests.support.golden import GOLDEN, Golden
 
 DOCUMENT = Path(__file__).parents[2] / "docs/exactness.md"
 LIBRARIES = {"PyTorch": "PyTorch", "ONNX Runtime": "ONNX Runtime"}

@@ -120,7 +120,7 @@ def test_where_tools_are_missing_it_says_so(monkeypatch):
 
 def test_the_tests_of_a_card_run(tmp_path, monkeypatch):
     """Two of them, on a stand-in for CuPy; that of a card is wanted, and none is skipped."""
-    folders = (ROOT / "tests/gpu/fakes", ROOT / "tests/gpu")
+    folders = (ROOT / "tests/gpu/fakes", ROOT)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, folders)))
     step = next(each for each in gpu_check.steps() if each.name == "tests")
     step = step._replace(command=(*step.command, "-k", "test_short[float16-1] or forged"))

@@ -45,7 +45,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
         ("pooling_engine", "{'grpc', 'google', 'click'} | " + HEAVY),
         ("pooling_wire", HEAVY),
         ("pooling_client", "{'click', 'pooling_server'} | " + HEAVY),
-        ("pooling_client.cli", "{'pooling_server'} | " + HEAVY),
+        ("pooling_cli.main", "{'pooling_server'} | " + HEAVY),
         ("pooling_server", HEAVY),
     ],
 )
@@ -90,7 +90,7 @@ def bare(tmp_path: Path) -> list[str]:
         if there.exists():
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).symlink_to(there)
-    sources = [str(ROOT / folder) for folder in ("", "protos", "server", "client")]
+    sources = [str(ROOT / folder) for folder in ("", "wire", "server", "client")]
     path = f"import sys; sys.path += {[str(tmp_path), *sources]}"
     return [sys.executable, "-I", "-S", "-c", path + "\n"]
 
@@ -133,7 +133,7 @@ def test_the_oldest_versions_are_those_that_the_package_declares() -> None:
 
 def test_generated_code_says_which_toolchain_made_it() -> None:
     """The oldest, so that every later runtime takes it."""
-    generated = ROOT / "protos/pooling_wire/v1"
+    generated = ROOT / "wire/pooling_wire/v1"
     assert "GRPC_GENERATED_VERSION = '1.71.0'" in (generated / "pooling_pb2_grpc.py").read_text()
     assert "# Protobuf Python Version: 5.29.0" in (generated / "pooling_pb2.py").read_text()
 
@@ -165,7 +165,7 @@ def test_without_ml_dtypes_bfloat16_is_refused_by_name() -> None:
         "    pooling_wire.decode_forward_request(request)\n"
         "except pooling_engine.UnsupportedError as error:\n"
         "    print(error.field, '-', error)\n"
-        "from pooling_engine.backends.cupy_kernels.shipped import all_names\n"
+        "from pooling_engine.backends.cupy_backend.planning.shipped import all_names\n"
         "assert all(file.endswith('.cu') for file, _ in all_names())\n"
     )
     assert done.returncode == 0, done.stderr

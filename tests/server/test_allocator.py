@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from waiting import LIMIT_S
 
 from pooling_client import PoolingClient
 from pooling_engine import PoolSpec
+from tests.support.waiting import LIMIT_S
 
 SHAPE = (8, 64, 112, 112)  # 26 MB of float32, 6272 pages
 TOLD = {"MALLOC_ARENA_TEST": "8"}  # glibc's own default, said aloud
@@ -21,7 +21,7 @@ LARGEST_MIB = 24
 # Each block is larger than those before: by default glibc takes such blocks from the system.
 GROWING_BLOCKS = f"""
 import ctypes, resource
-from pooling_server.allocator import keep_freed_memory
+from pooling_server.processes.allocator import keep_freed_memory
 
 c = ctypes.CDLL(None)
 c.prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: pages of 4 KiB on every machine

@@ -6,12 +6,12 @@ import os
 import subprocess
 
 import pytest
-from processes import SERVE
-from waiting import LIMIT_S
 
 from pooling_server import ServerConfig
-from pooling_server.devices import environment_for, split_devices
-from pooling_server.supervisor import share_out
+from pooling_server.processes.devices import environment_for, split_devices
+from pooling_server.processes.supervisor import share_out
+from tests.support.processes import SERVE
+from tests.support.waiting import LIMIT_S
 
 UUID = "GPU-0a1b2c3d-0000-1111-2222-333344445555"
 

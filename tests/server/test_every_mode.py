@@ -7,7 +7,9 @@ from typing import Any
 import ml_dtypes  # noqa: F401  NumPy learns bfloat16
 import numpy as np
 import pytest
-from test_refusals import (
+
+from pooling_wire.v1 import pooling_pb2 as pb
+from tests.server.test_refusals import (
     BAD_SPEC,
     BAD_TENSOR,
     UNSUPPORTED,
@@ -21,8 +23,6 @@ from test_refusals import (
     spec,
     tensor,
 )
-
-from pooling_wire.v1 import pooling_pb2 as pb
 
 SELECTING = (pb.MODE_MAX, pb.MODE_MIN)
 MODES = {name: number for name, number in pb.Mode.items() if number}

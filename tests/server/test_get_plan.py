@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from test_refusals import BAD_SPEC, BAD_TENSOR, assert_refused, assert_serves
 
 from pooling_engine import PoolSpec
 from pooling_wire.v1 import pooling_pb2 as pb
+from tests.server.test_refusals import BAD_SPEC, BAD_TENSOR, assert_refused, assert_serves
 
 FLOAT32 = pb.ELEMENT_TYPE_FLOAT32
 

@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import SERVE, process, wait_until_draining
-from waiting import LIMIT_S
 
 from pooling_client import PoolingClient
 from pooling_server import PoolingServer, ServerConfig
-from pooling_server.listening import reachable, split_addresses
+from pooling_server.sockets.listening import reachable, split_addresses
+from tests.support.processes import SERVE, process, wait_until_draining
+from tests.support.waiting import LIMIT_S
 
 NUMPY = ("--backend", "numpy")
 HEALTHCHECK = [sys.executable, "-m", "pooling_server.healthcheck", "--timeout", str(LIMIT_S)]

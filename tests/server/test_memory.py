@@ -10,8 +10,6 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from test_refusals import BAD_TENSOR, adaptive, assert_refused, backward, forward, spec, tensor
-from waiting import LIMIT_S
 
 import pooling_engine
 import pooling_wire
@@ -20,6 +18,16 @@ from pooling_engine import PoolSpec
 from pooling_server import PoolingServer, ServerConfig
 from pooling_wire.v1 import pooling_pb2 as pb
 from pooling_wire.v1 import pooling_pb2_grpc
+from tests.server.test_refusals import (
+    BAD_TENSOR,
+    adaptive,
+    assert_refused,
+    backward,
+    forward,
+    spec,
+    tensor,
+)
+from tests.support.waiting import LIMIT_S
 
 SHAPE = (2, 16, 64, 96)  # 768 KiB of float32
 MIB = 1 << 20

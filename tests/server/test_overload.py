@@ -8,12 +8,12 @@ from typing import Any
 
 import grpc
 import pytest
-from test_refusals import assert_serves, details_of, forward
-from waiting import LIMIT_S, wait_until
 
 from pooling_server import PoolingServer, ServerConfig
-from pooling_server.servicer import PoolingServicer
+from pooling_server.serving.servicer import PoolingServicer
 from pooling_wire.v1 import pooling_pb2_grpc
+from tests.server.test_refusals import assert_serves, details_of, forward
+from tests.support.waiting import LIMIT_S, wait_until
 
 
 class Gate:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import oracle
 import pytest
 
 from pooling_wire.v1 import pooling_pb2 as pb
+from tests.support import oracle
 
 SHAPE = (2, 3, 7, 6)
 WINDOWS = ((3, 2, 1, 1, 1), (2, 1, 2, 0, 1))  # kernel, stride, dilation, before, after

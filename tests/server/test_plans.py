@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import cases
 import pytest
 
 from pooling_engine import PoolSpec
 from pooling_wire.enums import element_type_number
-from pooling_wire.specs import encode_spec
+from pooling_wire.messages.specs import encode_spec
 from pooling_wire.v1 import pooling_pb2 as pb
+from tests.support import cases
 
 RULES = {None: 0}
 RULES |= {

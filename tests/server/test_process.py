@@ -9,12 +9,12 @@ import threading
 
 import numpy as np
 import pytest
-from processes import SERVE, address_in, process, wait_until_draining
-from waiting import LIMIT_S, quiet_port
 
 from pooling_client import PoolingClient
 from pooling_engine import PoolSpec, UnavailableError, forward
 from pooling_engine.backends import BACKENDS, available_backends
+from tests.support.processes import SERVE, address_in, process, wait_until_draining
+from tests.support.waiting import LIMIT_S, quiet_port
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

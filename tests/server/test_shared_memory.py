@@ -15,23 +15,22 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import cases
 import grpc
 import numpy as np
-import oracle
 import pytest
-from processes import process
-from waiting import LIMIT_S, wait_until
 
 import pooling_engine
 from pooling_client import PoolingClient
 from pooling_client._shared_memory import SHARED_BYTES, SharedArrays
 from pooling_engine import PoolSpec, TensorTooLargeError, UnsupportedError
 from pooling_server import PoolingServer, ServerConfig
-from pooling_server.shared_memory import SharedMemory
-from pooling_wire import leases
+from pooling_server.sockets.shared_memory import SharedMemory
+from pooling_wire.shared_memory import leases
 from pooling_wire.v1 import pooling_pb2 as pb
 from pooling_wire.v1 import pooling_pb2_grpc
+from tests.support import cases, oracle
+from tests.support.processes import process
+from tests.support.waiting import LIMIT_S, wait_until
 
 MIB = 1 << 20
 SHAPE = (4, 64, 56, 56)  # 3 MiB

@@ -11,14 +11,14 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from silence import Proxy
-from test_overload import wait_for_in_flight
-from test_refusals import assert_serves, backward, details_of, forward, spec, tensor
-from waiting import LIMIT_S, wait_until
 
 from pooling_server import PoolingServer, ServerConfig
 from pooling_wire.v1 import pooling_pb2 as pb
 from pooling_wire.v1 import pooling_pb2_grpc
+from tests.server.test_overload import wait_for_in_flight
+from tests.server.test_refusals import assert_serves, backward, details_of, forward, spec, tensor
+from tests.support.silence import Proxy
+from tests.support.waiting import LIMIT_S, wait_until
 
 MOST = 2
 MANY = 60  # more than the server has threads

@@ -15,16 +15,17 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from test_overload import Gate, wait_for_in_flight
-from test_refusals import backward, details_of, forward, sliding, spec, tensor
-from waiting import LIMIT_S, wait_until
 
 import pooling_engine
 from pooling_engine import PoolSpec
-from pooling_server import PoolingServer, ServerConfig, streams
-from pooling_server.servicer import PoolingServicer
+from pooling_server import PoolingServer, ServerConfig
+from pooling_server.serving import streams
+from pooling_server.serving.servicer import PoolingServicer
 from pooling_wire.v1 import pooling_pb2 as pb
 from pooling_wire.v1 import pooling_pb2_grpc
+from tests.server.test_overload import Gate, wait_for_in_flight
+from tests.server.test_refusals import backward, details_of, forward, sliding, spec, tensor
+from tests.support.waiting import LIMIT_S, wait_until
 
 SHAPE = (2, 16, 64, 96)
 

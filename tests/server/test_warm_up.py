@@ -14,12 +14,13 @@ import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from waiting import LIMIT_S, wait_until
 
 import pooling_engine
 from pooling_client import PoolingClient
 from pooling_engine import PoolSpec
-from pooling_server import PoolingServer, ServerConfig, app
+from pooling_server import PoolingServer, ServerConfig
+from pooling_server.serving import app
+from tests.support.waiting import LIMIT_S, wait_until
 
 SPEC = PoolSpec("max", kernel=2)
 X = np.random.default_rng(0).standard_normal((2, 3, 8, 8), dtype=np.float32)

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from processes import SERVE, process, wait_until_draining
-from waiting import LIMIT_S, wait_until
 
 from pooling_client import PoolingClient
 from pooling_engine import PoolSpec, UnavailableError, forward
 from pooling_server import ServerConfig
-from pooling_server.supervisor import share_out
-from pooling_server.worker import Worker
+from pooling_server.processes.supervisor import share_out
+from pooling_server.processes.worker import Worker
+from tests.support.processes import SERVE, process, wait_until_draining
+from tests.support.waiting import LIMIT_S, wait_until
 
 FLAGS = ("--backend", "numpy", "--workers", "2", "--listen", "127.0.0.1:0")
 X = np.random.default_rng(0).standard_normal((2, 3, 8, 8), dtype=np.float32)
@@ -246,7 +246,7 @@ def test_a_worker_that_keeps_dying_is_started_less_and_less_often(
 
 def test_a_worker_whose_process_does_not_end_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a driver may keep one, of which only the connection has gone."""
-    monkeypatch.setattr("pooling_server.worker._END_S", 0.1)
+    monkeypatch.setattr("pooling_server.processes.worker._END_S", 0.1)
     worker = Worker(3, ServerConfig())
     worker.connection, theirs = Pipe()
     with subprocess.Popen(["sleep", "3600"]) as process:

@@ -12,9 +12,10 @@ import os
 from typing import NamedTuple
 
 import numpy as np
-import oracle
 from hypothesis import settings
 from hypothesis import strategies as st
+
+from tests.support import oracle
 
 FLOATS = ("float16", "float32", "float64")
 INTEGERS = ("int8", "uint8", "int16", "int32", "int64")

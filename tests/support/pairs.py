@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import cases
-import oracle
-
 from pooling_engine import PoolingError, PoolSpec, backward, forward
+from tests.support import cases, oracle
 
 
 def assert_same_calls(backend, options, x, value, seed, disguise=lambda array: array):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import cases
 import ml_dtypes
 import numpy as np
+
+from tests.support import cases
 
 DTYPES = tuple(map(np.dtype, ("float16", ml_dtypes.bfloat16, "float32", "float64")))
 INTEGERS = tuple(map(np.dtype, cases.INTEGERS))

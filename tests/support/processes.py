@@ -11,11 +11,11 @@ from contextlib import contextmanager
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from waiting import LIMIT_S
 
 from pooling_engine.backends import available_backends
+from tests.support.waiting import LIMIT_S
 
-SERVE = [sys.executable, "-m", "pooling_client.cli", "serve"]
+SERVE = [sys.executable, "-m", "pooling_cli.main", "serve"]
 
 
 @contextmanager

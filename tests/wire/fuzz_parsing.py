@@ -14,10 +14,12 @@ from typing import Any
 
 import atheris
 
-with atheris.instrument_imports(include=["pooling_wire.parsing", "pooling_wire.tensors"]):
-    from pooling_wire import parsing
+with atheris.instrument_imports(
+    include=["pooling_wire.payloads.parsing", "pooling_wire.payloads.tensors"]
+):
+    from pooling_wire.payloads import parsing
 
-from messages import TYPES, assert_parsed_as_generated
+from tests.wire.messages import TYPES, assert_parsed_as_generated
 
 
 def run(data: bytes) -> None:

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import strategies as st
 
 from pooling_engine import InvalidTensorError
-from pooling_wire.parsing import parse
+from pooling_wire.payloads.parsing import parse
 from pooling_wire.v1 import pooling_pb2 as pb
 
 TYPES = (

@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_items import ITEMS
-from test_wire import CALLS
 
 import pooling_wire
 from pooling_engine import PoolingError, PoolSpec
-from pooling_wire import Place, decoding, forms, items
+from pooling_wire import Place
+from pooling_wire.messages import decoding
+from pooling_wire.messages import stream_items as items
+from pooling_wire.payloads import message_cache as forms
 from pooling_wire.v1 import pooling_pb2 as pb
+from tests.wire.test_items import ITEMS
+from tests.wire.test_wire import CALLS
 
 FORMS = (
     decoding.FORWARD_CALLS,

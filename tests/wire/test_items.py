@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 from google.protobuf.message import DecodeError
-from test_wire import CALLS, ERRORS, assert_same
 
 import pooling_engine
 import pooling_wire
 from pooling_engine import PoolingError
 from pooling_wire.v1 import pooling_pb2 as pb
+from tests.wire.test_wire import CALLS, ERRORS, assert_same
 
 ITEMS: dict[str, tuple[str, Any, Any, Any, Any]] = {
     "forward": (

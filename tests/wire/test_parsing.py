@@ -6,20 +6,20 @@ import gc
 from collections.abc import Iterator
 from typing import Any
 
-import cases
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from messages import TYPES, assert_parsed_as_generated, damaged, fields_of, varint
-from test_items import ITEMS
-from test_wire import CALLS
 
 import pooling_wire
 from pooling_engine import InvalidTensorError, PoolSpec
-from pooling_wire import parsing
-from pooling_wire.parsing import parse
+from pooling_wire.payloads import parsing
+from pooling_wire.payloads.parsing import parse
 from pooling_wire.v1 import pooling_pb2 as pb
+from tests.support import cases
+from tests.wire.messages import TYPES, assert_parsed_as_generated, damaged, fields_of, varint
+from tests.wire.test_items import ITEMS
+from tests.wire.test_wire import CALLS
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -13,10 +13,11 @@ import pytest
 import pooling_engine
 import pooling_wire
 from pooling_engine import ForwardResult, IndexFormat, PoolingError, PoolSpec
-from pooling_engine.enums import NanPolicy, TiePolicy
-from pooling_wire import enums, status
-from pooling_wire.specs import decode_spec, encode_spec
-from pooling_wire.tensors import ALIGNED_BYTES, decode_tensor, message_parts
+from pooling_engine.specs.enums import NanPolicy, TiePolicy
+from pooling_wire import enums
+from pooling_wire import errors as status
+from pooling_wire.messages.specs import decode_spec, encode_spec
+from pooling_wire.payloads.tensors import ALIGNED_BYTES, decode_tensor, message_parts
 from pooling_wire.v1 import pooling_pb2 as pb
 
 SPECS = {

@@ -1,26 +1,28 @@
 """The wire: requests, replies and errors of `pooling.v1`, to and from the engine's terms."""
 
-from pooling_wire.calls import BackwardCall, ForwardCall
-from pooling_wire.decoding import (
+from pooling_wire.errors import DETAILS_KEY, Status, decode_error, encode_error
+from pooling_wire.messages.calls import BackwardCall, ForwardCall
+from pooling_wire.messages.decoding import (
     decode_backward_request,
     decode_backward_response,
     decode_forward_request,
     decode_forward_response,
 )
-from pooling_wire.encoding import (
+from pooling_wire.messages.encoding import (
     encode_backward_request,
     encode_backward_response,
     encode_forward_request,
     encode_forward_response,
 )
-from pooling_wire.info import (
+from pooling_wire.messages.plans import decode_plan_request, encode_plan_response
+from pooling_wire.messages.server_info import (
     BackendInfo,
     Limits,
     ServerInfo,
     decode_server_info,
     encode_server_info,
 )
-from pooling_wire.items import (
+from pooling_wire.messages.stream_items import (
     decode_backward_item,
     decode_backward_item_reply,
     decode_forward_item,
@@ -30,9 +32,7 @@ from pooling_wire.items import (
     encode_forward_item,
     encode_forward_item_reply,
 )
-from pooling_wire.places import Place
-from pooling_wire.plans import decode_plan_request, encode_plan_response
-from pooling_wire.status import DETAILS_KEY, Status, decode_error, encode_error
+from pooling_wire.shared_memory.places import Place
 
 SERVICE_NAME = "pooling.v1.PoolingService"
 

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pooling_engine
+from pooling_cli.demo.picture import Answer, draw
 from pooling_client import PoolingClient
-from pooling_client._demo_picture import Answer, draw
 from pooling_engine import InternalError, PoolSpec, UnavailableError, UnsupportedError
 
 Array = NDArray[Any]

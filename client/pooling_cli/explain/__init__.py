@@ -8,8 +8,8 @@ by the engine. Where the two disagree, `InternalError` is raised and nothing is 
 
 from __future__ import annotations
 
-from pooling_client.explain._seed import explain_seed_example
-from pooling_client.explain._spec import explain_spec
-from pooling_client.explain._walk import explain_window
+from pooling_cli.explain.seed import explain_seed_example
+from pooling_cli.explain.spec import explain_spec
+from pooling_cli.explain.walk import explain_window
 
 __all__ = ["explain_seed_example", "explain_spec", "explain_window"]

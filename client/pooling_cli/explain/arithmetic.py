@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from pooling_client.explain._norm import norm
-from pooling_client.explain._selected import largest_magnitude, selected
-from pooling_client.explain._window import View
-from pooling_client.explain._worked import ROUNDING, Normed, Selected, Summed, add
+from pooling_cli.explain.norm import norm
+from pooling_cli.explain.selected import largest_magnitude, selected
+from pooling_cli.explain.window import View
+from pooling_cli.explain.worked import ROUNDING, Normed, Selected, Summed, add
 from pooling_engine import Mode
 
 

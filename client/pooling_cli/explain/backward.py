@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from pooling_client.explain._axes import place
-from pooling_client.explain._forward import grid, output_name
-from pooling_client.explain._text import INDENT, paragraph, plain, unbroken
-from pooling_client.explain._window import Array, View
-from pooling_client.explain._worked import Normed, Selected, Summed
+from pooling_cli.explain.axes import place
+from pooling_cli.explain.forward import grid, output_name
+from pooling_cli.explain.text import INDENT, paragraph, plain, unbroken
+from pooling_cli.explain.window import Array, View
+from pooling_cli.explain.worked import Normed, Selected, Summed
 from pooling_engine import Mode, TiePolicy
 
 _MOST_PLACES = 6  # of equal cells that are written out

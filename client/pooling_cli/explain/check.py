@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from pooling_client.explain._parameters import disagreement
-from pooling_client.explain._rounding import format_of, round_to
-from pooling_client.explain._window import Array, View
-from pooling_client.explain._worked import Selected, Worked
+from pooling_cli.explain.parameters import disagreement
+from pooling_cli.explain.rounding import format_of, round_to
+from pooling_cli.explain.window import Array, View
+from pooling_cli.explain.worked import Selected, Worked
 from pooling_engine import Layout, Mode, NanPolicy, TiePolicy, backward, forward
 from pooling_engine.dtypes import FLOATS
 

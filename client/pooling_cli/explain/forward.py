@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from pooling_client.explain._axes import Taps
-from pooling_client.explain._grid import draw
-from pooling_client.explain._text import INDENT, count, paragraph, plain, sum_lines
-from pooling_client.explain._window import View
-from pooling_client.explain._winner import winner_lines
-from pooling_client.explain._worked import Normed, Selected, Summed, Worked
+from pooling_cli.explain.axes import Taps
+from pooling_cli.explain.grid import draw
+from pooling_cli.explain.text import INDENT, count, paragraph, plain, sum_lines
+from pooling_cli.explain.window import View
+from pooling_cli.explain.winner import winner_lines
+from pooling_cli.explain.worked import Normed, Selected, Summed, Worked
 from pooling_engine import Mode
 
 _NOTHING = "No tap of this window is on an element; there is nothing to add, so the output is 0."

@@ -6,8 +6,8 @@ import math
 import re
 from collections.abc import Callable, Sequence
 
-from pooling_client.explain._axes import AxisTaps, Taps, place, ravel, unravel
-from pooling_client.explain._text import INDENT, WIDTH
+from pooling_cli.explain.axes import AxisTaps, Taps, place, ravel, unravel
+from pooling_cli.explain.text import INDENT, WIDTH
 
 _MOST_LINES = 12  # rows, and columns, of one grid; the others become "..."
 _MOST_LINES_EACH = 6  # rows of one grid of several

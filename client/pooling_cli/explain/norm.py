@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from pooling_client.explain._window import View
-from pooling_client.explain._worked import ROUNDING, Normed, add, sign
+from pooling_cli.explain.window import View
+from pooling_cli.explain.worked import ROUNDING, Normed, add, sign
 
 _SAFE_POWER = 290.0  # decimal digits of a power that float64 holds with room for a sum
 

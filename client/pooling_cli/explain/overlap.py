@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from pooling_client.explain._axes import AxisTaps, unravel
-from pooling_client.explain._text import by, count, paragraph
-from pooling_client.explain._window import View
-from pooling_client.explain._worked import Selected, Worked
+from pooling_cli.explain.axes import AxisTaps, unravel
+from pooling_cli.explain.text import by, count, paragraph
+from pooling_cli.explain.window import View
+from pooling_cli.explain.worked import Selected, Worked
 
 
 def overlap_lines(view: View, worked: Worked) -> list[str]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pooling_client.explain._axes import AxisTaps
-from pooling_client.explain._parameters import Parameters
-from pooling_client.explain._text import by, paragraph, plain
+from pooling_cli.explain.axes import AxisTaps
+from pooling_cli.explain.parameters import Parameters
+from pooling_cli.explain.text import by, paragraph, plain
 from pooling_engine import DivisorRule, Mode, NamedPadding, NanPolicy, PoolPlan, PoolSpec, TiePolicy
 from pooling_engine.dtypes import FLOATS
-from pooling_engine.plan import MAX_INDEXED_TAPS
+from pooling_engine.plans.plan import MAX_INDEXED_TAPS
 
 _TIES = {
     TiePolicy.FIRST: "the first of equal cells receives the gradient",

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pooling_client.explain._axes import AxisTaps
-from pooling_client.explain._resolve import resolve_axes
+from pooling_cli.explain.axes import AxisTaps
+from pooling_cli.explain.resolve import resolve_axes
 from pooling_engine import (
     DivisorRule,
     InternalError,

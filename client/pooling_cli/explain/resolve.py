@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 
-from pooling_client.explain._axes import AxisTaps, axis_names
+from pooling_cli.explain.axes import AxisTaps, axis_names
 from pooling_engine import NamedPadding, PoolSpec
-from pooling_engine.window import Window
+from pooling_engine.specs.window import Window
 
 
 def resolve_axes(

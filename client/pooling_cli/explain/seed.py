@@ -6,17 +6,17 @@ import math
 
 import numpy as np
 
-from pooling_client.explain._arithmetic import work_out
-from pooling_client.explain._axes import place
-from pooling_client.explain._backward import backward_lines
-from pooling_client.explain._check import Answer, ask_engine
-from pooling_client.explain._forward import forward_lines, region_lines
-from pooling_client.explain._overlap import shape_lines
-from pooling_client.explain._resolve import resolve_axes
-from pooling_client.explain._sizes import size_lines
-from pooling_client.explain._text import heading, paragraph, section
-from pooling_client.explain._window import View, look_at
-from pooling_client.explain._worked import Normed, Selected, Summed
+from pooling_cli.explain.arithmetic import work_out
+from pooling_cli.explain.axes import place
+from pooling_cli.explain.backward import backward_lines
+from pooling_cli.explain.check import Answer, ask_engine
+from pooling_cli.explain.forward import forward_lines, region_lines
+from pooling_cli.explain.overlap import shape_lines
+from pooling_cli.explain.resolve import resolve_axes
+from pooling_cli.explain.sizes import size_lines
+from pooling_cli.explain.text import heading, paragraph, section
+from pooling_cli.explain.window import View, look_at
+from pooling_cli.explain.worked import Normed, Selected, Summed
 from pooling_engine import PoolSpec
 
 REGION = (

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from pooling_client.explain._window import View
-from pooling_client.explain._worked import Selected, sign
+from pooling_cli.explain.window import View
+from pooling_cli.explain.worked import Selected, sign
 from pooling_engine import Mode, NanPolicy, TiePolicy
 from pooling_engine.dtypes import INTEGERS
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pooling_client.explain._axes import AxisTaps
-from pooling_client.explain._resolve import adaptive_window
-from pooling_client.explain._text import INDENT, WIDTH
+from pooling_cli.explain.axes import AxisTaps
+from pooling_cli.explain.resolve import adaptive_window
+from pooling_cli.explain.text import INDENT, WIDTH
 from pooling_engine import NamedPadding, PoolSpec
 
 _MOST_WINDOWS = 6  # of one axis that are written out

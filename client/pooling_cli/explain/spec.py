@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pooling_client.explain._overview import mode_name, overview_lines
-from pooling_client.explain._parameters import work_out_parameters
-from pooling_client.explain._resolve import resolve_axes
-from pooling_client.explain._sizes import size_lines
-from pooling_client.explain._text import heading, paragraph, section
+from pooling_cli.explain.overview import mode_name, overview_lines
+from pooling_cli.explain.parameters import work_out_parameters
+from pooling_cli.explain.resolve import resolve_axes
+from pooling_cli.explain.sizes import size_lines
+from pooling_cli.explain.text import heading, paragraph, section
 from pooling_engine import PoolSpec
 
 

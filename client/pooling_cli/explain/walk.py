@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from itertools import chain
 
-from pooling_client.explain._arithmetic import work_out
-from pooling_client.explain._axes import AxisTaps
-from pooling_client.explain._backward import backward_lines
-from pooling_client.explain._check import Answer, ask_engine, refuse_what_the_engine_refuses
-from pooling_client.explain._forward import forward_lines, output_name, region_lines
-from pooling_client.explain._overlap import overlap_lines, shape_lines
-from pooling_client.explain._overview import mode_name, overview_lines
-from pooling_client.explain._rounding import format_of
-from pooling_client.explain._sizes import size_lines
-from pooling_client.explain._text import count, heading, paragraph, section, unbroken
-from pooling_client.explain._window import Array, View, coordinate_names, look_at
-from pooling_client.explain._worked import Normed, Selected, Summed, Worked
+from pooling_cli.explain.arithmetic import work_out
+from pooling_cli.explain.axes import AxisTaps
+from pooling_cli.explain.backward import backward_lines
+from pooling_cli.explain.check import Answer, ask_engine, refuse_what_the_engine_refuses
+from pooling_cli.explain.forward import forward_lines, output_name, region_lines
+from pooling_cli.explain.overlap import overlap_lines, shape_lines
+from pooling_cli.explain.overview import mode_name, overview_lines
+from pooling_cli.explain.rounding import format_of
+from pooling_cli.explain.sizes import size_lines
+from pooling_cli.explain.text import count, heading, paragraph, section, unbroken
+from pooling_cli.explain.window import Array, View, coordinate_names, look_at
+from pooling_cli.explain.worked import Normed, Selected, Summed, Worked
 from pooling_engine import Mode, PoolSpec
 from pooling_engine.dtypes import FLOATS
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pooling_client.explain._axes import AxisTaps, Taps, axis_names, ravel, unravel
-from pooling_client.explain._parameters import Parameters, work_out_parameters
-from pooling_client.explain._resolve import resolve_axes
+from pooling_cli.explain.axes import AxisTaps, Taps, axis_names, ravel, unravel
+from pooling_cli.explain.parameters import Parameters, work_out_parameters
+from pooling_cli.explain.resolve import resolve_axes
 from pooling_engine import InvalidSpecError, InvalidTensorError, Layout, PoolPlan, PoolSpec
-from pooling_engine.checks import as_tensor
+from pooling_engine.calls.checks import as_tensor
 from pooling_engine.dtypes import FLOATS
 
 Array = NDArray[Any]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from pooling_client.explain._axes import place
-from pooling_client.explain._text import by, count, paragraph, unbroken
-from pooling_client.explain._window import View
-from pooling_client.explain._worked import Selected
+from pooling_cli.explain.axes import place
+from pooling_cli.explain.text import by, count, paragraph, unbroken
+from pooling_cli.explain.window import View
+from pooling_cli.explain.worked import Selected
 from pooling_engine import Mode
 
 _EXTREMES = {Mode.MAX: "largest", Mode.MIN: "smallest"}

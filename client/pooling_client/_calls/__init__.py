@@ -1,0 +1,1 @@
+"""Calls of a client: encoding of requests and decoding of replies."""

@@ -1,4 +1,4 @@
-"""A backward call of a client: see `pooling_client._jobs`."""
+"""A backward call of a client: see `pooling_client._calls.jobs`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ from numpy.typing import ArrayLike
 
 import pooling_wire
 from pooling_client import _channel
-from pooling_client._indices import to_piece
-from pooling_client._jobs import Array, Job, handed_over, owned, refuse_other, unwrapped
-from pooling_client._pieces import Piece, backward_costs, backward_pieces, has_unreached_rows
+from pooling_client._calls.jobs import Array, Job, handed_over, owned, refuse_other, unwrapped
+from pooling_client._cutting.indices import to_piece
+from pooling_client._cutting.pieces import (
+    Piece,
+    backward_costs,
+    backward_pieces,
+    has_unreached_rows,
+)
+from pooling_client._limits import Sizes
 from pooling_client._shared_memory import Placing, SharedArrays
-from pooling_client._sizes import Sizes
 from pooling_engine import IndexFormat, PoolingError, PoolSpec
-from pooling_engine.checks import as_tensor, check_index_format, check_out, plan_backward
-from pooling_engine.indices import check_indices
-from pooling_wire.places import INPUT_GRADIENT
+from pooling_engine.calls.checks import as_tensor, check_index_format, check_out, plan_backward
+from pooling_engine.plans.indices import check_indices
+from pooling_wire.shared_memory.places import INPUT_GRADIENT
 
 
 class BackwardJob(Job[Array]):

@@ -1,4 +1,4 @@
-"""A forward call of a client: see `pooling_client._jobs`."""
+"""A forward call of a client: see `pooling_client._calls.jobs`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from numpy.typing import ArrayLike
 
 import pooling_wire
 from pooling_client import _channel
-from pooling_client._indices import to_whole
-from pooling_client._jobs import Array, Job, handed_over, owned, refuse_other, unwrapped
-from pooling_client._pieces import Piece, forward_costs, forward_pieces
+from pooling_client._calls.jobs import Array, Job, handed_over, owned, refuse_other, unwrapped
+from pooling_client._cutting.indices import to_whole
+from pooling_client._cutting.pieces import Piece, forward_costs, forward_pieces
+from pooling_client._limits import Sizes
 from pooling_client._shared_memory import Placing, SharedArrays
-from pooling_client._sizes import Sizes
 from pooling_engine import ForwardResult, IndexFormat, PoolingError, PoolSpec
-from pooling_engine.checks import as_tensor, check_index_request, check_out
-from pooling_engine.planning import make_plan
-from pooling_wire.places import INDICES, OUTPUT
+from pooling_engine.calls.checks import as_tensor, check_index_request, check_out
+from pooling_engine.plans.planning import make_plan
+from pooling_wire.shared_memory.places import INDICES, OUTPUT
 
 
 class ForwardJob(Job[ForwardResult]):

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pooling_client._copies import copy_into
-from pooling_client._pieces import LARGEST_BAND_BYTES, Piece
+from pooling_client._cutting.pieces import LARGEST_BAND_BYTES, Piece
+from pooling_client._limits import ANY, Sizes
 from pooling_client._shared_memory import Placing, SharedArrays
-from pooling_client._sizes import ANY, Sizes
 from pooling_engine import (
     InvalidSpecError,
     PoolingError,
@@ -59,7 +59,7 @@ class Job(Generic[Result]):
         return self.total_bytes > min(STREAM_BYTES, sizes.whole_bytes)
 
     def pieces(self, slab_bytes: int, band_bytes: int) -> Iterator[Piece]:
-        """The pieces of the call: see `pooling_client._pieces`."""
+        """The pieces of the call: see `pooling_client._cutting.pieces`."""
         raise NotImplementedError
 
     def _pieces_for(self, sizes: Sizes) -> Iterator[Piece]:

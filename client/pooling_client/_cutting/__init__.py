@@ -1,0 +1,1 @@
+"""Splitting of large calls into chunks that fit a message."""

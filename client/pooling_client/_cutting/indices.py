@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pooling_client._pieces import Piece
+from pooling_client._cutting.pieces import Piece
 from pooling_engine import IndexFormat, InvalidTensorError, Layout, PoolPlan
-from pooling_engine.indices import NO_POSITION, refuse_forged
-from pooling_engine.planning import make_plan
+from pooling_engine.plans.indices import NO_POSITION, refuse_forged
+from pooling_engine.plans.planning import make_plan
 
 Array = NDArray[Any]
 

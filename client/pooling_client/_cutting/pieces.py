@@ -12,9 +12,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pooling_client._bands import Range, band_spec, even_runs, output_runs, runs
+from pooling_client._cutting.bands import Range, band_spec, even_runs, output_runs, runs
 from pooling_engine import Layout, PoolPlan, PoolSpec
-from pooling_engine.geometry import Axis, SlidingAxis
+from pooling_engine.plans.geometry import Axis, SlidingAxis
 
 Box = tuple[slice, ...]
 ALL = slice(None)

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import grpc
 
 import pooling_wire
-from pooling_client._exchange import ATTEMPTS, FIRST_BACKOFF_S, MOST_BACKOFF_S
+from pooling_client._streams.sync import ATTEMPTS, FIRST_BACKOFF_S, MOST_BACKOFF_S
 from pooling_engine import InternalError, PoolingError, UnavailableError
 
 Token = TypeVar("Token")

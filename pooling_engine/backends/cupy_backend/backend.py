@@ -17,32 +17,32 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from pooling_engine.backends.cupy_kernels import positions
-from pooling_engine.backends.cupy_kernels.card import Device, HostArray
-from pooling_engine.backends.cupy_kernels.device import CupyDevice
-from pooling_engine.backends.cupy_kernels.launches import (
+from pooling_engine.backends.cupy_backend.device.cupy_device import CupyDevice
+from pooling_engine.backends.cupy_backend.device.library import NotCompiledError
+from pooling_engine.backends.cupy_backend.device.protocols import Device, HostArray
+from pooling_engine.backends.cupy_backend.planning import positions
+from pooling_engine.backends.cupy_backend.planning.chunks import Step
+from pooling_engine.backends.cupy_backend.planning.launches import (
     backward_launch,
     forward_launch,
 )
-from pooling_engine.backends.cupy_kernels.library import NotCompiledError
-from pooling_engine.backends.cupy_kernels.names import VECTOR_BYTES
-from pooling_engine.backends.cupy_kernels.slabs import Step
-from pooling_engine.backends.cupy_kernels.staging import LANE_BYTES, Staging
-from pooling_engine.backends.cupy_kernels.steps import (
+from pooling_engine.backends.cupy_backend.planning.names import VECTOR_BYTES
+from pooling_engine.backends.cupy_backend.planning.steps import (
     backward_steps,
     forward_steps,
     residual_of,
     scratch_of,
 )
-from pooling_engine.backends.numpy_backend import NumpyBackend
-from pooling_engine.backends.numpy_kernels.select import refuse_nan
-from pooling_engine.backends.numpy_kernels.sums import refuse_overflow
+from pooling_engine.backends.cupy_backend.transfers.staging import LANE_BYTES, Staging
+from pooling_engine.backends.numpy_backend.backend import NumpyBackend
+from pooling_engine.backends.numpy_backend.select import refuse_nan
+from pooling_engine.backends.numpy_backend.sums import refuse_overflow
 from pooling_engine.dtypes import FLOATS, INTEGERS
-from pooling_engine.enums import IndexFormat, Mode
-from pooling_engine.indices import from_positions, refuse_forged, to_positions
-from pooling_engine.plan import PoolPlan
-from pooling_engine.planning import make_plan
-from pooling_engine.spec import PoolSpec
+from pooling_engine.plans.indices import from_positions, refuse_forged, to_positions
+from pooling_engine.plans.plan import PoolPlan
+from pooling_engine.plans.planning import make_plan
+from pooling_engine.specs.enums import IndexFormat, Mode
+from pooling_engine.specs.spec import PoolSpec
 
 Array = Any  # of NumPy, or of the device
 Given = TypeVar("Given")

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pooling_engine.backends.numba_kernels.calls import KernelCall, backward_call, forward_call
-from pooling_engine.backends.numba_kernels.library import Library
-from pooling_engine.backends.numpy_backend import NumpyBackend
+from pooling_engine.backends.numba_backend.dispatch import KernelCall, backward_call, forward_call
+from pooling_engine.backends.numba_backend.library import Library
+from pooling_engine.backends.numpy_backend.backend import NumpyBackend
 from pooling_engine.dtypes import FLOATS
-from pooling_engine.enums import IndexFormat, Mode
-from pooling_engine.plan import PoolPlan
-from pooling_engine.planning import make_plan
-from pooling_engine.spec import PoolSpec
-from pooling_engine.threads import SHARED_BYTES, run_range
+from pooling_engine.plans.plan import PoolPlan
+from pooling_engine.plans.planning import make_plan
+from pooling_engine.runtime.threads import SHARED_BYTES, run_range
+from pooling_engine.specs.enums import IndexFormat, Mode
+from pooling_engine.specs.spec import PoolSpec
 
 Array = NDArray[Any]
 

@@ -9,28 +9,28 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pooling_engine.backends.numba_kernels.choices import argmaxima, argminima
-from pooling_engine.backends.numba_kernels.copies import STREAMED_BYTES
-from pooling_engine.backends.numba_kernels.extremes import maxima, minima
-from pooling_engine.backends.numba_kernels.gather import gather
-from pooling_engine.backends.numba_kernels.gathering import gathering_of
-from pooling_engine.backends.numba_kernels.geometry import (
+from pooling_engine.backends.numba_backend.backward.gather import gather
+from pooling_engine.backends.numba_backend.backward.scatter import scatter
+from pooling_engine.backends.numba_backend.backward.spread import spread
+from pooling_engine.backends.numba_backend.backward.tiles import WIDEST, shares, tiles
+from pooling_engine.backends.numba_backend.forward.choices import argmaxima, argminima
+from pooling_engine.backends.numba_backend.forward.extremes import maxima, minima
+from pooling_engine.backends.numba_backend.forward.sums import sums
+from pooling_engine.backends.numba_backend.forward.whole import plane_sums
+from pooling_engine.backends.numba_backend.language.copies import STREAMED_BYTES
+from pooling_engine.backends.numba_backend.tables.gathering import gathering_of
+from pooling_engine.backends.numba_backend.tables.geometry import (
     geometry_of,
     is_left,
     reach_of,
 )
-from pooling_engine.backends.numba_kernels.scatter import scatter
-from pooling_engine.backends.numba_kernels.spread import spread
-from pooling_engine.backends.numba_kernels.sums import sums
-from pooling_engine.backends.numba_kernels.targets import count_offsets, targets_of
-from pooling_engine.backends.numba_kernels.tiles import WIDEST, shares, tiles
-from pooling_engine.backends.numba_kernels.tiling import Tiling, tiling_of
-from pooling_engine.backends.numba_kernels.whole import plane_sums
-from pooling_engine.backends.numpy_kernels.select import extreme_of_nothing
+from pooling_engine.backends.numba_backend.tables.targets import count_offsets, targets_of
+from pooling_engine.backends.numba_backend.tables.tiling import Tiling, tiling_of
+from pooling_engine.backends.numpy_backend.select import extreme_of_nothing
 from pooling_engine.dtypes import BFLOAT16, FLOATS, is_bfloat16
-from pooling_engine.enums import Mode
-from pooling_engine.keeping import Kept
-from pooling_engine.plan import PoolPlan
+from pooling_engine.plans.memo import Kept
+from pooling_engine.plans.plan import PoolPlan
+from pooling_engine.specs.enums import Mode
 
 Array = NDArray[Any]
 

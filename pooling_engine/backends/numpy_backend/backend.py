@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pooling_engine.backends.numpy_kernels.block import Block, backward_blocks, forward_blocks
-from pooling_engine.backends.numpy_kernels.select import select_backward, select_forward
-from pooling_engine.backends.numpy_kernels.sums import (
+from pooling_engine.backends.numpy_backend.block import Block, backward_blocks, forward_blocks
+from pooling_engine.backends.numpy_backend.select import select_backward, select_forward
+from pooling_engine.backends.numpy_backend.sums import (
     make_canonical,
     norm_backward,
     norm_forward,
@@ -21,13 +21,13 @@ from pooling_engine.backends.numpy_kernels.sums import (
     sum_forward,
     times_sign,
 )
-from pooling_engine.backends.numpy_kernels.ties import global_tie_backward, tie_backward
-from pooling_engine.backends.numpy_kernels.whole import global_backward, global_forward
+from pooling_engine.backends.numpy_backend.ties import global_tie_backward, tie_backward
+from pooling_engine.backends.numpy_backend.whole import global_backward, global_forward
 from pooling_engine.dtypes import FLOATS, INTEGERS, as_summable, is_bfloat16, store
-from pooling_engine.enums import IndexFormat, Mode
-from pooling_engine.indices import refuse_forged
-from pooling_engine.plan import PoolPlan
-from pooling_engine.threads import run_blocks, thread_count
+from pooling_engine.plans.indices import refuse_forged
+from pooling_engine.plans.plan import PoolPlan
+from pooling_engine.runtime.threads import run_blocks, thread_count
+from pooling_engine.specs.enums import IndexFormat, Mode
 
 Array = NDArray[Any]
 

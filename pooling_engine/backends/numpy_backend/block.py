@@ -6,9 +6,9 @@ import math
 from functools import lru_cache
 from typing import NamedTuple
 
-from pooling_engine.enums import Mode
-from pooling_engine.geometry import Axis, taps_between
-from pooling_engine.plan import PoolPlan
+from pooling_engine.plans.geometry import Axis, taps_between
+from pooling_engine.plans.plan import PoolPlan
+from pooling_engine.specs.enums import Mode
 
 BLOCK_BYTES = 1 << 20  # of float32 input; measured best of 256 KiB to 4 MiB with 1 MiB of L2
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pooling_engine.backends.numpy_kernels.block import Flat, Step
+from pooling_engine.backends.numpy_backend.block import Flat, Step
 
 Array = NDArray[Any]
 _KEEP_BYTES = 8 << 20

@@ -13,18 +13,18 @@ from functools import lru_cache
 
 import numpy as np
 
-from pooling_engine.backends.numpy_kernels.block import Block
-from pooling_engine.backends.numpy_kernels.passes import (
+from pooling_engine.backends.numpy_backend.block import Block
+from pooling_engine.backends.numpy_backend.passes import (
     Array,
     fold,
     fold_flat,
     scratch,
 )
-from pooling_engine.backends.numpy_kernels.sums import make_canonical
+from pooling_engine.backends.numpy_backend.sums import make_canonical
 from pooling_engine.dtypes import INTEGERS, store
-from pooling_engine.enums import Mode, NanPolicy
 from pooling_engine.errors import InvalidTensorError
-from pooling_engine.plan import PoolPlan
+from pooling_engine.plans.plan import PoolPlan
+from pooling_engine.specs.enums import Mode, NanPolicy
 
 _TABLE_TAPS = 65_536  # windows up to this size get a table of tap offsets
 

@@ -8,17 +8,17 @@ from fractions import Fraction
 
 import numpy as np
 
-from pooling_engine.backends.numpy_kernels.block import Block
-from pooling_engine.backends.numpy_kernels.passes import (
+from pooling_engine.backends.numpy_backend.block import Block
+from pooling_engine.backends.numpy_backend.passes import (
     Array,
     fold,
     scratch,
     spread,
 )
 from pooling_engine.dtypes import FLOATS, INTEGERS, is_bfloat16, store
-from pooling_engine.enums import Mode
 from pooling_engine.errors import InvalidTensorError
-from pooling_engine.plan import PoolPlan
+from pooling_engine.plans.plan import PoolPlan
+from pooling_engine.specs.enums import Mode
 
 
 def sum_forward(plan: PoolPlan, block: Block, x: Array, output: Array) -> None:

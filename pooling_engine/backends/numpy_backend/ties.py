@@ -6,19 +6,19 @@ import operator
 
 import numpy as np
 
-from pooling_engine.backends.numpy_kernels.block import Block
-from pooling_engine.backends.numpy_kernels.passes import Array, scratch
-from pooling_engine.backends.numpy_kernels.select import (
+from pooling_engine.backends.numpy_backend.block import Block
+from pooling_engine.backends.numpy_backend.passes import Array, scratch
+from pooling_engine.backends.numpy_backend.select import (
     as_comparable,
     combine_of,
     equal,
     extremes_by_axis,
     refuse_nan,
 )
-from pooling_engine.backends.numpy_kernels.sums import make_canonical
+from pooling_engine.backends.numpy_backend.sums import make_canonical
 from pooling_engine.dtypes import store
-from pooling_engine.enums import NanPolicy, TiePolicy
-from pooling_engine.plan import PoolPlan
+from pooling_engine.plans.plan import PoolPlan
+from pooling_engine.specs.enums import NanPolicy, TiePolicy
 
 
 def tie_backward(plan: PoolPlan, block: Block, dy: Array, x: Array, dx: Array) -> None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pooling_engine.backends.numpy_kernels.passes import Array
-from pooling_engine.backends.numpy_kernels.select import as_comparable, combine_of, refuse_nan
-from pooling_engine.backends.numpy_kernels.sums import (
+from pooling_engine.backends.numpy_backend.passes import Array
+from pooling_engine.backends.numpy_backend.select import as_comparable, combine_of, refuse_nan
+from pooling_engine.backends.numpy_backend.sums import (
     make_canonical,
     norm_scale,
     times_sign,
@@ -17,8 +17,8 @@ from pooling_engine.backends.numpy_kernels.sums import (
     write_sums,
 )
 from pooling_engine.dtypes import as_summable, store
-from pooling_engine.enums import Mode, NanPolicy
-from pooling_engine.plan import PoolPlan
+from pooling_engine.plans.plan import PoolPlan
+from pooling_engine.specs.enums import Mode, NanPolicy
 
 LANES = 16
 BLOCK = 64 * LANES  # so that no lane adds up many in a row, which would cost accuracy

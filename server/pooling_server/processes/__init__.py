@@ -1,0 +1,1 @@
+"""Server processes: start and stop, workers, devices, memory allocation."""

@@ -10,11 +10,11 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
-from pooling_server.allocator import keep_freed_memory
 from pooling_server.config import ServerConfig
+from pooling_server.processes.allocator import keep_freed_memory
 
 if TYPE_CHECKING:
-    from pooling_server.app import PoolingServer
+    from pooling_server.serving.app import PoolingServer
 
 # Beside numbers of signals.
 STOP, LEAVE, _WARM, _DEVICE_LOST, _FINISHED, _UNFINISHED = b"s", b"l", b"w", b"d", b"f", b"u"
@@ -54,7 +54,7 @@ def run(config: ServerConfig) -> int:
     """Serves until a signal, which a second one cuts short; returns the exit code."""
     events = Events(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     from pooling_engine import PoolingError
-    from pooling_server.app import PoolingServer
+    from pooling_server.serving.app import PoolingServer
 
     try:
         server = PoolingServer(config)

@@ -12,12 +12,12 @@ import time
 from contextlib import ExitStack
 from multiprocessing.connection import Connection, wait
 
-from pooling_engine.cores import usable_cores
+from pooling_engine.runtime.cores import usable_cores
 from pooling_server.config import ServerConfig
-from pooling_server.devices import environment_for, split_devices
-from pooling_server.listening import is_unix, reserve, split_addresses
-from pooling_server.process import Events
-from pooling_server.worker import Worker
+from pooling_server.processes.devices import environment_for, split_devices
+from pooling_server.processes.process import Events
+from pooling_server.processes.worker import Worker
+from pooling_server.sockets.listening import is_unix, reserve, split_addresses
 
 _log = logging.getLogger("pooling_server")
 

@@ -13,8 +13,8 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
 from pooling_server.config import ServerConfig
-from pooling_server.devices import environment_for
-from pooling_server.process import LEAVE, STOP, Events, configure_log, leave, serve
+from pooling_server.processes.devices import environment_for
+from pooling_server.processes.process import LEAVE, STOP, Events, configure_log, leave, serve
 
 _FIRST_DELAY_S, _MOST_DOUBLINGS, _LONGEST_DELAY_S = 0.1, 9, 30.0  # until it starts again
 _END_S = 5.0  # for a process whose connection has ended
@@ -54,7 +54,7 @@ class Worker:
         self.restart_at, self.started_at = None, time.monotonic()
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "pooling_server.worker", str(theirs.fileno())],
+                [sys.executable, "-m", "pooling_server.processes.worker", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 env=environment_for(self.config.devices, os.environ)
                 if self.config.devices
@@ -130,7 +130,7 @@ def main() -> None:
         leave(1)
     configure_log(config)
     from pooling_engine import PoolingError
-    from pooling_server.app import PoolingServer
+    from pooling_server.serving.app import PoolingServer
 
     try:
         server = PoolingServer(config, shared_port=True)

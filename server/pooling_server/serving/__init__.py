@@ -1,0 +1,1 @@
+"""The gRPC service: handlers, streams, admission control, limits, health."""

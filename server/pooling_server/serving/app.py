@@ -15,13 +15,13 @@ import pooling_engine
 from pooling_engine import PoolingError, UnavailableError
 from pooling_engine.backends import select_backend
 from pooling_server.config import MESSAGE_CEILING, ServerConfig
-from pooling_server.executor import Executor
-from pooling_server.health import Health, add_reflection
-from pooling_server.info import used_backends
-from pooling_server.listening import Listeners
-from pooling_server.servicer import PoolingServicer
-from pooling_server.shared_memory import SharedMemory
-from pooling_server.watch import Watch
+from pooling_server.processes.device_watchdog import Watch
+from pooling_server.serving.executor import Executor
+from pooling_server.serving.health import Health, add_reflection
+from pooling_server.serving.server_info import used_backends
+from pooling_server.serving.servicer import PoolingServicer
+from pooling_server.sockets.listening import Listeners
+from pooling_server.sockets.shared_memory import SharedMemory
 from pooling_wire import keepalive
 
 _log = logging.getLogger("pooling_server")

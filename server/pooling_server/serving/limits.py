@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pooling_engine import TensorTooLargeError
-from pooling_engine.plan import PoolPlan
+from pooling_engine.plans.plan import PoolPlan
 from pooling_server.config import ServerConfig
 
 _REPLY_OVERHEAD_BYTES = 1024  # everything in a reply but the elements of its tensors

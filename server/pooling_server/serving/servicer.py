@@ -23,17 +23,17 @@ from pooling_engine import (
     PoolingError,
     UnavailableError,
 )
-from pooling_engine.arena import Arena, Loan
 from pooling_engine.errors import LOST_DEVICE
-from pooling_engine.planning import make_plan
+from pooling_engine.plans.planning import make_plan
 from pooling_server.config import ServerConfig
-from pooling_server.executor import Executor
-from pooling_server.info import describe
-from pooling_server.limits import check_message, check_plan
-from pooling_server.listening import is_unix
-from pooling_server.shared_memory import SharedMemory
-from pooling_server.streams import answer_items
-from pooling_wire.places import (
+from pooling_server.serving.arena import Arena, Loan
+from pooling_server.serving.executor import Executor
+from pooling_server.serving.limits import check_message, check_plan
+from pooling_server.serving.server_info import describe
+from pooling_server.serving.streams import answer_items
+from pooling_server.sockets.listening import is_unix
+from pooling_server.sockets.shared_memory import SharedMemory
+from pooling_wire.shared_memory.places import (
     INDICES,
     INPUT_GRADIENT,
     NO_REGIONS,

@@ -12,7 +12,7 @@ from queue import SimpleQueue
 import grpc
 
 from pooling_engine import UnavailableError
-from pooling_server.executor import Executor
+from pooling_server.serving.executor import Executor
 
 ITEMS_AHEAD = 2  # received while one is computed; HTTP/2's flow control holds back the rest
 

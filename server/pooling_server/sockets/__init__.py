@@ -1,0 +1,1 @@
+"""Listening sockets, and the sockets that lease shared memory."""

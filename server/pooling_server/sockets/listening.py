@@ -10,7 +10,7 @@ from pathlib import Path
 
 import grpc
 
-from pooling_wire import leases
+from pooling_wire.shared_memory import leases
 
 _UNIX = "unix:"
 _LONGEST_PATH_BYTES = 107 - len(leases.SUFFIX)  # what the system has room for

@@ -1,9 +1,10 @@
 """Memory that callers on the same host share with the server.
 
-The server makes every region: memory without a name, sealed so that nobody can make it smaller
-under a running call. A caller gets its descriptor over a Unix socket (`pooling_wire.leases`),
-where the permissions of the file say who may. A call that uses a region holds it, whatever becomes
-of the lease: the last view unmaps it, and before that ends what a card was let do with it.
+The server creates every region: anonymous memory, sealed so that nobody can shrink it under a
+running call. A client gets its descriptor over a Unix socket (`pooling_wire.shared_memory.leases`);
+the file permissions of that socket decide who may connect. A call that uses a region keeps it
+mapped, even after its lease ends. When the last view is gone, the region is unregistered from the
+GPU and then unmapped.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pooling_engine import InvalidTensorError
-from pooling_wire import leases
+from pooling_wire.shared_memory import leases
 
 _log = logging.getLogger("pooling_server")
 MOST_CALLERS = 256  # connections at once; one more is closed, and its calls send their tensors

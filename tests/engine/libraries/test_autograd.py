@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import math
 
-import cases
 import numpy as np
-import oracle
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pooling_engine import PoolSpec, backward, forward
+from tests.support import cases, oracle
 
 MODES = (
     {"mode": "max"},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import cases
 import numpy as np
 import pytest
 import torch
@@ -13,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pooling_engine import PoolSpec, backward, forward
+from tests.support import cases
 
 MAXIMUM, MINIMUM, SUM, AVERAGE = ({"mode": mode} for mode in ("max", "min", "sum", "average"))
 EXCLUDE = AVERAGE | {"count_include_pad": False}

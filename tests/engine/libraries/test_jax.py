@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import cases
 import jax
 import numpy as np
-import oracle
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jax import lax
 
 from pooling_engine import PoolSpec, forward
+from tests.support import cases, oracle
 
 jax.config.update("jax_enable_x64", True)
 

@@ -10,16 +10,15 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import cases
 import numpy as np
 import onnx
 import onnxruntime
-import oracle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pooling_engine import PoolSpec, backward, forward
+from tests.support import cases, oracle
 
 OPERATORS = {"max": "MaxPool", "average": "AveragePool", "lp": "LpPool"}
 OPSET = [onnx.helper.make_opsetid("", 22)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pooling_engine import backends
-from pooling_engine.backends.numba_backend import NumbaBackend
+from pooling_engine.backends.numba_backend.backend import NumbaBackend
 
 
 @pytest.fixture

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import cases
 import numpy as np
-import pairs
-import palettes
 import pytest
-import twins
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pooling_engine import PoolSpec, backward, forward
-from pooling_engine.backends.numba_kernels import geometry
+from pooling_engine.backends.numba_backend.tables import geometry
+from tests.engine.numba import twins
+from tests.support import cases, pairs, palettes
 
 MODES = tuple(mode for mode in cases.MODES if mode["mode"] != "lp")
 POLICIES = tuple(

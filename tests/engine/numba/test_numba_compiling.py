@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 
-import cases
 import numpy as np
-import oracle
 import pytest
 
 from pooling_engine import PoolSpec, backward, forward, warm_up
-from pooling_engine.backends.numba_kernels import calls
-from pooling_engine.backends.numpy_backend import NumpyBackend
+from pooling_engine.backends.numba_backend import dispatch as calls
+from pooling_engine.backends.numpy_backend.backend import NumpyBackend
+from tests.support import cases, oracle
 
 LIMIT_S = 120  # for what must happen; nothing is measured
 SPEC = PoolSpec("max", 2)

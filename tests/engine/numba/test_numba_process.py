@@ -66,7 +66,7 @@ def test_numba_is_left_as_it_was_configured():
     code = (
         "import numba\n"
         "numba.config.CACHE_DIR = 'mine'\n"
-        "import pooling_engine.backends.numba_backend\n"
+        "import pooling_engine.backends.numba_backend.backend\n"
         "print(numba.config.CACHE_DIR)\n"
     )
     assert run(code) == ["mine"]
@@ -75,7 +75,7 @@ def test_numba_is_left_as_it_was_configured():
 COMPILE = """
 import numpy as np, pooling_engine
 from pooling_engine import PoolSpec
-from pooling_engine.backends.numba_kernels.calls import scatter
+from pooling_engine.backends.numba_backend.dispatch import scatter
 x = np.arange(16.0).reshape(1, 1, 4, 4)
 spec = PoolSpec("max", 2)
 dy = np.ones((1, 1, 2, 2))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import cases
 import ml_dtypes
 import numpy as np
-import palettes
 import pytest
 
 from pooling_engine import PoolSpec, backward, forward
-from pooling_engine.backends.numpy_backend import NumpyBackend
+from pooling_engine.backends.numpy_backend.backend import NumpyBackend
+from tests.support import cases, palettes
 
 SHAPE = (2, 3, 9, 7)
 CHANNELS_LAST = {"layout": "channels_last"}

@@ -5,8 +5,14 @@ from __future__ import annotations
 from contextlib import contextmanager
 
 import pooling_engine
-from pooling_engine import threads
-from pooling_engine.backends.numba_kernels import calls, gathering, geometry, targets, tiling
+from pooling_engine.backends.numba_backend import dispatch as calls
+from pooling_engine.backends.numba_backend.tables import (
+    gathering,
+    geometry,
+    targets,
+    tiling,
+)
+from pooling_engine.runtime import threads
 
 CUTS = tuple((module, "SLAB_BYTES") for module in (geometry, targets, tiling))
 TABLES = (

@@ -17,8 +17,8 @@ from threading import Lock
 
 import numpy as np
 
-from pooling_engine.backends.cupy_kernels.launches import THREADS, Launch
-from pooling_engine.backends.cupy_kernels.source import source_of
+from pooling_engine.backends.cupy_backend.device.source import source_of
+from pooling_engine.backends.cupy_backend.planning.launches import THREADS, Launch
 
 HEADER = Path(__file__).parent / "cuda_shim.h"
 # What a card does not forgive ends the process here: packs that are not aligned, indices beyond an

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from pooling_engine import DeviceMemoryError, PoolSpec, UnavailableError, backends, forward
-from pooling_engine.backends import cupy_backend
-from stand_in.place import LIBRARY
+from pooling_engine.backends.cupy_backend import backend as cupy_backend
+from tests.gpu.stand_in.place import LIBRARY
 
 SPEC = PoolSpec("max", 3, 2, padding=1)
 SHAPES = ((2, 3, 9, 12), (8, 64, 40, 40), (4, 32, 112, 112))

@@ -18,10 +18,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import shim
-
-from pooling_engine.backends.cupy_kernels.launches import THREADS, Launch
-from pooling_engine.backends.cupy_kernels.shipped import all_names
+from pooling_engine.backends.cupy_backend.planning.launches import THREADS, Launch
+from pooling_engine.backends.cupy_backend.planning.shipped import all_names
+from tests.gpu import shim
 
 SOURCE = Path(__file__).with_name("stand_in.cc")
 FOLDER = Path(__file__).parents[3] / "build" / "stand_in"

@@ -1,0 +1,1 @@
+"""Messages of `pooling.v1`: encoding and decoding of requests, replies and stream items."""

@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from pooling_engine import IndexFormat, PoolSpec
-from pooling_wire.places import Places
+from pooling_wire.shared_memory.places import Places
 
 Array = NDArray[Any]
 

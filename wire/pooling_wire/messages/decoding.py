@@ -16,13 +16,20 @@ from pooling_engine import (
     InvalidTensorError,
     PoolSpec,
 )
-from pooling_wire.calls import Array, BackwardCall, ForwardCall
 from pooling_wire.enums import INDEX_FORMATS
-from pooling_wire.forms import Forms, Likeness
-from pooling_wire.parsing import Buffer, Parsed, Payloads, parse
-from pooling_wire.places import INDICES, NO_REGIONS, RESULTS, Places, Regions, decode_place
-from pooling_wire.specs import decode_spec
-from pooling_wire.tensors import decode_shape, decode_shared_tensor, decode_tensor
+from pooling_wire.messages.calls import Array, BackwardCall, ForwardCall
+from pooling_wire.messages.specs import decode_spec
+from pooling_wire.payloads.message_cache import Forms, Likeness
+from pooling_wire.payloads.parsing import Buffer, Parsed, Payloads, parse
+from pooling_wire.payloads.tensors import decode_shape, decode_shared_tensor, decode_tensor
+from pooling_wire.shared_memory.places import (
+    INDICES,
+    NO_REGIONS,
+    RESULTS,
+    Places,
+    Regions,
+    decode_place,
+)
 from pooling_wire.v1 import pooling_pb2 as pb
 
 

@@ -6,11 +6,11 @@ from functools import lru_cache
 from typing import Any
 
 from pooling_engine import ForwardResult, IndexFormat, PoolSpec
-from pooling_wire.calls import Array, BackwardCall, ForwardCall
 from pooling_wire.enums import INDEX_FORMATS
-from pooling_wire.places import NO_PLACES, RESULTS, Places
-from pooling_wire.specs import encode_spec
-from pooling_wire.tensors import Parts, message_parts
+from pooling_wire.messages.calls import Array, BackwardCall, ForwardCall
+from pooling_wire.messages.specs import encode_spec
+from pooling_wire.payloads.tensors import Parts, message_parts
+from pooling_wire.shared_memory.places import NO_PLACES, RESULTS, Places
 from pooling_wire.v1 import pooling_pb2 as pb
 
 

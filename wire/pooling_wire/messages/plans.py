@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pooling_engine import PoolPlan
-from pooling_engine.plan import MAX_INDEXED_TAPS
-from pooling_engine.planning import make_plan
-from pooling_wire.decoding import required_spec
+from pooling_engine.plans.plan import MAX_INDEXED_TAPS
+from pooling_engine.plans.planning import make_plan
 from pooling_wire.enums import DIVISOR_RULES, element_dtype, element_type_number
-from pooling_wire.parsing import parse
-from pooling_wire.tensors import decode_shape
+from pooling_wire.messages.decoding import required_spec
+from pooling_wire.payloads.parsing import parse
+from pooling_wire.payloads.tensors import decode_shape
 from pooling_wire.v1 import pooling_pb2 as pb
 
 

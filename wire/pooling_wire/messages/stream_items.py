@@ -7,8 +7,9 @@ from functools import partial
 from typing import Any, TypeVar
 
 from pooling_engine import ForwardResult, InvalidTensorError, PoolingError
-from pooling_wire.calls import Array, BackwardCall, ForwardCall
-from pooling_wire.decoding import (
+from pooling_wire.errors import decode_stream_error, encode_stream_error
+from pooling_wire.messages.calls import Array, BackwardCall, ForwardCall
+from pooling_wire.messages.decoding import (
     BACKWARD_CALLS,
     FORWARD_CALLS,
     FORWARD_RESULTS,
@@ -18,17 +19,16 @@ from pooling_wire.decoding import (
     forward_call,
     forward_result,
 )
-from pooling_wire.encoding import (
+from pooling_wire.messages.encoding import (
     backward_request_parts,
     backward_response_parts,
     forward_request_parts,
     forward_response_parts,
 )
-from pooling_wire.forms import Forms
-from pooling_wire.parsing import Buffer, Parsed, nested_span, parse, parse_number
-from pooling_wire.places import NO_PLACES, Places
-from pooling_wire.status import decode_stream_error, encode_stream_error
-from pooling_wire.tensors import Parts, nested_parts
+from pooling_wire.payloads.message_cache import Forms
+from pooling_wire.payloads.parsing import Buffer, Parsed, nested_span, parse, parse_number
+from pooling_wire.payloads.tensors import Parts, nested_parts
+from pooling_wire.shared_memory.places import NO_PLACES, Places
 from pooling_wire.v1 import pooling_pb2 as pb
 
 T = TypeVar("T")

@@ -1,0 +1,1 @@
+"""Tensor bytes inside messages: encoding, and parsing without copies."""

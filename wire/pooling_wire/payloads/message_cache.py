@@ -13,7 +13,7 @@ import numpy as np
 from google.protobuf.message import Message
 from numpy.typing import NDArray
 
-from pooling_wire.parsing import Buffer, payload_spans
+from pooling_wire.payloads.parsing import Buffer, payload_spans
 
 T = TypeVar("T")
 Array = NDArray[Any]

@@ -18,8 +18,8 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError, Message
 
 from pooling_engine import InvalidTensorError
-from pooling_wire.places import NO_REGIONS, Regions
-from pooling_wire.tensors import ALIGNED_BYTES, field_start
+from pooling_wire.payloads.tensors import ALIGNED_BYTES, field_start
+from pooling_wire.shared_memory.places import NO_REGIONS, Regions
 from pooling_wire.v1 import pooling_pb2 as pb
 
 M = TypeVar("M", bound=Message)

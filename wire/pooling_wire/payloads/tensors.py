@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 
 from pooling_engine import InvalidTensorError
 from pooling_wire.enums import element_dtype, element_type_number
-from pooling_wire.places import NO_PLACES, Place, Places, Regions, array_at, decode_place
+from pooling_wire.shared_memory.places import (
+    NO_PLACES,
+    Place,
+    Places,
+    Regions,
+    array_at,
+    decode_place,
+)
 from pooling_wire.v1 import pooling_pb2 as pb
 
 MAX_AXES = 8

@@ -1,0 +1,1 @@
+"""Shared memory between client and server: leases, and locations in regions."""

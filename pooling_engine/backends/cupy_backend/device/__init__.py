@@ -1,0 +1,1 @@
+"""Access to the GPU: kernel loading, memory, streams, faults."""

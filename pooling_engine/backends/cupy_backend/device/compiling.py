@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from pooling_engine.backends.cupy_kernels.source import source_of
+from pooling_engine.backends.cupy_backend.device.source import source_of
 
 OPTIONS = ("--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true", "-default-device")
 
@@ -36,7 +36,7 @@ def compiled(file: str, name: str, architecture: str) -> Compiled:
     """A kernel from disk, or compiled and put there.
 
     Args:
-        file: its source, in `pooling_engine/kernels/`.
+        file: its source, in `pooling_engine/backends/cupy_backend/cuda/`.
         name: the kernel with its template arguments.
         architecture: as in "sm_90".
     """

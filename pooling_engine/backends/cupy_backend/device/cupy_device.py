@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from pooling_engine.backends.cupy_kernels.card import DeviceArray, HostArray
-from pooling_engine.backends.cupy_kernels.faults import AsOurs
-from pooling_engine.backends.cupy_kernels.launches import THREADS, Launch
-from pooling_engine.backends.cupy_kernels.library import Library
-from pooling_engine.backends.cupy_kernels.pinning import Pinned
+from pooling_engine.backends.cupy_backend.device.faults import AsOurs
+from pooling_engine.backends.cupy_backend.device.library import Library
+from pooling_engine.backends.cupy_backend.device.pinning import Pinned
+from pooling_engine.backends.cupy_backend.device.protocols import DeviceArray, HostArray
+from pooling_engine.backends.cupy_backend.planning.launches import THREADS, Launch
 from pooling_engine.errors import DeviceMemoryError
 
 Made = TypeVar("Made")

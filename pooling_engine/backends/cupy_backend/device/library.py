@@ -7,9 +7,9 @@ import queue
 import threading
 from typing import Any
 
-from pooling_engine.backends.cupy_kernels.compiling import compiled, on_disk
-from pooling_engine.backends.cupy_kernels.launches import Launch
-from pooling_engine.backends.cupy_kernels.names import OWN_BITS
+from pooling_engine.backends.cupy_backend.device.compiling import compiled, on_disk
+from pooling_engine.backends.cupy_backend.planning.launches import Launch
+from pooling_engine.backends.cupy_backend.planning.names import OWN_BITS
 
 _log = logging.getLogger("pooling_engine")
 Key = tuple[int, str]  # a device and a kernel

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from pooling_engine.backends.cupy_kernels.card import HostArray
+from pooling_engine.backends.cupy_backend.device.protocols import HostArray
 
 _log = logging.getLogger("pooling_engine")
 _PORTABLE = 1  # cudaHostRegisterPortable: for every context of the process

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pooling_engine.backends.cupy_kernels.launches import Launch
+from pooling_engine.backends.cupy_backend.planning.launches import Launch
 
 HostArray = NDArray[Any]
 DeviceArray = Any  # of the device's own kind; it has a shape and a dtype

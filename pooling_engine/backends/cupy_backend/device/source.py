@@ -1,4 +1,4 @@
-"""The text of the kernels in `pooling_engine/kernels/`, each with all that it includes."""
+"""Source text of the CUDA kernels in `cuda/`, each with the headers that it includes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-KERNELS = Path(__file__).parents[2] / "kernels"
+KERNELS = Path(__file__).parents[1] / "cuda"
 FILES = (
     "forward.cu",
     "backward.cu",

@@ -1,0 +1,1 @@
+"""Launch planning for CUDA kernels; plain Python, needs no GPU."""

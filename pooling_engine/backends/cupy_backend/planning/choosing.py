@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from pooling_engine.backends.cupy_kernels import names
-from pooling_engine.backends.cupy_kernels.geometry import KERNEL_AXES, Share, is_small, threads_of
-from pooling_engine.backends.cupy_kernels.names import VECTOR_BYTES, WINDOW_TEAMS
+from pooling_engine.backends.cupy_backend.planning import names
+from pooling_engine.backends.cupy_backend.planning.geometry import (
+    KERNEL_AXES,
+    Share,
+    is_small,
+    threads_of,
+)
+from pooling_engine.backends.cupy_backend.planning.names import VECTOR_BYTES, WINDOW_TEAMS
 from pooling_engine.dtypes import INTEGERS
-from pooling_engine.geometry import AdaptiveAxis, SlidingAxis
-from pooling_engine.plan import PoolPlan
-from pooling_engine.window import Window
+from pooling_engine.plans.geometry import AdaptiveAxis, SlidingAxis
+from pooling_engine.plans.plan import PoolPlan
+from pooling_engine.specs.window import Window
 
 MANY = 8  # taps along an axis, for a team; float32 apart, for a transaction of memory each
 FEW_OUTPUTS = 1 << 16  # less than one for each thread that a large card holds

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pooling_engine.backends.cupy_kernels.launches import Launch
-from pooling_engine.plan import PoolPlan
+from pooling_engine.backends.cupy_backend.planning.launches import Launch
+from pooling_engine.plans.plan import PoolPlan
 
 MARK_BYTES = 4  # where a kernel may leave one: an int
 ALIGNMENT = 256  # bytes, as of what a card allocates

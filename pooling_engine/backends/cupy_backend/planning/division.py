@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pooling_engine.enums import DivisorRule
-from pooling_engine.plan import PoolPlan
+from pooling_engine.plans.plan import PoolPlan
+from pooling_engine.specs.enums import DivisorRule
 
 MULTIPLY, DIVIDE, VALID_TAPS, PADDED_TAPS = range(4)
 LARGEST = 2**47  # of the divisors that have a reciprocal in two parts

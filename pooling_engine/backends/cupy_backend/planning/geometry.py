@@ -1,4 +1,4 @@
-"""The windows of a plan as the integers of `Windows` in `pooling_engine/kernels/windows.cuh`."""
+"""The windows of a plan as the integers of the struct `Windows` in `cuda/windows.cuh`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pooling_engine.geometry import AdaptiveAxis, Axis
-from pooling_engine.plan import PoolPlan
+from pooling_engine.plans.geometry import AdaptiveAxis, Axis
+from pooling_engine.plans.plan import PoolPlan
 
 KERNEL_AXES = 3
 FEW = 2**31 - 2**10  # positions that 32 bits number, those of threads without work included

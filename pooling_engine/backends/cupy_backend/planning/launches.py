@@ -11,27 +11,27 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pooling_engine.backends.cupy_kernels import names
-from pooling_engine.backends.cupy_kernels.choosing import (
+from pooling_engine.backends.cupy_backend.planning import names
+from pooling_engine.backends.cupy_backend.planning.choosing import (
     Shape,
     any_shape,
     row_shape,
     square_shape,
     team_of,
 )
-from pooling_engine.backends.cupy_kernels.division import (
+from pooling_engine.backends.cupy_backend.planning.division import (
     LARGEST,
     MULTIPLY,
     Division,
     division_of,
 )
-from pooling_engine.backends.cupy_kernels.geometry import (
+from pooling_engine.backends.cupy_backend.planning.geometry import (
     KERNEL_AXES,
     Share,
     threads_of,
     windows_of,
 )
-from pooling_engine.backends.cupy_kernels.names import (
+from pooling_engine.backends.cupy_backend.planning.names import (
     ELEMENTS,
     INDICES,
     NO_INDICES,
@@ -42,9 +42,9 @@ from pooling_engine.backends.cupy_kernels.names import (
     Name,
 )
 from pooling_engine.dtypes import FLOATS
-from pooling_engine.enums import Mode, NanPolicy, TiePolicy
-from pooling_engine.geometry import SlidingAxis
-from pooling_engine.plan import PoolPlan
+from pooling_engine.plans.geometry import SlidingAxis
+from pooling_engine.plans.plan import PoolPlan
+from pooling_engine.specs.enums import Mode, NanPolicy, TiePolicy
 
 THREADS = 256  # of a block; `whole.cu` has the same number
 BLOCK = 1024  # elements of a run that is added up in 16 lanes, there too

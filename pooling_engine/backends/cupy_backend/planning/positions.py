@@ -8,14 +8,18 @@ from functools import lru_cache
 
 import numpy as np
 
-from pooling_engine.backends.cupy_kernels import names
-from pooling_engine.backends.cupy_kernels.card import Device, DeviceArray
-from pooling_engine.backends.cupy_kernels.choosing import any_shape
-from pooling_engine.backends.cupy_kernels.geometry import KERNEL_AXES, threads_of, windows_of
-from pooling_engine.backends.cupy_kernels.launches import THREADS, Launch
-from pooling_engine.backends.cupy_kernels.names import INDICES
-from pooling_engine.enums import IndexFormat
-from pooling_engine.plan import PoolPlan
+from pooling_engine.backends.cupy_backend.device.protocols import Device, DeviceArray
+from pooling_engine.backends.cupy_backend.planning import names
+from pooling_engine.backends.cupy_backend.planning.choosing import any_shape
+from pooling_engine.backends.cupy_backend.planning.geometry import (
+    KERNEL_AXES,
+    threads_of,
+    windows_of,
+)
+from pooling_engine.backends.cupy_backend.planning.launches import THREADS, Launch
+from pooling_engine.backends.cupy_backend.planning.names import INDICES
+from pooling_engine.plans.plan import PoolPlan
+from pooling_engine.specs.enums import IndexFormat
 
 
 @lru_cache(maxsize=512)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pooling_engine.backends.cupy_kernels.names import (
+from pooling_engine.backends.cupy_backend.planning.names import (
     ANY_WINDOWS,
     ELEMENTS,
     INDICES,

@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from pooling_engine.backends.cupy_kernels.launches import (
+from pooling_engine.backends.cupy_backend.planning.chunks import Step
+from pooling_engine.backends.cupy_backend.planning.launches import (
     Launch,
     backward_launch,
     forward_launch,
     kept_launch,
     share_launch,
 )
-from pooling_engine.backends.cupy_kernels.slabs import Step
-from pooling_engine.backends.numpy_kernels.sums import may_overflow
+from pooling_engine.backends.numpy_backend.sums import may_overflow
 from pooling_engine.dtypes import INTEGERS
-from pooling_engine.enums import Mode, NanPolicy, TiePolicy
-from pooling_engine.plan import PoolPlan
+from pooling_engine.plans.plan import PoolPlan
+from pooling_engine.specs.enums import Mode, NanPolicy, TiePolicy
 
 
 @lru_cache(maxsize=512)

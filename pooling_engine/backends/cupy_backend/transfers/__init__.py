@@ -1,0 +1,1 @@
+"""Transfers between host and GPU memory."""

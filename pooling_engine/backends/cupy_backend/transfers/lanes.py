@@ -6,7 +6,7 @@ import threading
 from contextlib import suppress
 from types import TracebackType
 
-from pooling_engine.backends.cupy_kernels.card import Device, Lane
+from pooling_engine.backends.cupy_backend.device.protocols import Device, Lane
 from pooling_engine.errors import DeviceMemoryError
 
 LANES_OF_A_CALL = 3  # one uploads, one computes, one downloads

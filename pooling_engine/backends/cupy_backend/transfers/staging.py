@@ -18,12 +18,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pooling_engine.backends.cupy_kernels.card import Device, DeviceArray, HostArray, Lane
-from pooling_engine.backends.cupy_kernels.lanes import LANES_OF_A_CALL, Lanes
-from pooling_engine.backends.cupy_kernels.slabs import MARK_BYTES, Layout, Part, Slab, Steps
+from pooling_engine.backends.cupy_backend.device.protocols import (
+    Device,
+    DeviceArray,
+    HostArray,
+    Lane,
+)
+from pooling_engine.backends.cupy_backend.planning.chunks import (
+    MARK_BYTES,
+    Layout,
+    Part,
+    Slab,
+    Steps,
+)
+from pooling_engine.backends.cupy_backend.transfers.lanes import LANES_OF_A_CALL, Lanes
 from pooling_engine.errors import DeviceMemoryError
-from pooling_engine.plan import PoolPlan
-from pooling_engine.threads import SHARED_BYTES, run_range
+from pooling_engine.plans.plan import PoolPlan
+from pooling_engine.runtime.threads import SHARED_BYTES, run_range
 
 LANE_BYTES = 16 << 20  # of a lane, in either memory
 LANES = 8  # at most, of all calls together

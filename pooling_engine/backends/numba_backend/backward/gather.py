@@ -12,10 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from pooling_engine.backends.numba_kernels.elements import averaged, loaded, scratch_for
-from pooling_engine.backends.numba_kernels.jit import kernel, part, routine
-from pooling_engine.backends.numba_kernels.operations import pick
-from pooling_engine.backends.numba_kernels.pointers import ahead, get, lift, pointer_to, put
+from pooling_engine.backends.numba_backend.language.elements import averaged, loaded, scratch_for
+from pooling_engine.backends.numba_backend.language.jit import kernel, part, routine
+from pooling_engine.backends.numba_backend.language.operations import pick
+from pooling_engine.backends.numba_backend.language.pointers import (
+    ahead,
+    get,
+    lift,
+    pointer_to,
+    put,
+)
 
 
 @part

@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from pooling_engine.backends.numba_kernels.elements import (
+from pooling_engine.backends.numba_backend.language.elements import (
     averaged,
     loaded,
     scratch_for,
     stored,
     target_for,
 )
-from pooling_engine.backends.numba_kernels.jit import kernel, routine
-from pooling_engine.backends.numba_kernels.pointers import get, lift, pointer_to, put
-from pooling_engine.backends.numba_kernels.targets import FORGED
+from pooling_engine.backends.numba_backend.language.jit import kernel, routine
+from pooling_engine.backends.numba_backend.language.pointers import get, lift, pointer_to, put
+from pooling_engine.backends.numba_backend.tables.targets import FORGED
 
 
 @routine

@@ -11,13 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from pooling_engine.backends.numba_kernels.elements import (
+from pooling_engine.backends.numba_backend.forward.slabs import axis_at, is_left, sizes_of
+from pooling_engine.backends.numba_backend.forward.sums import divide
+from pooling_engine.backends.numba_backend.language.elements import (
     averaged,
     divide_by,
     loaded,
     scratch_for,
 )
-from pooling_engine.backends.numba_kernels.geometry import (
+from pooling_engine.backends.numba_backend.language.jit import kernel, part, routine
+from pooling_engine.backends.numba_backend.language.pointers import (
+    ahead,
+    get,
+    lift,
+    pointer_to,
+    put,
+)
+from pooling_engine.backends.numba_backend.tables.geometry import (
     COLUMNS,
     DILATION,
     KERNEL,
@@ -25,10 +35,6 @@ from pooling_engine.backends.numba_kernels.geometry import (
     SIZE,
     STRIDE,
 )
-from pooling_engine.backends.numba_kernels.jit import kernel, part, routine
-from pooling_engine.backends.numba_kernels.pointers import ahead, get, lift, pointer_to, put
-from pooling_engine.backends.numba_kernels.slabs import axis_at, is_left, sizes_of
-from pooling_engine.backends.numba_kernels.sums import divide
 
 
 @routine

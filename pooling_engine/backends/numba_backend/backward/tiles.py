@@ -12,17 +12,23 @@ from typing import Any
 
 import numpy as np
 
-from pooling_engine.backends.numba_kernels.copies import copy, finish, place_for, send
-from pooling_engine.backends.numba_kernels.elements import (
+from pooling_engine.backends.numba_backend.language.copies import copy, finish, place_for, send
+from pooling_engine.backends.numba_backend.language.elements import (
     averaged,
     canonical,
     divide_by,
     loaded,
     scratch_for,
 )
-from pooling_engine.backends.numba_kernels.jit import kernel, part, routine
-from pooling_engine.backends.numba_kernels.operations import pick
-from pooling_engine.backends.numba_kernels.pointers import ahead, get, lift, pointer_to, put
+from pooling_engine.backends.numba_backend.language.jit import kernel, part, routine
+from pooling_engine.backends.numba_backend.language.operations import pick
+from pooling_engine.backends.numba_backend.language.pointers import (
+    ahead,
+    get,
+    lift,
+    pointer_to,
+    put,
+)
 
 WIDEST = 4  # taps along the last axis, where they are chosen
 LONG = 32  # outputs; shorter rows are computed as one, and put where they belong afterwards

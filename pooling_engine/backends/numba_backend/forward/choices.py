@@ -10,14 +10,36 @@ from typing import Any
 
 import numpy as np
 
-from pooling_engine.backends.numba_kernels.doubts import has_nan
-from pooling_engine.backends.numba_kernels.elements import (
+from pooling_engine.backends.numba_backend.forward.doubts import has_nan
+from pooling_engine.backends.numba_backend.forward.numbering import (
+    NONE,
+    choose_one,
+    choose_run,
+    choose_taps,
+    number_taps,
+)
+from pooling_engine.backends.numba_backend.forward.slabs import axis_at, is_left, sizes_of, slab_at
+from pooling_engine.backends.numba_backend.language.elements import (
     loaded,
     scratch_for,
     stored,
     target_for,
 )
-from pooling_engine.backends.numba_kernels.geometry import (
+from pooling_engine.backends.numba_backend.language.jit import kernel, routine
+from pooling_engine.backends.numba_backend.language.operations import (
+    LARGER,
+    SMALLER,
+    Operation,
+    pick,
+)
+from pooling_engine.backends.numba_backend.language.pointers import (
+    ahead,
+    get,
+    lift,
+    pointer_to,
+    put,
+)
+from pooling_engine.backends.numba_backend.tables.geometry import (
     COLUMNS,
     DILATION,
     HIGH,
@@ -28,22 +50,6 @@ from pooling_engine.backends.numba_kernels.geometry import (
     STRIDE,
     TABLE,
 )
-from pooling_engine.backends.numba_kernels.jit import kernel, routine
-from pooling_engine.backends.numba_kernels.numbering import (
-    NONE,
-    choose_one,
-    choose_run,
-    choose_taps,
-    number_taps,
-)
-from pooling_engine.backends.numba_kernels.operations import (
-    LARGER,
-    SMALLER,
-    Operation,
-    pick,
-)
-from pooling_engine.backends.numba_kernels.pointers import ahead, get, lift, pointer_to, put
-from pooling_engine.backends.numba_kernels.slabs import axis_at, is_left, sizes_of, slab_at
 
 
 @routine

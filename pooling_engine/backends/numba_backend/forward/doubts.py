@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from pooling_engine.backends.numba_kernels.elements import implements, uint32_of, uint64_of
-from pooling_engine.backends.numba_kernels.jit import part
-from pooling_engine.backends.numba_kernels.pointers import get
+from pooling_engine.backends.numba_backend.language.elements import implements, uint32_of, uint64_of
+from pooling_engine.backends.numba_backend.language.jit import part
+from pooling_engine.backends.numba_backend.language.pointers import get
 
 
 def is_negative_zero(value: Any) -> Any:

@@ -9,22 +9,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from pooling_engine.backends.numba_kernels.doubts import has_nan, has_negative_zero, has_zero
-from pooling_engine.backends.numba_kernels.elements import (
+from pooling_engine.backends.numba_backend.forward.doubts import (
+    has_nan,
+    has_negative_zero,
+    has_zero,
+)
+from pooling_engine.backends.numba_backend.forward.slabs import (
+    fold_slab,
+    sizes_of,
+    slab_at,
+)
+from pooling_engine.backends.numba_backend.language.elements import (
     loaded,
     scratch_for,
     stored,
     target_for,
 )
-from pooling_engine.backends.numba_kernels.geometry import COLUMNS, OUTPUTS, SIZE
-from pooling_engine.backends.numba_kernels.jit import kernel, section
-from pooling_engine.backends.numba_kernels.operations import LARGER, SMALLER, Operation
-from pooling_engine.backends.numba_kernels.pointers import get, pointer_to
-from pooling_engine.backends.numba_kernels.slabs import (
-    fold_slab,
-    sizes_of,
-    slab_at,
-)
+from pooling_engine.backends.numba_backend.language.jit import kernel, section
+from pooling_engine.backends.numba_backend.language.operations import LARGER, SMALLER, Operation
+from pooling_engine.backends.numba_backend.language.pointers import get, pointer_to
+from pooling_engine.backends.numba_backend.tables.geometry import COLUMNS, OUTPUTS, SIZE
 
 
 @section

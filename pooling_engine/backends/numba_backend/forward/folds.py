@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from pooling_engine.backends.numba_kernels.geometry import (
+from pooling_engine.backends.numba_backend.language.jit import part, routine, section
+from pooling_engine.backends.numba_backend.language.operations import (
+    Operation,
+    combine,
+    combine_in_any_order,
+)
+from pooling_engine.backends.numba_backend.language.pointers import ahead, get, lift, put
+from pooling_engine.backends.numba_backend.tables.geometry import (
     DILATION,
     HIGH,
     KERNEL,
@@ -13,13 +20,6 @@ from pooling_engine.backends.numba_kernels.geometry import (
     SIZE,
     STRIDE,
 )
-from pooling_engine.backends.numba_kernels.jit import part, routine, section
-from pooling_engine.backends.numba_kernels.operations import (
-    Operation,
-    combine,
-    combine_in_any_order,
-)
-from pooling_engine.backends.numba_kernels.pointers import ahead, get, lift, put
 
 LONG = 8  # taps; windows of so many are folded one by one, along the taps
 SHORT = 32  # elements; rows up to this are folded as one, at the cost of some between the outputs

@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from pooling_engine.backends.numba_kernels.folds import LONG
-from pooling_engine.backends.numba_kernels.geometry import DILATION, KERNEL, STRIDE
-from pooling_engine.backends.numba_kernels.jit import part, routine
-from pooling_engine.backends.numba_kernels.operations import (
+from pooling_engine.backends.numba_backend.forward.folds import LONG
+from pooling_engine.backends.numba_backend.language.jit import part, routine
+from pooling_engine.backends.numba_backend.language.operations import (
     Operation,
     combine_in_any_order,
     is_better,
     pick,
 )
-from pooling_engine.backends.numba_kernels.pointers import ahead, get, put
+from pooling_engine.backends.numba_backend.language.pointers import ahead, get, put
+from pooling_engine.backends.numba_backend.tables.geometry import DILATION, KERNEL, STRIDE
 
 NONE = 1 << 30  # the number where no tap is on an element; there are at most 65,535 taps
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from pooling_engine.backends.numba_kernels.folds import SHORT, fold_rows, fold_vectors
-from pooling_engine.backends.numba_kernels.geometry import (
+from pooling_engine.backends.numba_backend.forward.folds import SHORT, fold_rows, fold_vectors
+from pooling_engine.backends.numba_backend.language.jit import routine, section
+from pooling_engine.backends.numba_backend.language.operations import Operation
+from pooling_engine.backends.numba_backend.language.pointers import ahead, get
+from pooling_engine.backends.numba_backend.tables.geometry import (
     COLUMNS,
     DILATION,
     KERNEL,
@@ -19,9 +22,6 @@ from pooling_engine.backends.numba_kernels.geometry import (
     STRIDE,
     TABLE,
 )
-from pooling_engine.backends.numba_kernels.jit import routine, section
-from pooling_engine.backends.numba_kernels.operations import Operation
-from pooling_engine.backends.numba_kernels.pointers import ahead, get
 
 
 class Slab(NamedTuple):

@@ -6,22 +6,28 @@ from typing import Any
 
 import numpy as np
 
-from pooling_engine.backends.numba_kernels.elements import (
-    averaged,
-    loaded,
-    scratch_for,
-)
-from pooling_engine.backends.numba_kernels.geometry import COLUMNS, OUTPUTS, SIZE, TABLE
-from pooling_engine.backends.numba_kernels.jit import kernel, routine
-from pooling_engine.backends.numba_kernels.operations import SUM
-from pooling_engine.backends.numba_kernels.pointers import ahead, get, lift, pointer_to, put
-from pooling_engine.backends.numba_kernels.slabs import (
+from pooling_engine.backends.numba_backend.forward.slabs import (
     axis_at,
     fold_slab,
     is_left,
     sizes_of,
     slab_at,
 )
+from pooling_engine.backends.numba_backend.language.elements import (
+    averaged,
+    loaded,
+    scratch_for,
+)
+from pooling_engine.backends.numba_backend.language.jit import kernel, routine
+from pooling_engine.backends.numba_backend.language.operations import SUM
+from pooling_engine.backends.numba_backend.language.pointers import (
+    ahead,
+    get,
+    lift,
+    pointer_to,
+    put,
+)
+from pooling_engine.backends.numba_backend.tables.geometry import COLUMNS, OUTPUTS, SIZE, TABLE
 
 
 @routine

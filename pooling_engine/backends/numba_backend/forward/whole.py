@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from pooling_engine.backends.numba_kernels.elements import averaged, loaded, scratch_for
-from pooling_engine.backends.numba_kernels.jit import kernel, part
-from pooling_engine.backends.numba_kernels.pointers import ahead, get, pointer_to, put
-from pooling_engine.backends.numpy_kernels.whole import BLOCK, LANES
+from pooling_engine.backends.numba_backend.language.elements import averaged, loaded, scratch_for
+from pooling_engine.backends.numba_backend.language.jit import kernel, part
+from pooling_engine.backends.numba_backend.language.pointers import ahead, get, pointer_to, put
+from pooling_engine.backends.numpy_backend.whole import BLOCK, LANES
 
 
 @part

@@ -1,0 +1,1 @@
+"""Building blocks of compiled kernels: decorators, pointers, element types, vector operations."""

@@ -13,8 +13,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from pooling_engine.backends.numba_kernels.jit import part, routine
-from pooling_engine.backends.numba_kernels.pointers import ahead, get, put
+from pooling_engine.backends.numba_backend.language.jit import part, routine
+from pooling_engine.backends.numba_backend.language.pointers import ahead, get, put
 
 STREAMED_BYTES = 8 << 20  # results over this do not stay in cache anyway
 _LINE = 64  # bytes

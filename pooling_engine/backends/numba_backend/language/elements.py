@@ -15,8 +15,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 
-from pooling_engine.backends.numba_kernels.jit import part
-from pooling_engine.backends.numba_kernels.pointers import get, lift, put
+from pooling_engine.backends.numba_backend.language.jit import part
+from pooling_engine.backends.numba_backend.language.pointers import get, lift, put
 
 implements = partial(overload, inline="always", strict=False)
 

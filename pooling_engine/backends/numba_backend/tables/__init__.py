@@ -1,0 +1,1 @@
+"""Per-plan lookup tables of the compiled kernels; plain Python."""

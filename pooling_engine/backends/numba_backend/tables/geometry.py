@@ -8,10 +8,10 @@ from typing import Any, NamedTuple, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from pooling_engine.geometry import Axis, SlidingAxis
-from pooling_engine.keeping import Kept
-from pooling_engine.plan import PoolPlan
-from pooling_engine.window import Window
+from pooling_engine.plans.geometry import Axis, SlidingAxis
+from pooling_engine.plans.memo import Kept
+from pooling_engine.plans.plan import PoolPlan
+from pooling_engine.specs.window import Window
 
 # The columns of `Geometry.axes`.
 SIZE, OUTPUTS, KERNEL, STRIDE, DILATION, TABLE, LOW, HIGH = range(8)

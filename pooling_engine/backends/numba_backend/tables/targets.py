@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pooling_engine.backends.numba_kernels.geometry import Integers, planes_and_axes
-from pooling_engine.geometry import Axis, SlidingAxis
-from pooling_engine.keeping import Kept
-from pooling_engine.plan import PoolPlan
+from pooling_engine.backends.numba_backend.tables.geometry import Integers, planes_and_axes
+from pooling_engine.plans.geometry import Axis, SlidingAxis
+from pooling_engine.plans.memo import Kept
+from pooling_engine.plans.plan import PoolPlan
 
 SLAB_BYTES = 128 << 10  # of the gradient in one slab; its sums in float64 fill half of 512 KiB
 

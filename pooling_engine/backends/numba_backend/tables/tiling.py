@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pooling_engine.backends.numba_kernels.geometry import (
+from pooling_engine.backends.numba_backend.tables.geometry import (
     Integers,
     is_tiled,
     planes_and_axes,
 )
-from pooling_engine.plan import PoolPlan
+from pooling_engine.plans.plan import PoolPlan
 
 LEAST = 12  # elements along a row; shorter rows are scattered sooner than moved
 SLAB_BYTES = 16 << 10  # of the gradient in one slab: its parts share 32 KiB of L1

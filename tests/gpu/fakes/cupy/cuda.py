@@ -13,9 +13,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import shim
 
-from pooling_engine.backends.cupy_kernels.launches import Launch
+from pooling_engine.backends.cupy_backend.planning.launches import Launch
+from tests.gpu import shim
 
 GARBAGE, HANG = 0xA5, "hang"
 INSUFFICIENT_DRIVER, INVALID_VALUE, ALREADY_REGISTERED, NOT_REGISTERED = 35, 1, 712, 713

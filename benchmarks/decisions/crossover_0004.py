@@ -3,7 +3,7 @@
 Maximum pooling, float32, windows of 2x2, tensors of 32 KiB to 4 MiB that stay in use. The engine
 shares a call out once each thread gets `BYTES_PER_PART`.
 
-    python benchmarks/bench_crossover.py
+    python -m benchmarks.decisions.crossover_0004
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import time
 from functools import partial
 
 import numpy as np
-import report
 
+from benchmarks import report
 from pooling_engine import PoolSpec, set_thread_count
-from pooling_engine.backends.numba_kernels.calls import forward_call
-from pooling_engine.planning import make_plan
-from pooling_engine.threads import BYTES_PER_PART, run_blocks
+from pooling_engine.backends.numba_backend.dispatch import forward_call
+from pooling_engine.plans.planning import make_plan
+from pooling_engine.runtime.threads import BYTES_PER_PART, run_blocks
 
 PLANE = (28, 28)
 ROUNDS = 31
@@ -61,7 +61,7 @@ def main() -> None:
             f"one {row['one_thread_us']['median']:8.1f} us  "
             f"{row['times_faster']['median']:.2f} times faster"
         )
-    path = report.write("crossover", "python benchmarks/bench_crossover.py", rows)
+    path = report.write("crossover", "python -m benchmarks.decisions.crossover_0004", rows)
     print(f"wrote {path}; the engine takes another thread from {2 * BYTES_PER_PART >> 10} KiB on")
 
 
