@@ -1,53 +1,30 @@
-# make demo    start a server, send it a photograph, draw what comes back: demo.png
-# make test    run the tests
-# make lint    ruff, mypy, import-linter, buf, the compose file's schema
-# make bench   measure the engine against PyTorch and ONNX Runtime; writes benchmarks/results/
-# make protos  regenerate the Python code of the contract
-#
-# Everything installs into .venv from constraints.txt; nothing but Python 3.11+ is needed;
-# the tests also need Node 20 or later, with npm.
+# `make help` lists the targets. Everything is installed into .venv from constraints.txt.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 LOWEST := .venv-lowest
-NODE := client/node/node_modules/.package-lock.json
 GPU := .venv-gpu
 FUZZ := .venv-fuzz
-# What PyTorch makes on a card, and 4 GB there, are for a card.
-ON_STAND_IN := (card or stand_in) and not (pytorch or need_a_gradient or 64_bits)
-STAND_IN := LD_LIBRARY_PATH=build/stand_in $(GPU)/bin/python
-BOTH_CORES := -n 2 --dist loadfile
+NODE := client/node/node_modules/.package-lock.json
+PYTEST := -m pytest -n 2 --dist loadfile
 
-.PHONY: gpu-check gpu-compile gpu-stand-in demo test test-deep test-lowest fuzz lint protos protos-check protos-baseline bench bench-engine bench-server-kind bench-channel bench-streams bench-wire test-large exactness clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench protos \
+	test-deep test-large test-lowest fuzz protos-check protos-baseline \
+	bench-engine bench-wire bench-decisions exactness gpu-check gpu-compile gpu-stand-in clean
 
-demo: $(VENV)/.demo
+##@ Main targets (Python 3.11 or later; the tests also need Node 20)
+
+demo: $(VENV)/.demo  ## start a server, send it a photograph, draw the results: demo.png
 	$(BIN)/pooling demo --output demo.png
 
-test: $(VENV)/.test $(NODE)
+test: $(VENV)/.test $(NODE)  ## run the tests on the newest supported versions
 	$(BIN)/python -m tests.support.compile_kernels
-	$(BIN)/python -m pytest $(BOTH_CORES)
+	$(BIN)/python $(PYTEST)
 
-# The same tests with many more random cases each; takes about half an hour.
-test-deep: $(VENV)/.test
-	POOLING_TEST_EXAMPLES=5000 $(BIN)/python -m pytest $(BOTH_CORES) tests/engine
-
-# 8 GiB through a server that stays below 1 GiB; some half a minute.
-test-large: $(VENV)/.test
-	POOLING_TEST_STREAM_MIB=8192 $(BIN)/python -m pytest -s tests/client/test_unbounded.py
-
-# The same tests on the oldest supported protobuf, grpcio and NumPy.
-test-lowest: $(LOWEST)/.test $(NODE)
-	$(LOWEST)/bin/python -m pytest $(BOTH_CORES) tests/engine tests/wire tests/server tests/client tests/cli
-
-# The parser of messages against protobuf's own, on bytes that a fuzzer comes up with.
-FUZZ_SECONDS := 60
-fuzz: $(FUZZ)/.installed
-	$(FUZZ)/bin/python -m tests.wire.fuzz_parsing build/fuzz -artifact_prefix=build/fuzz- \
-		-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -print_final_stats=1
-
-lint: $(VENV)/.test $(VENV)/.dev
+lint: $(VENV)/.test $(VENV)/.dev  ## run ruff, mypy, import-linter, buf and the compose schema
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -57,78 +34,100 @@ lint: $(VENV)/.test $(VENV)/.dev
 	$(BIN)/buf breaking --against protos/baseline.binpb
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
-protos:
+bench: bench-engine  ## measure the engine beside PyTorch and ONNX Runtime; writes benchmarks/results
+
+protos:  ## regenerate the Python code of the contract
 	scripts/gen_protos.sh
 
-# Fails when the committed code is not what the .proto gives.
-protos-check:
+##@ More tests
+
+test-lowest: $(LOWEST)/.test $(NODE)  ## run the tests on the oldest supported protobuf, grpcio and NumPy
+	$(LOWEST)/bin/python $(PYTEST) tests/engine tests/wire tests/server tests/client tests/cli
+
+test-deep: $(VENV)/.test  ## run the engine tests with many more random cases; half an hour
+	POOLING_TEST_EXAMPLES=5000 $(BIN)/python $(PYTEST) --timeout 0 tests/engine
+
+test-large: $(VENV)/.test  ## stream 8 GiB through a server that stays below 1 GiB; half a minute
+	POOLING_TEST_STREAM_MIB=8192 $(BIN)/python -m pytest -s tests/client/test_unbounded.py
+
+FUZZ_SECONDS := 60
+fuzz: $(FUZZ)/.installed  ## fuzz the message parser against protobuf for FUZZ_SECONDS
+	$(FUZZ)/bin/python -m tests.wire.fuzz_parsing build/fuzz -artifact_prefix=build/fuzz- \
+		-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -print_final_stats=1
+
+protos-check:  ## compare the committed generated code with the .proto
 	rm -rf build/protos && mkdir -p build/protos
 	scripts/gen_protos.sh build/protos
 	diff -r -x __init__.py -x __pycache__ build/protos/pooling_wire/v1 wire/pooling_wire/v1
 
-# What `buf breaking` compares with: renew it when a release is made.
-protos-baseline: $(VENV)/.dev
+protos-baseline: $(VENV)/.dev  ## renew the baseline of `buf breaking`, when a release is made
 	$(BIN)/buf build --exclude-source-info --output protos/baseline.binpb
 
-bench: bench-engine
+##@ More benchmarks
 
-bench-engine: $(VENV)/.test
+bench-engine: $(VENV)/.test  ## same as bench; about ten minutes
 	$(BIN)/python -m benchmarks.engine
 
-bench-server-kind: $(VENV)/.test
-	$(BIN)/python -m benchmarks.decisions.server_kind_0001
-
-bench-channel: $(VENV)/.test
-	$(BIN)/python -m benchmarks.decisions.channel_0008 --table channel-options
-	$(BIN)/python -m benchmarks.decisions.channel_0008 --table channel-allocator
-
-bench-streams: $(VENV)/.test
-	$(BIN)/python -m benchmarks.decisions.streams_0006
-
-bench-wire: $(VENV)/.test $(VENV)/.bench
+bench-wire: $(VENV)/.test $(VENV)/.bench  ## measure the service beside echo servers and Arrow Flight; five minutes
 	$(BIN)/python -m benchmarks.wire
 
-# Every CUDA kernel, compiled for two generations of cards; needs none, but some minutes.
-gpu-compile: $(GPU)/.compiler
+bench-decisions: $(VENV)/.test  ## repeat the measurements behind ADRs 1, 3, 5, 6, 7, 8 and 11
+	$(BIN)/python -m benchmarks.decisions.server_kind_0001
+	$(BIN)/python -m benchmarks.decisions.encode_0003
+	$(BIN)/python -m benchmarks.decisions.codec_0005
+	$(BIN)/python -m benchmarks.decisions.streams_0006
+	$(BIN)/python -m benchmarks.decisions.workers_0007
+	$(BIN)/python -m benchmarks.decisions.channel_0008 --table channel-options
+	$(BIN)/python -m benchmarks.decisions.channel_0008 --table channel-allocator
+	$(BIN)/python -m benchmarks.decisions.small_calls_0011
+
+exactness: $(VENV)/.test  ## compare answers with four libraries; uses flax and tensorflow-cpu if installed
+	$(BIN)/python -m benchmarks.exactness
+
+##@ GPU
+
+OUT ?= benchmarks/results
+gpu-check:  ## test and measure on an NVIDIA GPU with the packages of python3; ten minutes, no network
+	$(PYTHON) scripts/gpu_check.py --output "$(OUT)"
+
+gpu-compile: $(GPU)/.compiler  ## compile every CUDA kernel for two GPU generations; needs no GPU
 	$(GPU)/bin/python scripts/compile_kernels.py sm_80 sm_90
 
-# The real CuPy on a stand-in for CUDA, without a card: what we ask of it, and how it passes that on.
-# Not for CI: it writes over functions in CuPy's wheel, which another release may not have.
-gpu-stand-in: $(GPU)/.tests
+# Tests that need PyTorch on a GPU, or 4 GB there, need a real GPU.
+ON_STAND_IN := (card or stand_in) and not (pytorch or need_a_gradient or 64_bits)
+STAND_IN := LD_LIBRARY_PATH=build/stand_in $(GPU)/bin/python
+gpu-stand-in: $(GPU)/.tests  ## run the real CuPy on a stand-in for CUDA; overwrites functions in CuPy's wheel
 	$(STAND_IN) -m tests.gpu.stand_in.place
 	POOLING_REQUIRE_GPU=1 $(STAND_IN) -m pytest -p tests.gpu.stand_in.place -k "$(ON_STAND_IN)" \
 		tests/gpu/stand_in/check_stand_in.py tests/gpu/test_card.py tests/gpu/test_bits.py \
 		tests/gpu/test_positions.py tests/gpu/test_norms.py
 
-# All that needs an NVIDIA card, within ten minutes; uses what python3 has, and no network.
-OUT ?= benchmarks/results
-gpu-check:
-	$(PYTHON) scripts/gpu_check.py --output "$(OUT)"
+##@ Housekeeping
 
-# Asks every library live; flax and tensorflow-cpu are used where they are installed.
-exactness: $(VENV)/.test
-	$(BIN)/python -m benchmarks.exactness
+help:  ## show this list
+	@awk 'BEGIN {FS = ":.*## "} /^##@ / {printf "%s%s\n", n++ ? "\n" : "", substr($$0, 5)} \
+		/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
-clean:
+clean:  ## remove virtual environments and build results
 	rm -rf $(VENV) $(LOWEST) $(GPU) $(FUZZ) .venv-protos build demo.png client/node/node_modules
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: $(BIN)/pip pyproject.toml constraints.txt
-	$(PIP) --constraint constraints.txt --editable '.[demo]'
+	$(PIP) --editable '.[demo]'
 	touch $@
 
 $(VENV)/.test: $(BIN)/pip pyproject.toml constraints.txt
-	$(PIP) --constraint constraints.txt --editable '.[test,oracles]'
+	$(PIP) --editable '.[test,oracles]'
 	touch $@
 
 $(VENV)/.bench: $(BIN)/pip pyproject.toml constraints.txt
-	$(PIP) --constraint constraints.txt --editable '.[bench]'
+	$(PIP) --editable '.[bench]'
 	touch $@
 
 $(VENV)/.dev: $(BIN)/pip pyproject.toml constraints.txt
-	$(PIP) --constraint constraints.txt --editable '.[dev]'
+	$(PIP) --editable '.[dev]'
 	touch $@
 
 $(LOWEST)/.test: pyproject.toml constraints-lowest.txt
@@ -137,24 +136,22 @@ $(LOWEST)/.test: pyproject.toml constraints-lowest.txt
 		--constraint constraints-lowest.txt --editable '.[test]'
 	touch $@
 
-# For the tests of the calls from Node.
 $(NODE): client/node/package.json client/node/package-lock.json
 	npm --prefix client/node ci --ignore-scripts --no-audit --no-fund --loglevel=error
 
 $(FUZZ)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(FUZZ)
-	$(FUZZ)/bin/pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[fuzz]'
+	$(FUZZ)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable '.[fuzz]'
 	touch $@
 
 $(GPU)/.compiler: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(GPU)
-	$(GPU)/bin/pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt \
+	$(GPU)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		nvidia-cuda-nvrtc --editable '.[gpu-cuda13]'
 	touch $@
 
 $(GPU)/.tests: $(GPU)/.compiler
-	$(GPU)/bin/pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt pytest hypothesis
+	$(GPU)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		pytest hypothesis
 	touch $@

@@ -1,17 +1,14 @@
-"""Fixtures: a real server on a free port, a plain generated stub, and our client.
+"""Fixtures: a real server on a free port, a generated stub, and our client.
 
-They import what they need: tests of a card do without gRPC.
+They import gRPC when they run: the GPU tests run without it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
-
-from tests.support.waiting import LIMIT_S
 
 if TYPE_CHECKING:
     import grpc
@@ -19,18 +16,6 @@ if TYPE_CHECKING:
     from pooling_client import PoolingClient
     from pooling_server import PoolingServer
     from pooling_wire.v1 import pooling_pb2_grpc
-
-
-@pytest.fixture(scope="session", autouse=True)
-def patience() -> Iterator[None]:
-    """Calls have time, unless a test says how much: they may wait for a kernel to be compiled."""
-    with pytest.MonkeyPatch.context() as patch:
-        if find_spec("grpc"):
-            from pooling_client import AsyncPoolingClient, PoolingClient
-
-            for client in (PoolingClient, AsyncPoolingClient):
-                patch.setitem(client.__init__.__kwdefaults__, "timeout", float(LIMIT_S))
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What tests need so as not to depend on how busy a machine is, and on what else runs there."""
+"""Waiting for events, and free ports, on a machine that other processes use."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-LIMIT_S = 600  # for what takes seconds, a compilation too, on a machine that has time
+LIMIT_S = 50  # for an event that normally takes seconds; less than pytest's own limit of a test
 
 
 def wait_until(condition: Callable[[], object], what: str = "it did not happen in time") -> None:
-    """Waits until the condition holds.
+    """Wait until the condition holds.
 
     Raises:
-        AssertionError: it does not, for `LIMIT_S`; with the text `what`.
+        AssertionError: it did not hold within `LIMIT_S`; the text is `what`.
     """
     until = time.monotonic() + LIMIT_S
     while not condition():
@@ -24,7 +24,7 @@ def wait_until(condition: Callable[[], object], what: str = "it did not happen i
 
 
 def quiet_port() -> int:
-    """A port that is free, and stays so: the system gives it to nobody who asks for any port."""
+    """Return a free port outside the range that the system assigns for port 0."""
     given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     first = max(1024, given - 12000)
     while True:
