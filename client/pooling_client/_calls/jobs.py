@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -33,7 +32,6 @@ Progress = Callable[[int, int], object]
 SLAB_BYTES = 4 << 20  # tensors of one message on a stream
 STREAM_BYTES = 8 << 20  # a larger request or reply goes by stream
 WINDOW = 4  # pieces in flight
-FREED_BYTES = 31 << 20  # the largest block, nearly, from which glibc learns
 MANY_WINDOW = 16  # calls in flight, of many
 
 
@@ -63,7 +61,6 @@ class Job(Generic[Result]):
         raise NotImplementedError
 
     def _pieces_for(self, sizes: Sizes) -> Iterator[Piece]:
-        keep_freed_memory()
         most = max(1, sizes.whole_bytes)
         return self.pieces(min(SLAB_BYTES, most), min(LARGEST_BAND_BYTES, most))
 
@@ -196,16 +193,6 @@ def owned(view: Array, out: Array | None) -> Array:
         return view.copy()
     np.copyto(out, view)
     return out
-
-
-@cache
-def keep_freed_memory() -> None:
-    """Lets glibc keep the memory of pieces that are answered for those to come: docs/adr/0006.
-
-    It does so in every process that has freed a block of that size, unless its environment says
-    otherwise; other libraries do as they do. The block is never touched, so it costs nothing.
-    """
-    np.empty(FREED_BYTES, np.uint8)
 
 
 @contextmanager
