@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from pooling_wire.v1 import pooling_pb2 as pooling__wire_dot_v1_dot_pooling__pb2
+from pooling_wire.v1 import pooling_pb2 as pooling_dot_v1_dot_pooling__pb2
 
 GRPC_GENERATED_VERSION = '1.71.0'
 GRPC_VERSION = grpc.__version__
@@ -37,33 +37,33 @@ class PoolingServiceStub(object):
         """
         self.Forward = channel.unary_unary(
                 '/pooling.v1.PoolingService/Forward',
-                request_serializer=pooling__wire_dot_v1_dot_pooling__pb2.ForwardRequest.SerializeToString,
-                response_deserializer=pooling__wire_dot_v1_dot_pooling__pb2.ForwardResponse.FromString,
+                request_serializer=pooling_dot_v1_dot_pooling__pb2.ForwardRequest.SerializeToString,
+                response_deserializer=pooling_dot_v1_dot_pooling__pb2.ForwardResponse.FromString,
                 _registered_method=True)
         self.Backward = channel.unary_unary(
                 '/pooling.v1.PoolingService/Backward',
-                request_serializer=pooling__wire_dot_v1_dot_pooling__pb2.BackwardRequest.SerializeToString,
-                response_deserializer=pooling__wire_dot_v1_dot_pooling__pb2.BackwardResponse.FromString,
+                request_serializer=pooling_dot_v1_dot_pooling__pb2.BackwardRequest.SerializeToString,
+                response_deserializer=pooling_dot_v1_dot_pooling__pb2.BackwardResponse.FromString,
                 _registered_method=True)
         self.ForwardStream = channel.stream_stream(
                 '/pooling.v1.PoolingService/ForwardStream',
-                request_serializer=pooling__wire_dot_v1_dot_pooling__pb2.ForwardStreamRequest.SerializeToString,
-                response_deserializer=pooling__wire_dot_v1_dot_pooling__pb2.ForwardStreamResponse.FromString,
+                request_serializer=pooling_dot_v1_dot_pooling__pb2.ForwardStreamRequest.SerializeToString,
+                response_deserializer=pooling_dot_v1_dot_pooling__pb2.ForwardStreamResponse.FromString,
                 _registered_method=True)
         self.BackwardStream = channel.stream_stream(
                 '/pooling.v1.PoolingService/BackwardStream',
-                request_serializer=pooling__wire_dot_v1_dot_pooling__pb2.BackwardStreamRequest.SerializeToString,
-                response_deserializer=pooling__wire_dot_v1_dot_pooling__pb2.BackwardStreamResponse.FromString,
+                request_serializer=pooling_dot_v1_dot_pooling__pb2.BackwardStreamRequest.SerializeToString,
+                response_deserializer=pooling_dot_v1_dot_pooling__pb2.BackwardStreamResponse.FromString,
                 _registered_method=True)
         self.GetServerInfo = channel.unary_unary(
                 '/pooling.v1.PoolingService/GetServerInfo',
-                request_serializer=pooling__wire_dot_v1_dot_pooling__pb2.GetServerInfoRequest.SerializeToString,
-                response_deserializer=pooling__wire_dot_v1_dot_pooling__pb2.GetServerInfoResponse.FromString,
+                request_serializer=pooling_dot_v1_dot_pooling__pb2.GetServerInfoRequest.SerializeToString,
+                response_deserializer=pooling_dot_v1_dot_pooling__pb2.GetServerInfoResponse.FromString,
                 _registered_method=True)
         self.GetPlan = channel.unary_unary(
                 '/pooling.v1.PoolingService/GetPlan',
-                request_serializer=pooling__wire_dot_v1_dot_pooling__pb2.GetPlanRequest.SerializeToString,
-                response_deserializer=pooling__wire_dot_v1_dot_pooling__pb2.GetPlanResponse.FromString,
+                request_serializer=pooling_dot_v1_dot_pooling__pb2.GetPlanRequest.SerializeToString,
+                response_deserializer=pooling_dot_v1_dot_pooling__pb2.GetPlanResponse.FromString,
                 _registered_method=True)
 
 
@@ -87,35 +87,36 @@ class PoolingServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ForwardStream(self, request_iterator, context):
-        """Pools many independent tensors over one stream. Replies come in the order
-        of the requests; an error of one item is in its reply and the stream goes
-        on. A stream counts as one call in flight. A server that is stopping, or that
-        has waited too long for the next item, answers the items that it has received
-        and ends the stream with UNAVAILABLE: send those without a reply on another.
-        A stream whose caller takes no replies for too long ends with CANCELLED.
+        """Pools many independent tensors over one stream. Replies arrive in the order
+        of the requests. If an item fails, its reply carries the error and the
+        stream continues. A stream counts as one concurrent call. If the server
+        shuts down, or has waited too long for the next item, it answers the items
+        already received and ends the stream with UNAVAILABLE; resend the items
+        without a reply on a new stream. If the client does not read replies for too
+        long, the stream ends with CANCELLED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BackwardStream(self, request_iterator, context):
-        """Computes many independent input gradients over one stream, as
-        ForwardStream does for outputs.
+        """Computes many independent input gradients over one stream, in the same way
+        as ForwardStream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetServerInfo(self, request, context):
-        """Reports what this server is, what it can compute and what it refuses.
+        """Returns the server's version, backends and limits.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetPlan(self, request, context):
-        """Reports what a spec comes to for a shape and an element type, with every
-        default and name resolved. No tensor is sent, and nothing is computed.
+        """Returns the fully resolved plan of a spec for a given shape and element
+        type, without sending a tensor or computing anything.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,33 +127,33 @@ def add_PoolingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Forward': grpc.unary_unary_rpc_method_handler(
                     servicer.Forward,
-                    request_deserializer=pooling__wire_dot_v1_dot_pooling__pb2.ForwardRequest.FromString,
-                    response_serializer=pooling__wire_dot_v1_dot_pooling__pb2.ForwardResponse.SerializeToString,
+                    request_deserializer=pooling_dot_v1_dot_pooling__pb2.ForwardRequest.FromString,
+                    response_serializer=pooling_dot_v1_dot_pooling__pb2.ForwardResponse.SerializeToString,
             ),
             'Backward': grpc.unary_unary_rpc_method_handler(
                     servicer.Backward,
-                    request_deserializer=pooling__wire_dot_v1_dot_pooling__pb2.BackwardRequest.FromString,
-                    response_serializer=pooling__wire_dot_v1_dot_pooling__pb2.BackwardResponse.SerializeToString,
+                    request_deserializer=pooling_dot_v1_dot_pooling__pb2.BackwardRequest.FromString,
+                    response_serializer=pooling_dot_v1_dot_pooling__pb2.BackwardResponse.SerializeToString,
             ),
             'ForwardStream': grpc.stream_stream_rpc_method_handler(
                     servicer.ForwardStream,
-                    request_deserializer=pooling__wire_dot_v1_dot_pooling__pb2.ForwardStreamRequest.FromString,
-                    response_serializer=pooling__wire_dot_v1_dot_pooling__pb2.ForwardStreamResponse.SerializeToString,
+                    request_deserializer=pooling_dot_v1_dot_pooling__pb2.ForwardStreamRequest.FromString,
+                    response_serializer=pooling_dot_v1_dot_pooling__pb2.ForwardStreamResponse.SerializeToString,
             ),
             'BackwardStream': grpc.stream_stream_rpc_method_handler(
                     servicer.BackwardStream,
-                    request_deserializer=pooling__wire_dot_v1_dot_pooling__pb2.BackwardStreamRequest.FromString,
-                    response_serializer=pooling__wire_dot_v1_dot_pooling__pb2.BackwardStreamResponse.SerializeToString,
+                    request_deserializer=pooling_dot_v1_dot_pooling__pb2.BackwardStreamRequest.FromString,
+                    response_serializer=pooling_dot_v1_dot_pooling__pb2.BackwardStreamResponse.SerializeToString,
             ),
             'GetServerInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetServerInfo,
-                    request_deserializer=pooling__wire_dot_v1_dot_pooling__pb2.GetServerInfoRequest.FromString,
-                    response_serializer=pooling__wire_dot_v1_dot_pooling__pb2.GetServerInfoResponse.SerializeToString,
+                    request_deserializer=pooling_dot_v1_dot_pooling__pb2.GetServerInfoRequest.FromString,
+                    response_serializer=pooling_dot_v1_dot_pooling__pb2.GetServerInfoResponse.SerializeToString,
             ),
             'GetPlan': grpc.unary_unary_rpc_method_handler(
                     servicer.GetPlan,
-                    request_deserializer=pooling__wire_dot_v1_dot_pooling__pb2.GetPlanRequest.FromString,
-                    response_serializer=pooling__wire_dot_v1_dot_pooling__pb2.GetPlanResponse.SerializeToString,
+                    request_deserializer=pooling_dot_v1_dot_pooling__pb2.GetPlanRequest.FromString,
+                    response_serializer=pooling_dot_v1_dot_pooling__pb2.GetPlanResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -181,8 +182,8 @@ class PoolingService(object):
             request,
             target,
             '/pooling.v1.PoolingService/Forward',
-            pooling__wire_dot_v1_dot_pooling__pb2.ForwardRequest.SerializeToString,
-            pooling__wire_dot_v1_dot_pooling__pb2.ForwardResponse.FromString,
+            pooling_dot_v1_dot_pooling__pb2.ForwardRequest.SerializeToString,
+            pooling_dot_v1_dot_pooling__pb2.ForwardResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -208,8 +209,8 @@ class PoolingService(object):
             request,
             target,
             '/pooling.v1.PoolingService/Backward',
-            pooling__wire_dot_v1_dot_pooling__pb2.BackwardRequest.SerializeToString,
-            pooling__wire_dot_v1_dot_pooling__pb2.BackwardResponse.FromString,
+            pooling_dot_v1_dot_pooling__pb2.BackwardRequest.SerializeToString,
+            pooling_dot_v1_dot_pooling__pb2.BackwardResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -235,8 +236,8 @@ class PoolingService(object):
             request_iterator,
             target,
             '/pooling.v1.PoolingService/ForwardStream',
-            pooling__wire_dot_v1_dot_pooling__pb2.ForwardStreamRequest.SerializeToString,
-            pooling__wire_dot_v1_dot_pooling__pb2.ForwardStreamResponse.FromString,
+            pooling_dot_v1_dot_pooling__pb2.ForwardStreamRequest.SerializeToString,
+            pooling_dot_v1_dot_pooling__pb2.ForwardStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -262,8 +263,8 @@ class PoolingService(object):
             request_iterator,
             target,
             '/pooling.v1.PoolingService/BackwardStream',
-            pooling__wire_dot_v1_dot_pooling__pb2.BackwardStreamRequest.SerializeToString,
-            pooling__wire_dot_v1_dot_pooling__pb2.BackwardStreamResponse.FromString,
+            pooling_dot_v1_dot_pooling__pb2.BackwardStreamRequest.SerializeToString,
+            pooling_dot_v1_dot_pooling__pb2.BackwardStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -289,8 +290,8 @@ class PoolingService(object):
             request,
             target,
             '/pooling.v1.PoolingService/GetServerInfo',
-            pooling__wire_dot_v1_dot_pooling__pb2.GetServerInfoRequest.SerializeToString,
-            pooling__wire_dot_v1_dot_pooling__pb2.GetServerInfoResponse.FromString,
+            pooling_dot_v1_dot_pooling__pb2.GetServerInfoRequest.SerializeToString,
+            pooling_dot_v1_dot_pooling__pb2.GetServerInfoResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -316,8 +317,8 @@ class PoolingService(object):
             request,
             target,
             '/pooling.v1.PoolingService/GetPlan',
-            pooling__wire_dot_v1_dot_pooling__pb2.GetPlanRequest.SerializeToString,
-            pooling__wire_dot_v1_dot_pooling__pb2.GetPlanResponse.FromString,
+            pooling_dot_v1_dot_pooling__pb2.GetPlanRequest.SerializeToString,
+            pooling_dot_v1_dot_pooling__pb2.GetPlanResponse.FromString,
             options,
             channel_credentials,
             insecure,
