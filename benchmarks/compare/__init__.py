@@ -1,0 +1,1 @@
+"""Two checkouts side by side: whether a change made any call slower."""
