@@ -9,23 +9,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pooling_engine.backends.numba_backend.backward.gather import gather
-from pooling_engine.backends.numba_backend.backward.scatter import scatter
-from pooling_engine.backends.numba_backend.backward.spread import spread
-from pooling_engine.backends.numba_backend.backward.tiles import WIDEST, shares, tiles
-from pooling_engine.backends.numba_backend.forward.choices import argmaxima, argminima
-from pooling_engine.backends.numba_backend.forward.extremes import maxima, minima
-from pooling_engine.backends.numba_backend.forward.sums import sums
-from pooling_engine.backends.numba_backend.forward.whole import plane_sums
-from pooling_engine.backends.numba_backend.language.copies import STREAMED_BYTES
-from pooling_engine.backends.numba_backend.tables.gathering import gathering_of
-from pooling_engine.backends.numba_backend.tables.geometry import (
+from pooling_engine.backends.numba_backend.backward.average_sum import spread
+from pooling_engine.backends.numba_backend.backward.max_min_gather import gather
+from pooling_engine.backends.numba_backend.backward.max_min_scatter import scatter
+from pooling_engine.backends.numba_backend.backward.non_overlapping import WIDEST, shares, tiles
+from pooling_engine.backends.numba_backend.forward.average_sum import sums
+from pooling_engine.backends.numba_backend.forward.global_sum import plane_sums
+from pooling_engine.backends.numba_backend.forward.max_min import maxima, minima
+from pooling_engine.backends.numba_backend.forward.max_min_indices import argmaxima, argminima
+from pooling_engine.backends.numba_backend.language.streaming import STREAMED_BYTES
+from pooling_engine.backends.numba_backend.tables.adjacent_windows import Tiling, tiling_of
+from pooling_engine.backends.numba_backend.tables.axes import (
     geometry_of,
     is_left,
     reach_of,
 )
-from pooling_engine.backends.numba_backend.tables.targets import count_offsets, targets_of
-from pooling_engine.backends.numba_backend.tables.tiling import Tiling, tiling_of
+from pooling_engine.backends.numba_backend.tables.index_targets import count_offsets, targets_of
+from pooling_engine.backends.numba_backend.tables.reaching_outputs import gathering_of
 from pooling_engine.backends.numpy_backend.select import extreme_of_nothing
 from pooling_engine.dtypes import BFLOAT16, FLOATS, is_bfloat16
 from pooling_engine.plans.memo import Kept

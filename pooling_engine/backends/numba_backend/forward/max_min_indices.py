@@ -10,15 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from pooling_engine.backends.numba_backend.forward.doubts import has_nan
-from pooling_engine.backends.numba_backend.forward.numbering import (
+from pooling_engine.backends.numba_backend.forward.reduce_tile import (
+    axis_at,
+    is_left,
+    sizes_of,
+    slab_at,
+)
+from pooling_engine.backends.numba_backend.forward.select_axis import (
     NONE,
     choose_one,
     choose_run,
     choose_taps,
     number_taps,
 )
-from pooling_engine.backends.numba_backend.forward.slabs import axis_at, is_left, sizes_of, slab_at
+from pooling_engine.backends.numba_backend.forward.special_values import has_nan
 from pooling_engine.backends.numba_backend.language.elements import (
     loaded,
     scratch_for,
@@ -39,7 +44,7 @@ from pooling_engine.backends.numba_backend.language.pointers import (
     pointer_to,
     put,
 )
-from pooling_engine.backends.numba_backend.tables.geometry import (
+from pooling_engine.backends.numba_backend.tables.axes import (
     COLUMNS,
     DILATION,
     HIGH,

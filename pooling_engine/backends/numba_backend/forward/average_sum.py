@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pooling_engine.backends.numba_backend.forward.slabs import (
+from pooling_engine.backends.numba_backend.forward.reduce_tile import (
     axis_at,
     fold_slab,
     is_left,
@@ -27,7 +27,7 @@ from pooling_engine.backends.numba_backend.language.pointers import (
     pointer_to,
     put,
 )
-from pooling_engine.backends.numba_backend.tables.geometry import COLUMNS, OUTPUTS, SIZE, TABLE
+from pooling_engine.backends.numba_backend.tables.axes import COLUMNS, OUTPUTS, SIZE, TABLE
 
 
 @routine

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from pooling_engine.backends.numba_backend.forward.folds import SHORT, fold_rows, fold_vectors
+from pooling_engine.backends.numba_backend.forward.reduce_axis import SHORT, fold_rows, fold_vectors
 from pooling_engine.backends.numba_backend.language.jit import routine, section
 from pooling_engine.backends.numba_backend.language.operations import Operation
 from pooling_engine.backends.numba_backend.language.pointers import ahead, get
-from pooling_engine.backends.numba_backend.tables.geometry import (
+from pooling_engine.backends.numba_backend.tables.axes import (
     COLUMNS,
     DILATION,
     KERNEL,

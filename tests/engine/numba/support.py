@@ -7,20 +7,20 @@ from contextlib import contextmanager
 import pooling_engine
 from pooling_engine.backends.numba_backend import dispatch as calls
 from pooling_engine.backends.numba_backend.tables import (
-    gathering,
-    geometry,
-    targets,
-    tiling,
+    adjacent_windows,
+    axes,
+    index_targets,
+    reaching_outputs,
 )
 from pooling_engine.runtime import threads
 
-CUTS = tuple((module, "SLAB_BYTES") for module in (geometry, targets, tiling))
+CUTS = tuple((module, "SLAB_BYTES") for module in (axes, index_targets, adjacent_windows))
 TABLES = (
-    gathering.gathering_of,
-    geometry.geometry_of,
-    geometry.reach_of,
-    targets.targets_of,
-    tiling.tiling_of,
+    reaching_outputs.gathering_of,
+    axes.geometry_of,
+    axes.reach_of,
+    index_targets.targets_of,
+    adjacent_windows.tiling_of,
 )
 
 
@@ -32,7 +32,7 @@ def cut(slab_bytes, thread_count, gathers=False):
         gathers: whether gradients are gathered however few channels there are.
     """
     sizes = dict.fromkeys(CUTS, slab_bytes) | {(threads, "BYTES_PER_PART"): 1}
-    if slab_bytes != geometry.SLAB_BYTES:
+    if slab_bytes != axes.SLAB_BYTES:
         sizes[calls, "STREAMED_BYTES"] = 0
     if gathers:
         sizes |= {(calls, "GATHERED_CHANNELS"): 1, (calls, "GATHERED_TAPS"): 65_535}

@@ -11,7 +11,7 @@ from pooling_engine.backends.numba_backend.language.operations import (
     combine_in_any_order,
 )
 from pooling_engine.backends.numba_backend.language.pointers import ahead, get, lift, put
-from pooling_engine.backends.numba_backend.tables.geometry import (
+from pooling_engine.backends.numba_backend.tables.axes import (
     DILATION,
     HIGH,
     KERNEL,

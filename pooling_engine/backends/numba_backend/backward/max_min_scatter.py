@@ -20,7 +20,7 @@ from pooling_engine.backends.numba_backend.language.elements import (
 )
 from pooling_engine.backends.numba_backend.language.jit import kernel, routine
 from pooling_engine.backends.numba_backend.language.pointers import get, lift, pointer_to, put
-from pooling_engine.backends.numba_backend.tables.targets import FORGED
+from pooling_engine.backends.numba_backend.tables.index_targets import FORGED
 
 
 @routine

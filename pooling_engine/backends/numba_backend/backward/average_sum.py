@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from pooling_engine.backends.numba_backend.forward.slabs import axis_at, is_left, sizes_of
-from pooling_engine.backends.numba_backend.forward.sums import divide
+from pooling_engine.backends.numba_backend.forward.average_sum import divide
+from pooling_engine.backends.numba_backend.forward.reduce_tile import axis_at, is_left, sizes_of
 from pooling_engine.backends.numba_backend.language.elements import (
     averaged,
     divide_by,
@@ -27,7 +27,7 @@ from pooling_engine.backends.numba_backend.language.pointers import (
     pointer_to,
     put,
 )
-from pooling_engine.backends.numba_backend.tables.geometry import (
+from pooling_engine.backends.numba_backend.tables.axes import (
     COLUMNS,
     DILATION,
     KERNEL,

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from pooling_engine.backends.numba_backend.language.copies import copy, finish, place_for, send
 from pooling_engine.backends.numba_backend.language.elements import (
     averaged,
     canonical,
@@ -29,6 +28,7 @@ from pooling_engine.backends.numba_backend.language.pointers import (
     pointer_to,
     put,
 )
+from pooling_engine.backends.numba_backend.language.streaming import copy, finish, place_for, send
 
 WIDEST = 4  # taps along the last axis, where they are chosen
 LONG = 32  # outputs; shorter rows are computed as one, and put where they belong afterwards

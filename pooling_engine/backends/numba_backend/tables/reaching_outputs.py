@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pooling_engine.backends.numba_backend.tables.geometry import Integers, planes_and_axes
-from pooling_engine.backends.numba_backend.tables.targets import FORGED, targets_of
+from pooling_engine.backends.numba_backend.tables.axes import Integers, planes_and_axes
+from pooling_engine.backends.numba_backend.tables.index_targets import FORGED, targets_of
 from pooling_engine.plans.geometry import Axis
 from pooling_engine.plans.memo import Kept
 from pooling_engine.plans.plan import PoolPlan

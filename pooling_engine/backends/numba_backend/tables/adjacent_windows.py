@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pooling_engine.backends.numba_backend.tables.geometry import (
+from pooling_engine.backends.numba_backend.tables.axes import (
     Integers,
     is_tiled,
     planes_and_axes,

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pooling_engine import PoolSpec, backward, forward
-from pooling_engine.backends.numba_backend.tables import geometry
-from tests.engine.numba import twins
+from pooling_engine.backends.numba_backend.tables import axes
+from tests.engine.numba import support
 from tests.support import cases, pairs, palettes
 
 MODES = tuple(mode for mode in cases.MODES if mode["mode"] != "lp")
@@ -23,7 +23,7 @@ POLICIES = tuple(
         {"tie_policy": "split", "nan_policy": "ignore"},
     )
 )
-SLAB = geometry.SLAB_BYTES
+SLAB = axes.SLAB_BYTES
 every_type = pytest.mark.parametrize("dtype", palettes.DTYPES, ids=lambda dtype: dtype.name)
 many = cases.many_examples
 
@@ -81,7 +81,7 @@ def test_any_case(dtype, window, mode, planes, values, disguise, cutting):
     options, sizes, seed = window
     value = palettes.VALUES[values]
     x = value((*planes, *sizes), dtype, seed)
-    with twins.cut(*cutting):
+    with support.cut(*cutting):
         pairs.assert_same_calls("numba", mode | options, x, value, seed, cases.DISGUISES[disguise])
 
 
@@ -117,7 +117,7 @@ def test_large(dtype, options, shape):
         for values, count in (("normal", 1), ("ties", 2), ("normal", 5)):
             value = palettes.VALUES[values]
             x = value(shape, dtype, number)
-            with twins.cut(SLAB, count):
+            with support.cut(SLAB, count):
                 pairs.assert_same_calls("numba", mode | options, x, value, number)
 
 
@@ -134,7 +134,7 @@ def test_every_value_of_every_index(options, sizes, gathers):
     spec = PoolSpec("max", layout="channels_last", **options)
     x = np.arange(2.0 * np.prod(sizes), dtype=np.float32).reshape(1, *sizes, 2)
     output, indices = forward(x, spec, return_indices=True)
-    with twins.cut(SLAB, 1, gathers):
+    with support.cut(SLAB, 1, gathers):
         for place in np.ndindex(indices.shape):
             for value in range(256):
                 forged = indices.copy()

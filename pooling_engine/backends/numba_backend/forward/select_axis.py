@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pooling_engine.backends.numba_backend.forward.folds import LONG
+from pooling_engine.backends.numba_backend.forward.reduce_axis import LONG
 from pooling_engine.backends.numba_backend.language.jit import part, routine
 from pooling_engine.backends.numba_backend.language.operations import (
     Operation,
@@ -15,7 +15,7 @@ from pooling_engine.backends.numba_backend.language.operations import (
     pick,
 )
 from pooling_engine.backends.numba_backend.language.pointers import ahead, get, put
-from pooling_engine.backends.numba_backend.tables.geometry import DILATION, KERNEL, STRIDE
+from pooling_engine.backends.numba_backend.tables.axes import DILATION, KERNEL, STRIDE
 
 NONE = 1 << 30  # the number where no tap is on an element; there are at most 65,535 taps
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from pooling_engine.backends.numba_backend.forward.doubts import (
-    has_nan,
-    has_negative_zero,
-    has_zero,
-)
-from pooling_engine.backends.numba_backend.forward.slabs import (
+from pooling_engine.backends.numba_backend.forward.reduce_tile import (
     fold_slab,
     sizes_of,
     slab_at,
+)
+from pooling_engine.backends.numba_backend.forward.special_values import (
+    has_nan,
+    has_negative_zero,
+    has_zero,
 )
 from pooling_engine.backends.numba_backend.language.elements import (
     loaded,
@@ -28,7 +28,7 @@ from pooling_engine.backends.numba_backend.language.elements import (
 from pooling_engine.backends.numba_backend.language.jit import kernel, section
 from pooling_engine.backends.numba_backend.language.operations import LARGER, SMALLER, Operation
 from pooling_engine.backends.numba_backend.language.pointers import get, pointer_to
-from pooling_engine.backends.numba_backend.tables.geometry import COLUMNS, OUTPUTS, SIZE
+from pooling_engine.backends.numba_backend.tables.axes import COLUMNS, OUTPUTS, SIZE
 
 
 @section

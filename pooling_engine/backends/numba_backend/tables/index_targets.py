@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pooling_engine.backends.numba_backend.tables.geometry import Integers, planes_and_axes
+from pooling_engine.backends.numba_backend.tables.axes import Integers, planes_and_axes
 from pooling_engine.plans.geometry import Axis, SlidingAxis
 from pooling_engine.plans.memo import Kept
 from pooling_engine.plans.plan import PoolPlan
