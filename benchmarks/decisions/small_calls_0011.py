@@ -37,14 +37,14 @@ Way = Callable[[], object]
 PAYLOAD = suite.SEED
 ROUNDS, CALLS = 9, 200
 CALLERS, SECONDS = 16, 1.0
-FORMS = (decoding.FORWARD_CALLS, decoding.FORWARD_RESULTS)
+MESSAGES = (decoding.FORWARD_CALLS, decoding.FORWARD_RESULTS)
 CACHES = (encoding._forward_head, tensors._tensor_start)
 
 
 def forget() -> None:
     """Makes the next message the first of its kind; specs and plans stay known."""
-    for forms in FORMS:
-        forms._by_size.clear()
+    for messages in MESSAGES:
+        messages.clear()
     for cache in CACHES:
         cache.cache_clear()
 

@@ -19,7 +19,7 @@ from pooling_engine import (
 from pooling_wire.enums import INDEX_FORMATS
 from pooling_wire.messages.calls import Array, BackwardCall, ForwardCall
 from pooling_wire.messages.specs import decode_spec
-from pooling_wire.payloads.message_cache import Forms, Likeness
+from pooling_wire.payloads.message_cache import MessageCache, Template
 from pooling_wire.payloads.parsing import Buffer, Parsed, Payloads, parse
 from pooling_wire.payloads.tensors import decode_shape, decode_shared_tensor, decode_tensor
 from pooling_wire.shared_memory.places import (
@@ -42,7 +42,7 @@ def decode_forward_request(data: Buffer, regions: Regions = NO_REGIONS) -> Forwa
     Raises:
         InvalidSpecError, InvalidTensorError, UnsupportedError: the request is wrong.
     """
-    return FORWARD_CALLS.decoded(
+    return FORWARD_CALLS.get_or_decode(
         data, lambda: forward_call(parse(pb.ForwardRequest, data)._replace(regions=regions))
     )
 
@@ -67,7 +67,7 @@ def forward_call(parsed: Parsed[pb.ForwardRequest]) -> ForwardCall:
 
 def decode_forward_response(data: Buffer, regions: Regions = NO_REGIONS) -> ForwardResult:
     """The result in a ForwardResponse, or in shared memory; its arrays are read-only views."""
-    return FORWARD_RESULTS.decoded(
+    return FORWARD_RESULTS.get_or_decode(
         data, lambda: forward_result(parse(pb.ForwardResponse, data)._replace(regions=regions))
     )
 
@@ -88,7 +88,7 @@ def decode_backward_request(data: Buffer, regions: Regions = NO_REGIONS) -> Back
     Raises:
         InvalidSpecError, InvalidTensorError, UnsupportedError: the request is wrong.
     """
-    return BACKWARD_CALLS.decoded(
+    return BACKWARD_CALLS.get_or_decode(
         data, lambda: backward_call(parse(pb.BackwardRequest, data)._replace(regions=regions))
     )
 
@@ -111,7 +111,7 @@ def backward_call(parsed: Parsed[pb.BackwardRequest]) -> BackwardCall:
 
 def decode_backward_response(data: Buffer, regions: Regions = NO_REGIONS) -> Array:
     """The gradient in a BackwardResponse, or in shared memory, as a read-only view."""
-    return GRADIENTS.decoded(
+    return GRADIENTS.get_or_decode(
         data, lambda: backward_result(parse(pb.BackwardResponse, data)._replace(regions=regions))
     )
 
@@ -156,7 +156,7 @@ def required_spec(request: Any) -> PoolSpec:
     return decode_spec(request.spec)
 
 
-def _like_forward_call(call: ForwardCall) -> Likeness[ForwardCall] | None:
+def _template_of_forward_call(call: ForwardCall) -> Template[ForwardCall] | None:
     if call.places:
         return None
     make = partial(
@@ -165,10 +165,10 @@ def _like_forward_call(call: ForwardCall) -> Likeness[ForwardCall] | None:
         return_indices=call.return_indices,
         index_format=call.index_format,
     )
-    return make, {"input": call.input}
+    return Template(make, {"input": call.input})
 
 
-def _like_backward_call(call: BackwardCall) -> Likeness[BackwardCall] | None:
+def _template_of_backward_call(call: BackwardCall) -> Template[BackwardCall] | None:
     if call.places:
         return None
     make = partial(
@@ -178,19 +178,19 @@ def _like_backward_call(call: BackwardCall) -> Likeness[BackwardCall] | None:
         index_format=call.index_format,
     )
     tensors = ("output_gradient", "indices", "input")
-    return make, {name: getattr(call, name) for name in tensors}
+    return Template(make, {name: getattr(call, name) for name in tensors})
 
 
-def _like_forward_result(result: ForwardResult) -> Likeness[ForwardResult]:
+def _template_of_forward_result(result: ForwardResult) -> Template[ForwardResult]:
     make = ForwardResult if result.indices is not None else partial(ForwardResult, indices=None)
-    return make, result._asdict()
+    return Template(make, result._asdict())
 
 
-def _like_gradient(gradient: Array) -> Likeness[Array]:
-    return lambda input_gradient: input_gradient, {"input_gradient": gradient}
+def _template_of_gradient(gradient: Array) -> Template[Array]:
+    return Template(lambda input_gradient: input_gradient, {"input_gradient": gradient})
 
 
-FORWARD_CALLS = Forms(pb.ForwardRequest, _like_forward_call)
-BACKWARD_CALLS = Forms(pb.BackwardRequest, _like_backward_call)
-FORWARD_RESULTS = Forms(pb.ForwardResponse, _like_forward_result)
-GRADIENTS = Forms(pb.BackwardResponse, _like_gradient)
+FORWARD_CALLS = MessageCache(pb.ForwardRequest, _template_of_forward_call)
+BACKWARD_CALLS = MessageCache(pb.BackwardRequest, _template_of_backward_call)
+FORWARD_RESULTS = MessageCache(pb.ForwardResponse, _template_of_forward_result)
+GRADIENTS = MessageCache(pb.BackwardResponse, _template_of_gradient)

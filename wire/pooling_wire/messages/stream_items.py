@@ -25,7 +25,7 @@ from pooling_wire.messages.encoding import (
     forward_request_parts,
     forward_response_parts,
 )
-from pooling_wire.payloads.message_cache import Forms
+from pooling_wire.payloads.message_cache import MessageCache
 from pooling_wire.payloads.parsing import Buffer, Parsed, nested_span, parse, parse_number
 from pooling_wire.payloads.tensors import Parts, nested_parts
 from pooling_wire.shared_memory.places import NO_PLACES, Places
@@ -92,10 +92,10 @@ def decode_backward_item_reply(data: Buffer) -> tuple[int, Array | PoolingError]
 
 
 def _decode_item(
-    type_: Any, data: Buffer, decode: Callable[[Any], T], forms: Forms[T]
+    type_: Any, data: Buffer, decode: Callable[[Any], T], cache: MessageCache[T]
 ) -> tuple[int, T | PoolingError]:
     span = nested_span(data)
-    if span and (known := forms.find(data, *span[1:])) is not None:
+    if span and (known := cache.get(data, *span[1:])) is not None:
         return span[0], known
     try:
         item, payloads, _ = parse(type_, data)
@@ -108,7 +108,7 @@ def _decode_item(
     except PoolingError as error:
         return item.id, error
     if span:
-        forms.keep(data, *span[1:], call)
+        cache.put(data, *span[1:], call)
     return item.id, call
 
 
@@ -124,10 +124,10 @@ def _encode_reply(
 
 
 def _decode_reply(
-    type_: Any, data: Buffer, decode: Callable[[Any], T], forms: Forms[T]
+    type_: Any, data: Buffer, decode: Callable[[Any], T], cache: MessageCache[T]
 ) -> tuple[int, T | PoolingError]:
     span = nested_span(data)
-    if span and (known := forms.find(data, *span[1:])) is not None:
+    if span and (known := cache.get(data, *span[1:])) is not None:
         return span[0], known
     message, payloads, _ = parse(type_, data)
     kind = message.WhichOneof("result")
@@ -137,5 +137,5 @@ def _decode_reply(
         return message.id, decode_stream_error(message.error)
     result = decode(Parsed(message.response, payloads))
     if span:
-        forms.keep(data, *span[1:], result)
+        cache.put(data, *span[1:], result)
     return message.id, result

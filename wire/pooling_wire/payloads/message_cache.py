@@ -1,7 +1,12 @@
-"""Messages like one before: they differ in nothing but the elements of their tensors.
+"""Cache of decoded message headers: repeated messages skip protobuf parsing.
 
-Training sends the same few layers again and again. All that such a message says beside its elements
-is known after the first, and to compare those bytes is a tenth of the work of decoding them.
+The header of a message is all of it except the elements of its tensors; ours take about 60 bytes.
+Training sends the same few layers again and again, so messages that differ only in their elements
+are common. Comparing headers takes a tenth of the time of decoding them.
+
+Equal header bytes mean an equal header: the layout of a message, that is where the elements of its
+tensors begin and end, follows from the header alone. So a message of the same size, with the same
+bytes in the same header positions, has the same fields and its elements in the same positions.
 """
 
 from __future__ import annotations
@@ -17,100 +22,117 @@ from pooling_wire.payloads.parsing import Buffer, payload_spans
 
 T = TypeVar("T")
 Array = NDArray[Any]
-# How to make a call or a result like one that was decoded, of other tensors, by their names.
-Likeness = tuple[Callable[..., T], Mapping[str, Array | None]]
 
-MAX_REST_BYTES = 512  # of a message without its elements; ours take some 60
-MAX_FORMS_OF_A_SIZE = 4
+MAX_HEADER_BYTES = 512
+MAX_HEADERS_PER_SIZE = 4
 MAX_SIZES = 128
 
 
-class _Tensor(NamedTuple):
+class Template(NamedTuple, Generic[T]):
+    """How to rebuild a decoded message with other tensors.
+
+    Attributes:
+        make: returns the decoded message, given its tensors by name.
+        tensors: the tensors of the message that was decoded; None for an absent one.
+    """
+
+    make: Callable[..., T]
+    tensors: Mapping[str, Array | None]
+
+
+class _CachedTensor(NamedTuple):
     name: str
-    begin: int  # of its elements, in the message
+    begin: int  # position of its elements in the message
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
 
 
-class _Form(NamedTuple, Generic[T]):
-    rest: tuple[
-        tuple[int, int, bytes], ...
-    ]  # what is between the elements, and from where to where
-    tensors: tuple[_Tensor, ...]
+class _CachedHeader(NamedTuple, Generic[T]):
+    pieces: tuple[tuple[int, int, bytes], ...]  # begin and end in the message, and the bytes there
+    tensors: tuple[_CachedTensor, ...]
     make: Callable[..., T]
 
 
-class Forms(Generic[T]):
-    """What the messages of one type said that were decoded last. For many threads at once.
+class MessageCache(Generic[T]):
+    """Headers of the most recent messages of one type, each with what it was decoded to.
 
-    Where the elements are depends on the other bytes alone. So a message of the same size with the
-    same other bytes has its elements in the same places, and says the same of them.
+    Thread-safe. At most `MAX_SIZES` message sizes, `MAX_HEADERS_PER_SIZE` headers of each size, and
+    `MAX_HEADER_BYTES` per header are cached.
 
     Args:
         type_: the type of the messages.
-        likeness: of what was decoded from one; None if others cannot be like it.
+        template_of: returns how to rebuild a decoded message, or None if it must not be cached.
     """
 
-    def __init__(self, type_: type[Message], likeness: Callable[[T], Likeness[T] | None]) -> None:
-        self._type, self._likeness = type_, likeness
-        self._by_size: dict[int, tuple[_Form[T], ...]] = {}
+    def __init__(
+        self, type_: type[Message], template_of: Callable[[T], Template[T] | None]
+    ) -> None:
+        self._type, self._template_of = type_, template_of
+        self._by_size: dict[int, tuple[_CachedHeader[T], ...]] = {}
 
-    def decoded(self, data: Buffer, decode: Callable[[], T]) -> T:
-        """What a message says: like one before, or else decoded and kept."""
-        known = self.find(data, 0, len(data))
-        if known is None:
-            known = decode()
-            self.keep(data, 0, len(data), known)
-        return known
+    def __len__(self) -> int:
+        """Return the number of cached headers."""
+        return sum(map(len, tuple(self._by_size.values())))
 
-    def find(self, data: Buffer, begin: int, end: int) -> T | None:
-        """What the message from `begin` to `end` says, if one before was like it.
+    def clear(self) -> None:
+        """Remove all headers."""
+        self._by_size.clear()
+
+    def get_or_decode(self, data: Buffer, decode: Callable[[], T]) -> T:
+        """Return the decoded message: rebuilt from the cache, or decoded and then cached."""
+        decoded = self.get(data, 0, len(data))
+        if decoded is None:
+            decoded = decode()
+            self.put(data, 0, len(data), decoded)
+        return decoded
+
+    def get(self, data: Buffer, begin: int, end: int) -> T | None:
+        """Return the message at `data[begin:end]` if its header is cached.
 
         Its tensors are read-only views of `data`.
         """
         if not isinstance(data, bytes):
             data = memoryview(data).toreadonly().cast("B")
-        for form in self._by_size.get(end - begin, ()):
-            for start, stop, rest in form.rest:
-                if data[begin + start : begin + stop] != rest:
+        for header in self._by_size.get(end - begin, ()):
+            for start, stop, piece in header.pieces:
+                if data[begin + start : begin + stop] != piece:
                     break
             else:
                 arrays = {}
-                for name, start, dtype, shape in form.tensors:
+                for name, start, dtype, shape in header.tensors:
                     arrays[name] = np.ndarray(shape, dtype, data, begin + start)
-                return form.make(**arrays)
+                return header.make(**arrays)
         return None
 
-    def keep(self, data: Buffer, begin: int, end: int, decoded: T) -> None:
-        """Notes what the message from `begin` to `end` was decoded to."""
-        likeness = self._likeness(decoded)
-        spans = None if likeness is None else payload_spans(self._type, data, begin, end)
-        if likeness is None or spans is None:
+    def put(self, data: Buffer, begin: int, end: int, decoded: T) -> None:
+        """Cache the header of the message at `data[begin:end]`, which was decoded to `decoded`."""
+        template = self._template_of(decoded)
+        spans = None if template is None else payload_spans(self._type, data, begin, end)
+        if template is None or spans is None:
             return
-        make, arrays = likeness
-        tensors = {name: array for name, array in arrays.items() if array is not None}
-        if spans.keys() != tensors.keys():  # one is empty, or in shared memory
+        tensors = {name: array for name, array in template.tensors.items() if array is not None}
+        if spans.keys() != tensors.keys():  # a tensor is empty, or in shared memory
             return
-        form = _Form(
+        header = _CachedHeader(
             _between(data, begin, end, sorted(spans.values())),
             tuple(
-                _Tensor(name, spans[name][0] - begin, array.dtype, array.shape)
+                _CachedTensor(name, spans[name][0] - begin, array.dtype, array.shape)
                 for name, array in tensors.items()
             ),
-            make,
+            template.make,
         )
-        if sum(stop - start for start, stop, _ in form.rest) > MAX_REST_BYTES:
+        if sum(stop - start for start, stop, _ in header.pieces) > MAX_HEADER_BYTES:
             return
         if len(self._by_size) >= MAX_SIZES:
             self._by_size.clear()
         others = self._by_size.get(end - begin, ())
-        self._by_size[end - begin] = (form, *others[: MAX_FORMS_OF_A_SIZE - 1])
+        self._by_size[end - begin] = (header, *others[: MAX_HEADERS_PER_SIZE - 1])
 
 
 def _between(
     data: Buffer, begin: int, end: int, spans: list[tuple[int, int]]
 ) -> tuple[tuple[int, int, bytes], ...]:
-    """The bytes that are in no span, and from where to where, counted from `begin`."""
+    """Return the bytes outside of all spans, each piece with its position relative to `begin`."""
     starts = [begin, *(stop for _, stop in spans)]
     stops = [*(start for start, _ in spans), end]
     return tuple(

@@ -14,12 +14,12 @@ from pooling_engine import PoolingError, PoolSpec
 from pooling_wire import Place
 from pooling_wire.messages import decoding
 from pooling_wire.messages import stream_items as items
-from pooling_wire.payloads import message_cache as forms
+from pooling_wire.payloads import message_cache
 from pooling_wire.v1 import pooling_pb2 as pb
 from tests.wire.test_items import ITEMS
 from tests.wire.test_wire import CALLS
 
-FORMS = (
+CACHES = (
     decoding.FORWARD_CALLS,
     decoding.BACKWARD_CALLS,
     decoding.FORWARD_RESULTS,
@@ -47,12 +47,12 @@ def _nothing_is_known() -> Iterator[None]:
 
 
 def forget() -> None:
-    for each in FORMS:
-        each._by_size.clear()
+    for each in CACHES:
+        each.clear()
 
 
 def known() -> int:
-    return sum(len(of_a_size) for each in FORMS for of_a_size in each._by_size.values())
+    return sum(map(len, CACHES))
 
 
 def said(decode: Decode, data: bytes) -> str:
@@ -119,13 +119,13 @@ def request_of(*shape: int, stride: int = 1) -> bytes:
 
 
 def test_what_is_kept_is_bounded() -> None:
-    for size in range(1, 3 * forms.MAX_SIZES):
+    for size in range(1, 3 * message_cache.MAX_SIZES):
         pooling_wire.decode_forward_request(request_of(1, 1, size))
-        assert known() <= forms.MAX_SIZES
+        assert known() <= message_cache.MAX_SIZES
     forget()
-    for stride in range(1, 3 * forms.MAX_FORMS_OF_A_SIZE):
+    for stride in range(1, 3 * message_cache.MAX_HEADERS_PER_SIZE):
         pooling_wire.decode_forward_request(request_of(1, 1, 9, stride=stride))
-    assert known() == forms.MAX_FORMS_OF_A_SIZE
+    assert known() == message_cache.MAX_HEADERS_PER_SIZE
 
 
 def test_long_messages_without_elements_are_not_kept() -> None:
