@@ -18,7 +18,7 @@ from pooling_engine import InvalidSpecError, PoolSpec
 from pooling_server import PoolingServer, ServerConfig
 from pooling_wire import keepalive
 from tests.client.test_large import in_flight
-from tests.support.silence import Proxy
+from tests.support.proxy import Proxy
 from tests.support.waiting import LIMIT_S, wait_until
 
 SPEC = PoolSpec("max", 2)

@@ -1,4 +1,4 @@
-"""docker-compose.yml and server/Dockerfile keep their promises, and agree with each other."""
+"""docker-compose.yml and server/Dockerfile: services, stages, health checks, users, volumes."""
 
 import json
 import os
@@ -31,7 +31,7 @@ Steps = list[tuple[str, str]]
 
 @cache
 def compose(*options: str) -> dict[str, Any]:
-    """Parses docker-compose.yml with podman-compose; with --dry-run it needs no podman."""
+    """Parse docker-compose.yml with podman-compose; with --dry-run it needs no podman."""
     command = [sys.executable, "-m", "podman_compose", "--dry-run", "-f", "docker-compose.yml"]
     env = {name: value for name, value in os.environ.items() if not name.startswith("COMPOSE_")}
     done = subprocess.run(
@@ -53,7 +53,7 @@ def services(*options: str) -> dict[str, dict[str, Any]]:
 
 @cache
 def stages() -> dict[str, Steps]:
-    """Reads the Dockerfile: stage name -> [(instruction, arguments)], FROM first."""
+    """Read the Dockerfile: stage name -> [(instruction, arguments)], FROM first."""
     text = (ROOT / "server/Dockerfile").read_text()
     text = re.sub(r"^#.*\n", "", text, flags=re.MULTILINE)
     found: dict[str, Steps] = {}
@@ -71,7 +71,7 @@ def stages() -> dict[str, Steps]:
 
 
 def inherited(target: str) -> Steps:
-    """The steps that the target's image is made of: its own after those of the stages below it."""
+    """Return the steps of a target's image, those of its base stages first."""
     steps = stages()[target]
     base = steps[0][1]
     return (inherited(base) if base in stages() else []) + steps
@@ -102,7 +102,7 @@ def test_published_ports() -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_service_is_locked_down_and_stops_gently(name: str) -> None:
+def test_service_is_locked_down_and_has_time_to_drain(name: str) -> None:
     service = services(*EVERYTHING)[name]
     assert service["read_only"] is True
     assert service["tmpfs"] == ["/tmp"]
@@ -132,7 +132,7 @@ def test_health_is_checked_by_the_health_module(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_health_is_checked_alike_and_has_time_for_a_first_start(name: str) -> None:
+def test_health_check_options_agree_and_allow_a_first_start(name: str) -> None:
     image = last(stages()[TARGETS[name]], "HEALTHCHECK").partition("CMD ")[0]
     service = services(*EVERYTHING)[name]["healthcheck"]
     for key in ("interval", "timeout", "start_period", "retries"):
@@ -141,8 +141,8 @@ def test_health_is_checked_alike_and_has_time_for_a_first_start(name: str) -> No
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_compiled_kernels_are_kept_in_a_volume_that_the_user_owns(name: str) -> None:
-    """The rest of the file system is read-only; a new volume takes the owner of the folder."""
+def test_kernel_cache_is_a_volume_owned_by_the_user(name: str) -> None:
+    """The root is read-only; a new volume takes the owner of the folder."""
     source, folder = services(*EVERYTHING)[name]["volumes"][0].split(":")
     assert source == VOLUMES[name]
     assert source in compose(*EVERYTHING)["volumes"]
@@ -156,13 +156,13 @@ def test_compiled_kernels_are_kept_in_a_volume_that_the_user_owns(name: str) -> 
 
 @cache
 def local() -> tuple[dict[str, Any], dict[str, Any]]:
-    """The server and the client that share memory."""
+    """Return the server and the client that share memory."""
     found = services("--profile", "local")
     assert set(found) == {"server", "server-local", "client-local"}
     return found["server-local"], found["client-local"]
 
 
-def test_the_local_server_listens_in_the_volume_of_its_client_too() -> None:
+def test_local_server_listens_on_the_shared_volume() -> None:
     server, client = local()
     command = click.Command("serve", params=[_option(field) for field in fields(ServerConfig)])
     options = command.make_context("serve", list(server["command"])).params
@@ -181,7 +181,7 @@ def test_the_local_server_listens_in_the_volume_of_its_client_too() -> None:
     assert (same_group, config.socket_mode) == (group, "660")
 
 
-def test_the_local_client_needs_a_volume_and_nothing_else() -> None:
+def test_local_client_needs_only_the_volume() -> None:
     _, client = local()
     assert client["network_mode"] == "none"
     assert client["read_only"] is True
@@ -190,7 +190,7 @@ def test_the_local_client_needs_a_volume_and_nothing_else() -> None:
     assert client["depends_on"]["server-local"]["condition"] == "service_healthy"
 
 
-def test_the_local_clients_code_runs(tmp_path: Path) -> None:
+def test_code_of_the_local_client_runs(tmp_path: Path) -> None:
     _, client = local()
     assert client["entrypoint"] == ["python", "-c"]
     (code,) = client["command"]
@@ -218,7 +218,7 @@ def test_cpu_is_the_default_target() -> None:
 
 
 @pytest.mark.parametrize(("target", "packages"), [("cpu", set()), ("cuda", {"python3"})])
-def test_final_image_has_nothing_to_build_with(target: str, packages: set[str]) -> None:
+def test_final_image_has_no_build_tools(target: str, packages: set[str]) -> None:
     commands = [arguments for name, arguments in inherited(target) if name == "RUN"]
     installed = [
         word
@@ -250,7 +250,7 @@ def test_server_listens_on_the_exposed_port(target: str) -> None:
     assert f"POOLING_LISTEN=0.0.0.0:{last(steps, 'EXPOSE')}" in last(steps, "ENV").split()
 
 
-def test_every_package_of_the_wheel_enters_the_build() -> None:
+def test_dockerignore_admits_every_package_of_the_wheel() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     allowed = (ROOT / ".dockerignore").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""The packages: what they export, what they import, and what they do without."""
+"""Packages: exports, imports, and optional dependencies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HEAVY = "{'torch', 'matplotlib', 'PIL', 'pytest', 'hypothesis'}"
 
 
 @pytest.mark.parametrize("name", PACKAGES)
-def test_all_is_what_the_package_defines(name: str) -> None:
+def test_all_lists_every_export(name: str) -> None:
     package = importlib.import_module(name)
     assert package.__doc__
     assert len(set(package.__all__)) == len(package.__all__)
@@ -49,16 +49,16 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
         ("pooling_server", HEAVY),
     ],
 )
-def test_imports_only_what_it_needs(module: str, unwanted: str) -> None:
+def test_package_imports_nothing_heavy(module: str, unwanted: str) -> None:
     assert imported_of(unwanted, module) == "[]\n"
 
 
-def test_that_test_can_fail() -> None:
+def test_heavy_imports_are_detected() -> None:
     assert imported_of(HEAVY, "matplotlib") == "['PIL', 'matplotlib']\n"
 
 
 def imported_of(unwanted: str, module: str) -> str:
-    """Which of the unwanted modules a fresh process has imported once it has imported `module`."""
+    """Return the unwanted modules that importing `module` loads in a fresh process."""
     return run(f"import sys, {module}; print(sorted(({unwanted}) & set(sys.modules)))").stdout
 
 
@@ -84,7 +84,7 @@ NEEDED = ("numpy", "numpy.libs", "grpc", "typing_extensions.py", "google/protobu
 
 @pytest.fixture
 def bare(tmp_path: Path) -> list[str]:
-    """A Python that has grpcio, protobuf and NumPy, and this project as its source alone."""
+    """Return a Python with grpcio, protobuf, NumPy and this source tree only."""
     for name in NEEDED:
         there = Path(str(importlib.metadata.distribution("grpcio").locate_file(name)))
         if there.exists():
@@ -102,7 +102,7 @@ def run_bare(bare: list[str], code: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_client_and_server_need_grpcio_protobuf_and_numpy_alone(bare: list[str]) -> None:
+def test_client_and_server_run_with_grpcio_protobuf_and_numpy(bare: list[str]) -> None:
     done = run_bare(bare, SERVES)
     assert done.stdout == (
         "from source [[[[5.0, 7.0], [13.0, 15.0]]]]\n"
@@ -113,7 +113,7 @@ def test_client_and_server_need_grpcio_protobuf_and_numpy_alone(bare: list[str])
     assert "grpcio-reflection is not installed" in done.stderr
 
 
-def test_what_needs_more_says_so(bare: list[str]) -> None:
+def test_missing_click_is_reported_in_one_line(bare: list[str]) -> None:
     for module in ("pooling_server.__main__", "pooling_server.healthcheck"):
         done = run_bare(bare, f"import {module}")
         assert (done.returncode, done.stdout) == (1, "")
@@ -121,7 +121,7 @@ def test_what_needs_more_says_so(bare: list[str]) -> None:
         assert "click" in done.stderr
 
 
-def test_the_oldest_versions_are_those_that_the_package_declares() -> None:
+def test_lowest_constraints_match_the_declared_versions() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     declared = project["dependencies"] + extras["server"][1:] + extras["bfloat16"]
@@ -132,14 +132,14 @@ def test_the_oldest_versions_are_those_that_the_package_declares() -> None:
     )
 
 
-def test_generated_code_says_which_toolchain_made_it() -> None:
-    """The oldest, so that every later runtime takes it."""
+def test_generated_code_names_the_oldest_toolchain() -> None:
+    """Newer runtimes accept code of older generators, not the reverse."""
     generated = ROOT / "wire/pooling_wire/v1"
     assert "GRPC_GENERATED_VERSION = '1.71.0'" in (generated / "pooling_pb2_grpc.py").read_text()
     assert "# Protobuf Python Version: 5.29.0" in (generated / "pooling_pb2.py").read_text()
 
 
-def test_without_ml_dtypes_a_server_that_has_bfloat16_is_known_all_the_same() -> None:
+def test_server_info_without_ml_dtypes_leaves_out_bfloat16() -> None:
     done = run(
         "import sys\n"
         "sys.modules['ml_dtypes'] = None\n"
@@ -154,7 +154,7 @@ def test_without_ml_dtypes_a_server_that_has_bfloat16_is_known_all_the_same() ->
     assert done.stdout == "float32\n"
 
 
-def test_without_ml_dtypes_bfloat16_is_refused_by_name() -> None:
+def test_bfloat16_without_ml_dtypes_is_rejected_by_name() -> None:
     done = run(
         "import sys\n"
         "sys.modules['ml_dtypes'] = None\n"

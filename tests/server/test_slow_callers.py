@@ -17,7 +17,7 @@ from pooling_wire.v1 import pooling_pb2 as pb
 from pooling_wire.v1 import pooling_pb2_grpc
 from tests.server.test_overload import wait_for_in_flight
 from tests.server.test_refusals import assert_serves, backward, details_of, forward, spec, tensor
-from tests.support.silence import Proxy
+from tests.support.proxy import Proxy
 from tests.support.waiting import LIMIT_S, wait_until
 
 MOST = 2

@@ -1,4 +1,4 @@
-"""What is tested: tables of specs, shapes and types, legal and not, and strategies that draw more.
+"""Test cases: tables of specs, shapes and types, legal and illegal, and random strategies.
 
 A case is the keyword arguments of a `PoolSpec` and a shape, as plain Python values; `windows_of`
 turns them into what the oracle takes.
@@ -44,7 +44,7 @@ MODES = (
     {"mode": "lp", "norm_p": math.inf},
 )
 
-# Windows and the spatial sizes they are laid over; an odd shape on every row.
+# Windows, and the spatial sizes they are applied to.
 WINDOWS = (
     ({"kernel": 3, "stride": 2}, (14,)),
     ({"kernel": 2}, (5,)),
@@ -67,7 +67,7 @@ WINDOWS = (
     ({"kernel": 2, "stride": 1, "padding": (1, 0, 0, 0, 0, 0)}, (1, 2, 2, 2, 2, 2)),
 )
 
-# Windows that follow from the sizes alone: shared out among outputs, or one over everything.
+# Windows that follow from the sizes: adaptive and global.
 SIZED_WINDOWS = (
     ({"adaptive_output": 3}, (5,)),
     ({"adaptive_output": 7}, (3,)),
@@ -108,7 +108,7 @@ INVALID_SHAPES = ((), (4,), (2, 4), (1, 0, 4), (1, 1, 0), (1, 1, 4, 0), (0, 0, 4
 
 
 def windows_of(options, sizes):
-    """The oracle's windows: five integers, or all positions, for each spatial axis."""
+    """Return the oracle's windows: five integers, or all positions, per spatial axis."""
     count = len(sizes)
     if options.get("global_window"):
         return tuple((size, size, 1, 0, 0) for size in sizes)
@@ -136,13 +136,13 @@ def per_axis(value, count):
 
 
 def arithmetic_of(options):
-    """The options that the oracle takes by the same names."""
+    """Return the options that the oracle takes by the same names."""
     names = ("count_include_pad", "divisor_override", "norm_p", "nan_policy")
     return {name: options[name] for name in names if name in options}
 
 
 def expected_forward(options, x):
-    """The oracle's answer for a channels-first tensor."""
+    """Return the oracle's output for a channels-first tensor."""
     return oracle.forward(
         x,
         options["mode"],
@@ -153,33 +153,33 @@ def expected_forward(options, x):
 
 
 def expected_backward(options, dy, shape, **residual):
-    """The oracle's gradient for a channels-first tensor; `residual` is ``x=`` or ``taps=``."""
+    """Return the gradient of the oracle, channels first; `residual` is ``x=`` or ``taps=``."""
     windows = windows_of(options, shape[2:])
     how = arithmetic_of(options) | {"tie_policy": options.get("tie_policy", "first")}
     return oracle.backward(dy, options["mode"], shape, windows, **residual, **how)
 
 
 def window_indices(taps, windows):
-    """The oracle's tap numbers in the type and with the "none" of the contract's section 4."""
+    """Convert the oracle's tap numbers to the contract's index type and its "none"."""
     count = math.prod(map(oracle.kernel_of, windows))
     dtype = np.dtype("uint8" if count <= 255 else "uint16" if count <= 65535 else "uint32")
     return np.where(taps == oracle.NONE, np.iinfo(dtype).max, taps).astype(dtype)
 
 
 def normal(shape, dtype="float32", seed=0):
-    """Well-scaled values of both signs."""
+    """Return well-scaled values of both signs."""
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
 
 def distinct(shape, seed=0):
-    """Values of both signs whose magnitudes are far from zero and from one another."""
+    """Return values of both signs with well-separated magnitudes."""
     rng = np.random.default_rng(seed)
     magnitudes = rng.permutation(np.linspace(0.5, 2.5, math.prod(shape)))
     return (magnitudes * rng.choice([-1, 1], magnitudes.size)).reshape(shape)
 
 
 def hard(shape, dtype="float32", seed=0, has_nan=True):
-    """Ties, zeros of both signs, infinities and NaNs that differ in sign and payload."""
+    """Return ties, zeros of both signs, infinities and NaNs of several signs and payloads."""
     palette = np.array([0.0, -0.0, 0.0, -0.0, 1, 1, -1, -1, 2, np.inf, -np.inf, 5e-8], dtype)
     if has_nan:
         unsigned = f"u{palette.dtype.itemsize}"
@@ -190,7 +190,7 @@ def hard(shape, dtype="float32", seed=0, has_nan=True):
 
 
 def integers(shape, dtype, seed=0):
-    """Integers of all sizes; those of int64 leave room for the sum of some hundreds."""
+    """Return integers of all sizes; int64 values leave room to sum some hundreds."""
     legal = np.iinfo(dtype)
     room = 512 if legal.bits == 64 else 1
     random = np.random.default_rng(seed)
@@ -198,7 +198,7 @@ def integers(shape, dtype, seed=0):
 
 
 def extremes(shape, dtype, seed=0):
-    """Integers with ties, most of them at either end of the type."""
+    """Return integers with ties, most of them at the ends of the type."""
     low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
     palette = np.array([low, low, high, high, low + 1, high - 1, 0, 0, 1], dtype)
     return np.random.default_rng(seed).choice(palette, shape)
@@ -215,7 +215,7 @@ def unaligned(x):
     return copy
 
 
-# The same tensor in other clothes.
+# The same tensor in other memory layouts.
 DISGUISES = {
     "plain": lambda x: x,
     "read only": lambda x: read_only(x.copy()),
@@ -228,7 +228,7 @@ DISGUISES = {
 
 
 class Case(NamedTuple):
-    """One drawn case: a tensor in the caller's layout, and how to compute it."""
+    """One random case: a tensor in the caller's layout, and the options to compute it."""
 
     options: dict
     shape: tuple
@@ -241,7 +241,7 @@ class Case(NamedTuple):
 
 @st.composite
 def axis_windows(draw):
-    """One axis: a legal window, and a size that it fits."""
+    """Draw a legal window along one axis, and a size that it fits."""
     kernel, stride, dilation = draw(st.tuples(*(st.integers(1, most) for most in (4, 4, 3))))
     extent = (kernel - 1) * dilation + 1
     before, after = draw(st.tuples(*[st.integers(0, extent - 1)] * 2))
@@ -251,7 +251,7 @@ def axis_windows(draw):
 
 @st.composite
 def cases(draw, modes=MODES, dtypes=FLOATS, most_axes=3):
-    """A random legal case, small enough for the oracle."""
+    """Draw a legal case that is small enough for the oracle."""
     axes = draw(st.lists(axis_windows(), min_size=1, max_size=most_axes))
     sizes, kernels, strides, dilations, pads = zip(*axes, strict=True)
     options = dict(draw(st.sampled_from(modes)))
@@ -278,7 +278,7 @@ def cases(draw, modes=MODES, dtypes=FLOATS, most_axes=3):
 
 @st.composite
 def ranked_windows(draw, axes, most_cells=500):
-    """Windows of any kind over so many axes, the sizes that they fit, and a seed."""
+    """Draw windows of any kind over `axes` axes, sizes that they fit, and a seed."""
     rows, cells = [], 1
     for _ in range(axes):
         row = draw(axis_windows())
@@ -299,24 +299,24 @@ def ranked_windows(draw, axes, most_cells=500):
 
 
 def to_layout(options, x):
-    """A channels-first tensor in the layout that the options name."""
+    """Move a channels-first tensor to the layout of the options."""
     return np.moveaxis(x, 1, -1) if options.get("layout") == "channels_last" else x
 
 
 def from_layout(options, x):
-    """A tensor in the layout that the options name, as channels first."""
+    """Move a tensor in the layout of the options to channels first."""
     return np.moveaxis(x, -1, 1) if options.get("layout") == "channels_last" else x
 
 
 def all_cases(modes=MODES, windows=WINDOWS):
-    """Every mode over every window: (options, sizes)."""
+    """Return every mode with every window: (options, sizes)."""
     return tuple(
         (mode | window, sizes) for mode, (window, sizes) in itertools.product(modes, windows)
     )
 
 
 def name_of(value):
-    """A readable name of a row of a table, for pytest."""
+    """Return a readable pytest id for a row of a table."""
     if isinstance(value, dict):
         return " ".join(f"{key}={str(item)[:40]}" for key, item in value.items())
     return str(value)

@@ -1,4 +1,4 @@
-"""Compiles every kernel once, on all cores, before tests in several processes all do so."""
+"""Compile every kernel once, on all cores, so that parallel test processes do not all do it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 
 from pooling_engine import PoolSpec, backward, forward
 
-MODES = ("max", "average", "min")  # those with most kernels first; no two have one in common
-DTYPES = (np.float32, np.float64, np.float16)  # kernels for float16 are those for bfloat16
+MODES = ("max", "average", "min")  # most kernels first; no kernel is shared between modes
+DTYPES = (np.float32, np.float64, np.float16)  # bfloat16 uses the kernels of float16
 WINDOWS = (
     {"kernel": 2},
     {"kernel": 2, "stride": 1},
-    {"kernel": (75, 4)},  # so many taps that indices have two bytes
+    {"kernel": (75, 4)},  # more than 255 taps: two-byte indices
     {"kernel": (75, 4), "stride": 1},
     {"kernel": 2, "stride": 1, "layout": "channels_last"},
     {"global_window": True},
@@ -23,14 +23,14 @@ WINDOWS = (
 
 
 def compile_for(mode: str, dtype: type) -> None:
-    """Pools there and back in every way that has a kernel of its own."""
+    """Run forward and backward for every kind of window that has its own kernel."""
     x = np.zeros((1, 80, 80, 64), dtype)
     for options in WINDOWS:
         spec = PoolSpec(mode, **options)
         output, indices = forward(x, spec, backend="numba")
         if mode != "average":
             output, indices = forward(x, spec, return_indices=True, backend="numba")
-        if mode != "min":  # the gradients of minima are computed by the kernels for maxima
+        if mode != "min":  # min uses the gradient kernels of max
             sent = {"input_shape": x.shape, "indices": indices}
             backward(output, spec, backend="numba", **sent)
 

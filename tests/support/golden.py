@@ -1,8 +1,8 @@
-"""The forty golden cases of `pooling-semantics.md`, section 7: what is right, and who says so.
+"""Forty golden corner cases: the right answer, and how other libraries answer.
 
-Data only. `docs/exactness.md` has the same cases in the same order, asked of every library live;
-`others` is what it says of them: "same" as here, or what is not. After a full stop: what section 7
-adds of systems that were not asked there.
+Data only. `docs/exactness.md` lists the same cases in the same order, with the answers of every
+library. `others` quotes its verdict: "same", or the difference. Text after a full stop is about
+systems that the document does not cover.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ FLOATS = ("float32", "float64")
 
 
 class Golden(NamedTuple):
-    """One case; what is None is not part of it.
+    """One case; fields that are None are not part of it.
 
     Attributes:
-        number: in section 7.
-        others: how other systems answer.
+        number: the row in `docs/exactness.md`.
+        others: the answers of other libraries.
         options: of the spec.
         x: the input: one plane as nested lists, or a whole tensor as an array.
         y: the output.
         cells: the selected positions in the plane.
         dy: the gradient of the output.
         dx: the gradient of the input.
-        at: where in the tensor `dx`, then one number, is; everywhere by default.
+        at: the position that `dx`, then one number, refers to; default: the whole tensor.
         outputs: the spatial sizes of the output, or "refused".
         positions: the selected positions in the whole tensor.
-        foreign: the same in formats that the contract does not have, by their names.
+        foreign: the same positions in formats outside the contract, by name.
         dtypes: the element types in which it holds.
     """
 

@@ -1,6 +1,6 @@
-"""Pooling as the contract says it: loops over outputs and taps, Python numbers, exact sums.
+"""Reference implementation of the contract: loops over outputs and taps, with exact sums.
 
-Slow and obvious, and free of any code of ours. Tensors are channels first. Windows are given
+Slow and obvious; it imports no code of this project. Tensors are channels first. Windows are given
 for each spatial axis: as one tuple ``(kernel, stride, dilation, before, after)``, or as a list
 with the positions of every window's taps. An index of -1 means "none". Sums of floats come back
 as float64, sums of integers as int64, selected elements bit for bit.
@@ -27,7 +27,7 @@ FORMATS = {
 
 
 class Pooled(NamedTuple):
-    """The outputs, and of each the selected tap in its window and in the plane."""
+    """Outputs, and the selected tap of each, by its number in the window and in the plane."""
 
     output: np.ndarray
     taps: np.ndarray
@@ -35,7 +35,7 @@ class Pooled(NamedTuple):
 
 
 def named_padding(name, size, kernel, stride, dilation):
-    """Section 2: what "valid", "same_upper" and "same_lower" pad before and after."""
+    """Return the padding before and after of a named padding (section 2)."""
     if name == "valid":
         return 0, 0
     outputs = math.ceil(size / stride)
@@ -45,7 +45,7 @@ def named_padding(name, size, kernel, stride, dilation):
 
 
 def adaptive_windows(size, outputs):
-    """Section 1: the windows along one axis that share it out among so many outputs."""
+    """Return the adaptive windows along one axis (section 1)."""
     return [
         range(math.floor(Fraction(i * size, outputs)), math.ceil(Fraction((i + 1) * size, outputs)))
         for i in range(outputs)
@@ -53,12 +53,12 @@ def adaptive_windows(size, outputs):
 
 
 def kernel_of(window):
-    """The taps of the largest window along one axis."""
+    """Return the number of taps of the largest window along one axis."""
     return max(map(len, window)) if isinstance(window, list) else window[0]
 
 
 def output_size(size, window, ceil_mode=False):
-    """Section 2: the outputs along one axis; less than 1 where no window fits."""
+    """Return the output size along one axis (section 2); below 1 if no window fits."""
     if isinstance(window, list):
         return len(window)
     kernel, stride, dilation, before, after = window
@@ -70,7 +70,7 @@ def output_size(size, window, ceil_mode=False):
 
 
 def output_shape(shape, windows, ceil_mode=False):
-    """The shape of the output of an input of `shape`."""
+    """Return the output shape of an input of `shape`."""
     sizes = (
         output_size(size, window, ceil_mode)
         for size, window in zip(shape[2:], windows, strict=True)
@@ -79,7 +79,7 @@ def output_shape(shape, windows, ceil_mode=False):
 
 
 def taps_along(output, window):
-    """The positions of the taps of one window along one axis."""
+    """Return the positions of the taps of one window along one axis."""
     if isinstance(window, list):
         return window[output]
     kernel, stride, dilation, before, _ = window
@@ -87,12 +87,12 @@ def taps_along(output, window):
 
 
 def taps_of(place, windows):
-    """The position of every tap of the window at output `place`, in row-major window order."""
+    """Return the position of every tap of the window at output `place`, row-major."""
     return list(itertools.product(*map(taps_along, place, windows)))
 
 
 def numbered_taps(place, windows):
-    """Section 4: the same under their numbers, which are row-major over the largest window."""
+    """Map tap numbers, row-major over the largest window (section 4), to positions."""
     kernels = [kernel_of(window) for window in windows]
     lengths = [len(taps_along(*axis)) for axis in zip(place, windows, strict=True)]
     numbers = [flat(offsets, kernels) for offsets in np.ndindex(*lengths)]
@@ -100,12 +100,12 @@ def numbered_taps(place, windows):
 
 
 def is_valid(position, sizes):
-    """Whether a tap is on an element."""
+    """Return True if a tap lies on an element."""
     return all(0 <= at < size for at, size in zip(position, sizes, strict=True))
 
 
 def divisor(place, sizes, windows, count_include_pad=True, divisor_override=None):
-    """Section 3: the divisor of the average at output `place`."""
+    """Return the divisor of the average at output `place` (section 3)."""
     if divisor_override is not None:
         return divisor_override
     if not count_include_pad:
@@ -119,7 +119,7 @@ def divisor(place, sizes, windows, count_include_pad=True, divisor_override=None
 
 
 def outranks(mode, challenger, holder):
-    """Section 3: whether a later element is selected over the one held so far."""
+    """Return True if a later element is selected instead of the held one (section 3)."""
     if math.isnan(holder):
         return False
     if math.isnan(challenger):
@@ -128,12 +128,12 @@ def outranks(mode, challenger, holder):
 
 
 def as_number(element):
-    """An element as a Python number, exactly."""
+    """Return an element as an exact Python number."""
     return int(element) if element.dtype.kind in "iu" else float(element)
 
 
 def eligible(plane, place, windows, nan_policy="propagate"):
-    """The valid taps of a window that may be selected: (number, position, value)."""
+    """Return the selectable taps of a window: (number, position, value)."""
     taps = [
         (number, position, as_number(plane[position]))
         for number, position in numbered_taps(place, windows).items()
@@ -145,7 +145,7 @@ def eligible(plane, place, windows, nan_policy="propagate"):
 
 
 def select(mode, taps):
-    """The selected one of such taps, or None."""
+    """Return the selected tap, or None."""
     best = None
     for tap in taps:
         if best is None or outranks(mode, tap[2], best[2]):
@@ -154,7 +154,7 @@ def select(mode, taps):
 
 
 def selected_by_none(mode, dtype, is_all_nan):
-    """Section 3: what a window without an eligible tap gives."""
+    """Return the output of a window without a selectable tap (section 3)."""
     if is_all_nan:
         return math.nan
     if dtype.kind in "iu":
@@ -163,13 +163,13 @@ def selected_by_none(mode, dtype, is_all_nan):
 
 
 def exact_sum(values):
-    """The correctly rounded sum; IEEE's answer where a value is not finite."""
+    """Return the correctly rounded sum, or IEEE's answer if a value is not finite."""
     values = list(values)
     return math.fsum(values) if all(map(math.isfinite, values)) else float(sum(values))
 
 
 def integer_sum(values):
-    """The sum, which must be an int64."""
+    """Return the sum, which must fit in an int64."""
     total = sum(values)
     if not -(2**63) <= total < 2**63:
         raise OverflowError(f"the sum is {total}")
@@ -177,7 +177,7 @@ def integer_sum(values):
 
 
 def rounded(value, dtype):
-    """The number of a type that is nearest to a float or a fraction; of two, the even one."""
+    """Round a float or fraction to the nearest number of a type, ties to even."""
     bits, least = FORMATS[np.dtype(dtype).name]
     if value == 0 or not math.isfinite(value):
         return float(value)
@@ -186,7 +186,7 @@ def rounded(value, dtype):
 
 
 def norm(values, p):
-    """The p-norm, scaled by the largest magnitude."""
+    """Return the p-norm, scaled by the largest magnitude."""
     magnitudes = [abs(value) for value in values]
     if any(map(math.isnan, magnitudes)):
         return math.nan
@@ -197,7 +197,7 @@ def norm(values, p):
 
 
 def result_type(mode, dtype):
-    """Section 1: the type of the output; sums of floats are left as float64."""
+    """Return the output type (section 1); sums of floats stay float64."""
     if mode in ("max", "min"):
         return dtype
     if dtype.kind not in "iu" or (mode == "average" and dtype == np.int64):
@@ -215,9 +215,9 @@ def forward(
     norm_p=2.0,
     nan_policy="propagate",
 ):
-    """Sections 1 to 4: pools every window of every plane on its own.
+    """Pool every window of every plane (sections 1 to 4).
 
-    Raises OverflowError where a sum of integers does, ValueError where a NaN is an error.
+    Raises OverflowError if an integer sum overflows, ValueError if a NaN is an error.
     """
     sizes = x.shape[2:]
     shape = output_shape(x.shape, windows, ceil_mode)
@@ -249,7 +249,7 @@ def forward(
 
 
 def flat(position, sizes):
-    """Section 4: a position in the spatial plane as one number, row-major."""
+    """Return a position in the spatial plane as one row-major number (section 4)."""
     number = 0
     for at, size in zip(position, sizes, strict=True):
         number = number * size + at
@@ -257,7 +257,7 @@ def flat(position, sizes):
 
 
 def in_tensor(cells, shape):
-    """Section 4: positions in the plane as positions in the whole tensor of `shape`."""
+    """Convert positions in the plane to positions in the tensor of `shape` (section 4)."""
     numbers = np.full_like(cells, NONE)
     for place in np.ndindex(cells.shape):
         if cells[place] != NONE:
@@ -279,7 +279,7 @@ def backward(
     tie_policy="first",
     nan_policy="propagate",
 ):
-    """Section 3: every window's gradient, handed to the cells of its taps and added up exactly.
+    """Scatter the gradient of every window to its taps and add up exactly (section 3).
 
     `taps` are those of `forward`; "max" and "min" need them, or `x` if ties share the gradient;
     "lp" needs `x`.
@@ -315,7 +315,7 @@ def backward(
 
 
 def tied(mode, taps):
-    """The positions of all eligible taps that equal the selected one; NaNs equal each other."""
+    """Return the positions of all taps tied with the selected one; NaNs tie with NaNs."""
     best = select(mode, taps)
     return [
         position
@@ -325,7 +325,7 @@ def tied(mode, taps):
 
 
 def norm_shares(g, values, p):
-    """The gradient of each value of one window's norm: ``g * sign(v) * (abs(v) / y)^(p - 1)``."""
+    """Return the gradient of each value of a norm: ``g * sign(v) * (abs(v) / y)^(p - 1)``."""
     y = norm(values, p)
     if y == 0:
         return [0.0] * len(values)
@@ -338,14 +338,14 @@ def norm_shares(g, values, p):
 
 
 def to_type(values, dtype):
-    """Floats in another type, rounded once; the casts of `ml_dtypes` round twice."""
+    """Cast floats, rounding once; the casts of `ml_dtypes` round twice."""
     if np.dtype(dtype).name == "bfloat16":
         values = np.array([rounded(float(v), dtype) for v in values.flat]).reshape(values.shape)
     return values.astype(dtype)
 
 
 def ulp(values):
-    """The distance from each magnitude to the next, as float64."""
+    """Return the distance from each magnitude to the next, as float64."""
     magnitudes = np.abs(values)
     if values.dtype.name == "bfloat16":  # a float32 with 16 bits less
         return np.spacing(magnitudes.astype(np.float32)).astype(np.float64) * 2**16
@@ -353,7 +353,7 @@ def ulp(values):
 
 
 def assert_same_bits(actual, expected):
-    """Raises at the first element that differs in any bit, or where shape or type differ."""
+    """Assert equal shape, type and bits."""
     assert actual.dtype == expected.dtype, (actual.dtype, expected.dtype)
     assert actual.shape == expected.shape, (actual.shape, expected.shape)
     unsigned = np.dtype(f"u{actual.dtype.itemsize}")
@@ -367,7 +367,7 @@ def assert_same_bits(actual, expected):
 
 
 def assert_close(actual, expected, ulps, slack=0.0):
-    """Raises where `actual` is further than `ulps` of its type, plus `slack`, from `expected`."""
+    """Assert that `actual` is within `ulps` of its type, plus `slack`, of `expected`."""
     assert actual.shape == expected.shape, (actual.shape, expected.shape)
     with np.errstate(all="ignore"):
         nearest = to_type(expected, actual.dtype)

@@ -1,4 +1,4 @@
-"""The same call on a backend and on that of NumPy, in every way there is: the bits are the same."""
+"""Compare a backend with the NumPy backend, bit for bit, over every form of a call."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tests.support import cases, oracle
 
 
 def assert_same_calls(backend, options, x, value, seed, disguise=lambda array: array):
-    """Forward and backward in every way; `x` is channels first, `value` makes the gradient."""
+    """Compare forward and backward calls; `x` is channels first, `value` makes the gradient."""
     spec = PoolSpec(**options)
     given = disguise(cases.to_layout(options, x))
     selects = options["mode"] in ("max", "min")
@@ -31,7 +31,7 @@ def residuals_of(options, x, indices, disguise):
 
 
 def assert_same(backend, call, *arguments, **options):
-    """What the backend returns, as NumPy does; None where both refuse."""
+    """Return the backend's result after comparing it with NumPy's; None if both raise."""
     ours, theirs = (
         outcome(call, *arguments, backend=name, **options) for name in (backend, "numpy")
     )

@@ -1,4 +1,4 @@
-"""Values that tell one way to compute from another, by the name of what is hard about them."""
+"""Input values that expose differences between implementations, by name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ INTEGERS = tuple(map(np.dtype, cases.INTEGERS))
 
 
 def bits(shape, dtype, seed):
-    """Anything: NaNs of every payload, infinities, the largest, the smallest, zeros."""
+    """Return random bits: NaNs of every payload, infinities, extreme numbers, zeros."""
     unsigned = f"u{dtype.itemsize}"
     top = np.iinfo(unsigned).max
     drawn = np.random.default_rng(seed).integers(0, top, shape, unsigned, endpoint=True)
@@ -20,7 +20,7 @@ def bits(shape, dtype, seed):
 
 
 def numbers(shape, dtype, seed):
-    """Anything but NaNs."""
+    """Return random bits without NaNs."""
     drawn = bits(shape, dtype, seed)
     with np.errstate(invalid="ignore"):
         drawn[np.isnan(drawn)] = 1
@@ -28,7 +28,7 @@ def numbers(shape, dtype, seed):
 
 
 def one_nan(shape, dtype, seed):
-    """A negative NaN with a payload somewhere among numbers."""
+    """Return normal numbers and one negative NaN with a payload."""
     drawn = cases.normal(shape, dtype, seed)
     if drawn.size:
         unsigned = f"u{dtype.itemsize}"
@@ -37,21 +37,21 @@ def one_nan(shape, dtype, seed):
 
 
 def tiny(shape, dtype, seed):
-    """Denormal numbers of both signs, and what is just above them."""
+    """Return denormal numbers of both signs, and the smallest normal ones."""
     smallest = ml_dtypes.finfo(dtype).smallest_subnormal
     counts = np.random.default_rng(seed).integers(-9, 9, shape)
     return (counts * np.float64(smallest)).astype(dtype)
 
 
 def huge(shape, dtype, seed):
-    """Sums of them overflow, and those of infinities are NaNs."""
+    """Return numbers whose sums overflow, and infinities whose sums are NaN."""
     largest = ml_dtypes.finfo(dtype).max
     palette = np.array([largest, -largest, largest, np.inf, -np.inf, 1], dtype)
     return np.random.default_rng(seed).choice(palette, shape)
 
 
 def zeros(shape, dtype, seed):
-    """Zeros of both signs."""
+    """Return zeros of both signs."""
     return np.random.default_rng(seed).choice(np.array([0.0, -0.0], dtype), shape)
 
 
@@ -71,5 +71,5 @@ INTEGER_VALUES = {"normal": cases.integers, "hard": cases.extremes, "bits": bits
 
 
 def values_of(dtype):
-    """Those that an element type has."""
+    """Return the generators for an element type."""
     return INTEGER_VALUES if dtype in INTEGERS else VALUES

@@ -1,4 +1,4 @@
-"""Servers as processes of their own: started, found by their first line, and ended."""
+"""Server processes: start, read the address from the first line, stop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SERVE = [sys.executable, "-m", "pooling_cli.main", "serve"]
 
 @contextmanager
 def process(*flags: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server process and its banner."""
+    """Start a server process; yield it and its first line."""
     server = subprocess.Popen(
         [*SERVE, *flags],
         stdout=subprocess.PIPE,
@@ -33,11 +33,11 @@ def process(*flags: str, **environment: str) -> Iterator[tuple[subprocess.Popen[
         yield server, server.stdout.readline().strip()
     finally:
         server.kill()
-        server.communicate(timeout=LIMIT_S)  # its workers have its pipes, too
+        server.communicate(timeout=LIMIT_S)  # workers hold the same pipes
 
 
 def wait_until_draining(address: str) -> None:
-    """Waits until the server at that address has begun to stop."""
+    """Wait until the server at that address reports NOT_SERVING."""
     with grpc.insecure_channel(address) as channel:
         changes = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         while next(changes).status == health_pb2.HealthCheckResponse.SERVING:

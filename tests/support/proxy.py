@@ -1,4 +1,4 @@
-"""A proxy in front of a server whose connections can fall silent, or slow, without being closed."""
+"""TCP proxy whose connections can stop passing bytes without being closed."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Self
 
 
 class Proxy:
-    """Forwards bytes both ways between its clients and a server, until it is silenced.
+    """Forward bytes both ways between clients and a server, until stopped.
 
     Attributes:
-        address: where it listens.
-        connections: how many clients have connected so far.
+        address: the listening address, HOST:PORT.
+        connections: number of clients that have connected so far.
     """
 
     def __init__(self, target: str) -> None:
@@ -34,7 +34,7 @@ class Proxy:
         self._thread = threading.Thread(target=self._forward, daemon=True)
 
     def silence(self) -> None:
-        """From now on nothing passes on the connections there are, which stay open."""
+        """Pass no more bytes on the present connections, and keep them open."""
         with self._lock:
             for each in self._partners:
                 self._selector.unregister(each)
@@ -42,13 +42,13 @@ class Proxy:
             self._partners.clear()
 
     def hold_replies(self) -> None:
-        """From now on nothing comes from the server, as where a client takes nothing."""
+        """Stop reading from the server, like a client that reads no replies."""
         with self._lock:
             for each in self._servers:
                 self._selector.unregister(each)
 
     def let_replies_go(self) -> None:
-        """What the server has said comes."""
+        """Read from the server again."""
         with self._lock:
             for each in self._servers:
                 self._selector.register(each, selectors.EVENT_READ)
@@ -90,7 +90,7 @@ class Proxy:
 
     def _pass_on(self, source: socket.socket) -> None:
         other = self._partners[source]
-        with suppress(OSError):  # one of them has gone
+        with suppress(OSError):  # one end has closed
             if data := source.recv(1 << 16):
                 other.sendall(data)
                 return
