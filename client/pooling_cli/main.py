@@ -13,7 +13,7 @@ from typing import Any
 import click
 from numpy.typing import NDArray
 
-from pooling_cli.explain import explain_seed_example, explain_spec, explain_window
+from pooling_cli.explain import render, seed_steps, spec_steps, window_steps
 from pooling_cli.options import SHAPE, SIZES, read_array, spec_from, spec_options, write_array
 from pooling_client import PoolingClient
 from pooling_engine import InvalidSpecError, InvalidTensorError, PoolingError, UnsupportedError
@@ -189,14 +189,14 @@ def explain(
     With --shape instead: the effective parameters of the options, without a tensor.
     """
     if seed_example:
-        click.echo(explain_seed_example())
+        click.echo(render(seed_steps()))
         return
     if shape is not None:
         if input is not None or at is not None or gradient is not None:
             raise click.UsageError(
                 "--shape is in place of INPUT.npy; it takes no --at and no --gradient"
             )
-        click.echo(explain_spec(spec_from(spec), shape, dtype or "float32"))
+        click.echo(render(spec_steps(spec_from(spec), shape, dtype or "float32")))
         return
     if input is None or at is None:
         raise click.UsageError("give INPUT.npy and --at n,c,i,j, or --shape, or --seed-example")
@@ -204,7 +204,7 @@ def explain(
         raise click.UsageError("--dtype goes with --shape; INPUT.npy has a type of its own")
     dy = None if gradient is None else read_array(gradient)
     at = at if isinstance(at, tuple) else (at,)
-    click.echo(explain_window(read_array(input), spec_from(spec), at, dy))
+    click.echo(render(window_steps(read_array(input), spec_from(spec), at, dy)))
 
 
 @cli.command()

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from pooling_cli.explain import check as _check
-from pooling_cli.explain import explain_seed_example, explain_window
 from pooling_engine import (
     InternalError,
     InvalidSpecError,
@@ -20,23 +19,12 @@ from pooling_engine import (
     backward,
     forward,
 )
+from tests.cli.support import assert_has, explain_seed_example, explain_window
 
 NAN = float("nan")
 SMALL = np.array([[5.0, 1.0, 2.0], [3.0, 5.0, -4.0], [0.5, 2.0, 5.0]]).reshape(1, 1, 3, 3)
 TABLE = np.arange(1, 17, dtype=np.float32).reshape(1, 1, 4, 4)
 RAMP = np.arange(1.0, 6.0).reshape(1, 1, 5)
-
-
-def block(text: str) -> list[str]:
-    """The lines of a golden block, its first and last line break not being part of it."""
-    return text.strip("\n").split("\n")
-
-
-def assert_has(explanation: str, expected: str) -> None:
-    """Asserts that the lines of a block are lines of the text, one after the other."""
-    lines, golden = explanation.split("\n"), block(expected)
-    runs = (lines[start : start + len(golden)] for start in range(len(lines)))
-    assert any(run == golden for run in runs), f"{expected}\n\nis not in\n\n{explanation}"
 
 
 SEED_BLOCKS = [
@@ -512,8 +500,8 @@ def test_a_wrong_index_of_the_engine_is_never_explained(monkeypatch: pytest.Monk
 
 def test_nothing_is_compiled_for_an_explanation() -> None:
     script = (
-        "import sys; from pooling_cli.explain import explain_seed_example as explain; "
-        "explain(); print('numba' in sys.modules)"
+        "import sys; from pooling_cli.explain import seed_steps; "
+        "seed_steps(); print('numba' in sys.modules)"
     )
     command = [sys.executable, "-c", script]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

@@ -10,8 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from pooling_cli.explain import check as _check
-from pooling_cli.explain import explain_window
-from pooling_cli.explain.rounding import round_to
+from pooling_cli.explain.check import round_to
 from pooling_cli.main import cli
 from pooling_engine import (
     InternalError,
@@ -22,6 +21,7 @@ from pooling_engine import (
     forward,
 )
 from pooling_engine.dtypes import BFLOAT16
+from tests.cli.support import assert_has, explain_window
 
 NAN = float("nan")
 TIED = np.array([[5.0, 1.0, 2.0], [3.0, 5.0, -4.0], [0.5, 2.0, 5.0]]).reshape(1, 1, 3, 3)
@@ -30,12 +30,6 @@ SQUARES = np.arange(10.0).reshape(1, 1, 10) ** 2
 PLANE = np.arange(70, dtype=np.float32).reshape(1, 1, 10, 7)
 BYTES = np.array([[-90, -87, -63], [-10, 103, 67], [1, -128, 127]], np.int8).reshape(1, 1, 3, 3)
 HUGE = np.array([2**62, 2**61, -5, 2**62], np.int64).reshape(1, 1, 4)
-
-
-def assert_has(explanation: str, expected: str) -> None:
-    """Asserts that the lines of a block are lines of the text, one after the other."""
-    block = expected.strip("\n")
-    assert f"\n{block}\n" in f"\n{explanation}\n", f"{block}\n\nis not in\n\n{explanation}"
 
 
 CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from pooling_cli.explain import explain_spec
 from pooling_cli.main import cli
 from pooling_engine import (
     DivisorRule,
@@ -17,6 +16,7 @@ from pooling_engine import (
     InvalidTensorError,
     PoolSpec,
 )
+from tests.cli.support import explain_spec
 
 SEED = (10, 16, 14, 14)
 

@@ -1,15 +1,27 @@
-"""The arithmetic of one window, step by step, as text for a terminal.
+"""The arithmetic of one window, step by step: records of the steps, and their text.
 
-    x -> View (_window) -> Worked (_arithmetic) -> Answer (_check) -> text (_forward, _backward)
+    tensor -> View (window) -> Worked (arithmetic) -> Answer (check) -> records (steps)
+    records -> text (render), or JSON (as_json)
 
-Every number is worked out twice: here, in plain Python over the taps of the one window, and
-by the engine. Where the two disagree, `InternalError` is raised and nothing is explained.
+Every number is worked out twice: in plain Python over the taps of the one window, and by the
+engine. Where the two disagree, `InternalError` is raised and nothing is explained.
 """
 
 from __future__ import annotations
 
-from pooling_cli.explain.seed import explain_seed_example
-from pooling_cli.explain.spec import explain_spec
-from pooling_cli.explain.walk import explain_window
+from pooling_cli.explain.records import SeedSteps, Steps, WindowSteps, as_json
+from pooling_cli.explain.render import render
+from pooling_cli.explain.spec_records import SpecSteps
+from pooling_cli.explain.steps import seed_steps, spec_steps, window_steps
 
-__all__ = ["explain_seed_example", "explain_spec", "explain_window"]
+__all__ = [
+    "SeedSteps",
+    "SpecSteps",
+    "Steps",
+    "WindowSteps",
+    "as_json",
+    "render",
+    "seed_steps",
+    "spec_steps",
+    "window_steps",
+]

@@ -1,4 +1,4 @@
-"""One window of a tensor: its taps, and the values under them."""
+"""One window of a tensor: the call that it is part of, its taps, and the elements under them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pooling_cli.explain.axes import AxisTaps, Taps, axis_names, ravel, unravel
-from pooling_cli.explain.parameters import Parameters, work_out_parameters
-from pooling_cli.explain.resolve import resolve_axes
-from pooling_engine import InvalidSpecError, InvalidTensorError, Layout, PoolPlan, PoolSpec
+from pooling_cli.explain.records import AxisWindow, Region
+from pooling_cli.explain.resolve import adaptive_elements, coordinate_names, resolve_parameters
+from pooling_cli.explain.spec_records import Axis, Parameters
+from pooling_engine import InvalidSpecError, InvalidTensorError, Layout, PoolSpec
 from pooling_engine.calls.checks import as_tensor
 from pooling_engine.dtypes import FLOATS
 
@@ -22,106 +22,129 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """One window of one plane.
+    """One window of one plane, with the arrays that the engine computes on.
 
     Attributes:
-        spec: what is computed.
-        plan: the engine's plan of it.
-        parameters: the same, worked out here.
-        at: the output looked at, an index into the output.
-        axes: the window along each spatial axis.
+        spec: the spec.
+        parameters: the spec resolved for the tensor, and checked against the engine's plan.
+        at: the output that is explained, an index into the output.
+        region: the window and its elements.
         plane: the plane, of shape (1, 1, D1..Dn) or, channels last, (1, D1..Dn, 1).
-        region: the values of the taps on elements, one axis for each spatial axis.
-        upstream: the gradient of the output looked at, an element of the tensor's type.
-        is_upstream_given: whether the caller gave it; else it is 1.
+        elements: the slice of the plane's spatial axes under the taps.
+        upstream: the gradient of the output, of the tensor's element type.
+        is_upstream_given: the caller gave it; otherwise it is 1.
     """
 
     spec: PoolSpec
-    plan: PoolPlan
     parameters: Parameters
     at: tuple[int, ...]
-    axes: tuple[AxisTaps, ...]
+    region: Region
     plane: Array
-    region: Array
+    elements: tuple[slice, ...]
     upstream: Any
     is_upstream_given: bool
 
     @property
-    def values(self) -> list[float]:
-        """The values of the taps on elements in row-major order, each exact.
+    def dtype(self) -> np.dtype[Any]:
+        """Element type of the input."""
+        return self.plane.dtype
 
-        Integers stay integers; float64 holds the elements of every other type.
-        """
-        number = float if self.has_gradient else int
-        return [number(value) for value in self.region.ravel()]
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Sizes of the plane's spatial axes."""
+        return tuple(axis.size for axis in self.parameters.axes)
 
     @property
     def has_gradient(self) -> bool:
-        """Whether there is a backward step: not for integers."""
-        return self.plan.dtype in FLOATS
-
-    @property
-    def taps(self) -> int:
-        """How many taps the window has, padded ones included."""
-        return math.prod(axis.kernel for axis in self.axes)
-
-    def tap(self, cell: int) -> Taps:
-        """The tap that is on a cell of the region; cells are numbered in row-major order."""
-        places = unravel(cell, self.region.shape)
-        return tuple(a.on_elements[place] for a, place in zip(self.axes, places, strict=True))
-
-    def tap_number(self, cell: int) -> int:
-        """The number of that tap, row by row from 0 as in the largest window, with padding."""
-        return ravel(self.tap(cell), [axis.largest for axis in self.axes])
-
-    def cell(self, tap: Taps) -> int | None:
-        """The cell of the region that a tap is on, or None in the padding."""
-        if not all(t in axis.on_elements for axis, t in zip(self.axes, tap, strict=True)):
-            return None
-        places = [t - axis.on_elements.start for axis, t in zip(self.axes, tap, strict=True)]
-        return ravel(places, self.region.shape)
+        """The elements are floating-point numbers; integers have no backward step."""
+        return self.dtype in FLOATS
 
 
 def look_at(x: Array, spec: PoolSpec, at: tuple[int, ...], output_gradient: Array | None) -> View:
-    """The window of output `at` of tensor `x`.
+    """Return the window of output `at` of tensor `x`.
 
     Raises:
-        InvalidSpecError: the spec does not fit the tensor, or `at` is no index of the output.
+        InvalidSpecError: the spec does not fit the tensor, or `at` is not an index of the output.
         InvalidTensorError: the tensor or the gradient has a wrong shape or element type.
-        UnsupportedError: legal, but not built.
-        InternalError: the engine's plan says something else.
+        InternalError: the engine's plan has other parameters.
     """
     x = as_tensor(x, "input")
     plan = spec.plan(x.shape, x.dtype)
-    parameters = work_out_parameters(spec, plan)
-    is_last = spec.layout is Layout.CHANNELS_LAST
-    sizes = x.shape[1:-1] if is_last else x.shape[2:]
-    at = _checked(at, plan.output_shape, coordinate_names(spec, len(sizes)))
+    parameters = resolve_parameters(spec, plan)
+    sizes = plan.sizes
+    at = _checked(at, plan.output_shape, coordinate_names(spec.layout, len(sizes)))
     upstream = _upstream(output_gradient, x.dtype, plan.output_shape)
-    axes = resolve_axes(spec, sizes, at[1:-1] if is_last else at[2:])
+    is_last = spec.layout is Layout.CHANNELS_LAST
+    windows = tuple(map(window_along, parameters.axes, at[1:-1] if is_last else at[2:]))
     channel = slice(at[-1], at[-1] + 1) if is_last else slice(at[1], at[1] + 1)
     plane = x[at[0] : at[0] + 1, ..., channel] if is_last else x[at[0] : at[0] + 1, channel]
+    elements = tuple(map(_slice, windows))
     return View(
         spec=spec,
-        plan=plan,
         parameters=parameters,
         at=at,
-        axes=axes,
+        region=_region(windows, plane.reshape(sizes)[elements]),
         plane=plane,
-        region=plane.reshape(sizes)[tuple(axis.elements for axis in axes)],
+        elements=elements,
         upstream=x.dtype.type(1) if upstream is None else upstream[at],
         is_upstream_given=upstream is not None,
     )
 
 
-def coordinate_names(spec: PoolSpec, count: int) -> tuple[str, ...]:
-    """What the coordinates of an output are called, in the order of the layout."""
-    names = axis_names(count)
-    return ("n", *names, "c") if spec.layout is Layout.CHANNELS_LAST else ("n", "c", *names)
+def window_along(axis: Axis, output: int) -> AxisWindow:
+    """Return the taps of one of an axis' windows."""
+    start, taps = output * axis.stride - axis.padding_before, axis.kernel
+    if not axis.stride:
+        elements = adaptive_elements(axis.size, axis.outputs, output)
+        start, taps = elements.start, len(elements)
+    first = max(0, -(start // axis.dilation))
+    last = min(taps - 1, (axis.size - 1 - start) // axis.dilation)
+    end = axis.size + axis.padding_after
+    return AxisWindow(
+        name=axis.name,
+        output=output,
+        start=start,
+        step=axis.dilation,
+        taps=taps,
+        taps_within_padding=min(taps, -((start - end) // axis.dilation)),
+        first_on_element=first,
+        elements=tuple(start + tap * axis.dilation for tap in range(first, last + 1)),
+    )
+
+
+def windows_on(axis: Axis, window: AxisWindow, tap: int) -> int:
+    """Return the number of an axis' windows, this one included, with a tap where `tap` is."""
+    if not axis.stride:  # adaptive: from floor(at * o / L) up to ceil((at + 1) * o / L)
+        at = window.position(tap)
+        return -(-(at + 1) * axis.outputs // axis.size) - at * axis.outputs // axis.size
+    common = math.gcd(axis.stride, axis.dilation)
+    # An element is under another tap of the windows before and after this one: `outputs_apart`
+    # windows later, it is `taps_apart` taps earlier.
+    taps_apart, outputs_apart = axis.stride // common, axis.dilation // common
+    later = min(tap // taps_apart, (axis.outputs - 1 - window.output) // outputs_apart)
+    earlier = min((window.taps - 1 - tap) // taps_apart, window.output // outputs_apart)
+    return earlier + 1 + later
+
+
+def _slice(window: AxisWindow) -> slice:
+    if not window.elements:
+        return slice(0, 0)
+    return slice(window.elements[0], window.elements[-1] + 1, window.step)
+
+
+def _region(windows: tuple[AxisWindow, ...], elements: Array) -> Region:
+    number = float if elements.dtype in FLOATS else int
+    return Region(
+        axes=windows,
+        taps=math.prod(axis.taps for axis in windows),
+        taps_within_padding=math.prod(axis.taps_within_padding for axis in windows),
+        shape=elements.shape,
+        values=tuple(map(number, elements.ravel())),
+    )
 
 
 def _checked(at: Any, shape: tuple[int, ...], names: tuple[str, ...]) -> tuple[int, ...]:
-    """The coordinates as integers, each inside the output."""
+    """Return the coordinates as integers, each inside the output."""
     try:
         coordinates = tuple(operator.index(coordinate) for coordinate in at)
     except TypeError:
@@ -146,7 +169,7 @@ def _checked(at: Any, shape: tuple[int, ...], names: tuple[str, ...]) -> tuple[i
 
 
 def _upstream(given: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array | None:
-    """The output gradient, once it fits the output."""
+    """Return the output gradient if it fits the output."""
     if given is None:
         return None
     gradient: Array = as_tensor(given, "output_gradient")
