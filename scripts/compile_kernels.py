@@ -16,16 +16,15 @@ from functools import partial
 
 from cupy.cuda import nvrtc
 
-from pooling_engine.backends.cupy_backend.device.compiling import compile_anew
-from pooling_engine.backends.cupy_backend.planning.names import Name
-from pooling_engine.backends.cupy_backend.planning.shipped import all_names
+from pooling_engine.backends.cupy_backend.device.compiling import compile_kernel
+from pooling_engine.backends.cupy_backend.planning.kernels import Name, all_kernels
 
 REPORT = "--ptxas-options=--verbose"
 
 
 def main() -> None:
     """Compiles, a kernel a core, and says how much came of it."""
-    names = list(all_names())
+    names = list(all_kernels())
     version = ".".join(map(str, nvrtc.getVersion()))
     with ProcessPoolExecutor() as pool:
         for architecture in sys.argv[1:] or ("sm_80", "sm_90"):
@@ -46,7 +45,7 @@ def main() -> None:
 
 def _compiled(architecture: str, name: Name) -> tuple[int, int]:
     """The bytes of a kernel's machine code, and how many registers it uses."""
-    kernel = compile_anew(*name, architecture, REPORT)
+    kernel = compile_kernel(*name, architecture, REPORT)
     return len(kernel.code), _registers(name, kernel.log)
 
 

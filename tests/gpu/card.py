@@ -42,7 +42,7 @@ class ShimDevice:
 
     def __init__(self):
         self.shift, self.launched, self.copied = 0, [], []
-        self.spare = None
+        self.free_unused = None
 
     def names(self):
         return ("shim",)

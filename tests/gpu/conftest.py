@@ -10,8 +10,8 @@ import pytest
 
 from pooling_engine import backends
 from pooling_engine.backends.cupy_backend import backend as cupy_backend
+from pooling_engine.backends.cupy_backend.planning.kernels import all_kernels
 from pooling_engine.backends.cupy_backend.planning.launches import Launch
-from pooling_engine.backends.cupy_backend.planning.shipped import all_names
 from tests.gpu import shim
 from tests.gpu.card import ShimDevice
 
@@ -21,7 +21,7 @@ FAKES = Path(__file__).parent / "fakes"
 @pytest.fixture(scope="session")
 def every_kernel():
     """All kernels that ship, compiled for the host."""
-    launches = [Launch(*name, blocks=0, values=()) for name in all_names()]
+    launches = [Launch(*name, blocks=0, values=()) for name in all_kernels()]
     shim.compile_all(launches)
     return launches
 
@@ -35,7 +35,7 @@ def device(every_kernel):
 @pytest.fixture
 def cupy(device, monkeypatch):
     """The backend on the shim's device."""
-    backend = cupy_backend.CupyBackend(device, lane_bytes=0)
+    backend = cupy_backend.CupyBackend(device, buffer_bytes=0)
     monkeypatch.setitem(backends._loaded, "cupy", backend)
     return backend
 
@@ -79,7 +79,7 @@ def fault(monkeypatch, tmp_path):
 
 def _on_shim():
     """Every array in memory of its own, which is guarded; lanes have tests of their own."""
-    return cupy_backend.CupyBackend(ShimDevice(), lane_bytes=0)
+    return cupy_backend.CupyBackend(ShimDevice(), buffer_bytes=0)
 
 
 def _card():

@@ -11,12 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pooling_engine import PoolSpec, backward, forward
-from pooling_engine.backends.cupy_backend.planning import (
-    choosing,
-    geometry,
-    launches,
-    names,
-)
+from pooling_engine.backends.cupy_backend.planning import choosing, geometry, kernels, launches
 from tests.support import cases, golden, oracle, pairs, palettes
 
 pytestmark = pytest.mark.usefixtures("anywhere")
@@ -40,7 +35,7 @@ every_float = pytest.mark.parametrize("dtype", palettes.DTYPES, ids=lambda dtype
 TABLES = (
     launches.forward_launch,
     launches.backward_launch,
-    launches.share_launch,
+    launches.tie_share_launch,
 )
 
 
@@ -57,11 +52,11 @@ def large_tensors(module, limit):
 
 
 def positions_of_64_bits():
-    return large_tensors(geometry, "FEW")
+    return large_tensors(geometry, "MAX_POSITIONS_32")
 
 
 def several_rows_a_thread():
-    return large_tensors(choosing, "FEW_THREADS")
+    return large_tensors(choosing, "FULL_THREADS")
 
 
 @st.composite
@@ -131,15 +126,15 @@ def test_shared_ties_add_up_in_order(policy, options, shape, is_large):
 @st.composite
 def rows(draw, dtype):
     """Windows that have kernels of their own along the innermost axis, and any along the others."""
-    kernel, stride, padding = draw(st.sampled_from(names.ROW_WINDOWS))
-    count = draw(st.sampled_from(names.neighbours_of(dtype)))
+    kernel, stride, padding = draw(st.sampled_from(kernels.ROW_WINDOWS))
+    count = draw(st.sampled_from(kernels.neighbour_counts(dtype)))
     size = count * draw(st.integers(1, 5)) + draw(st.sampled_from((0, 0, 0, 1)))
     after = draw(st.integers(0, kernel - 1))
     assume(size + padding + after >= kernel)
     others = draw(st.lists(cases.axis_windows(), max_size=2))
     own = (size, kernel, stride, 1, (padding, after))
-    sizes, kernels, strides, dilations, pads = zip(*others, own, strict=True)
-    options = {"kernel": kernels, "stride": strides, "dilation": dilations, "padding": pads}
+    sizes, *windows = zip(*others, own, strict=True)
+    options = dict(zip(("kernel", "stride", "dilation", "padding"), windows, strict=True))
     return options | {"ceil_mode": draw(st.booleans())}, sizes
 
 
@@ -169,7 +164,7 @@ TOGETHER = tuple(
         {"kernel": (across, kernel), "stride": (step, stride), "padding": (across // 2, padding)},
         (1, 2, rows, size),
     )
-    for kernel, stride, padding in names.ROW_WINDOWS
+    for kernel, stride, padding in kernels.ROW_WINDOWS
     for across, step, rows in ((kernel, stride, 7), (kernel, stride, 9), (3, 1, 5), (2, 3, 10))
     for size in (16, 24)
 )
@@ -190,15 +185,15 @@ def test_several_rows_of_every_window(dtype):
                 most = 2 * options["stride"][1]
                 assert rows == most if mode == "max" else rows in (1, most)
                 several |= {(mode, options["kernel"][1])} if rows > 1 else set()
-    assert several >= {("max", kernel) for kernel, *_ in names.ROW_WINDOWS}
+    assert several >= {("max", kernel) for kernel, *_ in kernels.ROW_WINDOWS}
     assert several >= {("average", 2), ("average", 3)} or dtype.itemsize == 2
 
 
 @st.composite
 def squares(draw, dtype):
     """Square windows one apart, over all borders and over any number of rows."""
-    kernel, _, padding = draw(st.sampled_from([row for row in names.ROW_WINDOWS if row[1] == 1]))
-    count = draw(st.sampled_from(names.neighbours_of(dtype)))
+    kernel, _, padding = draw(st.sampled_from([row for row in kernels.ROW_WINDOWS if row[1] == 1]))
+    count = draw(st.sampled_from(kernels.neighbour_counts(dtype)))
     columns = count * draw(st.integers(1, 4)) + draw(st.sampled_from((0, 0, 0, 1)))
     before, *after = (draw(st.integers(0, kernel - 1)) for _ in range(3))
     rows = draw(st.integers(max(1, kernel - before - after[0]), 14))
@@ -239,12 +234,12 @@ KINDS = {"normal": None, "hard": None, "bits": None, "ends": ends}
 
 @every_type
 @pytest.mark.parametrize("mode", ["max", "min"])
-@pytest.mark.parametrize("kernel", list(names.SQUARE_ROWS))
+@pytest.mark.parametrize("kernel", list(kernels.SQUARE_ROWS))
 def test_rows_together_of_every_kind(dtype, mode, kernel):
     """Each width of packs, each policy; planes of a last thread with one row, two, all."""
     spec = PoolSpec(mode, kernel, padding=kernel // 2, stride=1)
     with several_rows_a_thread():
-        for count, rows in itertools.product(names.neighbours_of(dtype), (11, 12, 13)):
+        for count, rows in itertools.product(kernels.neighbour_counts(dtype), (11, 12, 13)):
             shape = 2, 3, rows, count * (1 + 20 // count)
             launch = launches.forward_launch(spec.plan(shape, dtype), True, True)
             assert launch.name.startswith("select_square_rows<")

@@ -252,7 +252,7 @@ def test_large_tensors_have_positions_of_64_bits(backend):
     import torch
 
     repeats, height, width = 1024, 64, 32_784
-    assert repeats * height * width > geometry.FEW
+    assert repeats * height * width > geometry.MAX_POSITIONS_32
     base = values((1, 1, height, width), np.float16, is_hard=False)
     expected = forward(base, PoolSpec("max", 2), backend="numpy").output
     x = torch.empty((repeats, height, width), dtype=torch.float16, device="cuda")

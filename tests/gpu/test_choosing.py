@@ -26,7 +26,7 @@ def test_auto_is_cupy_where_a_device_answers(fault):
         ("no device", "ImportError: there is no CUDA device"),
         ("nvrtc", 'RuntimeError: Failure finding "libnvrtc.so"'),
         ("silent", "ArithmeticError: the maximum of 1, 3, 2 is "),
-        ("memory", "DeviceMemoryError: the device has no room: Out of memory"),
+        ("memory", "DeviceMemoryError: the device is out of memory: Out of memory"),
         ("719", "UnavailableError: the device is lost (launch failure)"),
     ],
 )
@@ -36,8 +36,8 @@ def test_a_card_that_does_not_work_is_passed_over_with_one_line(fault, caplog, w
         for _ in range(2):
             assert select_backend("auto").name == available_backends()[0] != "cupy"
     (line,) = caplog.messages
-    assert line.startswith(f'no backend "cupy": no CUDA device answers: {says}'), line
-    with pytest.raises(InvalidSpecError, match="no CUDA device answers") as refusal:
+    assert line.startswith(f'no backend "cupy": no usable CUDA device: {says}'), line
+    with pytest.raises(InvalidSpecError, match="no usable CUDA device") as refusal:
         select_backend("cupy")
     assert refusal.value.field == "backend"
     assert "\n" not in str(refusal.value)
@@ -50,7 +50,7 @@ def test_cupy_whose_libraries_are_missing_is_one_line_too(fault, caplog, monkeyp
     monkeypatch.syspath_prepend(tmp_path)
     assert "cupy" not in available_backends()
     (line,) = caplog.messages
-    assert line.endswith("answers: ImportError: CuPy is broken. Original error: X")
+    assert line.endswith("device: ImportError: CuPy is broken. Original error: X")
 
 
 def test_cupy_that_is_not_installed_is_no_news(fault, caplog, monkeypatch):

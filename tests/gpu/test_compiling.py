@@ -30,9 +30,9 @@ def compiler(monkeypatch, fault, every_kernel):
             self.asked += (name,)
             return compiled(file, name, architecture)
 
-    compiled = library.compiled
+    compiled = library.load_or_compile
     compiler = Compiler()
-    monkeypatch.setattr(library, "compiled", compiler)
+    monkeypatch.setattr(library, "load_or_compile", compiler)
     yield compiler
     compiler.go.set()
 
@@ -85,7 +85,7 @@ def test_in_the_background_nobody_waits(use, compiler):
     for _ in range(3):
         assert_right()
     assert launches(cuda.EVENTS) == 0, "NumPy computes"
-    assert backend._staging._lanes._count == 1, "the lane is good for other calls"
+    assert backend.staging.buffers.count == 1, "the lane is good for other calls"
     compiler.go.set()
     wait_for_launches(cuda.EVENTS)
     assert len(compiler.asked) == len(set(compiler.asked)) == 2
@@ -136,7 +136,7 @@ def test_a_kernel_that_cannot_be_compiled_is_said_once(use, compiler, fault, cap
     said = []
     while len(said) < 2 and time.monotonic() < until:  # the gradient's is not asked for any more
         assert_right()
-        said = [text for text in caplog.messages if text.endswith("; NumPy computes in its place")]
+        said = [text for text in caplog.messages if text.endswith("; NumPy is used instead")]
     for _ in range(3):
         assert_right()
     assert len(compiler.asked) == len(said) == len(set(said)) == 2

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pooling_engine.backends.cupy_backend.device.compiling import compiled
+from pooling_engine.backends.cupy_backend.device.compiling import load_or_compile
 from pooling_engine.backends.cupy_backend.device.cupy_device import CupyDevice
 from tests.support import cases, oracle, palettes
 
@@ -44,18 +44,18 @@ def test_kernels_of_a_user_without_a_home_are_compiled(fault, monkeypatch, tmp_p
     for name in ("CUPY_CACHE_DIR", "HOME"):
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    assert compiled("rows.cu", "any", "sm_90") == compiled("rows.cu", "any", "sm_90")
+    assert load_or_compile("rows.cu", "any", "sm_90") == load_or_compile("rows.cu", "any", "sm_90")
 
 
 def test_kernels_are_compiled_where_none_can_be_kept(fault, monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path / "file"))
-    assert compiled("rows.cu", "any", "sm_90").symbol == "any"
+    assert load_or_compile("rows.cu", "any", "sm_90").symbol == "any"
 
 
 def test_what_is_on_another_device_is_refused(taken, monkeypatch):
     device, given = taken
     own = device.adopt(given(cases.normal(SHAPE)))[0]
     own.device = SimpleNamespace(id=1)
-    with pytest.raises(ValueError, match="it is on device 1, and the current one is 0"):
+    with pytest.raises(ValueError, match="it is on device 1, but the current device is 0"):
         device.adopt(own)

@@ -7,7 +7,11 @@ import pytest
 
 from pooling_engine import PoolSpec
 from pooling_engine.backends.cupy_backend.planning import division
-from pooling_engine.backends.cupy_backend.planning.launches import THREADS, Launch, forward_launch
+from pooling_engine.backends.cupy_backend.planning.launches import (
+    BLOCK_THREADS,
+    Launch,
+    forward_launch,
+)
 from tests.gpu import shim
 from tests.support import palettes
 
@@ -41,7 +45,7 @@ def assert_divides(sums, divisor, element="float", rule=None, scale=None):
         rule, scale = division.division_of(spec.plan((1, 1, 1), np.dtype(dtype)))
     results = np.empty_like(sums)
     values = scale, np.int32(rule), np.int32(sums.size)
-    blocks = -(-sums.size // THREADS)
+    blocks = -(-sums.size // BLOCK_THREADS)
     shim.run(Launch("forward.cu", f"quotients<{element}>", blocks, values), sums, results)
     with np.errstate(all="ignore"):
         np.testing.assert_array_equal(results, sums / divisor)

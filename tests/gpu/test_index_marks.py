@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pooling_engine import InvalidTensorError, PoolSpec, forward
-from pooling_engine.backends.cupy_backend.planning import choosing, geometry, names
+from pooling_engine.backends.cupy_backend.planning import choosing, geometry, kernels
 from pooling_engine.backends.cupy_backend.planning.launches import backward_launch
 from pooling_engine.plans.indices import refuse_forged
 from tests.gpu import shim
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("every_kernel")
 LAST = {"layout": "channels_last"}
 ROWS = tuple(
     ({"kernel": kernel, "stride": stride, "padding": [other, (padding, after)]}, (1, 2, 7, size))
-    for kernel, stride, padding in names.ROW_WINDOWS
+    for kernel, stride, padding in kernels.ROW_WINDOWS
     for other, after, size in ((0, padding, 16), (padding, kernel - 1, 17), (padding, padding, 8))
 )
 ANY = (
@@ -75,12 +75,12 @@ def test_the_table_has_kernels_of_both_kinds():
     for options, shape in ROWS:
         launch = backward_launch(PoolSpec("max", **options).plan(shape, "float32"), True)
         of_rows |= {launch.name} if launch.file == "rows.cu" else set()
-    assert len(of_rows) > len(names.ROW_WINDOWS)
+    assert len(of_rows) > len(kernels.ROW_WINDOWS)
 
 
 @pytest.mark.parametrize(("options", "shape"), ROWS, ids=cases.name_of)
 def test_forged_indices_of_several_rows_a_thread(options, shape, monkeypatch):
-    monkeypatch.setattr(choosing, "FEW_THREADS", 0)
+    monkeypatch.setattr(choosing, "FULL_THREADS", 0)
     backward_launch.cache_clear()
     assert_forged_are_found(options, shape, 3)
     backward_launch.cache_clear()
@@ -88,7 +88,7 @@ def test_forged_indices_of_several_rows_a_thread(options, shape, monkeypatch):
 
 @pytest.mark.parametrize(("options", "shape"), ANY, ids=cases.name_of)
 def test_forged_indices_of_64_bit_positions(options, shape, monkeypatch):
-    monkeypatch.setattr(geometry, "FEW", 0)
+    monkeypatch.setattr(geometry, "MAX_POSITIONS_32", 0)
     backward_launch.cache_clear()
     assert "i64" in assert_forged_are_found(options, shape, 2)
     backward_launch.cache_clear()

@@ -15,7 +15,7 @@ from pooling_engine import DeviceMemoryError, PoolSpec, backends, backward, forw
 from pooling_engine.backends.cupy_backend import backend as cupy_backend
 from pooling_engine.backends.cupy_backend.device.cupy_device import CupyDevice
 from pooling_engine.backends.cupy_backend.transfers import staging
-from pooling_engine.backends.cupy_backend.transfers.lanes import LANES_OF_A_CALL
+from pooling_engine.backends.cupy_backend.transfers.buffers import BUFFERS_PER_CALL
 from tests.gpu.test_staging import KINDS, memory_of
 from tests.support import cases, oracle, pairs, palettes
 
@@ -27,7 +27,7 @@ MAX = PoolSpec("max", 2)
 @pytest.fixture
 def backend(fault, every_kernel, monkeypatch):
     """A backend, "cupy" as well, whose lanes are small, and pieces smaller."""
-    monkeypatch.setattr(staging, "PIECE_BYTES", PIECE)
+    monkeypatch.setattr(staging, "SEGMENT_BYTES", PIECE)
     backend = cupy_backend.CupyBackend(CupyDevice(), LANE)
     monkeypatch.setitem(backends._loaded, "cupy", backend)
     return backend
@@ -73,12 +73,12 @@ def test_pieces_overlap_and_the_kernel_waits_for_all(backend, events):
     forward(x, MAX, backend="cupy")
     kinds = [what for _, what in events]
     pieces = -(-x.nbytes // PIECE)
-    assert pieces > LANES_OF_A_CALL
+    assert pieces > BUFFERS_PER_CALL
     assert kinds[: kinds.index("upload") + 4] == ["wait", "upload", "upload", "upload", "wait"]
     before = events[: kinds.index("launch")]
     carried = [stream for stream, what in before if what == "upload"]
     assert len(carried) == pieces
-    assert len(set(carried)) == LANES_OF_A_CALL
+    assert len(set(carried)) == BUFFERS_PER_CALL
     for stream in set(carried):
         own = [what for lane, what in before if lane == stream]
         assert own == ["upload", "wait"] * (len(own) // 2), "each is awaited, also the last"
@@ -91,7 +91,8 @@ def test_who_does_not_wait_is_found(backend, events, monkeypatch):
     """That the stand-in finds what these tests are for."""
     x = cases.normal(SHAPE)
     monkeypatch.setattr(
-        "pooling_engine.backends.cupy_backend.device.cupy_device.CupyLane.wait", lambda _: None
+        "pooling_engine.backends.cupy_backend.device.cupy_device.CupyStagingBuffer.wait",
+        lambda _: None,
     )
     ours, theirs = (forward(x, MAX, backend=name).output for name in ("cupy", "numpy"))
     assert not np.array_equal(ours, theirs)
@@ -132,7 +133,7 @@ def test_no_room_is_refused_and_the_next_call_works(backend, fault):
     memory = memory_of(backend, x.nbytes + 3 * LANE)
     for _ in range(2):
         memory.total = x.nbytes
-        with pytest.raises(DeviceMemoryError, match="the device has no room: Out of memory"):
+        with pytest.raises(DeviceMemoryError, match="the device is out of memory: Out of memory"):
             forward(x, MAX, backend="cupy")
         memory.total = 1 << 20
         oracle.assert_same_bits(forward(x, MAX, backend="cupy").output, expected)
@@ -151,7 +152,7 @@ def test_after_a_failure_nothing_is_under_way(backend, monkeypatch):
         with pytest.raises(ZeroDivisionError):
             forward(cases.normal(SHAPE), MAX, backend="cupy")
     assert not cuda.UNDER_WAY
-    assert backend._staging._lanes._count == len(backend._staging._lanes._idle)
+    assert backend.staging.buffers.count == backend.staging.buffers.idle_count
     pairs.assert_same_calls(
         "cupy", {"mode": "max", "kernel": 2}, cases.normal(SHAPE), cases.normal, 1
     )

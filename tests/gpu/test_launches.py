@@ -11,18 +11,18 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pooling_engine import NanPolicy, PoolSpec, TiePolicy
-from pooling_engine.backends.cupy_backend.planning import geometry, names
+from pooling_engine.backends.cupy_backend.planning import geometry, kernels
+from pooling_engine.backends.cupy_backend.planning.kernels import all_kernels
 from pooling_engine.backends.cupy_backend.planning.launches import (
     backward_launch,
     forward_launch,
-    kept_launch,
-    share_launch,
+    residual_norm_launch,
+    tie_share_launch,
 )
-from pooling_engine.backends.cupy_backend.planning.shipped import all_names
 from tests.support import cases, palettes
 
 LAST = {"layout": "channels_last"}
-NAMES = set(all_names())
+NAMES = set(all_kernels())
 HUGE = 2**31  # more positions than 32 bits number; nothing of that size is allocated
 
 
@@ -55,13 +55,13 @@ def test_a_division_at_the_ends(value):
 @cases.many_examples
 def test_every_position_is_of_one_thread(sizes, of_input, rows, neighbours):
     plan = PoolSpec("sum", kernel=1, stride=2).plan((2, 3, *sizes), "float32")
-    share = geometry.Share(of_input, neighbours=neighbours, rows=rows)
-    integers = geometry.windows_of(plan, np.int64, share, rule=0).view(np.int64)
+    share = geometry.ThreadWork(of_input, neighbours=neighbours, rows=rows)
+    integers = geometry.packed_windows(plan, np.int64, share, rule=0).view(np.int64)
     assert integers[-1] == rows
     own = integers[: 3 * 16].reshape(3, 16)[:, 7]
     _, *positions, _ = plan.input_block_shape if of_input else plan.output_block_shape
     taken = np.zeros((plan.outer, *[1] * (3 - len(positions)), *positions), int)
-    threads = np.arange(geometry.threads_of(plan, share))
+    threads = np.arange(geometry.thread_count(plan, share))
     plane, *at = np.unravel_index(threads, (plan.outer, *own))
     for row, column in np.ndindex(rows, neighbours):
         y, x = at[1] * rows + row, at[2] * neighbours + column
@@ -311,7 +311,7 @@ def test_elements_that_are_not_aligned_are_taken_one_by_one():
 
 def test_gradients_of_rows():
     """Of whole packs of the input's row and of the output's, or of whole strides; else of cells."""
-    for kernel, stride, padding in names.ROW_WINDOWS:
+    for kernel, stride, padding in kernels.ROW_WINDOWS:
         for size in range(1, 40):
             if size + 2 * padding < kernel:
                 continue
@@ -390,7 +390,7 @@ def test_what_has_no_kernel(options, shape, dtype):
 )
 def test_which_kernels_share_ties(options, shape, share, name):
     plan = PoolSpec(**{"mode": "max"} | options).plan(shape, "float32")
-    assert share_launch(plan, True).name == share
+    assert tie_share_launch(plan, True).name == share
     assert backward_launch(plan, True).name == name
 
 
@@ -438,7 +438,7 @@ def test_every_launch_is_of_a_kernel_that_ships(
     if plan.selects:
         launches += [forward_launch(others, False, is_aligned)]
     if plan.selects and is_float:
-        launches += [share_launch(others, is_aligned)]
+        launches += [tie_share_launch(others, is_aligned)]
     limits = (axis.tap_limits() for axis in plan.axes)
     has_empty_windows = any((first >= stop).any() for first, stop in limits)
     for each in (plan, others) if is_float else ():
@@ -448,7 +448,7 @@ def test_every_launch_is_of_a_kernel_that_ships(
         else:
             launches += [gradient]
     if mode == "lp":
-        launches.append(kept_launch(plan, is_aligned))
+        launches.append(residual_norm_launch(plan, is_aligned))
     assert {(launch.file, launch.name) for launch in launches} <= NAMES
     values = [value for launch in launches for value in launch.values]
     assert {np.size(value) for value in values} <= {1}, "CuPy takes no others by value"

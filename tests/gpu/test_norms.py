@@ -26,7 +26,7 @@ MOST = np.finfo(np.longdouble).max
 POW = 4  # times U: CUDA's `pow` is within 2 ulp, and an ulp is at most 2 U
 EXPONENTS = (1, 2, 3, 1.5, 2.0625, 7, 64, 64.5, 1000, 1e6, math.inf)
 every_type = pytest.mark.parametrize("dtype", palettes.DTYPES, ids=lambda dtype: dtype.name)
-TABLES = (launches.forward_launch, launches.backward_launch, launches.kept_launch)
+TABLES = (launches.forward_launch, launches.backward_launch, launches.residual_norm_launch)
 
 
 def norm(magnitudes, p):
@@ -203,16 +203,18 @@ def both_ways(options, x, p):
 
 
 def no_team(patch):
-    patch.setattr(launches, "team_of", lambda plan: None)
+    patch.setattr(launches, "team_size", lambda plan: None)
 
 
 def long_positions(patch):
-    patch.setattr(geometry, "FEW", 0)
+    patch.setattr(geometry, "MAX_POSITIONS_32", 0)
 
 
 def no_packs(patch):
     patch.setattr(
-        launches, "any_shape", lambda plan, _, of_input: choosing.any_shape(plan, False, of_input)
+        launches,
+        "general_variant",
+        lambda plan, _, of_input: choosing.general_variant(plan, False, of_input),
     )
     patch.setattr(launches, "_pack", lambda *_, **__: 1)
 

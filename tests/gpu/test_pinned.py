@@ -20,7 +20,7 @@ import pytest
 from pooling_client import PoolingClient
 from pooling_engine import InvalidTensorError, PoolSpec, backends, backward, forward
 from pooling_engine.backends.cupy_backend import backend as cupy_backend
-from pooling_engine.backends.cupy_backend.device.cupy_device import CupyDevice, CupyLane
+from pooling_engine.backends.cupy_backend.device.cupy_device import CupyDevice, CupyStagingBuffer
 from pooling_engine.backends.cupy_backend.transfers import staging
 from pooling_server import PoolingServer, ServerConfig
 from tests.gpu.test_serving import processes
@@ -56,7 +56,7 @@ def use(cuda, every_kernel, monkeypatch):
     def use(lane_bytes):
         backend = cupy_backend.CupyBackend(CupyDevice(), lane_bytes)
         monkeypatch.setitem(backends._loaded, "cupy", backend)
-        monkeypatch.setattr(staging, "PINNED_BYTES", 1)
+        monkeypatch.setattr(staging, "MIN_PINNED_BYTES", 1)
         return backend
 
     return use
@@ -168,7 +168,7 @@ def test_only_one_side_of_a_slab_is_copied_where_only_the_other_is_pinned(use, c
 
 def test_small_arrays_share_a_copy_wherever_they_are(use, monkeypatch, cuda):
     backend = use(LANE)
-    monkeypatch.setattr(staging, "PINNED_BYTES", 256 << 10)
+    monkeypatch.setattr(staging, "MIN_PINNED_BYTES", 256 << 10)
     with region_of(backend) as region:
         dy, taps = region.with_(np.ones((1, 2, 8, 8), np.float32)), region.empty((1, 2, 8, 8), "u1")
         taps[...] = 1
@@ -224,8 +224,8 @@ def test_a_failure_leaves_nothing_under_way(use, cuda, monkeypatch):
 
 def test_the_stand_in_finds_memory_that_is_unpinned_too_early(use, cuda):
     backend = use(LANE)
-    region, lane = Region(backend), backend.device.lane(LANE)
-    lane.upload(region.memory.ctypes.data, lane.card_address, 100)
+    region, lane = Region(backend), backend.device.staging_buffer(LANE)
+    lane.upload(region.memory.ctypes.data, lane.device_address, 100)
     with pytest.raises(AssertionError, match="a copy is under way"):
         region.unpin()
     lane.wait()
@@ -266,7 +266,7 @@ def test_a_region_is_pinned_while_it_is_leased(served, cuda, copied):
 def test_a_call_in_flight_keeps_its_region_pinned(served, cuda, monkeypatch):
     """Its lease ends while copies are under way."""
     x = cases.normal((4, 64, 56, 56))
-    wait, pinned = CupyLane.wait, []
+    wait, pinned = CupyStagingBuffer.wait, []
 
     def end_and_wait(lane):
         client._sharing.arrays().close()
@@ -279,7 +279,7 @@ def test_a_call_in_flight_keeps_its_region_pinned(served, cuda, monkeypatch):
         own = client.empty(x.shape)
         own[...] = x
         with monkeypatch.context() as patch:
-            patch.setattr(CupyLane, "wait", end_and_wait)
+            patch.setattr(CupyStagingBuffer, "wait", end_and_wait)
             output = client.forward(own, MAX).output
         oracle.assert_same_bits(output, forward(x, MAX, backend="numpy").output)
     assert pinned[0] == ["pin", "pin"]
@@ -327,8 +327,8 @@ def test_what_cannot_be_pinned_is_copied_as_ever(served, fault, cuda, copied, ca
             )
     assert cuda.REGISTERED == []
     assert copied
-    assert [record.getMessage() for record in caplog.records if "pinned" in record.message] == [
-        f"{nbytes} bytes of shared memory cannot be pinned, and are copied on their way: "
+    assert [record.getMessage() for record in caplog.records if "cannot pin" in record.message] == [
+        f"cannot pin {nbytes} bytes of shared memory, tensors in it are copied instead: "
         "cudaError1: as the test wants it"
         for nbytes in (49 << 16, 13 << 16)
     ]
@@ -349,7 +349,7 @@ def test_each_process_pins_its_own_mapping(fault, path):
             server.terminate()
             _, err = server.communicate(timeout=LIMIT_S)
             assert server.returncode == 0
-            assert err.count("cannot be pinned") == 2, err
+            assert err.count("cannot pin") == 2, err
 
 
 def test_a_card_that_hangs_does_not_keep_a_process_that_leased_memory(fault, path):

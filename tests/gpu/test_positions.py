@@ -58,7 +58,7 @@ def test_any_case(data):
 def test_large_and_of_64_bits(options, shape, index_format, monkeypatch):
     x = cases.normal(shape)
     converted(PoolSpec("max", **options), x, index_format)
-    monkeypatch.setattr(geometry, "FEW", 0)
+    monkeypatch.setattr(geometry, "MAX_POSITIONS_32", 0)
     positions.positions_launch.cache_clear()
     converted(PoolSpec("max", **options), x, index_format)
     positions.positions_launch.cache_clear()

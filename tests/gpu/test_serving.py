@@ -68,7 +68,7 @@ def test_a_call_that_the_memory_of_the_card_has_no_room_for(serve):
         whole(client, fits)
         exceeds = np.zeros((1, 1, 2048, 2052), np.float32)
         for _ in range(2):
-            with pytest.raises(DeviceMemoryError, match="no room: Out of memory"):
+            with pytest.raises(DeviceMemoryError, match="the device is out of memory"):
                 whole(client, exceeds)
             assert_answers(client)
         whole(client, fits)
@@ -79,7 +79,7 @@ def test_a_card_whose_memory_another_program_has_taken(serve, fault):
     x = np.zeros((1, 1, 4096, 1024), np.float32)
     with PoolingClient(server.address) as client:
         fault.write_text("memory")
-        with pytest.raises(DeviceMemoryError, match="the device has no room"):
+        with pytest.raises(DeviceMemoryError, match="the device is out of memory"):
             whole(client, x)
         fault.unlink()
         whole(client, x)
@@ -167,14 +167,14 @@ def test_a_card_that_is_lost_in_the_warm_up(serve, fault, caplog):
     assert "the device is lost (hardware stack error)" in caplog.text
 
 
-@pytest.mark.parametrize("status", [*faults.LOST, faults.NO_ROOM, 1, 400])
+@pytest.mark.parametrize("status", [*faults.LOST, faults.OUT_OF_MEMORY, 1, 400])
 @pytest.mark.parametrize("kind", ["CUDARuntimeError", "CUDADriverError"])
 def test_what_errors_of_cuda_mean(fault, kind, status):
     import cupy
 
     error = getattr(cupy.cuda, kind)(status)
-    expected = {faults.NO_ROOM: DeviceMemoryError, 1: type(error), 400: type(error)}
-    with pytest.raises(expected.get(status, UnavailableError)), faults.AsOurs(cupy):
+    expected = {faults.OUT_OF_MEMORY: DeviceMemoryError, 1: type(error), 400: type(error)}
+    with pytest.raises(expected.get(status, UnavailableError)), faults.TranslatedErrors(cupy):
         raise error
 
 
@@ -234,9 +234,7 @@ def test_a_device_that_is_not_there_is_one_error(fault):
     with processes("--devices", "7", fault=fault) as (server, banner):
         out, err = server.communicate(timeout=LIMIT_S)
     assert (server.returncode, banner, out) == (1, "", "")
-    says = (
-        'error: backend "cupy" cannot be loaded: no CUDA device answers: ImportError: there is no'
-    )
+    says = 'error: backend "cupy" cannot be loaded: no usable CUDA device: ImportError: there is no'
     assert any(line.startswith(says) for line in err.splitlines()), err
 
 
@@ -249,4 +247,4 @@ def test_auto_without_a_device_serves_from_the_processor_and_says_why(fault):
         _, err = server.communicate(timeout=LIMIT_S)
     assert "computing with num" in banner
     (line,) = err.splitlines()
-    assert 'WARNING pooling_engine: no backend "cupy": no CUDA device answers: CUDA' in line
+    assert 'WARNING pooling_engine: no backend "cupy": no usable CUDA device: CUDA' in line

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pooling_engine import Mode, PoolSpec, forward
-from pooling_engine.backends.cupy_backend.planning.launches import forward_launch, share_launch
+from pooling_engine.backends.cupy_backend.planning.launches import forward_launch, tie_share_launch
 from tests.gpu import shim
 from tests.support import cases, oracle
 
@@ -31,7 +31,7 @@ def shared():
     x = cases.hard(SHAPE, has_nan=False)
     plan = replace(SPEC.plan(SHAPE, "float32"), mode=Mode.MAX)
     ones, shares = np.ones(plan.output_shape, np.float32), np.zeros(plan.output_shape)
-    launch = share_launch(plan, True)
+    launch = tie_share_launch(plan, True)
     assert launch.name == "share_by_teams<float, false, 32>"
     shim.run(launch, x, ones, ones, shares)
     counts = forward((x == 1).astype(np.float32), SPEC, backend="numpy").output

@@ -25,11 +25,11 @@ from pooling_engine import (
     forward,
 )
 from pooling_engine.backends.cupy_backend import backend as cupy_backend
-from pooling_engine.backends.cupy_backend.device.cupy_device import CupyDevice, CupyLane
-from pooling_engine.backends.cupy_backend.planning.chunks import Layout, Step
+from pooling_engine.backends.cupy_backend.device.cupy_device import CupyDevice, CupyStagingBuffer
+from pooling_engine.backends.cupy_backend.planning.chunks import ChunkLayout, LaunchStep
 from pooling_engine.backends.cupy_backend.planning.launches import Launch, forward_launch
 from pooling_engine.backends.cupy_backend.transfers import staging
-from pooling_engine.backends.cupy_backend.transfers.lanes import LANES_OF_A_CALL
+from pooling_engine.backends.cupy_backend.transfers.buffers import BUFFERS_PER_CALL
 from tests.support import cases, oracle, pairs, palettes
 
 SHAPE = (3, 7, 9, 8)
@@ -61,9 +61,9 @@ def events(fault):
 def through(fault, every_kernel, monkeypatch):
     """Makes "cupy" a backend whose lanes have so many bytes."""
 
-    def use(lane_bytes, lanes=staging.LANES):
+    def use(lane_bytes, lanes=staging.MAX_BUFFERS):
         backend = cupy_backend.CupyBackend(CupyDevice(), lane_bytes)
-        backend._staging._lanes._most = lanes
+        backend.staging.buffers.max_count = lanes
         monkeypatch.setitem(backends._loaded, "cupy", backend)
         return backend
 
@@ -117,7 +117,7 @@ def test_lanes_overlap(through, events):
     events.clear()
     forward(x, PoolSpec("max", 2), backend="cupy")
     first = [stream for stream, _ in events[:9:3]]
-    assert len(set(first)) == LANES_OF_A_CALL, "as many slabs begin before one is awaited"
+    assert len(set(first)) == BUFFERS_PER_CALL, "as many slabs begin before one is awaited"
     slab = ["upload", "launch", "download"]
     assert [what for _, what in events[:10]] == [*slab, *slab, *slab, "wait"]
     for stream in first:
@@ -126,7 +126,7 @@ def test_lanes_overlap(through, events):
 
 
 def test_a_small_call_waits_once_in_memory_that_is_there(through, events):
-    backend = through(staging.LANE_BYTES)
+    backend = through(staging.BUFFER_BYTES)
     x, spec = cases.normal(SHAPE), PoolSpec("max", 2)
     output, indices = forward(x, spec, return_indices=True, backend="cupy")
     backend.device._cupy.get_default_memory_pool().take = None  # no more memory
@@ -141,7 +141,7 @@ def test_a_small_call_waits_once_in_memory_that_is_there(through, events):
         assert [what for _, what in events].count("upload") == 1
 
 
-@pytest.mark.parametrize("lane_bytes", [0, LANE, staging.LANE_BYTES])
+@pytest.mark.parametrize("lane_bytes", [0, LANE, staging.BUFFER_BYTES])
 def test_what_kernels_leave_for_one_another(through, lane_bytes):
     backend = through(lane_bytes)
     x, plan = cases.normal(SHAPE), PoolSpec("max", 2).plan(SHAPE, "float32")
@@ -156,17 +156,19 @@ def twice(plan, is_aligned=True):
     again = PoolSpec("max", 1).plan(plan.output_shape, plan.dtype)
     first, second = (forward_launch(p, False, is_aligned) for p in (plan, again))
     return [
-        Step(first, ("x", "middle", "indices", "nothing")),
-        Step(second, ("middle", "y", "indices", "nothing")),
+        LaunchStep(first, ("x", "middle", "indices", "null")),
+        LaunchStep(second, ("middle", "y", "indices", "null")),
     ]
 
 
 def test_what_kernels_leave_for_one_another_stays_on_the_card(through, monkeypatch):
-    backend = through(staging.LANE_BYTES)
+    backend = through(staging.BUFFER_BYTES)
     moved = []
     for name in ("upload", "download"):
-        move = getattr(CupyLane, name)
-        monkeypatch.setattr(CupyLane, name, lambda *a, move=move: moved.append(a[3]) or move(*a))
+        move = getattr(CupyStagingBuffer, name)
+        monkeypatch.setattr(
+            CupyStagingBuffer, name, lambda *a, move=move: moved.append(a[3]) or move(*a)
+        )
     x, spec = cases.normal(SHAPE), PoolSpec("max", 2)
     plan = spec.plan(SHAPE, "float32")
     output = forward(x, spec, backend="cupy").output
@@ -178,16 +180,16 @@ def test_a_lane_has_room_for_what_kernels_leave(through):
     """Places are side by side and within the lane, however many planes it takes."""
     plan = PoolSpec("max", 2).plan(SHAPE, "float32")
     nbytes = {"x": plan.input_bytes}, {"y": plan.output_bytes}
-    layout = Layout(plan, *nbytes, {"wide": np.dtype(np.float64)}, ())
-    names, outputs = ("x", "doubt", "y", "wide"), 4 * 4
+    layout = ChunkLayout(plan, *nbytes, {"wide": np.dtype(np.float64)}, ())
+    names, outputs = ("x", "flag", "y", "wide"), 4 * 4
     assert layout.plane_bytes == 4 * 9 * 8 + 4 * outputs + 8 * outputs
     for nbytes in range(1000, 20_000, 100):
-        planes = layout.planes_in(nbytes)
-        slab = layout.slab(planes, lambda plan: [Step(Launch("", "", 0, ()), names)])
-        ((_, (x, doubt, y, wide)),) = slab.launches
-        assert (slab.sent, slab.back) == ((x, doubt + 4), (doubt, y + 4 * outputs * planes))
+        planes = layout.planes_within(nbytes)
+        chunk = layout.chunk(planes, lambda plan: [LaunchStep(Launch("", "", 0, ()), names)])
+        ((_, (x, doubt, y, wide)),) = chunk.launches
+        assert (chunk.upload, chunk.download) == ((x, doubt + 4), (doubt, y + 4 * outputs * planes))
         assert x + plan.input_bytes // plan.outer * planes <= doubt
-        assert slab.back[1] <= wide <= nbytes - 8 * outputs * planes
+        assert chunk.download[1] <= wide <= nbytes - 8 * outputs * planes
 
 
 def test_a_lane_computes_where_its_memory_is(through):
@@ -206,13 +208,14 @@ def test_whoever_does_not_wait_reads_garbage(through, monkeypatch):
     x, spec = cases.normal((1, 40, 16, 16)), PoolSpec("max", 2)
     expected = forward(x, spec, backend="numpy").output
     monkeypatch.setattr(
-        "pooling_engine.backends.cupy_backend.device.cupy_device.CupyLane.wait", lambda _: None
+        "pooling_engine.backends.cupy_backend.device.cupy_device.CupyStagingBuffer.wait",
+        lambda _: None,
     )
     assert not np.array_equal(forward(x, spec, backend="cupy").output, expected)
 
 
 def test_large_calls_leave_lanes_to_small_ones(through):
-    borrow = through(LANE)._staging._lanes.borrow
+    borrow = through(LANE).staging.buffers.borrow
     with borrow(3) as first, borrow(3) as second, borrow(3) as third:
         assert [len(lanes) for lanes in (first, second, third)] == [3, 3, 1]
         with borrow(1) as fourth:
@@ -222,8 +225,8 @@ def test_large_calls_leave_lanes_to_small_ones(through):
 
 
 def test_whoever_writes_too_early_is_found(through):
-    lane = through(LANE).device.lane(LANE)
-    lane.upload(lane.host_address, lane.card_address, 100)
+    lane = through(LANE).device.staging_buffer(LANE)
+    lane.upload(lane.host_address, lane.device_address, 100)
     lane.host[99] += 1
     with pytest.raises(AssertionError, match="written before it was uploaded"):
         lane.wait()
@@ -269,7 +272,7 @@ def test_after_a_failure_nothing_is_under_way_and_the_next_call_works(through, e
         patch.setitem(backends._loaded, "cupy", backend)
         output = forward(x, spec, backend="cupy").output
     oracle.assert_same_bits(output, forward(x, spec, backend="numpy").output)
-    assert backend._staging._lanes._count == len(backend._staging._lanes._idle) == LANES_OF_A_CALL
+    assert backend.staging.buffers.count == backend.staging.buffers.idle_count == BUFFERS_PER_CALL
 
 
 def memory_of(backend, total):
@@ -286,7 +289,7 @@ def test_one_lane_is_enough_where_there_is_no_room_for_more(through):
         outputs = list(pool.map(lambda _: forward(x, spec, backend="cupy").output, range(8)))
     for output in outputs:
         oracle.assert_same_bits(output, forward(x, spec, backend="numpy").output)
-    assert backend._staging._lanes._count == len(backend._staging._lanes._idle) == 1
+    assert backend.staging.buffers.count == backend.staging.buffers.idle_count == 1
 
 
 def test_no_room_at_all_is_refused_and_the_next_call_works(through, fault):
@@ -294,7 +297,7 @@ def test_no_room_at_all_is_refused_and_the_next_call_works(through, fault):
     x, spec = cases.normal(SHAPE), PoolSpec("max", 2)
     fault.write_text("memory")
     for _ in range(2):
-        with pytest.raises(DeviceMemoryError, match="the device has no room: Out of memory"):
+        with pytest.raises(DeviceMemoryError, match="the device is out of memory: Out of memory"):
             forward(x, spec, backend="cupy")
     fault.unlink()
     oracle.assert_same_bits(
@@ -312,7 +315,7 @@ def test_idle_lanes_make_room_for_a_call_that_needs_it(through):
     oracle.assert_same_bits(
         forward(large, spec, backend="cupy").output, forward(large, spec, backend="numpy").output
     )
-    assert backend._staging._lanes._count == 0
+    assert backend.staging.buffers.count == 0
     forward(small, spec, backend="cupy")
 
 
@@ -322,7 +325,7 @@ def test_who_waits_for_a_lane_gets_it(through):
     taken, release = threading.Event(), threading.Event()
 
     def hold():
-        with backend._staging._lanes.borrow(1):
+        with backend.staging.buffers.borrow(1):
             taken.set()
             release.wait(10)
             raise ZeroDivisionError
@@ -341,7 +344,7 @@ def test_who_waits_for_a_lane_gets_it(through):
 
 
 def test_no_more_is_remembered_than_is_said(through, monkeypatch):
-    monkeypatch.setattr(staging, "MOST_WAYS", 3)
+    monkeypatch.setattr(staging, "MAX_SCHEDULES", 3)
     backend = through(LANE)
     for size in range(4, 14):
         x = cases.normal((1, 1, size, size))
@@ -349,7 +352,7 @@ def test_no_more_is_remembered_than_is_said(through, monkeypatch):
             forward(x, PoolSpec("max", 2), backend="cupy").output,
             forward(x, PoolSpec("max", 2), backend="numpy").output,
         )
-        assert len(backend._staging._ways) <= 3
+        assert backend.staging.schedule_count <= 3
 
 
 def test_nothing_of_a_caller_is_remembered(through):

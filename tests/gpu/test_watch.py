@@ -223,8 +223,8 @@ def test_probes_take_memory_once(fault):
 def test_a_probe_waits_for_no_call(fault):
     """Calls may have taken all other lanes."""
     backend = select_backend("cupy")
-    lanes = backend._staging._lanes
+    lanes = backend.staging.buffers
     with ExitStack() as taken:
-        while lanes._count < lanes._most:
+        while lanes.count < lanes.max_count:
             taken.enter_context(lanes.borrow(1))
         backend.probe()

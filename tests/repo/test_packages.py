@@ -166,8 +166,8 @@ def test_bfloat16_without_ml_dtypes_is_rejected_by_name() -> None:
         "    pooling_wire.decode_forward_request(request)\n"
         "except pooling_engine.UnsupportedError as error:\n"
         "    print(error.field, '-', error)\n"
-        "from pooling_engine.backends.cupy_backend.planning.shipped import all_names\n"
-        "assert all(file.endswith('.cu') for file, _ in all_names())\n"
+        "from pooling_engine.backends.cupy_backend.planning.kernels import all_kernels\n"
+        "assert all(file.endswith('.cu') for file, _ in all_kernels())\n"
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == (

@@ -1,9 +1,9 @@
-"""The CuPy backend: one kernel a call on an NVIDIA card, for arrays of the host or of the card.
+"""CuPy backend: CUDA kernels on an NVIDIA GPU, for host arrays and device arrays.
 
-Gradients of shared ties take two or three, those of norms two. What has no kernel is computed by
-the NumPy backend on the host, and the log says so: more than three spatial axes; and, where nobody
-waits for kernels, what has none yet. The bits are the same everywhere; but for norms, which are
-waited for.
+Most calls are one kernel. Gradients of shared ties take two or three kernels, those of norms two.
+The NumPy backend computes plans of more than three spatial axes, and plans whose kernels are still
+being compiled in the background; both are logged. Results are bit-identical to NumPy's except for
+norms, which always wait for their kernel.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from pooling_engine.backends.cupy_backend.device.cupy_device import CupyDevice
 from pooling_engine.backends.cupy_backend.device.library import NotCompiledError
 from pooling_engine.backends.cupy_backend.device.protocols import Device, HostArray
 from pooling_engine.backends.cupy_backend.planning import positions
-from pooling_engine.backends.cupy_backend.planning.chunks import Step
+from pooling_engine.backends.cupy_backend.planning.chunks import LaunchStep
+from pooling_engine.backends.cupy_backend.planning.kernels import VECTOR_BYTES
 from pooling_engine.backends.cupy_backend.planning.launches import (
     backward_launch,
     forward_launch,
 )
-from pooling_engine.backends.cupy_backend.planning.names import VECTOR_BYTES
 from pooling_engine.backends.cupy_backend.planning.steps import (
     backward_steps,
     forward_steps,
-    residual_of,
-    scratch_of,
+    residual_name,
+    scratch_dtypes,
 )
-from pooling_engine.backends.cupy_backend.transfers.staging import LANE_BYTES, Staging
+from pooling_engine.backends.cupy_backend.transfers.staging import BUFFER_BYTES, Staging
 from pooling_engine.backends.numpy_backend.backend import NumpyBackend
 from pooling_engine.backends.numpy_backend.select import refuse_nan
 from pooling_engine.backends.numpy_backend.sums import refuse_overflow
@@ -44,19 +44,23 @@ from pooling_engine.plans.planning import make_plan
 from pooling_engine.specs.enums import IndexFormat, Mode
 from pooling_engine.specs.spec import PoolSpec
 
-Array = Any  # of NumPy, or of the device
-Given = TypeVar("Given")
-PROBE_BYTES = 4096  # of the memory that probes go through
+Array = Any  # a NumPy array, or an array of the device
+Value = TypeVar("Value")
+PROBE_BYTES = 4096  # staging buffer of the probes
 
 _log = logging.getLogger("pooling_engine")
 
 
 class CupyBackend:
-    """Pools on a device; arrays that are on the host are copied there and back.
+    """Backend that pools on a device. Host arrays are copied to the device and back.
 
     Args:
-        device: the card; in tests, something like one.
-        lane_bytes: of the memory that arrays of the host go through, as `Staging` says.
+        device: device to compute on; tests pass one without a GPU.
+        buffer_bytes: size of a staging buffer; see `Staging`.
+
+    Attributes:
+        device: device to compute on.
+        staging: transfers of host arrays.
     """
 
     name = "cupy"
@@ -64,41 +68,46 @@ class CupyBackend:
     dtypes = FLOATS + INTEGERS
     index_formats = tuple(IndexFormat)
 
-    def __init__(self, device: Device, lane_bytes: int = LANE_BYTES) -> None:
+    def __init__(self, device: Device, buffer_bytes: int = BUFFER_BYTES) -> None:
         self.device = device
-        self._staging = Staging(device, lane_bytes)
-        device.spare = self._staging.trim
-        self._probes, self._answers = Staging(device, PROBE_BYTES, lanes=1), cycle(range(3, 100))
+        self.staging = Staging(device, buffer_bytes)
+        device.free_unused = self.staging.buffers.free_idle
+        self._probe_staging = Staging(device, PROBE_BYTES, max_buffers=1)
+        self._probe_values = cycle(range(3, 100))
         self._numpy = NumpyBackend()
 
     def devices(self) -> tuple[str, ...]:
-        """The card, by its name and its place."""
+        """Return the model and the PCI bus ID of the device."""
         return self.device.names()
 
     def limit_memory(self, nbytes: int) -> None:
-        """Bounds the memory of the card."""
+        """Limit the device memory of this process."""
         self.device.limit_memory(nbytes)
 
     def probe(self) -> None:
-        """A tiny call of known answer, through memory that is kept for it: it waits for no other.
+        """Run a tiny call with a known result, through a staging buffer that no call uses.
 
         Raises:
-            ArithmeticError: the answer is another.
+            ArithmeticError: the result is wrong.
         """
-        expected = next(self._answers)  # another one each time: what was there before is no answer
+        expected = next(self._probe_values)  # differs each time, so stale memory cannot pass
         x, output = np.array([[[1, expected, 2]]], np.float32), np.zeros((1, 1, 1), np.float32)
         plan = make_plan(PoolSpec("max", 3), x.shape, x.dtype)
         steps = partial(forward_steps, has_indices=False)
-        self._probes.run(plan, steps, {"x": x}, {"y": output}, {})
+        self._probe_staging.run(plan, steps, {"x": x}, {"y": output}, {})
         if output.item() != expected:
             raise ArithmeticError(f"the maximum of 1, {expected}, 2 is {output.item()}")
 
     def pin(self, memory: HostArray) -> Callable[[], None] | None:
-        """Lets the card read and write memory of the host by itself, as `Backend` says."""
+        """Let the GPU access host memory directly; see `PinnedMemory.pin`."""
         return self.device.pin(memory)
 
     def warm_up(self, *, background: bool) -> None:
-        """Compiles the kernels for float32 and the most common calls, or finds them on disk."""
+        """Compile or load the kernels of the most common float32 calls.
+
+        Args:
+            background: compile later kernels in the background.
+        """
         x = np.zeros((1, 1, 8, 8), np.float32)
         for mode in (Mode.MAX, Mode.AVERAGE):
             plan = make_plan(PoolSpec(mode, 2), x.shape, x.dtype)
@@ -111,7 +120,7 @@ class CupyBackend:
             self.device.compile_in_background()
 
     def forward(self, plan: PoolPlan, x: Array, output: Array, indices: Array | None) -> None:
-        """Pools C-contiguous `x` into C-contiguous `output` and, if given, `indices`."""
+        """Pool C-contiguous `x` into C-contiguous `output` and, if given, `indices`."""
         has_indices = indices is not None
         if forward_launch(plan, has_indices, True) is None:
             self._on_host("forward", plan, (x,), (output, indices))
@@ -127,97 +136,114 @@ class CupyBackend:
     def backward(
         self, plan: PoolPlan, dy: Array, indices: Array | None, x: Array | None, dx: Array
     ) -> None:
-        """Computes the gradient into C-contiguous `dx` from C-contiguous arrays."""
+        """Compute the gradient into C-contiguous `dx` from C-contiguous arrays."""
         if backward_launch(plan, True) is None:
             self._on_host("backward", plan, (dy, indices, x), (dx,))
             return
-        inputs, residual = {"dy": dy}, residual_of(plan)
+        inputs, residual = {"dy": dy}, residual_name(plan)
         if residual is not None:
             inputs[residual] = x if residual == "x" else indices
         try:
-            is_marked = self._run(plan, backward_steps, inputs, {"dx": dx}, scratch_of(plan))
+            has_error = self._run(plan, backward_steps, inputs, {"dx": dx}, scratch_dtypes(plan))
         except NotCompiledError:
             self._on_host("backward", plan, (dy, indices, x), (dx,))
             return
-        if is_marked and residual == "x":
+        if has_error and residual == "x":
             refuse_nan(plan)
-        elif is_marked:  # the host looks for the one to name
-            refuse_forged(plan, _given(self._as_host(indices, self.to_host)))
+        elif has_error:  # the host searches for the index that the error names
+            refuse_forged(plan, _required(self._as_host(indices, self.to_host)))
 
     def to_host(self, array: Array) -> HostArray:
-        """A copy of a device's array."""
+        """Return a host copy of a device array."""
         host = _empty_like(array)
-        self._staging.download(array, host)
+        self.staging.download(array, host)
         return host
 
     def to_device(self, array: HostArray) -> Array:
-        """A copy of a host's array."""
+        """Return a device copy of a host array."""
         target = self.device.empty(array.shape, array.dtype)
-        self._staging.upload(np.ascontiguousarray(array), target)
+        self.staging.upload(np.ascontiguousarray(array), target)
         return target
 
     def to_positions(self, plan: PoolPlan, indices: Array, index_format: IndexFormat) -> Array:
-        """Window indices on the device as int64 positions in the plane or the tensor."""
+        """Convert window indices on the device into int64 positions in the plane or the tensor."""
         if positions.has_kernels(plan):
             with suppress(NotCompiledError):
                 return positions.to_positions(self.device, plan, indices, index_format)
         return self.to_device(to_positions(plan, self.to_host(indices), index_format))
 
     def from_positions(self, plan: PoolPlan, given: Array, index_format: IndexFormat) -> Array:
-        """Window indices from int64 positions on the device.
+        """Convert int64 positions on the device into window indices.
 
         Raises:
-            InvalidTensorError: a position is not that of a tap on an element of its window.
+            InvalidTensorError: no tap of the window lies on an element at a position.
         """
         if positions.has_kernels(plan):
             with suppress(NotCompiledError):
                 indices = positions.from_positions(self.device, plan, given, index_format)
                 if indices is not None:
-                    return indices  # else the host looks for the position to name
+                    return indices  # otherwise the host searches for the position to name
         return self.to_device(from_positions(plan, self.to_host(given), index_format))
 
     def _run(
         self,
         plan: PoolPlan,
-        steps: Callable[..., Sequence[Step]],
+        steps: Callable[..., Sequence[LaunchStep]],
         inputs: dict[str, Array],
         outputs: dict[str, Array],
         scratch: dict[str, np.dtype[Any]],
     ) -> bool:
-        """Computes a call; returns whether a kernel left a mark.
+        """Compute a call; return whether a kernel set the error flag.
 
         Args:
-            scratch: the element types of arrays that kernels leave for one another on the card, of
-                the shape of the forward output.
+            plan: plan of the call.
+            steps: launches from the plan of a chunk and the alignment of the arrays.
+            inputs: arrays that are read, all on the host or all on the device.
+            outputs: arrays that are written, in the same memory.
+            scratch: dtypes of the device-only arrays, which have the shape of the forward output.
         """
         arrays = inputs | outputs
-        are_on_host = isinstance(next(iter(arrays.values())), np.ndarray)  # all are where one is
+        are_on_host = isinstance(next(iter(arrays.values())), np.ndarray)
         if are_on_host:
             if plan.outer:
-                is_marked = self._staging.run(plan, steps, inputs, outputs, scratch)
-                if is_marked is not None:
-                    return is_marked
+                has_error = self.staging.run(plan, steps, inputs, outputs, scratch)
+                if has_error is not None:
+                    return has_error
             arrays = {name: self.device.empty(a.shape, a.dtype) for name, a in arrays.items()}
         for name, dtype in scratch.items():
             arrays[name] = self.device.empty(plan.output_shape, dtype)
         if are_on_host:
             for name, array in inputs.items():
-                self._staging.upload(array, arrays[name])
+                self.staging.upload(array, arrays[name])
+        has_flag = self._launch_all(plan, steps, arrays)
+        if are_on_host:
+            for name, array in outputs.items():
+                self.staging.download(arrays[name], array)
+        return has_flag and bool(self.to_host(arrays["flag"])[0])
+
+    def _launch_all(
+        self,
+        plan: PoolPlan,
+        steps: Callable[..., Sequence[LaunchStep]],
+        arrays: dict[str, Array],
+    ) -> bool:
+        """Launch the kernels of a call on device arrays.
+
+        Returns:
+            Whether the kernels have an error flag, which is then added to `arrays`.
+        """
         addresses = 0
         for array in arrays.values():
             addresses |= self.device.address(array)
-        todo = steps(plan, addresses % VECTOR_BYTES == 0)
-        has_doubt = any("doubt" in names for _, names in todo)
-        if has_doubt:
-            arrays["doubt"] = self.device.empty((1,), np.dtype(np.int32))
-            self.device.upload(np.zeros(1, np.int32), arrays["doubt"])
-        for launch, names in todo:
+        launch_steps = steps(plan, addresses % VECTOR_BYTES == 0)
+        has_flag = any("flag" in names for _, names in launch_steps)
+        if has_flag:
+            arrays["flag"] = self.device.empty((1,), np.dtype(np.int32))
+            self.device.upload(np.zeros(1, np.int32), arrays["flag"])
+        for launch, names in launch_steps:
             if launch.blocks:
                 self.device.launch(launch, *[arrays.get(name) for name in names])
-        if are_on_host:
-            for name, array in outputs.items():
-                self._staging.download(arrays[name], array)
-        return has_doubt and bool(self.to_host(arrays["doubt"])[0])
+        return has_flag
 
     def _on_host(
         self,
@@ -226,40 +252,48 @@ class CupyBackend:
         inputs: tuple[Array | None, ...],
         outputs: tuple[Array | None, ...],
     ) -> None:
+        """Compute a call with the NumPy backend.
+
+        Args:
+            direction: "forward" or "backward".
+            plan: plan of the call.
+            inputs: arguments of that method before the results.
+            outputs: results.
+        """
         what = direction, plan.mode, plan.dtype.name
-        _log.info("%s of %s %s has no CUDA kernel, or none yet: NumPy", *what)
-        taken = (self._as_host(array, self.to_host) for array in inputs)
-        given = [self._as_host(array, _empty_like) for array in outputs]
-        getattr(self._numpy, direction)(plan, *taken, *given)
-        for host, array in zip(given, outputs, strict=True):
+        _log.info("%s of %s %s has no compiled CUDA kernel; NumPy computes it", *what)
+        host_inputs = (self._as_host(array, self.to_host) for array in inputs)
+        host_outputs = [self._as_host(array, _empty_like) for array in outputs]
+        getattr(self._numpy, direction)(plan, *host_inputs, *host_outputs)
+        for host, array in zip(host_outputs, outputs, strict=True):
             if host is not None and host is not array:
                 self.device.upload(host, array)
 
     @staticmethod
     def _as_host(array: Array | None, copy: Callable[[Array], HostArray]) -> HostArray | None:
-        is_there = array is None or isinstance(array, np.ndarray)
-        return array if is_there else copy(array)
+        is_on_host = array is None or isinstance(array, np.ndarray)
+        return array if is_on_host else copy(array)
 
 
 def load() -> CupyBackend:
-    """The backend, where CuPy is installed and a device answers a call with what is expected.
+    """Return the backend if CuPy is installed and a device passes a probe.
 
     Raises:
         ModuleNotFoundError: CuPy is not installed.
-        ImportError: no device answers, or wrongly; the text, one line, says what is wrong.
+        ImportError: no device works; the text gives the reason in one line.
     """
     try:
         backend = CupyBackend(CupyDevice())
         backend.probe()
-    except Exception as error:  # whatever is wrong with a card, another backend can compute
+    except Exception as error:  # whatever the reason, another backend can be used
         if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
             raise
-        raise ImportError(f"no CUDA device answers: {_line(error)}") from error
+        raise ImportError(f"no usable CUDA device: {_one_line(error)}") from error
     return backend
 
 
-def _line(error: Exception) -> str:
-    """An error in one line: CuPy says some of them in boxes."""
+def _one_line(error: Exception) -> str:
+    """Return an error in one line; CuPy draws boxes of equals signs around some of its texts."""
     words = (word for word in str(error).split() if word.strip("="))
     return " ".join((f"{type(error).__name__}:", *words))
 
@@ -268,8 +302,8 @@ def _empty_like(array: Array) -> HostArray:
     return np.empty(array.shape, array.dtype)
 
 
-def _given(thing: Given | None) -> Given:
-    """What is there, as the caller knows."""
-    if thing is None:
-        raise AssertionError("it was there a moment ago")
-    return thing
+def _required(value: Value | None) -> Value:
+    """Return a value that the caller knows to be present."""
+    if value is None:
+        raise AssertionError("expected an array here")
+    return value

@@ -18,7 +18,7 @@ from threading import Lock
 import numpy as np
 
 from pooling_engine.backends.cupy_backend.device.source import source_of
-from pooling_engine.backends.cupy_backend.planning.launches import THREADS, Launch
+from pooling_engine.backends.cupy_backend.planning.launches import BLOCK_THREADS, Launch
 
 HEADER = Path(__file__).parent / "cuda_shim.h"
 # What a card does not forgive ends the process here: packs that are not aligned, indices beyond an
@@ -68,7 +68,9 @@ def start(launch: Launch, values: Sequence[np.ndarray | np.generic]) -> None:
     values = [np.ascontiguousarray(value) for value in values]
     arguments = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
     with _running:
-        assert _kernels[launch.name](launch.blocks, THREADS, arguments), "a barrier not all reach"
+        assert _kernels[launch.name](launch.blocks, BLOCK_THREADS, arguments), (
+            "a barrier not all reach"
+        )
 
 
 def _load(file: str, names: Sequence[str]) -> None:

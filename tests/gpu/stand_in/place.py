@@ -18,8 +18,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pooling_engine.backends.cupy_backend.planning.launches import THREADS, Launch
-from pooling_engine.backends.cupy_backend.planning.shipped import all_names
+from pooling_engine.backends.cupy_backend.planning.kernels import all_kernels
+from pooling_engine.backends.cupy_backend.planning.launches import BLOCK_THREADS, Launch
 from tests.gpu import shim
 
 SOURCE = Path(__file__).with_name("stand_in.cc")
@@ -102,9 +102,9 @@ def _start(file, name, blocks, arguments):
     try:
         launch = Launch(file.decode(), name.decode(), blocks, ())
         if launch.name not in shim._kernels:
-            shim.compile_all(Launch(*each, blocks=0, values=()) for each in all_names())
+            shim.compile_all(Launch(*each, blocks=0, values=()) for each in all_kernels())
         with shim._running:
-            ended = shim._kernels[launch.name](blocks, THREADS, ctypes.c_void_p(arguments))
+            ended = shim._kernels[launch.name](blocks, BLOCK_THREADS, ctypes.c_void_p(arguments))
         return 0 if ended else FAILED
     except BaseException as error:  # none may pass through C
         print(f"{file} {name}: {error!r}", file=sys.stderr)

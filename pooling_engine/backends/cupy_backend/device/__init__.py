@@ -1,1 +1,1 @@
-"""Access to the GPU: kernel loading, memory, streams, faults."""
+"""Access to the GPU: kernel compilation, memory, streams and errors."""

@@ -1,7 +1,7 @@
-"""Kernels compiled by NVRTC, through CuPy, and kept on disk.
+"""Compilation of kernels by NVRTC through CuPy, with a cache on disk.
 
-Not by `cupy.RawModule`: that always has denormal float32 flushed to zero, which would be another
-maximum and another sum than everywhere else.
+`cupy.RawModule` cannot be used: it always flushes subnormal float32 to zero, which would change
+maxima and sums.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from pooling_engine.backends.cupy_backend.device.source import source_of
 OPTIONS = ("--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true", "-default-device")
 
 
-class Compiled(NamedTuple):
+class CompiledKernel(NamedTuple):
     """A kernel for one architecture.
 
     Attributes:
-        symbol: its name in the machine code.
-        code: the machine code.
-        log: what the compiler said; nothing, where the kernel was on disk.
+        symbol: name in the machine code.
+        code: machine code (cubin).
+        log: messages of the compiler; empty for a kernel from the cache.
     """
 
     symbol: str
@@ -32,42 +32,48 @@ class Compiled(NamedTuple):
     log: str = ""
 
 
-def compiled(file: str, name: str, architecture: str) -> Compiled:
-    """A kernel from disk, or compiled and put there.
+def load_or_compile(file: str, name: str, architecture: str) -> CompiledKernel:
+    """Return a kernel from the cache, or compile it and store it there.
 
     Args:
-        file: its source, in `pooling_engine/backends/cupy_backend/cuda/`.
-        name: the kernel with its template arguments.
-        architecture: as in "sm_90".
+        file: source file in `cuda/`.
+        name: kernel with its template arguments.
+        architecture: architecture such as "sm_90".
+
+    Raises:
+        RuntimeError: the kernel does not compile.
     """
-    found = on_disk(file, name, architecture)
-    if found is not None:
-        return found
-    kernel, path = compile_anew(file, name, architecture), _path(file, name, architecture)
-    with contextlib.suppress(OSError):  # a disk that takes nothing only costs time
+    cached = load_cached(file, name, architecture)
+    if cached is not None:
+        return cached
+    kernel, path = compile_kernel(file, name, architecture), _path(file, name, architecture)
+    with contextlib.suppress(OSError):  # without a writable cache, each process compiles
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as written:
             written.write(kernel.symbol.encode() + b"\n" + kernel.code)
-        os.replace(written.name, path)  # noqa: PTH105  in one step, whoever else compiles it
+        os.replace(written.name, path)  # noqa: PTH105  atomic: other processes may compile it too
     return kernel
 
 
-def on_disk(file: str, name: str, architecture: str) -> Compiled | None:
-    """A kernel from disk; None if it is not there."""
+def load_cached(file: str, name: str, architecture: str) -> CompiledKernel | None:
+    """Return a kernel from the cache, or None if it is not there."""
     with contextlib.suppress(OSError):
         symbol, _, code = _path(file, name, architecture).read_bytes().partition(b"\n")
-        return Compiled(symbol.decode(), code)
+        return CompiledKernel(symbol.decode(), code)
     return None
 
 
-def compile_anew(file: str, name: str, architecture: str, *options: str) -> Compiled:
-    """A kernel compiled by NVRTC, which needs no card.
+def compile_kernel(file: str, name: str, architecture: str, *options: str) -> CompiledKernel:
+    """Compile a kernel with NVRTC, which needs no GPU.
 
     Args:
-        options: of NVRTC, beside those that ours always have.
+        file: source file in `cuda/`.
+        name: kernel with its template arguments.
+        architecture: architecture such as "sm_90".
+        options: NVRTC options in addition to `OPTIONS`.
 
     Raises:
-        RuntimeError: it does not compile; the text says why.
+        RuntimeError: the kernel does not compile; the text contains the compiler's log.
     """
     from cupy.cuda import nvrtc
 
@@ -82,17 +88,17 @@ def compile_anew(file: str, name: str, architecture: str, *options: str) -> Comp
             log = nvrtc.getProgramLog(program)
             raise RuntimeError(f"{name} for {architecture}: {error}\n{log}") from error
         symbol, code = nvrtc.getLoweredName(program, name), nvrtc.getCUBIN(program)
-        return Compiled(symbol, code, nvrtc.getProgramLog(program))
+        return CompiledKernel(symbol, code, nvrtc.getProgramLog(program))
     finally:
         nvrtc.destroyProgram(program)
 
 
 def _path(file: str, name: str, architecture: str) -> Path:
-    """Where a kernel is kept: where CuPy keeps its own, under all that it depends on."""
+    """Return a path in CuPy's cache folder, by a digest of all that determines the code."""
     from cupy.cuda import nvrtc
 
     facts = repr((nvrtc.getVersion(), OPTIONS, architecture, name, source_of(file)))
-    home = os.path.expanduser("~")  # noqa: PTH111  of a user who has none, "~", as CuPy takes it
-    kept = os.environ.get("CUPY_CACHE_DIR") or Path(home) / ".cupy" / "kernel_cache"
+    home = os.path.expanduser("~")  # noqa: PTH111  "~" for a user without a home, as in CuPy
+    cache = os.environ.get("CUPY_CACHE_DIR") or Path(home) / ".cupy" / "kernel_cache"
     digest = hashlib.sha256(facts.encode()).hexdigest()
-    return Path(kept) / "pooling-service" / f"{digest}.cubin"
+    return Path(cache) / "pooling-service" / f"{digest}.cubin"

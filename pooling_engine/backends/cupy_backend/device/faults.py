@@ -1,4 +1,4 @@
-"""CUDA's errors as ours: there is no room, or the device is lost to this process."""
+"""Translation of CUDA errors: out of memory, or the device is lost to this process."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 from pooling_engine.errors import DeviceMemoryError, lost_device
 
-NO_ROOM = 2
-# After these every call of the process fails, until another process is started. The numbers are
-# those of the runtime (cudaError) and, for the same errors, of the driver (CUDA_ERROR).
+OUT_OF_MEMORY = 2
+# After these errors every CUDA call of the process fails; only a new process can use the device.
+# The runtime (cudaError) and the driver (CUDA_ERROR) use the same numbers.
 LOST = {
     46: "devices unavailable",
     100: "no device",
@@ -30,24 +30,24 @@ LOST = {
 }
 
 
-class AsOurs:
-    """A context manager that raises what CuPy raises in its block in our words.
+class TranslatedErrors:
+    """Context manager that turns CuPy's errors into errors of the engine.
 
-    It has no state: any number of blocks may be in it at once, of any threads.
+    It has no state, so that several threads can use one instance at the same time.
 
     Args:
-        cupy: the module.
+        cupy: the `cupy` module.
 
     Raises:
-        DeviceMemoryError: the device, or the host's memory that it reaches, has no room.
-        UnavailableError: the device is lost; the cause among its facts is `LOST_DEVICE`.
+        DeviceMemoryError: the device, or pinned host memory, is exhausted.
+        UnavailableError: the device is lost; the fact `cause` is `LOST_DEVICE`.
     """
 
-    __slots__ = ("_no_room", "_of_cuda")
+    __slots__ = ("_cuda_errors", "_out_of_memory")
 
     def __init__(self, cupy: Any) -> None:
-        self._no_room = cupy.cuda.memory.OutOfMemoryError
-        self._of_cuda = cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError
+        self._out_of_memory = cupy.cuda.memory.OutOfMemoryError
+        self._cuda_errors = cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError
 
     def __enter__(self) -> None:
         pass
@@ -58,10 +58,10 @@ class AsOurs:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if isinstance(error, self._no_room):
-            raise DeviceMemoryError(f"the device has no room: {error}") from error
-        if isinstance(error, self._of_cuda):
-            if error.status == NO_ROOM:
-                raise DeviceMemoryError(f"the device has no room: {error}") from error
+        if isinstance(error, self._out_of_memory):
+            raise DeviceMemoryError(f"the device is out of memory: {error}") from error
+        if isinstance(error, self._cuda_errors):
+            if error.status == OUT_OF_MEMORY:
+                raise DeviceMemoryError(f"the device is out of memory: {error}") from error
             if error.status in LOST:
                 raise lost_device(LOST[error.status]) from error

@@ -1,4 +1,4 @@
-"""Which kernels are compiled, and who waits for one that is not."""
+"""Loaded kernels of a process, compiled while the caller waits or in the background."""
 
 from __future__ import annotations
 
@@ -7,36 +7,37 @@ import queue
 import threading
 from typing import Any
 
-from pooling_engine.backends.cupy_backend.device.compiling import compiled, on_disk
+from pooling_engine.backends.cupy_backend.device.compiling import load_cached, load_or_compile
+from pooling_engine.backends.cupy_backend.planning.kernels import OWN_BITS
 from pooling_engine.backends.cupy_backend.planning.launches import Launch
-from pooling_engine.backends.cupy_backend.planning.names import OWN_BITS
 
 _log = logging.getLogger("pooling_engine")
-Key = tuple[int, str]  # a device and a kernel
+Key = tuple[int, str]  # device number, kernel name
 
 
 class NotCompiledError(Exception):
-    """Nobody waits for kernels, and this one is being compiled, or cannot be."""
+    """The kernel is still being compiled in the background, or cannot be compiled."""
 
 
-class Library:
-    """Finds kernels on disk, or compiles them: while the caller waits, or in the background.
+class KernelLibrary:
+    """Loads kernels from the disk cache, or compiles them.
 
     Args:
-        cupy: the module.
+        cupy: the `cupy` module.
     """
 
     def __init__(self, cupy: Any) -> None:
         self._cupy = cupy
         self._ready: dict[Key, Any] = {}
-        self._asked: set[Key] = set()
+        self._requested: set[Key] = set()
         self._queue: queue.SimpleQueue[tuple[Launch, Any]] | None = None
         self._lock = threading.Lock()
 
     def compile_in_background(self) -> None:
-        """From now on nobody waits: kernels are compiled one after the other by a thread.
+        """Compile missing kernels in a thread from now on, instead of while the caller waits.
 
-        But for those whose bits are not NumPy's: what they compute must not depend on when.
+        Kernels of `OWN_BITS` are still compiled while the caller waits: NumPy computes what has no
+        kernel yet, and the bits of a result must not depend on the time of the call.
         """
         with self._lock:
             if self._queue is None:
@@ -44,11 +45,11 @@ class Library:
                 threading.Thread(target=self._compile_all, name="kernels", daemon=True).start()
 
     def kernel(self, launch: Launch) -> Any:
-        """What a launch calls on the current device: a function of CuPy.
+        """Return the CuPy function of a launch for the current device.
 
         Raises:
-            NotCompiledError: it is compiled in the background.
-            RuntimeError: it cannot be compiled.
+            NotCompiledError: the kernel is compiled in the background.
+            RuntimeError: the kernel does not compile.
         """
         device = self._cupy.cuda.Device()
         key = device.id, launch.name
@@ -56,13 +57,13 @@ class Library:
             return self._ready[key]
         architecture = f"sm_{device.compute_capability}"
         if self._queue is None or launch.file in OWN_BITS:
-            return self._add(key, compiled(launch.file, launch.name, architecture))
+            return self._add(key, load_or_compile(launch.file, launch.name, architecture))
         with self._lock:
-            is_new = key not in self._asked
-            self._asked.add(key)
+            is_new = key not in self._requested
+            self._requested.add(key)
         if is_new:
-            if (found := on_disk(launch.file, launch.name, architecture)) is not None:
-                return self._add(key, found)
+            if (cached := load_cached(launch.file, launch.name, architecture)) is not None:
+                return self._add(key, cached)
             self._queue.put((launch, device))
         raise NotCompiledError(launch.name)
 
@@ -72,10 +73,10 @@ class Library:
             try:
                 with device:
                     architecture = f"sm_{device.compute_capability}"
-                    code = compiled(launch.file, launch.name, architecture)
+                    code = load_or_compile(launch.file, launch.name, architecture)
                     self._add((device.id, launch.name), code)
             except Exception:
-                _log.exception("%s cannot be compiled; NumPy computes in its place", launch.name)
+                _log.exception("cannot compile %s; NumPy is used instead", launch.name)
 
     def _add(self, key: Key, kernel: Any) -> Any:
         module = self._cupy.cuda.function.Module()

@@ -1,4 +1,4 @@
-"""Memory of the host that the card may reach by itself: regions, for as long as they are mapped."""
+"""Pinned host memory: regions that the GPU accesses directly for as long as they are mapped."""
 
 from __future__ import annotations
 
@@ -9,33 +9,35 @@ from typing import Any
 from pooling_engine.backends.cupy_backend.device.protocols import HostArray
 
 _log = logging.getLogger("pooling_engine")
-_PORTABLE = 1  # cudaHostRegisterPortable: for every context of the process
+_PORTABLE = 1  # cudaHostRegisterPortable: valid in every context of the process
 
 
-class Pinned:
-    """What is pinned, by CUDA and by this record; safe to use from many threads, and finalizers.
+class PinnedMemory:
+    """Record of the memory that this process pinned. Safe to use from threads and finalizers.
 
-    The record says only which way a copy goes: CUDA itself knows what it may reach.
+    The record decides only how an array is copied; CUDA has its own record of pinned memory.
 
     Args:
-        cupy: the module.
+        cupy: the `cupy` module.
     """
 
     def __init__(self, cupy: Any) -> None:
         self._runtime = cupy.cuda.runtime
-        self._ends: dict[int, int] = {}  # by where they begin; each change is one step, no lock
+        self._ends: dict[int, int] = {}  # begin: end. Each change is atomic, so there is no lock
 
     def pin(self, memory: HostArray) -> Callable[[], None] | None:
-        """Pins all of an array's memory; returns what ends that, or None if it cannot be.
+        """Pin the memory of an array.
 
-        As `pooling_engine.backends.Backend` says.
+        Returns:
+            A function that unpins the memory and keeps the array alive until it is called. None if
+            the memory cannot be pinned, which is logged.
         """
         begin = memory.ctypes.data
         try:
             self._runtime.hostRegister(begin, memory.nbytes, _PORTABLE)
         except self._runtime.CUDARuntimeError as error:
             _log.warning(
-                "%d bytes of shared memory cannot be pinned, and are copied on their way: %s",
+                "cannot pin %d bytes of shared memory, tensors in it are copied instead: %s",
                 *(memory.nbytes, error),
             )
             return None
@@ -45,13 +47,13 @@ class Pinned:
             del self._ends[begin]
             try:
                 self._runtime.hostUnregister(begin)
-            except self._runtime.CUDARuntimeError as error:  # as of a device that is lost
-                _log.info("shared memory could not be unpinned: %s", error)
+            except self._runtime.CUDARuntimeError as error:  # for example a lost device
+                _log.info("cannot unpin shared memory: %s", error)
 
         return unpin
 
-    def has(self, array: HostArray) -> bool:
-        """Whether all of a C-contiguous array is in memory pinned here."""
+    def contains(self, array: HostArray) -> bool:
+        """Return whether all of a C-contiguous array lies in one pinned region."""
         if not self._ends:
             return False
         begin = array.ctypes.data

@@ -1,4 +1,4 @@
-"""A card as the backend sees it: memory, copies, launches, and lanes for arrays of the host."""
+"""Protocols of a device and of a staging buffer, which tests implement without a GPU."""
 
 from __future__ import annotations
 
@@ -11,110 +11,114 @@ from numpy.typing import NDArray
 from pooling_engine.backends.cupy_backend.planning.launches import Launch
 
 HostArray = NDArray[Any]
-DeviceArray = Any  # of the device's own kind; it has a shape and a dtype
+DeviceArray = Any  # the device's own array type; it has a shape and a dtype
 
 
-class Lane(Protocol):
-    """Some host memory, as much of the card's, and a stream between them.
+class StagingBuffer(Protocol):
+    """Pinned host memory, device memory of the same size, and a stream.
 
-    Every method but `wait` only puts work on the stream; addresses are those of either memory, and
-    on the host of what the card reaches by itself: until `wait` returns, do not write what is
-    uploaded, nor read what is downloaded, nor let go of either.
+    All methods but `wait` only enqueue work on the stream. Host addresses must be in pinned memory.
+    Until `wait` returns, do not write to memory that is uploaded, do not read memory that is
+    downloaded, and do not free either.
 
     Attributes:
-        host: the bytes.
-        host_address: where they begin.
-        card_address: where as many begin on the card.
+        host: host memory as an array of bytes.
+        host_address: address of the host memory.
+        device_address: address of the device memory.
     """
 
     host: HostArray
     host_address: int
-    card_address: int
+    device_address: int
 
     def upload(self, source: int, target: int, nbytes: int) -> None:
-        """Copies so many bytes from an address of the host to one of the card."""
+        """Copy bytes from a host address to a device address."""
         ...
 
     def launch(self, launch: Launch, *addresses: int | None) -> None:
-        """Launches a kernel on arrays that begin there, on the card; None is a null pointer."""
+        """Launch a kernel on arrays at device addresses; None is a null pointer."""
         ...
 
     def download(self, source: int, target: int, nbytes: int) -> None:
-        """Copies so many bytes from an address of the card to one of the host."""
+        """Copy bytes from a device address to a host address."""
         ...
 
     def wait(self) -> None:
-        """Returns once everything has been done."""
+        """Return when the stream is idle."""
         ...
 
 
 class Device(Protocol):
-    """What a backend asks of a device.
+    """Operations of a device that the backend uses.
 
-    Any method may raise `DeviceMemoryError`, there is no room; or `UnavailableError`, it is lost.
+    Any method may raise `DeviceMemoryError` (out of memory) or `UnavailableError` (device lost).
 
     Attributes:
-        spare: called where there is no room, before another try: frees what is not in use.
+        free_unused: callback that frees unused memory; the device calls it when it is out of
+            memory, and then tries again.
     """
 
-    spare: Callable[[], None]
+    free_unused: Callable[[], None]
 
     def names(self) -> tuple[str, ...]:
-        """What it computes on, in words."""
+        """Return the device in words."""
         ...
 
     def limit_memory(self, nbytes: int) -> None:
-        """Bounds the memory that is taken of it, what is kept for later included."""
+        """Limit the device memory of this process, including memory cached for reuse."""
         ...
 
     def adopt(self, array: Any) -> tuple[DeviceArray, bool]:
-        """A C-contiguous array of the device's own kind, and whether it is a copy.
+        """Return a C-contiguous array of the device's own type, and whether it is a copy.
 
         Args:
-            array: of any library that hands out the device's memory by DLPack.
+            array: array of any library that exports device memory by DLPack.
 
         Raises:
-            BufferError, TypeError, ValueError, NotImplementedError: it is on another device, of an
-                element type that the device has not, or not handed out.
+            BufferError, TypeError, ValueError, NotImplementedError: the array is on another
+                device, has an unsupported dtype, or is not exported.
         """
         ...
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
-        """A C-contiguous array of any content."""
+        """Return an uninitialised C-contiguous array."""
         ...
 
     def address(self, array: DeviceArray) -> int:
-        """Where its first element is."""
+        """Return the address of the first element."""
         ...
 
     def upload(self, source: HostArray, target: DeviceArray) -> None:
-        """Copies from the host; both are C-contiguous. What is pinned is read until `wait`."""
+        """Copy from the host, C-contiguous to C-contiguous.
+
+        Pinned memory may be read until `wait` returns.
+        """
         ...
 
     def download(self, source: DeviceArray, target: HostArray) -> None:
-        """Copies to the host, once everything launched before is done."""
+        """Copy to the host after all earlier launches are done; return when it is complete."""
         ...
 
     def launch(self, launch: Launch, *arrays: DeviceArray | None) -> None:
-        """Launches a kernel; None is a null pointer."""
+        """Launch a kernel; None is a null pointer."""
         ...
 
     def wait(self) -> None:
-        """Returns once everything has been done, but for lanes."""
+        """Return when all work is done, except that of staging buffers."""
         ...
 
     def pin(self, memory: HostArray) -> Callable[[], None] | None:
-        """Lets the card reach memory of the host by itself, as `Backend` says."""
+        """Pin host memory; see `PinnedMemory.pin`."""
         ...
 
     def is_pinned(self, array: HostArray) -> bool:
-        """Whether all of a C-contiguous array is in memory that `pin` was given."""
+        """Return whether all of a C-contiguous array is in memory pinned by `pin`."""
         ...
 
     def compile_in_background(self) -> None:
-        """Lets launches raise `NotCompiledError` from now on, where else they would compile."""
+        """Raise `NotCompiledError` from now on where a launch would have to compile first."""
         ...
 
-    def lane(self, nbytes: int) -> Lane:
-        """A new lane with so much memory on either side."""
+    def staging_buffer(self, nbytes: int) -> StagingBuffer:
+        """Allocate a staging buffer with that much memory on either side."""
         ...

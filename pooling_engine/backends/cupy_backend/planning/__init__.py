@@ -1,1 +1,1 @@
-"""Launch planning for CUDA kernels; plain Python, needs no GPU."""
+"""Plans as kernel launches. Plain Python, needs neither CuPy nor a GPU."""

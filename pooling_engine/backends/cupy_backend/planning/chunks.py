@@ -1,4 +1,7 @@
-"""Calls cut along planes (channels last: items of the batch), and how a slab lies in memory."""
+"""Calls cut into chunks of planes, and the layout of a chunk in a staging buffer.
+
+Channels last, a plane is an item of the batch.
+"""
 
 from __future__ import annotations
 
@@ -13,63 +16,63 @@ import numpy as np
 from pooling_engine.backends.cupy_backend.planning.launches import Launch
 from pooling_engine.plans.plan import PoolPlan
 
-MARK_BYTES = 4  # where a kernel may leave one: an int
-ALIGNMENT = 256  # bytes, as of what a card allocates
+FLAG_BYTES = 4  # int32 that a kernel sets when it finds an error
+ALIGNMENT = 256  # bytes, as in CUDA's allocations
 
 
-class Step(NamedTuple):
-    """A launch, and the names of the arrays that it takes; of one that is not there, nothing."""
+class LaunchStep(NamedTuple):
+    """A launch and the names of its arrays; an unknown name is a null pointer."""
 
     launch: Launch
     arrays: tuple[str, ...]
 
 
-Steps = Callable[[PoolPlan], Sequence[Step]]  # of a slab, given its plan
+Steps = Callable[[PoolPlan], Sequence[LaunchStep]]  # from the plan of a chunk
 
 
-class Part(NamedTuple):
-    """What a slab has of an array.
+class ArrayPart(NamedTuple):
+    """The part of an array that belongs to a chunk.
 
     Attributes:
-        name: of the array.
-        place: where it begins in the memory of a lane, in bytes.
-        nbytes: its size.
+        name: name of the array.
+        offset: first byte in the staging buffer.
+        nbytes: size in bytes.
     """
 
     name: str
-    place: int
+    offset: int
     nbytes: int
 
 
-class Slab(NamedTuple):
-    """Some planes of a call in the memory of a lane.
+class Chunk(NamedTuple):
+    """Some planes of a call in a staging buffer.
 
     Attributes:
-        planes: how many.
-        inputs: what is copied into the lane's memory on the host.
-        outputs: what is copied out of it.
-        pinned_inputs: what is uploaded from where it is.
-        pinned_outputs: what is downloaded to where it belongs.
-        sent: the bytes of the lane that are uploaded: their begin and their end.
-        back: those that are downloaded.
-        mark: where kernels may leave one, an int; None where none does.
-        launches: what is launched, and where the arrays begin that it takes; None: a null pointer.
+        planes: number of planes.
+        inputs: parts that the host copies into the buffer.
+        outputs: parts that the host copies out of the buffer.
+        pinned_inputs: parts that are uploaded from the caller's pinned memory.
+        pinned_outputs: parts that are downloaded into the caller's pinned memory.
+        upload: begin and end of the bytes of the buffer that are uploaded.
+        download: begin and end of the bytes of the buffer that are downloaded.
+        flag: offset of the error flag, or None if no kernel sets one.
+        launches: launches with the offsets of their arrays; None is a null pointer.
     """
 
     planes: int
-    inputs: tuple[Part, ...]
-    outputs: tuple[Part, ...]
-    pinned_inputs: tuple[Part, ...]
-    pinned_outputs: tuple[Part, ...]
-    sent: tuple[int, int]
-    back: tuple[int, int]
-    mark: int | None
+    inputs: tuple[ArrayPart, ...]
+    outputs: tuple[ArrayPart, ...]
+    pinned_inputs: tuple[ArrayPart, ...]
+    pinned_outputs: tuple[ArrayPart, ...]
+    upload: tuple[int, int]
+    download: tuple[int, int]
+    flag: int | None
     launches: tuple[tuple[Launch, tuple[int | None, ...]], ...]
 
 
 @lru_cache(maxsize=512)
-def slab_of(plan: PoolPlan, planes: int) -> PoolPlan:
-    """The plan of so many planes (channels last: items) of a call."""
+def chunk_plan(plan: PoolPlan, planes: int) -> PoolPlan:
+    """Return the plan of a number of planes of a call."""
     if planes == plan.outer:
         return plan
     of_batch = plan.outer == plan.input_shape[0]
@@ -82,24 +85,24 @@ def slab_of(plan: PoolPlan, planes: int) -> PoolPlan:
     )
 
 
-class Layout:
-    """How the arrays of a slab lie in the memory of a lane.
+class ChunkLayout:
+    """Layout of a chunk's arrays in a staging buffer.
 
-    What is sent, a mark of four bytes, what comes back, side by side: one copy is enough in either
-    direction. Before and after them, what is pinned, in copies of its own; last, what is on the
-    card only.
+    The order is: pinned inputs, inputs, flag, outputs, pinned outputs, scratch. Inputs, flag and
+    outputs are adjacent, so that one copy in each direction is enough. Pinned arrays have a copy
+    each. Scratch arrays are never copied.
 
     Args:
-        plan: of the call; it has planes.
-        inputs: the arrays that are sent: their bytes, by name.
-        outputs: those that come back.
-        scratch: the element types of those that kernels leave for one another, by name: they have
-            the shape of the forward output.
-        pinned: the names of the arrays that the card reaches where they are.
+        plan: plan of the call; it has at least one plane.
+        inputs: name and size in bytes of the input arrays.
+        outputs: name and size in bytes of the result arrays.
+        scratch: name and dtype of the device-only arrays, which have the shape of the forward
+            output.
+        pinned: names of the arrays in pinned memory.
 
     Attributes:
-        plan: of the call.
-        plane_bytes: what all arrays have for one plane.
+        plan: plan of the call.
+        plane_bytes: bytes of all arrays per plane.
     """
 
     def __init__(
@@ -117,7 +120,7 @@ class Layout:
         self._pinned_outputs = tuple(name for name in outputs if name in pinned)
         nbytes = inputs | outputs
         sizes = {name: nbytes[name] // plan.outer for name in (*self._pinned_inputs, *self._inputs)}
-        sizes["doubt"] = 0  # the mark, one for all planes
+        sizes["flag"] = 0  # one for all planes
         for name in (*self._outputs, *self._pinned_outputs):
             sizes[name] = nbytes[name] // plan.outer
         count = math.prod(plan.output_block_shape[1:])
@@ -125,33 +128,34 @@ class Layout:
         self._sizes = sizes
         self.plane_bytes = sum(sizes.values())
 
-    def planes_in(self, nbytes: int) -> int:
-        """How many planes a lane of so many bytes takes; 0, if not even one."""
+    def planes_within(self, nbytes: int) -> int:
+        """Return how many planes fit in a staging buffer; 0 if not even one does."""
         return max(0, nbytes - ALIGNMENT * len(self._sizes)) // self.plane_bytes
 
-    def slab(self, planes: int, steps: Steps) -> Slab:
-        """A slab of so many planes, and what is launched on it; "doubt" is the mark."""
+    def chunk(self, planes: int, steps: Steps) -> Chunk:
+        """Return a chunk of a number of planes with its launches."""
         parts, end = {}, 0
         for name, size in self._sizes.items():
-            parts[name] = Part(name, end, size * planes)
-            end += -(-max(size * planes, MARK_BYTES) // ALIGNMENT) * ALIGNMENT
-        todo = steps(slab_of(self.plan, planes))
-        has_mark = any("doubt" in step.arrays for step in todo)
-        places = {name: part.place for name, part in parts.items()}
-        mark = places["doubt"]
-        sent = places[self._inputs[0]] if self._inputs else mark
-        back = mark if has_mark else mark + ALIGNMENT
-        ends = [places[name] + parts[name].nbytes for name in self._outputs]
-        return Slab(
+            parts[name] = ArrayPart(name, end, size * planes)
+            end += -(-max(size * planes, FLAG_BYTES) // ALIGNMENT) * ALIGNMENT
+        launch_steps = steps(chunk_plan(self.plan, planes))
+        has_flag = any("flag" in step.arrays for step in launch_steps)
+        offsets = {name: part.offset for name, part in parts.items()}
+        flag = offsets["flag"]
+        first_input = offsets[self._inputs[0]] if self._inputs else flag
+        first_output = flag if has_flag else flag + ALIGNMENT
+        ends = [offsets[name] + parts[name].nbytes for name in self._outputs]
+        return Chunk(
             planes,
             inputs=tuple(parts[name] for name in self._inputs),
             outputs=tuple(parts[name] for name in self._outputs),
             pinned_inputs=tuple(parts[name] for name in self._pinned_inputs),
             pinned_outputs=tuple(parts[name] for name in self._pinned_outputs),
-            sent=(sent, mark + MARK_BYTES * has_mark),
-            back=(back, max([mark + MARK_BYTES * has_mark, *ends])),
-            mark=mark if has_mark else None,
+            upload=(first_input, flag + FLAG_BYTES * has_flag),
+            download=(first_output, max([flag + FLAG_BYTES * has_flag, *ends])),
+            flag=flag if has_flag else None,
             launches=tuple(
-                (launch, tuple(places.get(name) for name in names)) for launch, names in todo
+                (launch, tuple(offsets.get(name) for name in names))
+                for launch, names in launch_steps
             ),
         )

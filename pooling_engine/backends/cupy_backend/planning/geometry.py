@@ -1,4 +1,4 @@
-"""The windows of a plan as the integers of the struct `Windows` in `cuda/windows.cuh`."""
+"""Windows of a plan as the integers of the struct `Windows` in `cuda/windows.cuh`."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pooling_engine.plans.geometry import AdaptiveAxis, Axis
 from pooling_engine.plans.plan import PoolPlan
 
 KERNEL_AXES = 3
-FEW = 2**31 - 2**10  # positions that 32 bits number, those of threads without work included
+MAX_POSITIONS_32 = 2**31 - 2**10  # leaves room for the idle threads of the last block
 
-_UNUSED = (1, 1, 1, 1, 1, 0, 1)  # an axis of one element, for what is before the first
+_UNUSED = (1, 1, 1, 1, 1, 0, 1)  # axis of one element, in front of the plan's axes
 
 
-class Share(NamedTuple):
-    """What one thread computes.
+class ThreadWork(NamedTuple):
+    """Elements that one thread computes.
 
     Attributes:
-        of_input: cells of the input, or else outputs.
-        channels: how many channels of one position.
-        neighbours: how many positions, side by side along the innermost axis.
-        rows: how many positions, one after the other along the last axis but one.
+        of_input: elements of the input (backward) instead of outputs (forward).
+        channels: number of channels at one position.
+        neighbours: number of adjacent positions along the innermost axis.
+        rows: number of adjacent positions along the second-innermost axis.
     """
 
     of_input: bool
@@ -33,57 +33,58 @@ class Share(NamedTuple):
     rows: int = 1
 
 
-def is_small(plan: PoolPlan) -> bool:
-    """Whether 32 bits number every position, those in the padding included."""
-    elements = math.prod(plan.input_block_shape)
-    reached, step = elements, plan.inner
+def fits_32_bits(plan: PoolPlan) -> bool:
+    """Return whether 32 bits number every position, including those in the padding."""
+    reached, step = math.prod(plan.input_block_shape), plan.inner
     for axis in reversed(plan.axes):
         reached += _furthest(axis) * step
         step *= axis.size
-    return max(reached, math.prod(plan.output_block_shape), plan.taps) < FEW
+    return max(reached, math.prod(plan.output_block_shape), plan.taps) < MAX_POSITIONS_32
 
 
 def _furthest(axis: Axis) -> int:
-    """More than any position, or product of positions, along an axis."""
+    """Return an upper bound of the positions, and products of positions, along an axis."""
     if isinstance(axis, AdaptiveAxis):
         return (axis.size + 1) * (axis.outputs + 1)
     w = axis.window
     return axis.size + (axis.outputs + 1) * w.stride + w.extent + w.padding_before + w.padding_after
 
 
-def threads_of(plan: PoolPlan, share: Share) -> int:
-    """How many threads have work."""
-    _, *sizes, _ = plan.input_block_shape if share.of_input else plan.output_block_shape
-    parts = (_parts(size, len(sizes) - number, share) for number, size in enumerate(sizes))
-    return plan.outer * math.prod(parts) * (plan.inner // share.channels)
+def thread_count(plan: PoolPlan, work: ThreadWork) -> int:
+    """Return the number of threads that have work."""
+    _, *sizes, _ = plan.input_block_shape if work.of_input else plan.output_block_shape
+    along = (_threads_along(size, len(sizes) - n, work) for n, size in enumerate(sizes))
+    return plan.outer * math.prod(along) * (plan.inner // work.channels)
 
 
-def _parts(size: int, place: int, share: Share) -> int:
-    """How many threads lie along an axis, the `place`-th from the end."""
-    own = {1: share.neighbours, 2: share.rows}.get(place, 1)
-    return -(-size // own)
+def _threads_along(size: int, place: int, work: ThreadWork) -> int:
+    """Return the number of threads along an axis, the `place`-th counted from the innermost."""
+    per_thread = {1: work.neighbours, 2: work.rows}.get(place, 1)
+    return -(-size // per_thread)
 
 
-def windows_of(
-    plan: PoolPlan, dtype: type[np.signedinteger[Any]], share: Share, rule: int
+def packed_windows(
+    plan: PoolPlan, dtype: type[np.signedinteger[Any]], work: ThreadWork, rule: int
 ) -> NDArray[Any]:
-    """The integers of the windows of a plan, as one value: CuPy passes no arrays but those of one.
+    """Return the struct `Windows` of a plan as one opaque value.
+
+    CuPy passes an array to a kernel by value only if it has a single element.
 
     Args:
-        dtype: of the integers: int32, or int64 where they need it.
-        rule: what an average divides by.
+        dtype: integer type of the struct: int32 if `fits_32_bits`, else int64.
+        rule: divisor rule of an average.
     """
     is_fast = dtype is np.int32
     integers: list[int] = []
     axes = (_UNUSED,) * (KERNEL_AXES - len(plan.axes)) + tuple(map(_axis, plan.axes))
     for number, axis in enumerate(axes):
         size, outputs, _, stride, dilation, *_ = axis
-        own = _parts(size if share.of_input else outputs, KERNEL_AXES - number, share)
+        threads = _threads_along(size if work.of_input else outputs, KERNEL_AXES - number, work)
         integers += axis
-        for value in (own, max(1, stride), dilation):
+        for value in (threads, max(1, stride), dilation):
             integers += _divisor(value, is_fast)
-    integers += [plan.inner, *_divisor(plan.inner // share.channels, is_fast)]
-    integers += [threads_of(plan, share), plan.taps, rule, share.rows]
+    integers += [plan.inner, *_divisor(plan.inner // work.channels, is_fast)]
+    integers += [thread_count(plan, work), plan.taps, rule, work.rows]
     packed = np.array(integers, np.int64).astype(dtype)
     return packed.view(np.dtype((np.void, packed.nbytes)))
 
@@ -97,7 +98,7 @@ def _axis(axis: Axis) -> tuple[int, ...]:
 
 
 def _divisor(value: int, is_fast: bool) -> list[int]:
-    """A number and, for 32 bits, what to multiply and shift by: n / value for n below 2^31."""
+    """Return a divisor with the multiplier and shift that replace it for n below 2^31."""
     if not is_fast:
         return [value, 0, 0]
     shift = (value - 1).bit_length()

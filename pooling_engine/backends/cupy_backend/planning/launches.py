@@ -1,7 +1,4 @@
-"""From a plan to the launch of a kernel: its name, its grid, its arguments. Pure arithmetic.
-
-The name is that of a template with all its arguments: it says what the kernel is made for.
-"""
+"""Launches of a plan: kernel name, grid and arguments. Pure arithmetic, needs no GPU."""
 
 from __future__ import annotations
 
@@ -11,13 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pooling_engine.backends.cupy_backend.planning import names
 from pooling_engine.backends.cupy_backend.planning.choosing import (
-    Shape,
-    any_shape,
-    row_shape,
-    square_shape,
-    team_of,
+    Variant,
+    general_variant,
+    row_variant,
+    square_work,
+    team_size,
 )
 from pooling_engine.backends.cupy_backend.planning.division import (
     LARGEST,
@@ -27,37 +23,42 @@ from pooling_engine.backends.cupy_backend.planning.division import (
 )
 from pooling_engine.backends.cupy_backend.planning.geometry import (
     KERNEL_AXES,
-    Share,
-    threads_of,
-    windows_of,
+    ThreadWork,
+    packed_windows,
+    thread_count,
 )
-from pooling_engine.backends.cupy_backend.planning.names import (
+from pooling_engine.backends.cupy_backend.planning.kernels import (
     ELEMENTS,
     INDICES,
     NO_INDICES,
+    NORM_RESIDUAL,
     ORDERS,
     SELECT_TEAMS,
     SUM_TEAMS,
+    TIE_SHARE,
     VECTOR_BYTES,
+    Arguments,
     Name,
+    kernel_name,
 )
 from pooling_engine.dtypes import FLOATS
 from pooling_engine.plans.geometry import SlidingAxis
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.specs.enums import Mode, NanPolicy, TiePolicy
 
-THREADS = 256  # of a block; `whole.cu` has the same number
-BLOCK = 1024  # elements of a run that is added up in 16 lanes, there too
+BLOCK_THREADS = 256  # THREADS in `whole.cu`
+RUN = 1024  # elements summed in 16 lanes; BLOCK in `whole.cu`
+_TEAM = Variant({}, True, ThreadWork(of_input=False))
 
 
 class Launch(NamedTuple):
-    """What to launch.
+    """Launch of a kernel.
 
     Attributes:
-        file: the source of the kernel.
-        name: the kernel, with its template arguments.
-        blocks: of THREADS threads each; none, where there is nothing to compute.
-        values: the arguments after the arrays, as the kernel takes them.
+        file: source file.
+        name: kernel with its template arguments.
+        blocks: number of blocks of `BLOCK_THREADS` threads; 0 if there is nothing to compute.
+        values: arguments that follow the arrays.
     """
 
     file: str
@@ -68,49 +69,58 @@ class Launch(NamedTuple):
 
 @lru_cache(maxsize=512)
 def forward_launch(plan: PoolPlan, has_indices: bool, is_aligned: bool) -> Launch | None:
-    """What computes the forward pass of a plan; None if no kernel does.
+    """Return the launch of the forward pass, or None if the plan has no kernel.
 
-    Selecting kernels take x, y, the indices or nothing, and where to say that there is a NaN, or
-    nothing; those that sum integers x, y, and where to say that a sum overflows, or nothing; the
-    others x and y.
+    Its arrays are, by mode:
+
+    - MAX and MIN: x, y, the indices or null, a flag for a NaN or null;
+    - AVERAGE and SUM of integers: x, y, a flag for an overflow or null;
+    - all others: x, y.
 
     Args:
+        has_indices: whether the call returns indices.
         is_aligned: whether all arrays begin at a multiple of 16 bytes.
     """
     if not _has_kernels(plan) or (has_indices and plan.index_dtype not in INDICES):
         return None
     if plan.mode is Mode.LP:
-        return _norm_launch(plan, is_aligned, is_kept=False)
+        return _norm_launch(plan, is_aligned, is_residual=False)
     if not plan.selects:
         is_float = plan.dtype in FLOATS
         return (_sum_launch if is_float else _integer_sum_launch)(plan, is_aligned)
-    index = INDICES[plan.index_dtype] if has_indices else NO_INDICES
-    order = ORDERS[plan.mode is Mode.MIN]
-    ignores = plan.nan_policy is NanPolicy.IGNORE and plan.dtype in FLOATS
-    kind = names.kind_of(ELEMENTS[plan.dtype], index, order, ignores)
-    if not _is_whole(plan):
-        if (row := row_shape(plan, is_aligned, of_input=False)) is not None:
-            if (square := square_shape(plan, row)) is not None:
-                name = names.select_square_rows(kind, row.name, square.share.rows)
-                return _launch(name, plan, square)
-            return _launch(names.select_rows(kind, row.name), plan, row)
-        if (team := team_of(plan)) is not None:
-            name = names.select_by_teams(kind, team)
-            return _launch(name, plan, Shape("", True, Share(of_input=False)), team=team)
-        shape = any_shape(plan, is_aligned, of_input=False)
-        return _launch(names.select_windows(kind, shape.name), plan, shape)
-    team, pack, values = _planes(plan, is_aligned)
-    return Launch(*names.select_planes(kind, team, pack), _blocks(plan.outer * team), values)
+    kind: Arguments = {
+        "E": ELEMENTS[plan.dtype],
+        "I": INDICES[plan.index_dtype] if has_indices else NO_INDICES,
+        "Order": ORDERS[plan.mode is Mode.MIN],
+        "IGNORES": plan.nan_policy is NanPolicy.IGNORE and plan.dtype in FLOATS,
+    }
+    if _is_whole(plan):
+        team, pack, values = _whole_planes(plan, is_aligned)
+        name = kernel_name("select_planes", **kind, TEAM=team, V=pack)
+        return Launch(*name, _blocks(plan.outer * team), values)
+    if (row := row_variant(plan, is_aligned, of_input=False)) is not None:
+        if (work := square_work(plan, row)) is not None:
+            name = kernel_name("select_square_rows", **kind, **row.arguments, ROWS=work.rows)
+            return _launch(name, plan, row._replace(work=work))
+        return _launch(kernel_name("select_rows", **kind, **row.arguments), plan, row)
+    if (threads := team_size(plan)) is not None:
+        name = kernel_name("select_by_teams", **kind, TEAM=threads)
+        return _launch(name, plan, _TEAM, team=threads)
+    variant = general_variant(plan, is_aligned, of_input=False)
+    return _launch(kernel_name("select_windows", **kind, **variant.arguments), plan, variant)
 
 
 @lru_cache(maxsize=512)
 def backward_launch(plan: PoolPlan, is_aligned: bool) -> Launch | None:
-    """What computes the backward pass of a plan; None if no kernel does.
+    """Return the launch that computes the input gradient, or None if the plan has no kernel.
 
-    Selecting kernels take dy, the indices, dx, and where to say that an index is forged; the others
-    dy and dx; those of shared ties x, the extremes of the forward pass, what each window sends, and
-    dx. They send dy, or what `share_launch` computes. Those of norms take dy, what `kept_launch`
-    computes, x and dx.
+    Its arrays are, by mode:
+
+    - MAX and MIN by indices: dy, the indices, dx, a flag for an invalid index;
+    - MAX and MIN with shared ties: x, the extremes of the forward pass, dy or the result of
+      `tie_share_launch`, dx;
+    - AVERAGE and SUM: dy, dx;
+    - LP: dy, the result of `residual_norm_launch`, x, dx.
     """
     if not _has_kernels(plan):
         return None
@@ -120,52 +130,60 @@ def backward_launch(plan: PoolPlan, is_aligned: bool) -> Launch | None:
         return _norm_gradient_launch(plan, is_aligned)
     if plan.index_dtype not in INDICES:
         return None
-    if plan.selects and _has_empty_windows(plan):  # no thread looks at their indices
+    if plan.selects and _has_empty_windows(plan):  # no thread would check their indices
         return None
-    element, index = ELEMENTS[plan.dtype], INDICES[plan.index_dtype]
-    division = None if plan.selects else division_of(plan)
-    if (row := row_shape(plan, is_aligned, of_input=True)) is not None:
-        if division is None:
-            return _launch(names.select_row_gradients(element, index, row.name), plan, row)
-        return _launch(names.sum_row_gradients(element, row.name), plan, row, division)
-    shape = any_shape(plan, is_aligned, of_input=True)
-    if division is None:
-        return _launch(names.select_gradients(element, index, shape.name), plan, shape)
-    return _launch(names.sum_gradients(element, shape.name), plan, shape, division)
+    kind = {"E": ELEMENTS[plan.dtype]}
+    if plan.selects:
+        kind["I"] = INDICES[plan.index_dtype]
+    prefix, division = ("select", None) if plan.selects else ("sum", division_of(plan))
+    if (row := row_variant(plan, is_aligned, of_input=True)) is not None:
+        name = kernel_name(f"{prefix}_row_gradients", **kind, **row.arguments)
+        return _launch(name, plan, row, division)
+    variant = general_variant(plan, is_aligned, of_input=True)
+    name = kernel_name(f"{prefix}_gradients", **kind, **variant.arguments)
+    return _launch(name, plan, variant, division)
 
 
 @lru_cache(maxsize=512)
-def kept_launch(plan: PoolPlan, is_aligned: bool) -> Launch:
-    """What computes the norms that the gradient needs, in float64; it takes x and the norms.
+def residual_norm_launch(plan: PoolPlan, is_aligned: bool) -> Launch:
+    """Return the launch that computes the float64 norms which the gradient needs.
 
-    Where p is infinite they are the numbers of the taps that receive it.
+    Its arrays are x and the norms. For an infinite p the results are the numbers of the window
+    elements that receive the gradient.
     """
-    return _norm_launch(plan, is_aligned, is_kept=True)
+    return _norm_launch(plan, is_aligned, is_residual=True)
 
 
 @lru_cache(maxsize=512)
-def share_launch(plan: PoolPlan, is_aligned: bool) -> Launch:
-    """What divides gradients by the number of tied taps.
+def tie_share_launch(plan: PoolPlan, is_aligned: bool) -> Launch:
+    """Return the launch that divides gradients by the number of tied window elements.
 
-    It takes x, the extremes of the forward pass, dy, and where the shares belong, in float64.
+    Its arrays are x, the extremes of the forward pass, dy and the float64 results.
     """
-    element, ignores = ELEMENTS[plan.dtype], plan.nan_policy is NanPolicy.IGNORE
-    if (row := row_shape(plan, is_aligned, of_input=False)) is not None:
-        return _launch(names.share_rows(element, ignores, row.name), plan, row)
-    if (team := team_of(plan)) is not None:
-        name = names.share_by_teams(element, ignores, team)
-        return _launch(name, plan, Shape("", True, Share(of_input=False)), team=team)
-    shape = any_shape(plan, is_aligned, of_input=False)
-    return _launch(names.share_windows(element, ignores, shape.name), plan, shape)
+    kind: Arguments = {
+        "E": ELEMENTS[plan.dtype],
+        "IGNORES": plan.nan_policy is NanPolicy.IGNORE,
+    }
+    if (row := row_variant(plan, is_aligned, of_input=False)) is not None:
+        return _launch(kernel_name("share_rows", **kind, **row.arguments), plan, row)
+    if (threads := team_size(plan)) is not None:
+        name = kernel_name("share_by_teams", **kind, TEAM=threads)
+        return _launch(name, plan, _TEAM, team=threads)
+    variant = general_variant(plan, is_aligned, of_input=False)
+    return _launch(kernel_name("share_windows", **kind, **variant.arguments), plan, variant)
 
 
 def _tie_launch(plan: PoolPlan, is_aligned: bool) -> Launch:
-    element, ignores = ELEMENTS[plan.dtype], plan.nan_policy is NanPolicy.IGNORE
-    share = names.SHARE if plan.tie_policy is TiePolicy.SPLIT else element
-    if (row := row_shape(plan, is_aligned, of_input=True)) is not None:
-        return _launch(names.tie_row_gradients(element, share, ignores, row.name), plan, row)
-    shape = any_shape(plan, is_aligned, of_input=True)
-    return _launch(names.tie_gradients(element, share, ignores, shape.name), plan, shape)
+    element = ELEMENTS[plan.dtype]
+    kind: Arguments = {
+        "E": element,
+        "S": TIE_SHARE if plan.tie_policy is TiePolicy.SPLIT else element,
+        "IGNORES": plan.nan_policy is NanPolicy.IGNORE,
+    }
+    if (row := row_variant(plan, is_aligned, of_input=True)) is not None:
+        return _launch(kernel_name("tie_row_gradients", **kind, **row.arguments), plan, row)
+    variant = general_variant(plan, is_aligned, of_input=True)
+    return _launch(kernel_name("tie_gradients", **kind, **variant.arguments), plan, variant)
 
 
 def _has_kernels(plan: PoolPlan) -> bool:
@@ -173,13 +191,13 @@ def _has_kernels(plan: PoolPlan) -> bool:
 
 
 def _has_empty_windows(plan: PoolPlan) -> bool:
-    """Whether some windows have no tap on an element; only dilation makes such."""
+    """Return whether some windows contain no element, which only dilation can cause."""
     limits = (axis.tap_limits() for axis in plan.axes if axis.dilation > 1)
     return any((first >= stop).any() for first, stop in limits)
 
 
 def _is_whole(plan: PoolPlan) -> bool:
-    """Whether each plane is one window, whose taps are its elements in their order."""
+    """Return whether each plane is one window whose taps are its elements in order."""
     return plan.inner == 1 and all(
         isinstance(axis, SlidingAxis)
         and axis.outputs == 1
@@ -192,91 +210,104 @@ def _is_whole(plan: PoolPlan) -> bool:
 
 def _sum_launch(plan: PoolPlan, is_aligned: bool) -> Launch:
     division, element = division_of(plan), ELEMENTS[plan.dtype]
-    if not (plan.is_global and plan.inner == 1):
-        if (row := row_shape(plan, is_aligned, of_input=False)) is not None:
-            return _launch(names.sum_rows(element, row.name), plan, row, division)
-        if (team := team_of(plan)) is not None:
-            name = names.sum_by_teams(element, team)
-            return _launch(name, plan, Shape("", True, Share(of_input=False)), division, team)
-        shape = any_shape(plan, is_aligned, of_input=False)
-        return _launch(names.sum_windows(element, shape.name), plan, shape, division)
-    size = plan.axes[0].size
-    pack = _pack(plan, size, is_aligned, fewest=BLOCK + 1)
-    team = next((team for team in SUM_TEAMS if size <= team * pack // 16 * BLOCK), SUM_TEAMS[-1])
-    values = (division.scale, np.int32(division.rule), np.int64(plan.outer), np.int64(size))
-    return Launch(*names.sum_planes(element, team, pack), _blocks(plan.outer * team), values)
-
-
-def _norm_launch(plan: PoolPlan, is_aligned: bool, is_kept: bool) -> Launch:
-    """Norms as the output of a plan, or as they are kept for its gradient."""
-    element = ELEMENTS[plan.dtype]
-    kind = names.norm_of(element, names.KEPT if is_kept else element, _norm(plan, is_kept))
     if plan.is_global and plan.inner == 1:
-        team, pack, values = _planes(plan, is_aligned)
-        name = names.norm_planes(kind, team, pack)
-        return _of_p(plan, Launch(*name, _blocks(plan.outer * team), values))
-    if (team_size := team_of(plan)) is not None:
-        shape = Shape("", True, Share(of_input=False))
-        return _of_p(
-            plan, _launch(names.norm_by_teams(kind, team_size), plan, shape, team=team_size)
-        )
-    shape = any_shape(plan, is_aligned, of_input=False)
-    return _of_p(plan, _launch(names.norm_windows(kind, shape.name), plan, shape))
-
-
-def _norm_gradient_launch(plan: PoolPlan, is_aligned: bool) -> Launch:
-    shape = any_shape(plan, is_aligned, of_input=True)
-    name = names.norm_gradients(ELEMENTS[plan.dtype], _norm(plan, is_kept=True), shape.name)
-    return _of_p(plan, _launch(name, plan, shape))
-
-
-def _of_p(plan: PoolPlan, launch: Launch) -> Launch:
-    return launch._replace(values=(np.float64(plan.norm_p), *launch.values))
-
-
-def _norm(plan: PoolPlan, is_kept: bool) -> str:
-    if math.isinf(plan.norm_p):
-        return "FIRST_LARGEST" if is_kept else "LARGEST"
-    return {1.0: "MAGNITUDES", 2.0: "SQUARES"}.get(plan.norm_p, "POWERS")
+        size = plan.axes[0].size
+        pack = _pack(plan, size, is_aligned, fewest=RUN + 1)
+        team = next((t for t in SUM_TEAMS if size <= t * pack // 16 * RUN), SUM_TEAMS[-1])
+        values = (division.scale, np.int32(division.rule), np.int64(plan.outer), np.int64(size))
+        name = kernel_name("sum_planes", E=element, TEAM=team, V=pack)
+        return Launch(*name, _blocks(plan.outer * team), values)
+    if (row := row_variant(plan, is_aligned, of_input=False)) is not None:
+        return _launch(kernel_name("sum_rows", E=element, **row.arguments), plan, row, division)
+    if (threads := team_size(plan)) is not None:
+        name = kernel_name("sum_by_teams", E=element, TEAM=threads)
+        return _launch(name, plan, _TEAM, division, threads)
+    variant = general_variant(plan, is_aligned, of_input=False)
+    name = kernel_name("sum_windows", E=element, **variant.arguments)
+    return _launch(name, plan, variant, division)
 
 
 def _integer_sum_launch(plan: PoolPlan, is_aligned: bool) -> Launch:
-    division, kind = division_of(plan), (ELEMENTS[plan.dtype], ELEMENTS[plan.output_dtype])
+    division = division_of(plan)
+    kind = {"E": ELEMENTS[plan.dtype], "R": ELEMENTS[plan.output_dtype]}
     if _is_whole(plan):
-        threads, pack, sizes = _planes(plan, is_aligned)
+        threads, pack, sizes = _whole_planes(plan, is_aligned)
         values = (division.scale, np.int32(division.rule), *sizes)
-        name = names.sum_integer_planes(*kind, threads, pack)
+        name = kernel_name("sum_integer_planes", **kind, TEAM=threads, V=pack)
         return Launch(*name, _blocks(plan.outer * threads), values)
-    if (team := team_of(plan)) is not None:
-        shape = Shape("", True, Share(of_input=False))
-        return _launch(names.sum_integers_by_teams(*kind, team), plan, shape, division, team)
-    shape = any_shape(plan, is_aligned, of_input=False)
-    return _launch(names.sum_integers(*kind, shape.name), plan, shape, division)
+    if (team := team_size(plan)) is not None:
+        name = kernel_name("sum_integers_by_teams", **kind, TEAM=team)
+        return _launch(name, plan, _TEAM, division, team)
+    variant = general_variant(plan, is_aligned, of_input=False)
+    name = kernel_name("sum_integers", **kind, **variant.arguments)
+    return _launch(name, plan, variant, division)
 
 
-def _planes(plan: PoolPlan, is_aligned: bool) -> tuple[int, int, tuple[np.int64, np.int64]]:
-    """The team for a plane, what one of it reads at a time, how many planes of what size."""
+def _norm_launch(plan: PoolPlan, is_aligned: bool, is_residual: bool) -> Launch:
+    """Return the launch of norms, as the output of a plan or as the residual of its gradient."""
+    element = ELEMENTS[plan.dtype]
+    kind = {
+        "E": element,
+        "Y": NORM_RESIDUAL if is_residual else element,
+        "NORM": _norm(plan, is_residual),
+    }
+    if plan.is_global and plan.inner == 1:
+        team, pack, values = _whole_planes(plan, is_aligned)
+        name = kernel_name("norm_planes", **kind, TEAM=team, V=pack)
+        return _with_p(plan, Launch(*name, _blocks(plan.outer * team), values))
+    if (threads := team_size(plan)) is not None:
+        name = kernel_name("norm_by_teams", **kind, TEAM=threads)
+        return _with_p(plan, _launch(name, plan, _TEAM, team=threads))
+    variant = general_variant(plan, is_aligned, of_input=False)
+    name = kernel_name("norm_windows", **kind, **variant.arguments)
+    return _with_p(plan, _launch(name, plan, variant))
+
+
+def _norm_gradient_launch(plan: PoolPlan, is_aligned: bool) -> Launch:
+    variant = general_variant(plan, is_aligned, of_input=True)
+    kind = {"E": ELEMENTS[plan.dtype], "NORM": _norm(plan, is_residual=True)}
+    name = kernel_name("norm_gradients", **kind, **variant.arguments)
+    return _with_p(plan, _launch(name, plan, variant))
+
+
+def _with_p(plan: PoolPlan, launch: Launch) -> Launch:
+    return launch._replace(values=(np.float64(plan.norm_p), *launch.values))
+
+
+def _norm(plan: PoolPlan, is_residual: bool) -> str:
+    if math.isinf(plan.norm_p):
+        return "FIRST_LARGEST" if is_residual else "LARGEST"
+    return {1.0: "MAGNITUDES", 2.0: "SQUARES"}.get(plan.norm_p, "POWERS")
+
+
+def _whole_planes(plan: PoolPlan, is_aligned: bool) -> tuple[int, int, tuple[np.int64, np.int64]]:
+    """Return the team per plane, the elements per read, and the count and size of the planes."""
     size = math.prod(axis.size for axis in plan.axes)
-    team = SELECT_TEAMS[size > BLOCK]
+    team = SELECT_TEAMS[size > RUN]
     pack = _pack(plan, size, is_aligned, fewest=team * VECTOR_BYTES // plan.dtype.itemsize)
     return team, pack, (np.int64(plan.outer), np.int64(size))
 
 
 def _pack(plan: PoolPlan, size: int, is_aligned: bool, fewest: int) -> int:
-    """How many elements of a plane of so many a thread reads at a time."""
+    """Return how many elements of a plane a thread reads at once.
+
+    Args:
+        size: elements per plane.
+        fewest: size from which reading several at once pays.
+    """
     vector = VECTOR_BYTES // plan.dtype.itemsize
     return vector if is_aligned and size % vector == 0 and size >= fewest else 1
 
 
 def _launch(
-    name: Name, plan: PoolPlan, shape: Shape, division: Division | None = None, team: int = 1
+    name: Name, plan: PoolPlan, variant: Variant, division: Division | None = None, team: int = 1
 ) -> Launch:
-    dtype = np.int32 if shape.is_small else np.int64
+    dtype = np.int32 if variant.is_small else np.int64
     rule = MULTIPLY if division is None else division.rule
-    integers = windows_of(plan, dtype, shape.share, rule)
-    values = (integers,) if division is None else (division.scale, integers)
-    return Launch(*name, _blocks(threads_of(plan, shape.share) * team), values)
+    windows = packed_windows(plan, dtype, variant.work, rule)
+    values = (windows,) if division is None else (division.scale, windows)
+    return Launch(*name, _blocks(thread_count(plan, variant.work) * team), values)
 
 
 def _blocks(threads: int) -> int:
-    return -(-threads // THREADS)
+    return -(-threads // BLOCK_THREADS)

@@ -1,7 +1,8 @@
-"""What a call launches, and on which arrays, by their names, those on the card only included.
+"""Sequence of launches of a call, and the names of the arrays that each launch takes.
 
-The plan is that of a slab, or of a whole call; kernels compute it, as its launches say. "doubt" is
-where a kernel leaves a mark, "nothing" a null pointer.
+A plan here is that of a chunk, or of a whole call. Two array names are special: "flag" is an int32
+that a kernel sets when it finds an error, and "null" is a null pointer. Arrays that exist on the
+device only ("norms", "extremes", "shares") are those of `scratch_dtypes`.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from pooling_engine.backends.cupy_backend.planning.chunks import Step
+from pooling_engine.backends.cupy_backend.planning.chunks import LaunchStep
 from pooling_engine.backends.cupy_backend.planning.launches import (
     Launch,
     backward_launch,
     forward_launch,
-    kept_launch,
-    share_launch,
+    residual_norm_launch,
+    tie_share_launch,
 )
 from pooling_engine.backends.numpy_backend.sums import may_overflow
 from pooling_engine.dtypes import INTEGERS
@@ -27,43 +28,49 @@ from pooling_engine.specs.enums import Mode, NanPolicy, TiePolicy
 
 
 @lru_cache(maxsize=512)
-def forward_steps(slab: PoolPlan, is_aligned: bool = True, *, has_indices: bool) -> Sequence[Step]:
-    """The forward pass; a mark says that there is a NaN to refuse, or an overflow."""
-    launch = _known(forward_launch(slab, has_indices, is_aligned))
-    if slab.selects:
-        return [Step(launch, ("x", "y", "indices", _doubt_of(slab)))]
-    doubt = (_doubt_of(slab),) if slab.dtype in INTEGERS else ()
-    return [Step(launch, ("x", "y", *doubt))]
+def forward_steps(
+    plan: PoolPlan, is_aligned: bool = True, *, has_indices: bool
+) -> Sequence[LaunchStep]:
+    """Return the launches of the forward pass. The flag reports a rejected NaN or an overflow."""
+    launch = _required(forward_launch(plan, has_indices, is_aligned))
+    if plan.selects:
+        return [LaunchStep(launch, ("x", "y", "indices", _flag_name(plan)))]
+    flag = (_flag_name(plan),) if plan.dtype in INTEGERS else ()
+    return [LaunchStep(launch, ("x", "y", *flag))]
 
 
 @lru_cache(maxsize=512)
-def backward_steps(slab: PoolPlan, is_aligned: bool = True) -> Sequence[Step]:
-    """The gradient; a mark says that an index is forged or, where ties are shared, the same."""
-    gather = _known(backward_launch(slab, is_aligned))
-    if slab.mode is Mode.LP:  # the norms are computed once more
-        norms = Step(kept_launch(slab, is_aligned), ("x", "norms"))
-        return [norms, Step(gather, ("dy", "norms", "x", "dx"))]
-    if slab.shares_ties:
-        select = _known(forward_launch(slab, False, is_aligned))
-        extremes = Step(select, ("x", "extremes", "nothing", _doubt_of(slab)))
-        if slab.tie_policy is TiePolicy.ALL:
-            return [extremes, Step(gather, ("x", "extremes", "dy", "dx"))]
-        shares = Step(share_launch(slab, is_aligned), ("x", "extremes", "dy", "shares"))
-        return [extremes, shares, Step(gather, ("x", "extremes", "shares", "dx"))]
-    if slab.selects:
-        return [Step(gather, ("dy", "indices", "dx", "doubt"))]
-    return [Step(gather, ("dy", "dx"))]
+def backward_steps(plan: PoolPlan, is_aligned: bool = True) -> Sequence[LaunchStep]:
+    """Return the launches of the gradient.
+
+    The flag reports an invalid index or, where ties are shared, a rejected NaN.
+    """
+    gather = _required(backward_launch(plan, is_aligned))
+    if plan.mode is Mode.LP:  # computes the norms again
+        norms = LaunchStep(residual_norm_launch(plan, is_aligned), ("x", "norms"))
+        return [norms, LaunchStep(gather, ("dy", "norms", "x", "dx"))]
+    if plan.shares_ties:
+        select = _required(forward_launch(plan, False, is_aligned))
+        extremes = LaunchStep(select, ("x", "extremes", "null", _flag_name(plan)))
+        if plan.tie_policy is TiePolicy.ALL:
+            return [extremes, LaunchStep(gather, ("x", "extremes", "dy", "dx"))]
+        launch = tie_share_launch(plan, is_aligned)
+        shares = LaunchStep(launch, ("x", "extremes", "dy", "shares"))
+        return [extremes, shares, LaunchStep(gather, ("x", "extremes", "shares", "dx"))]
+    if plan.selects:
+        return [LaunchStep(gather, ("dy", "indices", "dx", "flag"))]
+    return [LaunchStep(gather, ("dy", "dx"))]
 
 
-def residual_of(plan: PoolPlan) -> str | None:
-    """The name of what the gradient needs beside "dy"."""
+def residual_name(plan: PoolPlan) -> str | None:
+    """Return the name of the array that the gradient needs beside "dy", or None."""
     if plan.mode is Mode.LP or plan.shares_ties:
         return "x"
     return "indices" if plan.selects else None
 
 
-def scratch_of(plan: PoolPlan) -> dict[str, np.dtype[Any]]:
-    """The element types of what the steps of the gradient leave for one another, by name."""
+def scratch_dtypes(plan: PoolPlan) -> dict[str, np.dtype[Any]]:
+    """Return the arrays that the launches of the gradient pass to one another: name, dtype."""
     wide = np.dtype(np.float64)
     if plan.mode is Mode.LP:
         return {"norms": wide}
@@ -73,17 +80,17 @@ def scratch_of(plan: PoolPlan) -> dict[str, np.dtype[Any]]:
     return {"extremes": plan.dtype} | shares
 
 
-def _doubt_of(plan: PoolPlan) -> str:
-    """Where kernels mark a NaN, or a sum of integers that overflows."""
+def _flag_name(plan: PoolPlan) -> str:
+    """Return the flag for a NaN or an integer overflow, or null if the plan cannot have one."""
     if plan.dtype in INTEGERS:
-        has_doubt = not plan.selects and may_overflow(plan)
+        has_flag = not plan.selects and may_overflow(plan)
     else:
-        has_doubt = plan.nan_policy is NanPolicy.ERROR
-    return "doubt" if has_doubt else "nothing"
+        has_flag = plan.nan_policy is NanPolicy.ERROR
+    return "flag" if has_flag else "null"
 
 
-def _known(launch: Launch | None) -> Launch:
-    """The launch, which the caller knows to be there."""
+def _required(launch: Launch | None) -> Launch:
+    """Return a launch that the caller has checked to exist."""
     if launch is None:
-        raise AssertionError("what has no kernel is computed on the host")
+        raise AssertionError("plans without a kernel are computed on the host")
     return launch

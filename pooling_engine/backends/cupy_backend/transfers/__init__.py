@@ -1,1 +1,1 @@
-"""Transfers between host and GPU memory."""
+"""Transfers of host arrays to the GPU and back."""

@@ -1,9 +1,8 @@
-"""Arrays of the host on their way to the card and back: in slabs of planes, through lanes.
+"""Calls on host arrays, staged through buffers that the GPU accesses directly.
 
-A slab is copied into a lane's memory, which the card reads and writes by itself; while one lane
-uploads, another computes, and the next is filled. Nothing passes from lane to lane. What the card
-reaches where it is needs no copy by the host. A small call is one slab, through memory that is
-there already, and waits once.
+A call is cut into chunks of planes. While one buffer uploads, another computes and a third is
+filled by the host. Buffers share no data, so no events are needed between them. Arrays in pinned
+memory are not copied by the host. A small call is one chunk and waits once.
 """
 
 from __future__ import annotations
@@ -22,58 +21,67 @@ from pooling_engine.backends.cupy_backend.device.protocols import (
     Device,
     DeviceArray,
     HostArray,
-    Lane,
+    StagingBuffer,
 )
 from pooling_engine.backends.cupy_backend.planning.chunks import (
-    MARK_BYTES,
-    Layout,
-    Part,
-    Slab,
+    FLAG_BYTES,
+    ArrayPart,
+    Chunk,
+    ChunkLayout,
     Steps,
 )
-from pooling_engine.backends.cupy_backend.transfers.lanes import LANES_OF_A_CALL, Lanes
+from pooling_engine.backends.cupy_backend.transfers.buffers import BUFFERS_PER_CALL, BufferPool
 from pooling_engine.errors import DeviceMemoryError
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.runtime.threads import SHARED_BYTES, run_range
 
-LANE_BYTES = 16 << 20  # of a lane, in either memory
-LANES = 8  # at most, of all calls together
-SLAB_BYTES = 1 << 20  # no less where a call is cut: each slab costs some launches
-PIECE_BYTES = 4 << 20  # of an array that goes to the card as a whole
-PINNED_BYTES = 256 << 10  # less is copied beside the rest: that costs less than a copy of its own
-MOST_WAYS = 512  # that are remembered
+BUFFER_BYTES = 16 << 20  # of a staging buffer, on either side
+MAX_BUFFERS = 8  # for all calls together
+MIN_CHUNK_BYTES = 1 << 20  # smaller chunks would not pay for their launches
+SEGMENT_BYTES = 4 << 20  # per copy of an array whose planes exceed a buffer
+MIN_PINNED_BYTES = 256 << 10  # a smaller pinned array is cheaper to copy together with the others
+MAX_SCHEDULES = 512
 
-Finish = Callable[[], bool]  # waits for what was begun; says whether it is marked
-Begin = Callable[[Lane], Finish]
+Finish = Callable[[], bool]  # waits for work that was begun; returns whether its flag is set
+Begin = Callable[[StagingBuffer], Finish]
 
 
-class Way(NamedTuple):
-    """How the calls of a plan go through lanes.
+class Schedule(NamedTuple):
+    """Chunks of the calls of a plan.
 
     Attributes:
-        planes: of all slabs but the last, which may have fewer; 0: not one fits.
-        slabs: by how many planes they have.
+        planes: planes per chunk, except that the last may have fewer; 0 if not even one fits.
+        chunks: chunks by their number of planes.
     """
 
     planes: int
-    slabs: dict[int, Slab]
+    chunks: dict[int, Chunk]
 
 
 class Staging:
-    """Takes calls on arrays of the host to a card. For use by many threads at once.
+    """Runs calls on host arrays on a device. Safe to use from many threads.
 
     Args:
-        device: the card.
-        lane_bytes: of a lane, in either memory; 0: there are none.
-        lanes: how many there are at most, which bounds the memory that is locked.
+        device: device to compute on.
+        buffer_bytes: size of a staging buffer on either side; 0 disables staging.
+        max_buffers: maximum number of buffers, which limits the pinned memory.
+
+    Attributes:
+        buffers: pool of staging buffers.
     """
 
-    def __init__(self, device: Device, lane_bytes: int = LANE_BYTES, lanes: int = LANES) -> None:
+    def __init__(
+        self, device: Device, buffer_bytes: int = BUFFER_BYTES, max_buffers: int = MAX_BUFFERS
+    ) -> None:
         self._device = device
-        self._lane_bytes = lane_bytes
-        self._lanes = Lanes(device, lane_bytes, lanes)
-        self._ways: dict[Any, Way] = {}
-        self.trim = self._lanes.trim
+        self._buffer_bytes = buffer_bytes
+        self.buffers = BufferPool(device, buffer_bytes, max_buffers)
+        self._schedules: dict[Any, Schedule] = {}
+
+    @property
+    def schedule_count(self) -> int:
+        """Number of cached schedules."""
+        return len(self._schedules)
 
     def run(
         self,
@@ -83,159 +91,175 @@ class Staging:
         outputs: dict[str, HostArray],
         scratch: Mapping[str, np.dtype[Any]],
     ) -> bool | None:
-        """Computes a call whose planes fit in a lane.
+        """Compute a call whose planes fit in a staging buffer.
 
         Args:
-            plan: of the call; it has planes.
-            steps: what is launched for a slab, given its plan; all arrays begin at multiples of
-                256 bytes. They may name "doubt", where kernels leave a mark. They are the same for
-                all calls of the plan whose arrays, and scratch, have these names.
-            inputs: the arrays that are sent, by name, C-contiguous.
-            outputs: those that come back.
-            scratch: as `Layout` says.
+            plan: plan of the call; it has at least one plane.
+            steps: function from the plan of a chunk to its launches. All arrays begin at multiples
+                of 256 bytes. The launches must be the same for all calls of the plan with the same
+                names of arrays and scratch arrays.
+            inputs: C-contiguous input arrays by name.
+            outputs: C-contiguous result arrays by name.
+            scratch: see `ChunkLayout`.
 
         Returns:
-            Whether a kernel left a mark; None if nothing was done, since no plane fits.
+            Whether a kernel set the error flag. None if nothing was done, because no plane fits.
         """
         arrays = inputs | outputs
         pinned = tuple([name for name, array in arrays.items() if self._is_pinned(array)])
         key = plan, tuple(arrays), tuple(scratch), pinned
-        way = self._ways.get(key)
-        if way is None:
-            sent, back = _sizes(inputs), _sizes(outputs)
-            way = self._way(Layout(plan, sent, back, scratch, pinned), steps)
-            if len(self._ways) >= MOST_WAYS:
-                self._ways.clear()
-            self._ways[key] = way
-        if not way.planes:
+        schedule = self._schedules.get(key)
+        if schedule is None:
+            layout = ChunkLayout(plan, _sizes(inputs), _sizes(outputs), scratch, pinned)
+            schedule = self._schedule(layout, steps)
+            if len(self._schedules) >= MAX_SCHEDULES:
+                self._schedules.clear()
+            self._schedules[key] = schedule
+        if not schedule.planes:
             return None
         flat = {name: _flat(array) for name, array in arrays.items()}
-        if way.planes == plan.outer:
-            with self._lanes.borrow(1) as (lane,):
-                return _begin(way.slabs[way.planes], 0, flat, lane)()
-        firsts = range(0, plan.outer, way.planes)
-        with self._lanes.borrow(min(len(firsts), LANES_OF_A_CALL)) as lanes:
-            slabs = (way.slabs[min(way.planes, plan.outer - first)] for first in firsts)
-            begins = (partial(_begin, *each, flat) for each in zip(slabs, firsts, strict=True))
-            return _in_turns(lanes, begins)
+        if schedule.planes == plan.outer:
+            with self.buffers.borrow(1) as (buffer,):
+                return _begin_chunk(schedule.chunks[plan.outer], 0, flat, buffer)()
+        firsts = range(0, plan.outer, schedule.planes)
+        with self.buffers.borrow(min(len(firsts), BUFFERS_PER_CALL)) as buffers:
+            chunks = (schedule.chunks[min(schedule.planes, plan.outer - at)] for at in firsts)
+            begins = (
+                partial(_begin_chunk, *each, flat) for each in zip(chunks, firsts, strict=True)
+            )
+            return _run_in_turns(buffers, begins)
 
     def upload(self, source: HostArray, target: DeviceArray) -> None:
-        """Copies a C-contiguous array to the card; returns once it is there.
+        """Copy a C-contiguous array to the device; return when it is there.
 
-        A large one goes in pieces through lanes, unless it is pinned or there is no room for one.
+        A large array is copied in segments through staging buffers, unless it is pinned or there is
+        no memory for a buffer.
         """
-        if self._goes_in_pieces(source):
+        if self._uses_segments(source):
             with suppress(DeviceMemoryError):
-                self._carry(_upload, source, target)
+                self._copy_segments(_begin_upload, source, target)
                 return
         self._device.upload(source, target)
         self._device.wait()
 
     def download(self, source: DeviceArray, target: HostArray) -> None:
-        """Copies to a C-contiguous array of the host, likewise."""
-        if self._goes_in_pieces(target):
+        """Copy a device array to a C-contiguous host array, in segments as `upload` does."""
+        if self._uses_segments(target):
             with suppress(DeviceMemoryError):
-                self._carry(_download, target, source)
+                self._copy_segments(_begin_download, target, source)
                 return
         self._device.download(source, target)
 
     def _is_pinned(self, array: HostArray) -> bool:
-        """Whether it is large, and the card reaches it where it is."""
-        return array.nbytes >= PINNED_BYTES and self._device.is_pinned(array)
+        """Return whether an array is pinned and large enough for a copy of its own."""
+        return array.nbytes >= MIN_PINNED_BYTES and self._device.is_pinned(array)
 
-    def _way(self, layout: Layout, steps: Steps) -> Way:
-        """At least two slabs for each lane, unless they are small."""
+    def _schedule(self, layout: ChunkLayout, steps: Steps) -> Schedule:
+        """Return at least two chunks per buffer, unless they would be small."""
         planes = layout.plan.outer
-        least = math.ceil(SLAB_BYTES / layout.plane_bytes)
-        even = math.ceil(planes / (2 * LANES_OF_A_CALL))
-        count = min(layout.planes_in(self._lane_bytes), max(least, even), planes)
+        least = math.ceil(MIN_CHUNK_BYTES / layout.plane_bytes)
+        even = math.ceil(planes / (2 * BUFFERS_PER_CALL))
+        count = min(layout.planes_within(self._buffer_bytes), max(least, even), planes)
         sizes = {count, planes % count} - {0} if count else ()
-        return Way(count, {size: layout.slab(size, steps) for size in sizes})
+        return Schedule(count, {size: layout.chunk(size, steps) for size in sizes})
 
-    def _goes_in_pieces(self, array: HostArray) -> bool:
-        return min(array.nbytes, self._lane_bytes) > PIECE_BYTES and not self._is_pinned(array)
+    def _uses_segments(self, array: HostArray) -> bool:
+        is_large = min(array.nbytes, self._buffer_bytes) > SEGMENT_BYTES
+        return is_large and not self._is_pinned(array)
 
-    def _carry(
-        self, begin: Callable[[HostArray, int, Lane], Finish], host: HostArray, card: DeviceArray
+    def _copy_segments(
+        self,
+        begin: Callable[[HostArray, int, StagingBuffer], Finish],
+        host: HostArray,
+        device: DeviceArray,
     ) -> None:
-        """One large array, all of it, in either direction."""
-        self._device.wait()  # for what computes it, or may still use its memory
-        flat, address = _flat(host), self._device.address(card)
-        firsts = range(0, flat.size, PIECE_BYTES)
-        with self._lanes.borrow(LANES_OF_A_CALL) as lanes:
-            pieces = ((flat[first : first + PIECE_BYTES], address + first) for first in firsts)
-            _in_turns(lanes, (partial(begin, *piece) for piece in pieces))
+        """Copy a large array in either direction."""
+        self._device.wait()  # for the kernels that compute the array or still use its memory
+        flat, address = _flat(host), self._device.address(device)
+        firsts = range(0, flat.size, SEGMENT_BYTES)
+        with self.buffers.borrow(BUFFERS_PER_CALL) as buffers:
+            segments = ((flat[at : at + SEGMENT_BYTES], address + at) for at in firsts)
+            _run_in_turns(buffers, (partial(begin, *segment) for segment in segments))
 
 
-def _in_turns(lanes: Sequence[Lane], begins: Iterable[Begin]) -> bool:
-    """Begins one after the other, each on the next lane, once what that had before is finished.
+def _run_in_turns(buffers: Sequence[StagingBuffer], begins: Iterable[Begin]) -> bool:
+    """Begin each piece of work on the next buffer, after that buffer's previous work is finished.
 
     Returns:
-        Whether any is marked.
+        Whether any error flag is set.
     """
     pending: deque[Finish] = deque()
-    is_marked = False
-    for begin, lane in zip(begins, cycle(lanes), strict=False):
-        if len(pending) == len(lanes):
-            is_marked |= pending.popleft()()
-        pending.append(begin(lane))
+    has_error = False
+    for begin, buffer in zip(begins, cycle(buffers), strict=False):
+        if len(pending) == len(buffers):
+            has_error |= pending.popleft()()
+        pending.append(begin(buffer))
     while pending:
-        is_marked |= pending.popleft()()
-    return is_marked
+        has_error |= pending.popleft()()
+    return has_error
 
 
-def _begin(slab: Slab, first: int, arrays: dict[str, HostArray], lane: Lane) -> Finish:
-    """Sends the planes of a slab on their way, from `first` on."""
+def _begin_chunk(
+    chunk: Chunk, first: int, arrays: dict[str, HostArray], buffer: StagingBuffer
+) -> Finish:
+    """Enqueue the copies and launches of a chunk.
 
-    def share(part: Part) -> HostArray:
-        begin = part.nbytes // slab.planes * first
+    Args:
+        chunk: the chunk.
+        first: its first plane in the call.
+        arrays: bytes of the call's arrays by name.
+        buffer: an idle buffer.
+    """
+
+    def bytes_of(part: ArrayPart) -> HostArray:
+        begin = part.nbytes // chunk.planes * first
         return arrays[part.name][begin : begin + part.nbytes]
 
-    host, card = lane.host, lane.card_address
-    for part in slab.inputs:
-        _copy(share(part), host[part.place : part.place + part.nbytes])
-    if slab.mark is not None:
-        host[slab.mark : slab.mark + MARK_BYTES] = 0
-    for part in slab.pinned_inputs:
-        lane.upload(share(part).ctypes.data, card + part.place, part.nbytes)
-    begin, end = slab.sent
+    host, base = buffer.host, buffer.device_address
+    for part in chunk.inputs:
+        _copy(bytes_of(part), host[part.offset : part.offset + part.nbytes])
+    if chunk.flag is not None:
+        host[chunk.flag : chunk.flag + FLAG_BYTES] = 0
+    for part in chunk.pinned_inputs:
+        buffer.upload(bytes_of(part).ctypes.data, base + part.offset, part.nbytes)
+    begin, end = chunk.upload
     if begin < end:
-        lane.upload(lane.host_address + begin, card + begin, end - begin)
-    for launch, places in slab.launches:
-        lane.launch(launch, *(None if place is None else card + place for place in places))
-    for part in slab.pinned_outputs:
-        lane.download(card + part.place, share(part).ctypes.data, part.nbytes)
-    begin, end = slab.back
+        buffer.upload(buffer.host_address + begin, base + begin, end - begin)
+    for launch, offsets in chunk.launches:
+        buffer.launch(launch, *(None if offset is None else base + offset for offset in offsets))
+    for part in chunk.pinned_outputs:
+        buffer.download(base + part.offset, bytes_of(part).ctypes.data, part.nbytes)
+    begin, end = chunk.download
     if begin < end:
-        lane.download(card + begin, lane.host_address + begin, end - begin)
+        buffer.download(base + begin, buffer.host_address + begin, end - begin)
 
     def finish() -> bool:
-        lane.wait()
-        for part in slab.outputs:
-            _copy(host[part.place : part.place + part.nbytes], share(part))
-        mark = slab.mark
-        return mark is not None and any(host[mark : mark + MARK_BYTES].tobytes())
+        buffer.wait()
+        for part in chunk.outputs:
+            _copy(host[part.offset : part.offset + part.nbytes], bytes_of(part))
+        flag = chunk.flag
+        return flag is not None and any(host[flag : flag + FLAG_BYTES].tobytes())
 
     return finish
 
 
-def _upload(piece: HostArray, address: int, lane: Lane) -> Finish:
-    _copy(piece, lane.host[: piece.size])
-    lane.upload(lane.host_address, address, piece.size)
+def _begin_upload(segment: HostArray, address: int, buffer: StagingBuffer) -> Finish:
+    _copy(segment, buffer.host[: segment.size])
+    buffer.upload(buffer.host_address, address, segment.size)
 
     def finish() -> bool:
-        lane.wait()
+        buffer.wait()
         return False
 
     return finish
 
 
-def _download(piece: HostArray, address: int, lane: Lane) -> Finish:
-    lane.download(address, lane.host_address, piece.size)
+def _begin_download(segment: HostArray, address: int, buffer: StagingBuffer) -> Finish:
+    buffer.download(address, buffer.host_address, segment.size)
 
     def finish() -> bool:
-        lane.wait()
-        _copy(lane.host[: piece.size], piece)
+        buffer.wait()
+        _copy(buffer.host[: segment.size], segment)
         return False
 
     return finish
@@ -246,14 +270,14 @@ def _sizes(arrays: Mapping[str, HostArray]) -> dict[str, int]:
 
 
 def _flat(array: HostArray) -> HostArray:
-    """The bytes of a C-contiguous array."""
+    """Return the bytes of a C-contiguous array."""
     return array.reshape(-1).view(np.uint8)
 
 
 def _copy(source: HostArray, target: HostArray) -> None:
-    """Copies bytes, by several threads where they are many."""
+    """Copy bytes, with several threads if there are many."""
     size = source.size
-    if 2 * size < SHARED_BYTES:  # as below, and sooner
+    if 2 * size < SHARED_BYTES:  # `run_range` would use one thread, and is slower
         np.copyto(target, source)
         return
     run_range(lambda begin, end: np.copyto(target[begin:end], source[begin:end]), size, 2 * size)
