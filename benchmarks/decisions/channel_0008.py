@@ -106,7 +106,7 @@ def serve(variant: Variant, address: str) -> None:
     app._channel_options = lambda *given: [*ours(*given), *variant.server.items()]
     if variant.has_local_credentials:
         credentials = grpc.local_server_credentials(grpc.LocalConnectionType.UDS)
-        listening._add = lambda server, at: server.add_secure_port(at, credentials)
+        listening._bind = lambda server, at: server.add_secure_port(at, credentials)
     config = ServerConfig(listen=address, warm_up=False, shared_memory_bytes=0)
     server = PoolingServer(config)
     server.start()

@@ -32,8 +32,8 @@ THREADS = 40  # as our server has
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 SERVE = """
 from pooling_server import ServerConfig
-from pooling_server.processes.process import leave, run
-leave(run(ServerConfig(**{})))
+from pooling_server.processes.process import exit_process, run
+exit_process(run(ServerConfig(**{})))
 """
 
 

@@ -1,4 +1,4 @@
-"""The gRPC server: `python -m pooling_server`, or `pooling serve`."""
+"""gRPC server for pooling: `python -m pooling_server` or `pooling serve`."""
 
 from pooling_server.config import ServerConfig
 from pooling_server.serving.app import PoolingServer

@@ -1,4 +1,4 @@
-"""`python -m pooling_server`, which `pooling serve` runs."""
+"""Command line of the server: `python -m pooling_server`, also started by `pooling serve`."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import Any
 try:
     import click
 except ImportError:
-    sys.exit("error: the server's options are read by click, which is not installed")
+    sys.exit("error: click is not installed; the server needs it to parse its options")
 
 from pooling_server.config import ServerConfig, flag, variable
-from pooling_server.processes.process import configure_log, leave, run
+from pooling_server.processes.process import configure_log, exit_process, run
 from pooling_server.processes.supervisor import supervise
 
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # our one line says it better than gRPC's log
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # the server prints one clear line instead
 
 
 def serve(**options: Any) -> None:
-    """Answer pooling requests over gRPC until SIGINT or SIGTERM."""
+    """Serve pooling requests over gRPC until SIGINT or SIGTERM."""
     try:
         config = ServerConfig(**options)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     configure_log(config)
-    is_alone = config.workers == 1 and not config.devices
-    leave(run(config) if is_alone else supervise(config))
+    is_single = config.workers == 1 and not config.devices
+    exit_process(run(config) if is_single else supervise(config))
 
 
 def main() -> None:
-    """Reads the flags and the environment, and serves."""
+    """Parse the flags and the environment, then serve."""
     command = click.Command(
         "pooling serve",
         callback=serve,

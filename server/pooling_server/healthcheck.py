@@ -1,4 +1,7 @@
-"""`python -m pooling_server.healthcheck`: exit code 0 if the server answers SERVING, else 1."""
+"""Health check for containers: exit code 0 if the server reports SERVING, otherwise 1.
+
+Run as `python -m pooling_server.healthcheck`.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +14,23 @@ try:
     import click
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 except ImportError as error:
-    sys.exit(f"error: click and grpcio-health-checking are needed: {error}")
+    sys.exit(f"error: the health check needs click and grpcio-health-checking: {error}")
 
 from pooling_server.config import ServerConfig, variable
-from pooling_server.sockets.listening import reachable, split_addresses
+from pooling_server.sockets.listening import client_target, split_addresses
 
 
 @click.command()
-@click.option("--target", help="Which server.  [default: where POOLING_LISTEN lets it listen]")
-@click.option("--timeout", default=3.0, show_default=True, help="Seconds to wait.")
+@click.option(
+    "--target", help="Address of the server.  [default: the first address in POOLING_LISTEN]"
+)
+@click.option("--timeout", default=3.0, show_default=True, help="Timeout in seconds.")
 def main(target: str | None, timeout: float) -> None:
-    """Ask a server for its health over grpc.health.v1."""
+    """Query the health of a server through grpc.health.v1."""
     if target is None:
         try:
             listen = os.environ.get(variable("listen"), ServerConfig().listen)
-            target = reachable(split_addresses(listen)[0])
+            target = client_target(split_addresses(listen)[0])
         except ValueError as error:
             raise click.UsageError(str(error)) from None
     with grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)]) as channel:

@@ -52,7 +52,7 @@ def threads_of_streams() -> list[str]:
 
 
 def in_flight(server: PoolingServer) -> int:
-    return server.servicer._executor._in_flight
+    return server.executor.in_flight
 
 
 WINDOWS = (

@@ -270,7 +270,7 @@ def test_a_call_in_flight_keeps_its_region_pinned(served, cuda, monkeypatch):
 
     def end_and_wait(lane):
         client._sharing.arrays().close()
-        wait_until(lambda: not served._memory._regions)
+        wait_until(lambda: served.shared_memory.region_count == 0)
         gc.collect()
         pinned.append([what for what, _, _ in cuda.REGISTERED])
         wait(lane)

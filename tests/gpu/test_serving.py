@@ -160,7 +160,7 @@ def test_calls_in_flight_hear_of_it_too(fault):
 def test_a_card_that_is_lost_in_the_warm_up(serve, fault, caplog):
     server = serve(warm_up=True)  # it compiles what the shim has
     lost = []
-    server.on_lost = lambda: lost.append(True)
+    server.on_device_lost = lambda: lost.append(True)
     fault.write_text("714")
     server.warm_up()
     assert lost == [True]
@@ -226,7 +226,9 @@ def test_a_worker_for_each_device_and_one_that_is_lost_is_replaced(fault):
         assert server.returncode == 0
     for status in ("illegal address", "launch failure"):
         assert f"the device is lost ({status})" in err
-    assert len(re.findall(r"worker \d \(process \d+\) ended with exit code 1; it starts", err)) == 2
+    assert (
+        len(re.findall(r"worker \d \(process \d+\) exited with exit code 1; restarting", err)) == 2
+    )
 
 
 def test_a_device_that_is_not_there_is_one_error(fault):

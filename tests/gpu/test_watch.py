@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pooling_client import ForwardCall, PoolingClient
 from pooling_engine import UnavailableError
 from pooling_engine.backends import select_backend
-from pooling_server.processes.device_watchdog import PATIENCE, Watch
+from pooling_server.processes.device_watchdog import TIMEOUT_INTERVALS, DeviceWatchdog
 from pooling_wire import SERVICE_NAME, decode_error, encode_forward_item, encode_forward_request
 from tests.gpu.test_serving import (
     SPEC,
@@ -106,7 +106,7 @@ def test_a_worker_that_loses_its_card_while_nobody_calls_is_replaced(fault, wron
         assert len(each) == 2
         fault.write_text(wrong)
         assert "the device is lost" in server.stderr.readline()
-        assert "ended with exit code 1; it starts again" in server.stderr.readline()
+        assert "exited with exit code 1; restarting it" in server.stderr.readline()
         assert_soon_at(address, each)
         with PoolingClient(address) as client:
             assert_answers(client)
@@ -137,7 +137,7 @@ def watch():
 
     def start(backend, every_s=0.01):
         lost = []
-        started.append(Watch(backend, every_s, lost.append))
+        started.append(DeviceWatchdog(backend, every_s, lost.append))
         started[-1].start()
         return lost
 
@@ -162,7 +162,7 @@ def test_a_card_that_answers_is_asked_again_and_again(watch, probe):
 
 def test_a_card_that_is_busy_is_not_lost(watch):
     """Nor is one whose process stood still: only what is waited for counts."""
-    backend = Asked(lambda: time.sleep(0.1 * (PATIENCE - 3)))
+    backend = Asked(lambda: time.sleep(0.1 * (TIMEOUT_INTERVALS - 3)))
     lost = watch(backend, 0.1)
     assert backend.enough.wait(LIMIT_S)
     assert lost == []
@@ -172,7 +172,7 @@ def test_nobody_is_asked_after_a_stop_nor_without_a_card(watch):
     backend, other, off = Asked(), Asked(), Asked()
     other.name = "numpy"
     assert [watch(other), watch(off, 0)] == [[], []]
-    watching = Watch(backend, 0.01, [].append)
+    watching = DeviceWatchdog(backend, 0.01, [].append)
     thread = begun(watching)
     assert backend.enough.wait(LIMIT_S)
     watching.stop()
@@ -192,7 +192,7 @@ def test_a_card_that_has_not_answered_when_the_server_stops_is_not_lost():
         answer.wait(LIMIT_S)
 
     backend = Asked(stop_and_hang)
-    watching = Watch(backend, 0.05, lost.append)
+    watching = DeviceWatchdog(backend, 0.05, lost.append)
     thread = begun(watching)
     thread.join(LIMIT_S)
     assert not thread.is_alive()

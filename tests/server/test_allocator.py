@@ -1,4 +1,4 @@
-"""A server's messages come in memory that it has had before: it asks the system for none."""
+"""The memory of freed messages is reused: the server requests no new pages from the system."""
 
 from __future__ import annotations
 
@@ -16,47 +16,47 @@ from pooling_engine import PoolSpec
 from tests.support.waiting import LIMIT_S
 
 SHAPE = (8, 64, 112, 112)  # 26 MB of float32, 6272 pages
-TOLD = {"MALLOC_ARENA_TEST": "8"}  # glibc's own default, said aloud
+CONFIGURED = {"MALLOC_ARENA_TEST": "8"}  # the default of glibc, set explicitly
 LARGEST_MIB = 24
-# Each block is larger than those before: by default glibc takes such blocks from the system.
+# Each block is larger than those before; by default, glibc maps such blocks from the system.
 GROWING_BLOCKS = f"""
 import ctypes, resource
-from pooling_server.processes.allocator import keep_freed_memory
+from pooling_server.processes.allocator import tune_allocator
 
 c = ctypes.CDLL(None)
 c.prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: pages of 4 KiB on every machine
 c.malloc.restype = ctypes.c_void_p
 c.malloc.argtypes, c.free.argtypes = [ctypes.c_size_t], [ctypes.c_void_p]
-is_kept = keep_freed_memory()
+is_tuned = tune_allocator()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for mib in range(4, {LARGEST_MIB} + 1):
     block = c.malloc(mib << 20)
     ctypes.memset(block, 1, mib << 20)
     c.free(block)
-print(is_kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(is_tuned, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
 def pages_cleared(pid: int) -> int:
-    """How many pages the system has given to a process so far."""
+    """Return how many pages the system has given to a process so far."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
 
 
 @pytest.mark.parametrize(
-    ("env", "is_kept", "mib"),
-    [({}, True, LARGEST_MIB), (TOLD, False, sum(range(4, LARGEST_MIB + 1)))],
-    ids=["ours", "told"],
+    ("env", "is_tuned", "mib"),
+    [({}, True, LARGEST_MIB), (CONFIGURED, False, sum(range(4, LARGEST_MIB + 1)))],
+    ids=["tuned", "configured"],
 )
-def test_freed_blocks_are_used_again_unless_the_environment_says_what_to_do(
-    env: dict[str, str], is_kept: bool, mib: int
+def test_freed_blocks_are_reused_unless_the_environment_configures_malloc(
+    env: dict[str, str], is_tuned: bool, mib: int
 ) -> None:
     command = [sys.executable, "-c", GROWING_BLOCKS]
-    said, pages = subprocess.check_output(command, text=True, env=os.environ | env).split()
-    assert said == str(is_kept)
+    tuned, pages = subprocess.check_output(command, text=True, env=os.environ | env).split()
+    assert tuned == str(is_tuned)
     assert int(pages) == pytest.approx(mib * 256, abs=256)
 
 
-def test_a_server_uses_the_memory_of_freed_messages_again() -> None:
+def test_a_server_reuses_the_memory_of_freed_messages() -> None:
     command = [sys.executable, "-m", "pooling_server", "--listen", "127.0.0.1:0"]
     server = subprocess.Popen(
         [*command, "--backend", "numpy", "--no-warm-up"], stdout=subprocess.PIPE, text=True

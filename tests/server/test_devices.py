@@ -1,4 +1,4 @@
-"""A worker for each CUDA device: what may be said, and what each worker is shown."""
+"""One worker per CUDA device: legal values of `--devices`, and the device each worker sees."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from pooling_server import ServerConfig
 from pooling_server.processes.devices import environment_for, split_devices
-from pooling_server.processes.supervisor import share_out
+from pooling_server.processes.supervisor import worker_configs
 from tests.support.processes import SERVE
 from tests.support.waiting import LIMIT_S
 
@@ -25,50 +25,53 @@ def test_devices_are_numbers_or_uuids(text: str, devices: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "text"),
     [
-        ({"devices": "0,1,0"}, "devices is '0,1,0'; 0 is there twice"),
-        ({"devices": "1,01"}, "devices is '1,01'; 1 is there twice"),
-        ({"devices": "0,"}, "devices is '0,'; it must be numbers of CUDA devices, or their UUIDs"),
-        ({"devices": "-1"}, "devices is '-1'; it must be numbers"),
-        ({"devices": "all"}, "devices is 'all'; it must be numbers"),
+        ({"devices": "0,1,0"}, "devices is '0,1,0'; 0 is listed twice"),
+        ({"devices": "1,01"}, "devices is '1,01'; 1 is listed twice"),
+        ({"devices": "0,"}, "devices is '0,'; it must be a comma-separated list of CUDA device"),
+        ({"devices": "-1"}, "devices is '-1'; it must be a comma-separated list"),
+        ({"devices": "all"}, "devices is 'all'; it must be a comma-separated list"),
         (
             {"devices": "0,1", "workers": 2},
-            "devices is '0,1' and workers is 2; each device has one",
+            "devices is '0,1' and workers is 2; each device has exactly one",
         ),
-        ({"devices": "0", "backend": "numpy"}, "devices is '0' and backend is 'numpy'; on CUDA"),
-        ({"devices": "0", "backend": "numba"}, 'it must be "cupy", or left out'),
+        (
+            {"devices": "0", "backend": "numpy"},
+            "devices is '0' and backend is 'numpy'; with devices",
+        ),
+        ({"devices": "0", "backend": "numba"}, 'backend must be "cupy" or omitted'),
         ({"devices": "0,1", "listen": "unix:/a"}, "devices is 0,1, but a Unix socket cannot be"),
     ],
 )
-def test_what_makes_no_sense_is_refused(options: dict[str, object], says: str) -> None:
-    with pytest.raises(ValueError, match="devices is ") as refusal:
+def test_invalid_combinations_are_rejected(options: dict[str, object], text: str) -> None:
+    with pytest.raises(ValueError, match="devices is ") as caught:
         ServerConfig(**options)  # type: ignore[arg-type]
-    assert says in str(refusal.value)
+    assert text in str(caught.value)
 
 
-def test_one_device_may_have_a_unix_socket_alone() -> None:
+def test_one_device_may_listen_on_a_unix_socket_only() -> None:
     ServerConfig(devices="1", listen="unix:/a")
 
 
 @pytest.mark.parametrize(
-    ("device", "visible", "shown"),
+    ("device", "visible", "expected"),
     [
         ("1", None, "1"),
-        ("1", "4,6", "6"),  # what this process sees is counted
+        ("1", "4,6", "6"),  # numbers count the devices that this process sees
         ("0", f"{UUID},2", UUID),
         (UUID, "4,6", UUID),
     ],
 )
-def test_a_worker_sees_one_device(device: str, visible: str | None, shown: str) -> None:
+def test_a_worker_sees_one_device(device: str, visible: str | None, expected: str) -> None:
     environment = {"HOME": "/"} | ({"CUDA_VISIBLE_DEVICES": visible} if visible else {})
-    expected = {"HOME": "/", "CUDA_VISIBLE_DEVICES": shown}
-    assert environment_for(device, environment) == expected
+    own = {"HOME": "/", "CUDA_VISIBLE_DEVICES": expected}
+    assert environment_for(device, environment) == own
 
 
-def test_devices_are_shared_out() -> None:
+def test_each_worker_gets_one_device() -> None:
     config = ServerConfig(devices="2,0,5", threads=4)
-    shares = share_out(config, ["127.0.0.1:1", "unix:/a"])
+    shares = worker_configs(config, ["127.0.0.1:1", "unix:/a"])
     assert [share.devices for share in shares] == ["2", "0", "5"]
     assert [share.threads for share in shares] == [2, 1, 1]
     assert {(share.backend, share.workers) for share in shares} == {("cupy", 1)}
@@ -76,18 +79,18 @@ def test_devices_are_shared_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "code", "says"),
+    ("flags", "code", "text"),
     [
-        (["--devices", "0,0"], 2, "Error: devices is '0,0'; 0 is there twice"),
+        (["--devices", "0,0"], 2, "Error: devices is '0,0'; 0 is listed twice"),
         (
             ["--devices", "0,2"],
             1,
-            "error: devices names 2, but CUDA_VISIBLE_DEVICES is '4,6': "
-            "it must be a number below 2",
+            "error: devices includes 2, but CUDA_VISIBLE_DEVICES is '4,6'; "
+            "device numbers must be below 2",
         ),
     ],
 )
-def test_the_command_says_so_in_one_line(flags: list[str], code: int, says: str) -> None:
+def test_invalid_devices_are_reported_in_one_line(flags: list[str], code: int, text: str) -> None:
     done = subprocess.run(
         [*SERVE, *flags],
         capture_output=True,
@@ -96,4 +99,4 @@ def test_the_command_says_so_in_one_line(flags: list[str], code: int, says: str)
         env=os.environ | {"CUDA_VISIBLE_DEVICES": "4,6"},
     )
     assert (done.returncode, done.stdout) == (code, "")
-    assert done.stderr.splitlines()[-1] == says
+    assert done.stderr.splitlines()[-1] == text

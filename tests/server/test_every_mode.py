@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from pooling_wire.v1 import pooling_pb2 as pb
-from tests.server.test_refusals import (
+from tests.server.support import (
     BAD_SPEC,
     BAD_TENSOR,
     UNSUPPORTED,
     adaptive,
-    assert_refused,
+    assert_rejected,
     assert_serves,
     backward,
     forward,
@@ -69,7 +69,7 @@ ABSURD = (-1, -(2**62), -(2**63), 2**31, 2**62, 2**63 - 1)
 def test_absurd_sizes(stub: Any, mode: int, method: str, field: str, value: int) -> None:
     message = spec(mode, sliding(**{field: value}))
     call = getattr(stub, method)
-    assert_refused(call, request(method, message, mode), BAD_SPEC, f"{PATH}[1].{field}")
+    assert_rejected(call, request(method, message, mode), BAD_SPEC, f"{PATH}[1].{field}")
     assert_serves(stub)
 
 
@@ -79,7 +79,7 @@ def test_absurd_sizes(stub: Any, mode: int, method: str, field: str, value: int)
 def test_absurd_numbers_of_outputs(stub: Any, mode: int, method: str, value: int) -> None:
     message = spec(mode, adaptive(2, value))
     path = "spec.adaptive_windows.output_sizes[1]"
-    assert_refused(getattr(stub, method), request(method, message, mode), BAD_SPEC, path)
+    assert_rejected(getattr(stub, method), request(method, message, mode), BAD_SPEC, path)
 
 
 MOST = 2**31 - 1
@@ -102,7 +102,7 @@ def test_the_largest_legal_sizes(stub: Any, mode: int, method: str) -> None:
             ask.indices.CopyFrom(tensor((1, 1, 1, 1), "uint8"))
     getattr(stub, method)(ask)
     ask = request(method, spec(mode, both_axes(WIDE)), mode)
-    assert_refused(getattr(stub, method), ask, UNSUPPORTED)
+    assert_rejected(getattr(stub, method), ask, UNSUPPORTED)
     assert_serves(stub)
 
 
@@ -129,9 +129,9 @@ def test_options_of_other_modes(
     message = spec(mode, **{option: value})
     ask = request(method, message, mode)
     if mode not in modes:
-        assert_refused(getattr(stub, method), ask, BAD_SPEC, f"spec.{option}")
+        assert_rejected(getattr(stub, method), ask, BAD_SPEC, f"spec.{option}")
     elif (method, value) == ("Backward", pb.TIE_POLICY_SPLIT) and option == "tie_policy":
-        assert_refused(stub.Backward, ask, BAD_TENSOR, "indices")
+        assert_rejected(stub.Backward, ask, BAD_TENSOR, "indices")
     else:
         getattr(stub, method)(ask)
 
@@ -148,10 +148,10 @@ def test_named_padding_with_pads_or_ceil_mode(
     call = getattr(stub, method)
     for field in ("padding_before", "padding_after"):
         message = spec(mode, sliding(named=named, **{field: 1}))
-        assert_refused(call, request(method, message, mode), BAD_SPEC, f"{PATH}[1].{field}")
+        assert_rejected(call, request(method, message, mode), BAD_SPEC, f"{PATH}[1].{field}")
     message = spec(mode, sliding(named=named, ceil_mode=True))
     path = "spec.sliding_windows.ceil_mode"
-    assert_refused(call, request(method, message, mode), BAD_SPEC, path)
+    assert_rejected(call, request(method, message, mode), BAD_SPEC, path)
 
 
 @every_mode
@@ -160,18 +160,18 @@ def test_indices_of_modes_without(stub: Any, mode: int) -> None:
     if mode in SELECTING:
         assert stub.Forward(ask).HasField("indices")
     else:
-        assert_refused(stub.Forward, ask, BAD_SPEC, "return_indices")
-        assert_refused(stub.Backward, backward(spec=spec(mode)), BAD_TENSOR, "indices")
+        assert_rejected(stub.Forward, ask, BAD_SPEC, "return_indices")
+        assert_rejected(stub.Backward, backward(spec=spec(mode)), BAD_TENSOR, "indices")
 
 
 @every_mode
 def test_backward_of_another_shape(stub: Any, mode: int) -> None:
     ask = backward(spec=spec(mode), **residual_of(mode))
     ask.output_gradient.CopyFrom(tensor((1, 1, 2, 3)))
-    assert_refused(stub.Backward, ask, BAD_TENSOR, "output_gradient")
+    assert_rejected(stub.Backward, ask, BAD_TENSOR, "output_gradient")
     ask = backward(spec=spec(mode), **residual_of(mode) | {"input_shape": (1, 1, 6, 4)})
     field = "input_shape" if mode == pb.MODE_LP else "output_gradient"
-    assert_refused(stub.Backward, ask, BAD_TENSOR, field)
+    assert_rejected(stub.Backward, ask, BAD_TENSOR, field)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64"])
@@ -180,7 +180,7 @@ def test_backward_of_integers(stub: Any, mode: int, dtype: str) -> None:
     """The field is that of the type; the input may be right, or not be there."""
     gradient = tensor((1, 1, 2, 2), dtype)
     ask = backward(spec=spec(mode), output_gradient=gradient, **residual_of(mode))
-    text = assert_refused(stub.Backward, ask, BAD_TENSOR, "output_gradient")
+    text = assert_rejected(stub.Backward, ask, BAD_TENSOR, "output_gradient")
     assert text.startswith("output_gradient")
     assert dtype in text
 
@@ -195,16 +195,16 @@ def test_nans_where_the_policy_refuses_them(stub: Any, mode: int) -> None:
     nans = tensor(data=np.full(16, np.nan, "<f4").tobytes())
     for ties in (pb.TIE_POLICY_FIRST, pb.TIE_POLICY_ALL, pb.TIE_POLICY_SPLIT):
         message = spec(mode, nan_policy=pb.NAN_POLICY_ERROR, tie_policy=ties)
-        assert_refused(stub.Forward, forward(spec=message, input=nans), BAD_TENSOR, "input")
+        assert_rejected(stub.Forward, forward(spec=message, input=nans), BAD_TENSOR, "input")
         ask = backward(spec=message, indices=None, input=nans)
-        assert_refused(stub.Backward, ask, BAD_TENSOR, "input")
+        assert_rejected(stub.Backward, ask, BAD_TENSOR, "input")
 
 
 @pytest.mark.parametrize("mode", [pb.MODE_SUM, pb.MODE_AVERAGE], ids=["sum", "average"])
 @pytest.mark.parametrize("value", [2**62, -(2**62) - 1])
 def test_sums_that_overflow(stub: Any, mode: int, value: int) -> None:
     large = tensor(dtype="int64", data=np.full(16, value, "<i8").tobytes())
-    text = assert_refused(stub.Forward, forward(spec=spec(mode), input=large), BAD_TENSOR, "input")
+    text = assert_rejected(stub.Forward, forward(spec=spec(mode), input=large), BAD_TENSOR, "input")
     assert "sum overflows" in text
 
 
@@ -249,7 +249,7 @@ def test_forged_indices(stub: Any, mode: int, case: str) -> None:
     if words is None:
         assert len(stub.Backward(ask).input_gradient.data) == 64
         return
-    text = assert_refused(stub.Backward, ask, BAD_TENSOR, "indices")
+    text = assert_rejected(stub.Backward, ask, BAD_TENSOR, "indices")
     assert words in text
     assert_serves(stub)
 
@@ -262,7 +262,7 @@ PADDED = pb.Window(kernel=3, stride=3, padding_before=1, padding_after=1)
 def test_window_indices_in_the_padding(stub: Any, mode: int, value: int) -> None:
     """The first of four windows of 3 by 3 has its first row and column in the padding."""
     ask = backward(spec=spec(mode, both_axes(PADDED)), indices=window_indices(value, 3, 1, 0))
-    text = assert_refused(stub.Backward, ask, BAD_TENSOR, "indices")
+    text = assert_rejected(stub.Backward, ask, BAD_TENSOR, "indices")
     assert f"at (0, 0, 0, 0) is {value}" in text
     assert "padding" in text
 
@@ -281,4 +281,4 @@ OTHERS = [
 @of_indices
 def test_indices_of_another_type(stub: Any, mode: int, index_format: int, dtype: str) -> None:
     ask = backward(spec=spec(mode), indices=tensor((1, 1, 2, 2), dtype), index_format=index_format)
-    assert dtype in assert_refused(stub.Backward, ask, BAD_TENSOR, "indices")
+    assert dtype in assert_rejected(stub.Backward, ask, BAD_TENSOR, "indices")

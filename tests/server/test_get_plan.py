@@ -8,7 +8,7 @@ import pytest
 
 from pooling_engine import PoolSpec
 from pooling_wire.v1 import pooling_pb2 as pb
-from tests.server.test_refusals import BAD_SPEC, BAD_TENSOR, assert_refused, assert_serves
+from tests.server.support import BAD_SPEC, BAD_TENSOR, assert_rejected, assert_serves
 
 FLOAT32 = pb.ELEMENT_TYPE_FLOAT32
 
@@ -67,12 +67,12 @@ def test_no_tensor_is_needed_for_one_of_any_size(stub: Any) -> None:
 
 def test_what_forward_would_refuse_is_refused(stub: Any) -> None:
     narrow = request(pb.MODE_MAX, (1, 1, 6, 2), **sliding())
-    assert_refused(stub.GetPlan, narrow, BAD_SPEC, "spec.sliding_windows.axes[1].kernel")
+    assert_rejected(stub.GetPlan, narrow, BAD_SPEC, "spec.sliding_windows.axes[1].kernel")
     flat = request(pb.MODE_MAX, (6, 6), **sliding())
-    assert_refused(stub.GetPlan, flat, BAD_TENSOR, "input_shape")
+    assert_rejected(stub.GetPlan, flat, BAD_TENSOR, "input_shape")
     untyped = pb.GetPlanRequest(spec=flat.spec, input_shape=(1, 1, 6, 6))
-    assert_refused(stub.GetPlan, untyped, BAD_TENSOR, "element_type")
-    assert_refused(stub.GetPlan, pb.GetPlanRequest(), BAD_SPEC, "spec")
+    assert_rejected(stub.GetPlan, untyped, BAD_TENSOR, "element_type")
+    assert_rejected(stub.GetPlan, pb.GetPlanRequest(), BAD_SPEC, "spec")
     assert_serves(stub)
 
 

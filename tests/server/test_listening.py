@@ -1,4 +1,4 @@
-"""Where the server listens: several addresses at once, and Unix sockets that only some may use."""
+"""Listening addresses: several at once, and Unix sockets with a file mode."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 
 from pooling_client import PoolingClient
 from pooling_server import PoolingServer, ServerConfig
-from pooling_server.sockets.listening import reachable, split_addresses
+from pooling_server.sockets.listening import client_target, split_addresses
 from tests.support.processes import SERVE, process, wait_until_draining
 from tests.support.waiting import LIMIT_S
 
@@ -27,18 +27,19 @@ HEALTHCHECK = [sys.executable, "-m", "pooling_server.healthcheck", "--timeout", 
 
 @pytest.fixture
 def path() -> Iterator[Path]:
-    """A short path: that of a test's own folder can be longer than a socket's may be."""
+    """Return a short path: that of `tmp_path` can be too long for a socket."""
     with tempfile.TemporaryDirectory(prefix="pooling-") as folder:
         yield Path(folder) / "s"
 
 
 def leave_stale(path: Path) -> None:
+    """Leave the socket of a server that has exited."""
     with socket.socket(socket.AF_UNIX) as gone:
         gone.bind(str(path))
 
 
 @pytest.mark.parametrize("how", ["flags", "environment"])
-def test_every_address_answers_and_the_first_line_names_them(path: Path, how: str) -> None:
+def test_every_address_answers_and_is_in_the_banner(path: Path, how: str) -> None:
     addresses = ["127.0.0.1:0", f"unix:{path}", "127.0.0.1:0"]
     flags = [word for address in addresses for word in ("--listen", address)]
     given = process(*NUMPY, *flags)
@@ -58,7 +59,7 @@ def test_every_address_answers_and_the_first_line_names_them(path: Path, how: st
 
 
 @pytest.mark.parametrize("mode", ["600", "0660", "666"])
-def test_a_socket_has_the_permissions_asked_for(path: Path, mode: str) -> None:
+def test_a_socket_has_the_configured_mode(path: Path, mode: str) -> None:
     server = PoolingServer(ServerConfig(listen=f"unix:{path}", socket_mode=mode, backend="numpy"))
     server.start()
     assert stat.S_IMODE(path.stat().st_mode) == int(mode, 8)
@@ -72,7 +73,7 @@ def test_by_default_only_the_owner_may_connect(path: Path) -> None:
     before = os.umask(0)
     os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert before != 0o177, "the process's own mask is as it was"
+    assert before != 0o177, "the umask of the process was not restored"
     assert server.stop()
 
 
@@ -97,30 +98,32 @@ def test_the_socket_of_a_live_server_is_left_alone(path: Path) -> None:
             [*SERVE, "--listen", listen], capture_output=True, text=True, timeout=LIMIT_S
         )
         assert done.returncode == 1
-        assert done.stderr == f"error: cannot listen on {listen}: another server listens there\n"
+        assert (
+            done.stderr == f"error: cannot listen on {listen}: another server is listening there\n"
+        )
         with PoolingClient(listen) as client:
             client.info()
 
 
-def test_a_file_that_is_no_socket_is_left_alone(path: Path) -> None:
+def test_a_file_that_is_not_a_socket_is_left_alone(path: Path) -> None:
     path.write_text("precious")
-    with pytest.raises(OSError, match="a file that is no socket is there"):
+    with pytest.raises(OSError, match="a file that is not a socket already exists there"):
         PoolingServer(ServerConfig(listen=f"unix:{path}", backend="numpy"))
     assert path.read_text() == "precious"
 
 
-def test_a_socket_is_removed_where_a_later_address_is_refused(path: Path) -> None:
+def test_a_socket_is_removed_if_a_later_address_cannot_be_bound(path: Path) -> None:
     leave_stale(path)
     with pytest.raises(OSError, match=r"cannot listen on 192\.0\.2\.1:50051"):
         PoolingServer(ServerConfig(listen=f"unix:{path},192.0.2.1:50051", backend="numpy"))
     assert not path.exists()
 
 
-def test_a_socket_that_another_server_took_over_is_not_removed(path: Path) -> None:
+def test_a_socket_of_another_server_is_not_removed(path: Path) -> None:
     server = PoolingServer(ServerConfig(listen=f"unix:{path}", backend="numpy"))
     path.unlink()
     leave_stale(path)
-    server.abandon()
+    server.abort()
     assert path.exists()
 
 
@@ -134,7 +137,7 @@ def test_a_second_signal_leaves_no_socket(path: Path) -> None:
     assert not path.exists()
 
 
-def test_healthcheck_asks_the_first_address(path: Path) -> None:
+def test_healthcheck_queries_the_first_address(path: Path) -> None:
     environment = {"POOLING_LISTEN": f"unix:{path},127.0.0.1:0"}
     with process(*NUMPY, **environment):
         done = subprocess.run(
@@ -147,7 +150,7 @@ def test_healthcheck_asks_the_first_address(path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "SERVING\n")
 
 
-def test_healthcheck_refuses_a_bad_address_in_one_line() -> None:
+def test_healthcheck_rejects_an_invalid_address_in_one_line() -> None:
     environment = os.environ | {"POOLING_LISTEN": "nowhere"}
     done = subprocess.run(
         HEALTHCHECK, env=environment, capture_output=True, text=True, timeout=LIMIT_S
@@ -167,9 +170,9 @@ def test_healthcheck_refuses_a_bad_address_in_one_line() -> None:
         ("unix:/run/s", "unix:/run/s"),
     ],
 )
-def test_where_a_client_on_the_same_machine_reaches_it(address: str, target: str) -> None:
-    assert reachable(address) == target
+def test_client_target(address: str, target: str) -> None:
+    assert client_target(address) == target
 
 
-def test_spaces_after_commas_are_no_part_of_an_address() -> None:
+def test_spaces_after_commas_are_ignored() -> None:
     assert split_addresses("127.0.0.1:0, unix:/a b") == ("127.0.0.1:0", "unix:/a b")

@@ -12,33 +12,14 @@ import pytest
 from pooling_server import PoolingServer, ServerConfig
 from pooling_server.serving.servicer import PoolingServicer
 from pooling_wire.v1 import pooling_pb2_grpc
-from tests.server.test_refusals import assert_serves, details_of, forward
+from tests.server.support import (
+    Gate,
+    assert_serves,
+    details_of,
+    forward,
+    wait_for_in_flight,
+)
 from tests.support.waiting import LIMIT_S, wait_until
-
-
-class Gate:
-    """Holds the computation of every call until it is opened; counts the calls computed."""
-
-    def __init__(self) -> None:
-        self.computed = 0
-        self.compute = PoolingServicer.forward
-        self._entered = threading.Semaphore(0)
-        self._open = threading.Event()
-
-    def forward(self, servicer: PoolingServicer, request: bytes, *regions: Any) -> bytes:
-        self._entered.release()
-        assert self._open.wait(LIMIT_S)
-        self.computed += 1
-        return self.compute(servicer, request, *regions)
-
-    def wait_entered(self) -> None:
-        assert self._entered.acquire(timeout=LIMIT_S)
-
-    def was_entered(self) -> bool:
-        return self._entered.acquire(blocking=False)
-
-    def open(self) -> None:
-        self._open.set()
 
 
 @pytest.fixture
@@ -91,7 +72,7 @@ def test_draining_finishes_what_is_in_flight_and_refuses_the_rest(held: Any) -> 
     results: list[bool] = []
     stopping = threading.Thread(target=lambda: results.append(server.stop()))
     stopping.start()
-    wait_until(lambda: server.servicer._executor._is_draining, "it does not drain")
+    wait_until(lambda: server.executor.is_draining, "it does not drain")
     with pytest.raises(grpc.RpcError) as caught:
         stub.Forward(forward())
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
@@ -141,12 +122,6 @@ def test_running_out_of_memory_is_said_and_survived(
     assert "Traceback" not in caplog.text
     monkeypatch.setattr(gate, "compute", compute)
     assert_serves(stub)
-
-
-def wait_for_in_flight(server: PoolingServer, count: int) -> None:
-    """Waits until that many calls are waiting or running; nothing outside shows it."""
-    executor = server.servicer._executor
-    wait_until(lambda: executor._in_flight == count, f"there are never {count} calls in flight")
 
 
 def test_health_and_reflection_describe_the_service(channel: grpc.Channel) -> None:

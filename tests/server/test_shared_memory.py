@@ -72,7 +72,7 @@ def shared(client: PoolingClient) -> SharedArrays:
 
 
 def regions_of(server: PoolingServer) -> int:
-    return len(server._memory._regions)
+    return server.shared_memory.region_count
 
 
 def mapped_regions() -> int:
@@ -184,7 +184,7 @@ def test_a_lease_ends_with_its_client(served: PoolingServer) -> None:
     with PoolingClient(served.addresses[0]) as client:
         client.forward(cases.normal(SHAPE), MAX)
         assert regions_of(served) == 2
-    wait_until(lambda: regions_of(served) == 0 and served._memory._free_bytes == 16 * MIB)
+    wait_until(lambda: regions_of(served) == 0 and served.shared_memory.free_bytes == 16 * MIB)
 
 
 def test_a_killed_client_leaves_nothing(served: PoolingServer) -> None:
@@ -215,7 +215,7 @@ def test_a_call_holds_its_region_when_the_lease_ends(served: PoolingServer) -> N
     array[...] = 7
     place = arrays.place_of(array)
     assert place is not None
-    held = served._memory.find(place.handle)
+    held = served.shared_memory.find(place.handle)
     arrays.close()
     wait_until(lambda: regions_of(served) == 0)
     assert held[MIB - 1] == 7

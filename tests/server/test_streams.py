@@ -23,8 +23,16 @@ from pooling_server.serving import streams
 from pooling_server.serving.servicer import PoolingServicer
 from pooling_wire.v1 import pooling_pb2 as pb
 from pooling_wire.v1 import pooling_pb2_grpc
-from tests.server.test_overload import Gate, wait_for_in_flight
-from tests.server.test_refusals import backward, details_of, forward, sliding, spec, tensor
+from tests.server.support import (
+    Gate,
+    backward,
+    details_of,
+    forward,
+    sliding,
+    spec,
+    tensor,
+    wait_for_in_flight,
+)
 from tests.support.waiting import LIMIT_S, wait_until
 
 SHAPE = (2, 16, 64, 96)
@@ -272,7 +280,7 @@ def test_a_killed_client_leaves_nothing_behind() -> None:
     wait_for_in_flight(server, 0)
     wait_for_end_of_receivers()
     lent = 2 * 16 * 32 * 48 * 4
-    assert 0 < server.servicer._arena.idle_bytes <= 2 * lent
+    assert 0 < server.servicer.arena.idle_bytes <= 2 * lent
     assert server.stop()
 
 
@@ -288,7 +296,7 @@ def test_results_of_large_items_use_the_arena() -> None:
         replies = list(stub.ForwardStream(item(id_, request) for id_ in range(6)))
     expected = pooling_engine.forward(x, PoolSpec("sum", (2, 2))).output
     assert all(reply.response.output.data == expected.tobytes() for reply in replies)
-    assert server.servicer._arena.idle_bytes <= 2 * expected.nbytes
+    assert server.servicer.arena.idle_bytes <= 2 * expected.nbytes
     assert server.stop()
 
 
@@ -341,18 +349,19 @@ class Clock:
     """In place of `time`, for the server's streams; they look at it whenever it goes on."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._now, self._looks = 0.0, []
+        self._now, self._checks = 0.0, []
         monkeypatch.setattr(streams, "time", self)
-        monkeypatch.setattr(streams._Patience, "_set", lambda it, _: self._looks.append(it._look))
+        schedule = lambda timer, _: self._checks.append(timer._check)  # noqa: E731
+        monkeypatch.setattr(streams._IdleTimer, "_schedule", schedule)
 
     def monotonic(self) -> float:
         return self._now
 
     def go_on(self, seconds: float) -> None:
         self._now += seconds
-        looks, self._looks = self._looks, []
-        for look in looks:
-            look()
+        checks, self._checks = self._checks, []
+        for check in checks:
+            check()
 
 
 def test_a_stream_is_not_idle_while_it_computes_or_goes_on(
@@ -387,7 +396,7 @@ def test_any_wait_is_allowed_by_0(stub: Any) -> None:
     with grpc.insecure_channel(server.address) as channel:
         stream = pooling_pb2_grpc.PoolingServiceStub(channel).ForwardStream(iter(feed))
         assert next(stream).id == 1
-        assert not [each for each in threading.enumerate() if each.name == "pooling-patience"]
+        assert not [each for each in threading.enumerate() if each.name == "pooling-idle-timer"]
         time.sleep(IDLE_S)
         feed.put(item(2))
         assert next(stream).id == 2

@@ -1,4 +1,4 @@
-"""Before health says SERVING, kernels are compiled; calls are answered all the while."""
+"""Kernels are compiled before health reports SERVING; calls are answered meanwhile."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def health_of(address: str, service: str = "") -> int:
 
 
 class SlowWarmUp:
-    """In place of `pooling_engine.warm_up`: takes until it is let go."""
+    """Replacement of `pooling_engine.warm_up` that blocks until `go` is set."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[Any, Any]] = []
+        self.calls: list[tuple[Any, Any]] = []
         self.began = threading.Event()
         self.go = threading.Event()
 
     def __call__(self, backend: str = "auto", *, background: bool = False) -> None:
-        self.asked.append((backend, background))
+        self.calls.append((backend, background))
         self.began.set()
         assert self.go.wait(LIMIT_S)
 
@@ -55,7 +55,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> SlowWarmUp:
     return slow
 
 
-def test_health_waits_for_the_warm_up_and_calls_do_not(slow: SlowWarmUp) -> None:
+def test_health_waits_for_the_warm_up_but_calls_do_not(slow: SlowWarmUp) -> None:
     server = PoolingServer(ServerConfig(listen="127.0.0.1:0", backend="numpy"))
     starting = threading.Thread(target=server.start)
     starting.start()
@@ -70,14 +70,14 @@ def test_health_waits_for_the_warm_up_and_calls_do_not(slow: SlowWarmUp) -> None
     starting.join(LIMIT_S)
     assert health_of(server.address) == SERVING
     assert health_of(server.address, "pooling.v1.PoolingService") == SERVING
-    assert slow.asked == [("numpy", True)]
+    assert slow.calls == [("numpy", True)]
     assert server.stop()
 
 
-def test_until_then_nobody_waits_for_a_kernel(
+def test_numpy_computes_until_the_warm_up_is_done(
     slow: SlowWarmUp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The backend without a compiler computes, both ways."""
+    """Both methods use the backend that compiles nothing."""
     used: list[str] = []
     for name in ("forward", "backward"):
         compute = getattr(pooling_engine, name)
@@ -119,15 +119,15 @@ def test_a_server_that_stops_while_it_warms_up_never_serves(slow: SlowWarmUp) ->
     assert set(watched) == {NOT_SERVING}
 
 
-def test_a_long_warm_up_is_no_silence(
+def test_a_long_warm_up_is_logged(
     slow: SlowWarmUp, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "_LONG_WARM_UP_S", 0.0)
     server = PoolingServer(ServerConfig(listen="127.0.0.1:0", backend="numpy"))
     starting = threading.Thread(target=server.start)
     starting.start()
-    wait_until(lambda: "compiling kernels, for a minute or more" in caplog.text)
-    assert f"NumPy answers at {server.address}" in caplog.text
+    wait_until(lambda: "compiling kernels, which takes a minute or more" in caplog.text)
+    assert f"calls to {server.address} are computed by NumPy" in caplog.text
     slow.go.set()
     starting.join(LIMIT_S)
     assert server.stop()
@@ -137,21 +137,21 @@ def test_no_warm_up(slow: SlowWarmUp) -> None:
     server = PoolingServer(ServerConfig(listen="127.0.0.1:0", warm_up=False))
     server.start()
     assert health_of(server.address) == SERVING
-    assert not slow.asked
+    assert not slow.calls
     assert server.stop()
 
 
-def test_a_warm_up_that_fails_is_logged_and_the_server_serves(
+def test_a_failed_warm_up_is_logged_and_the_server_serves(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
-        raise RuntimeError("no compiler in the house")
+        raise RuntimeError("no compiler found")
 
     monkeypatch.setattr(pooling_engine, "warm_up", fail)
     server = PoolingServer(ServerConfig(listen="127.0.0.1:0"))
     server.start()
     assert health_of(server.address) == SERVING
-    assert "no compiler in the house" in caplog.text
+    assert "no compiler found" in caplog.text
     assert server.stop()
 
 
@@ -161,7 +161,7 @@ from pooling_server.__main__ import main
 
 def warm_up(*_, **__):
     wait = threading.Event().wait
-    threading.Thread(target=wait, daemon=False).start()  # which an exit would wait for
+    threading.Thread(target=wait, daemon=False).start()  # a normal exit would wait for it
     wait()
 
 pooling_engine.warm_up = warm_up
@@ -171,7 +171,7 @@ main()
 
 @contextmanager
 def endless(*flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server process that never ends its warm-up, and its address."""
+    """Start a server process that never finishes its warm-up; yield it and its address."""
     server = subprocess.Popen(
         [sys.executable, "-c", ENDLESS, "--listen", "127.0.0.1:0", "--log-level", "info", *flags],
         stdout=subprocess.PIPE,
@@ -196,11 +196,11 @@ def test_a_process_stops_while_it_warms_up(number: signal.Signals) -> None:
             output = client.forward(X, SPEC).output
         np.testing.assert_array_equal(output, pooling_engine.forward(X, SPEC).output)
         server.send_signal(number)
-        out, _ = server.communicate(timeout=LIMIT_S)  # of a warm-up without an end
+        out, _ = server.communicate(timeout=LIMIT_S)
         assert (server.returncode, out) == (0, "")
 
 
-def test_the_health_check_of_containers_fails_until_then() -> None:
+def test_the_container_health_check_fails_during_the_warm_up() -> None:
     with endless() as (_, address):
         command = [sys.executable, "-m", "pooling_server.healthcheck"]
         command += ["--target", address, "--timeout", str(LIMIT_S)]

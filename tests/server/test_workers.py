@@ -1,4 +1,4 @@
-"""Several workers: all of them answer, one that dies is replaced, a stop loses nothing."""
+"""Several workers: all of them answer, one that dies is replaced, a stop loses no reply."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pytest
 from pooling_client import PoolingClient
 from pooling_engine import PoolSpec, UnavailableError, forward
 from pooling_server import ServerConfig
-from pooling_server.processes.supervisor import share_out
+from pooling_server.processes.supervisor import worker_configs
 from pooling_server.processes.worker import Worker
 from tests.support.processes import SERVE, process, wait_until_draining
 from tests.support.waiting import LIMIT_S, wait_until
@@ -28,7 +28,7 @@ from tests.support.waiting import LIMIT_S, wait_until
 FLAGS = ("--backend", "numpy", "--workers", "2", "--listen", "127.0.0.1:0")
 X = np.random.default_rng(0).standard_normal((2, 3, 8, 8), dtype=np.float32)
 SPEC = PoolSpec("max", kernel=2)
-MANY = 24  # connections: that one of two workers gets none of them happens once in 2**23 times
+MANY = 24  # connections: the probability that one of two workers gets none is 2**-23
 
 
 def address_of(banner: str) -> str:
@@ -43,11 +43,11 @@ def workers_of(server: subprocess.Popen[str]) -> list[int]:
 
 
 def connections_of(pid: int, address: str) -> int:
-    """How many connections to the address a process has accepted."""
+    """Return how many connections to the address a process has accepted."""
     port = f"{int(address.rpartition(':')[2]):04X}"
     rows = [
         line.split()
-        for table in ("tcp", "tcp6")  # gRPC reaches 127.0.0.1 through IPv6 as well
+        for table in ("tcp", "tcp6")  # gRPC also connects to 127.0.0.1 through IPv6
         for line in Path("/proc/net", table).read_text().splitlines()[1:]
     ]
     accepted = {f"socket:[{row[9]}]" for row in rows if row[1].endswith(port) and row[3] == "01"}
@@ -104,46 +104,48 @@ def test_all_workers_answer_on_one_port_and_stop_together(path: Path) -> None:
     assert not path.exists()
 
 
-def test_a_worker_that_is_killed_is_replaced(path: Path) -> None:
+def test_a_killed_worker_is_replaced(path: Path) -> None:
     with process(*FLAGS, "--listen", f"unix:{path}") as (server, banner):
         address, before = address_of(banner), workers_of(server)
         os.kill(before[0], signal.SIGKILL)
         with PoolingClient(address) as client:
-            for _ in range(20):  # the other one answers, or the new one
+            for _ in range(20):  # the other or the new worker answers
                 client.forward(X, SPEC)
         wait_until(lambda: len(workers_of(server)) == 2 and workers_of(server) != before)
-        wait_until(lambda: answers(f"unix:{path}"))  # the first worker's, whichever died
+        wait_until(
+            lambda: answers(f"unix:{path}")
+        )  # the socket of the first worker, whichever died
         server.terminate()
         _, err = server.communicate(timeout=LIMIT_S)
         assert server.returncode == 0
     (line,) = err.splitlines()
-    text = rf"worker \d \(process {before[0]}\) ended by SIGKILL; it starts again in 0\.1 s"
+    text = rf"worker \d \(process {before[0]}\) was killed by SIGKILL; restarting it in 0\.1 s"
     assert re.search(text, line), line
 
 
-def test_a_stop_under_load_loses_no_answer() -> None:
+def test_a_stop_under_load_loses_no_reply() -> None:
     x = np.random.default_rng(0).standard_normal((4, 16, 56, 56), dtype=np.float32)
     expected = forward(x, SPEC).output
-    answered, refused, wrong = [], [], []
+    correct, rejected, failures = [], [], []
     with process(*FLAGS) as (server, banner):
         stopping = threading.Event()
 
-        def call_until_refused() -> None:
+        def call_until_rejected() -> None:
             with PoolingClient(address_of(banner), connections=4) as client:
-                while not wrong:
+                while not failures:
                     try:
-                        answered.append(np.array_equal(client.forward(x, SPEC).output, expected))
+                        correct.append(np.array_equal(client.forward(x, SPEC).output, expected))
                     except UnavailableError:
                         assert stopping.is_set()
-                        refused.append(True)
+                        rejected.append(True)
                         return
                     except Exception as error:
-                        wrong.append(error)
+                        failures.append(error)
 
-        threads = [threading.Thread(target=call_until_refused) for _ in range(4)]
+        threads = [threading.Thread(target=call_until_rejected) for _ in range(4)]
         for thread in threads:
             thread.start()
-        while len(answered) < 12 and not wrong:
+        while len(correct) < 12 and not failures:
             stopping.wait(0.02)
         stopping.set()
         server.terminate()
@@ -151,12 +153,12 @@ def test_a_stop_under_load_loses_no_answer() -> None:
             thread.join(LIMIT_S)
         _, err = server.communicate(timeout=LIMIT_S)
         assert server.returncode == 0, err
-    assert not wrong
-    assert len(refused) == 4
-    assert all(answered)
+    assert not failures
+    assert len(rejected) == 4
+    assert all(correct)
 
 
-def test_workers_end_with_a_supervisor_that_is_killed() -> None:
+def test_workers_exit_if_the_supervisor_is_killed() -> None:
     with process(*FLAGS) as (server, _):
         workers = workers_of(server)
         assert len(workers) == 2
@@ -165,7 +167,7 @@ def test_workers_end_with_a_supervisor_that_is_killed() -> None:
         wait_until(lambda: not any(map(is_running, workers)))
 
 
-def test_a_second_signal_ends_all_at_once(path: Path) -> None:
+def test_a_second_signal_ends_all_workers_immediately(path: Path) -> None:
     with process(*FLAGS, "--drain-delay-s", "60") as (server, banner):
         workers = workers_of(server)
         server.terminate()
@@ -175,8 +177,8 @@ def test_a_second_signal_ends_all_at_once(path: Path) -> None:
     assert not any(map(is_running, workers))
 
 
-def test_a_signal_to_a_worker_too_cuts_nothing_short() -> None:
-    """As some service managers do it: to the workers, and then to the supervisor."""
+def test_a_signal_to_a_worker_does_not_abort_the_stop() -> None:
+    """Some service managers signal the workers as well as the supervisor."""
     with process(*FLAGS, "--drain-delay-s", "1") as (server, _):
         workers = workers_of(server)
         for pid in (*workers, server.pid, *workers):
@@ -193,7 +195,9 @@ def test_a_signal_to_a_worker_too_cuts_nothing_short() -> None:
         (["--workers", "0"], 2, "workers is 0; it must be at least 1"),
     ],
 )
-def test_what_cannot_start_is_one_error_and_no_loop(flags: list[str], code: int, text: str) -> None:
+def test_a_failed_first_start_is_one_error_without_restarts(
+    flags: list[str], code: int, text: str
+) -> None:
     done = subprocess.run([*SERVE, *FLAGS, *flags], capture_output=True, text=True, timeout=LIMIT_S)
     assert (done.returncode, done.stdout) == (code, "")
     assert text in done.stderr
@@ -213,16 +217,16 @@ def test_a_port_that_workers_share_is_in_use(second: tuple[str, ...]) -> None:
         command = [*SERVE, *(word for word in second if word not in ("--listen", "127.0.0.1:0"))]
         done = subprocess.run([*command, *listen], capture_output=True, text=True, timeout=LIMIT_S)
     assert done.returncode == 1
-    assert done.stderr == f"error: cannot listen on {address}: the address is wrong, or in use\n"
+    assert done.stderr == f"error: cannot listen on {address}: the address is invalid or in use\n"
 
 
 @pytest.mark.parametrize(
     ("threads", "workers", "expected"),
     [(4, 2, [2, 2]), (3, 2, [2, 1]), (1, 3, [1, 1, 1]), (7, 3, [3, 2, 2])],
 )
-def test_threads_are_shared_out(threads: int, workers: int, expected: list[int]) -> None:
+def test_threads_are_divided_among_workers(threads: int, workers: int, expected: list[int]) -> None:
     config = ServerConfig(threads=threads, workers=workers, max_in_flight=5)
-    shares = share_out(config, ["127.0.0.1:1", "unix:/a"])
+    shares = worker_configs(config, ["127.0.0.1:1", "unix:/a"])
     assert [share.threads for share in shares] == expected
     assert [share.listen for share in shares] == ["127.0.0.1:1,unix:/a"] + ["127.0.0.1:1"] * (
         workers - 1
@@ -230,30 +234,33 @@ def test_threads_are_shared_out(threads: int, workers: int, expected: list[int])
     assert {(share.workers, share.max_in_flight) for share in shares} == {(1, 5)}
 
 
-def test_a_worker_that_keeps_dying_is_started_less_and_less_often(
+def test_restarts_are_delayed_with_exponential_back_off(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     worker = Worker(0, ServerConfig())
     worker.started_at = now
-    delays = [worker.restart_later() for _ in range(2000)]
+    delays = [worker.schedule_restart() for _ in range(2000)]
     assert delays[:4] == [0.1, 0.2, 0.4, 0.8]
     assert max(delays) == delays[-1] == 30
-    now += 61  # it has lived for a minute
-    assert worker.restart_later() == 0.1
+    now += 61  # after more than a minute of uptime
+    assert worker.schedule_restart() == 0.1
 
 
-def test_a_worker_whose_process_does_not_end_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a driver may keep one, of which only the connection has gone."""
-    monkeypatch.setattr("pooling_server.processes.worker._END_S", 0.1)
+def test_the_supervisor_does_not_wait_for_a_process_that_does_not_exit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A GPU driver may block the exit of a process whose connection is already closed."""
+    monkeypatch.setattr("pooling_server.processes.worker._EXIT_S", 0.1)
     worker = Worker(3, ServerConfig())
     worker.connection, theirs = Pipe()
     with subprocess.Popen(["sleep", "3600"]) as process:
         worker.process = process
         theirs.close()
-        assert worker.listen()
-        says = f"worker 3 (process {process.pid}) has left, but its process does not end"
-        assert worker.how_it_ended() == says
-        assert not worker.has_lost_nothing()
+        assert worker.receive()
+        name = f"worker 3 (process {process.pid})"
+        closed = f"{name} closed its connection, but its process is still running"
+        assert worker.describe_exit() == closed
+        assert not worker.exited_cleanly()
         process.kill()

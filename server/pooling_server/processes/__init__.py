@@ -1,1 +1,1 @@
-"""Server processes: start and stop, workers, devices, memory allocation."""
+"""Server processes: starting and stopping, workers, devices, memory allocation."""

@@ -1,4 +1,4 @@
-"""What the C library does with the memory of messages that have been answered."""
+"""Tuning of glibc malloc: memory freed after a message is kept for the next message."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import ctypes
 import os
 
 MIB = 1 << 20
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_FROM_THE_HEAP_BYTES = 32 * MIB  # the most that glibc takes
-_KEPT_BYTES = 32 * MIB  # of each heap: more adds nothing to speed, only to memory
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # parameter numbers of mallopt
+_MMAP_THRESHOLD_BYTES = 32 * MIB  # the largest value that glibc accepts
+_TRIM_THRESHOLD_BYTES = 32 * MIB  # per heap; larger values cost memory and gain no speed
 
 
-def keep_freed_memory() -> bool:
-    """Lets the process use freed memory again, which glibc would give back to the system at once.
+def tune_allocator() -> bool:
+    """Keep freed memory in the process instead of returning it to the operating system.
 
-    Every message would come in pages that the system has to clear first: docs/adr/0008. Where the
-    environment says what the allocator should do, or the C library is another, nothing changes.
+    With glibc's defaults, every message arrives in pages that the kernel must clear first
+    (docs/adr/0008). Nothing changes if the environment already configures the allocator, or if the
+    C library is not glibc.
 
     Returns:
-        Whether anything did.
+        True if the allocator was tuned.
     """
     if any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ):
         return False
@@ -27,5 +28,6 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError):
         return False
     return bool(
-        mallopt(_M_MMAP_THRESHOLD, _FROM_THE_HEAP_BYTES) and mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
+        and mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD_BYTES)
     )

@@ -1,4 +1,4 @@
-"""Asks a device that nobody may be calling whether it still answers."""
+"""Watchdog of the GPU: probes it periodically, even when no calls use it."""
 
 from __future__ import annotations
 
@@ -11,72 +11,72 @@ from pooling_engine import PoolingError, UnavailableError
 from pooling_engine.backends import Backend
 from pooling_engine.errors import lost_device
 
-PATIENCE = 6  # times as long as between two questions an answer may take
+TIMEOUT_INTERVALS = 6  # probe intervals that an answer may take
+
+_Requests = queue.SimpleQueue[bool]  # True: probe; False: end
+_Answers = queue.SimpleQueue[PoolingError | None]
 
 
-class Watch:
-    """Asks every few seconds, until it is stopped, or finds the device lost or hung.
+class DeviceWatchdog:
+    """Periodic probes of a device, until the watchdog is stopped or the device is lost or hangs.
 
     Args:
-        backend: whose device is asked; only "cupy" has one.
-        every_s: seconds between two questions, and of patience for each; 0 asks none.
-        lose: told once what is wrong, from a thread of the watch.
+        backend: backend whose device is probed; only "cupy" has a device.
+        interval_s: seconds between two probes; 0 disables probing.
+        on_lost: called once with the error, from a thread of the watchdog.
     """
 
     def __init__(
-        self, backend: Backend, every_s: float, lose: Callable[[PoolingError], None]
+        self, backend: Backend, interval_s: float, on_lost: Callable[[PoolingError], None]
     ) -> None:
-        self._backend, self._every_s, self._lose = backend, every_s, lose
+        self._backend, self._interval_s, self._on_lost = backend, interval_s, on_lost
         self._stopped = threading.Event()
 
     def start(self) -> None:
-        """Begins to ask."""
-        if self._every_s and self._backend.name == "cupy":
-            threading.Thread(target=self._run, name="device-watch", daemon=True).start()
+        """Start probing, if the backend has a device."""
+        if self._interval_s and self._backend.name == "cupy":
+            threading.Thread(target=self._run, name="device-watchdog", daemon=True).start()
 
     def stop(self) -> None:
-        """Asks no more; waits for nothing."""
+        """Stop probing, without waiting for a probe in progress."""
         self._stopped.set()
 
     def _run(self) -> None:
-        """Asks by another thread, which a device that hangs keeps.
+        """Send probe requests to a second thread, which a device that hangs may block.
 
-        It is always the same one: in a thread's first launch, CuPy asks CUDA for the free memory
-        and holds Python's lock meanwhile, so that nobody could say that the device hangs.
+        All probes run in the same thread. On the first launch of a thread, CuPy queries the free
+        device memory while it holds the GIL, so a new thread could block this one as well.
         """
-        asked: queue.SimpleQueue[bool] = queue.SimpleQueue()  # False: no more
-        answers: queue.SimpleQueue[PoolingError | None] = queue.SimpleQueue()
-        threading.Thread(target=self._answer_all, args=(asked, answers), daemon=True).start()
-        while not self._stopped.wait(self._every_s):
-            asked.put(True)
+        requests, answers = _Requests(), _Answers()
+        threading.Thread(target=self._serve_probes, args=(requests, answers), daemon=True).start()
+        while not self._stopped.wait(self._interval_s):
+            requests.put(True)
             error = self._wait_for(answers)
             if error is not None:
                 if not self._stopped.is_set():
-                    self._lose(error)
+                    self._on_lost(error)
                 break
-        asked.put(False)
+        requests.put(False)
 
-    def _wait_for(self, answers: queue.SimpleQueue[PoolingError | None]) -> PoolingError | None:
-        """What is wrong with the device, if anything.
+    def _wait_for(self, answers: _Answers) -> PoolingError | None:
+        """Return the error of the probe in progress, or None if the device is healthy.
 
-        Seconds are counted as they are waited for: those in which the whole process stood still
-        are none.
+        The timeout counts intervals that were waited for, not clock time. Time in which the whole
+        process was suspended therefore does not count.
         """
-        for _ in range(PATIENCE):
+        for _ in range(TIMEOUT_INTERVALS):
             with suppress(queue.Empty):
-                return answers.get(timeout=self._every_s)
-        return lost_device(f"no answer for {PATIENCE * self._every_s:g} s")
+                return answers.get(timeout=self._interval_s)
+        return lost_device(f"no answer for {TIMEOUT_INTERVALS * self._interval_s:g} s")
 
-    def _answer_all(
-        self, asked: queue.SimpleQueue[bool], answers: queue.SimpleQueue[PoolingError | None]
-    ) -> None:
-        while asked.get():
-            answers.put(self._answer())
+    def _serve_probes(self, requests: _Requests, answers: _Answers) -> None:
+        while requests.get():
+            answers.put(self._probe())
 
-    def _answer(self) -> PoolingError | None:
+    def _probe(self) -> PoolingError | None:
         try:
             self._backend.probe()
-        except MemoryError:  # it answers, but has no room
+        except MemoryError:  # the device answers, but is full
             return None
         except UnavailableError as error:
             return error

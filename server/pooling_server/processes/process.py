@@ -1,4 +1,4 @@
-"""One serving process: from its start to its exit code."""
+"""One serving process, from its start to its exit code."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
 from pooling_server.config import ServerConfig
-from pooling_server.processes.allocator import keep_freed_memory
+from pooling_server.processes.allocator import tune_allocator
 
 if TYPE_CHECKING:
     from pooling_server.serving.app import PoolingServer
 
-# Beside numbers of signals.
-STOP, LEAVE, _WARM, _DEVICE_LOST, _FINISHED, _UNFINISHED = b"s", b"l", b"w", b"d", b"f", b"u"
+# Events of one byte; the bytes of signals are their numbers.
+STOP, ABORT = b"s", b"a"
+_WARMED_UP, _DEVICE_LOST, _FINISHED, _UNFINISHED = b"w", b"d", b"f", b"u"
 
 
 class Events:
-    """What happens to a process, one byte each: signals, and what its threads tell.
+    """Queue of the events of a process: signals, and events that its threads post.
 
-    A signal may reach any thread, at any moment: a byte in a pipe cannot be missed.
+    A signal handler can run in any thread at any time, so the queue is a pipe, which loses nothing.
 
     Args:
-        signals: those that are events from now on.
+        signals: signals that become events from now on.
     """
 
     def __init__(self, *signals: signal.Signals) -> None:
@@ -34,24 +35,27 @@ class Events:
         os.set_blocking(self._write, False)
         signal.set_wakeup_fd(self._write)
         for number in signals:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup says
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
                 signal.signal(number, lambda *_: None)
 
     def fileno(self) -> int:
-        """What to wait for; `next` will not block then."""
+        """Return the file descriptor that is readable when `next` would not block."""
         return self._read
 
     def next(self) -> bytes:
-        """The next event; waits for one."""
+        """Wait for the next event and return it."""
         return os.read(self._read, 1)
 
-    def tell(self, event: bytes) -> None:
-        """Adds an event, from any thread."""
+    def post(self, event: bytes) -> None:
+        """Add an event; safe to call from any thread."""
         os.write(self._write, event)
 
 
 def run(config: ServerConfig) -> int:
-    """Serves until a signal, which a second one cuts short; returns the exit code."""
+    """Serve until a signal arrives, and return the exit code.
+
+    A second signal ends the process immediately.
+    """
     events = Events(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     from pooling_engine import PoolingError
     from pooling_server.serving.app import PoolingServer
@@ -65,59 +69,72 @@ def run(config: ServerConfig) -> int:
 
 
 def serve(
-    server: PoolingServer, events: Events, say_ready: Callable[[], None], *, patient: bool = False
+    server: PoolingServer,
+    events: Events,
+    on_ready: Callable[[], None],
+    *,
+    second_event_aborts: bool = True,
 ) -> int:
-    """Serves until an event other than `LEAVE` stops it; returns the exit code.
+    """Serve until an event stops the server, and return the exit code.
 
-    A device that is lost stops it too: who started the process may start another.
+    `ABORT` ends the process immediately. Any other event starts a graceful stop. A lost device
+    also stops the server, because only a new process can use the device again.
 
     Args:
-        say_ready: called once health says SERVING.
-        patient: whether only `LEAVE` cuts a stop short; else any second event does.
+        on_ready: called once health reports SERVING.
+        second_event_aborts: if true, any second event aborts a graceful stop; otherwise only
+            `ABORT` does.
     """
-    keep_freed_memory()
-    server.on_lost = lambda: events.tell(_DEVICE_LOST)
+    tune_allocator()
+    server.on_device_lost = lambda: events.post(_DEVICE_LOST)
     server.begin()
     threading.Thread(target=_warm_up, args=(server, events), daemon=True).start()
     event = events.next()
-    if event == _WARM:
-        say_ready()
+    if event == _WARMED_UP:
+        on_ready()
         event = events.next()
     has_failed = event == _DEVICE_LOST
-    if event != LEAVE:
+    if event != ABORT:
         threading.Thread(target=_stop, args=(server, events), daemon=True).start()
-        event = events.next()
-        ends = (LEAVE, _FINISHED, _UNFINISHED)
-        while event in (_WARM, _DEVICE_LOST) or (patient and event not in ends):
-            event = events.next()
+        event = _next_final_event(events, second_event_aborts)
     if event == _FINISHED:
         return 1 if has_failed else 0
     if event == _UNFINISHED:
         print(f"error: calls were still running after {server.grace_s:g} s", file=sys.stderr)
     else:
-        server.abandon()
+        server.abort()
     return 1
 
 
 def configure_log(config: ServerConfig) -> None:
-    """Lets the log begin, on stderr."""
+    """Send the log to stderr, at the configured level."""
     logging.basicConfig(
         level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
 
 
-def leave(code: int) -> NoReturn:
-    """Ends the process at once: a kernel that a thread is compiling would hold it up."""
+def exit_process(code: int) -> NoReturn:
+    """Exit immediately, without waiting for threads, which may be compiling a kernel."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
+def _next_final_event(events: Events, any_event_is_final: bool) -> bytes:
+    """Wait for the event that ends a graceful stop."""
+    event = events.next()
+    while event in (_WARMED_UP, _DEVICE_LOST) or not (
+        any_event_is_final or event in (ABORT, _FINISHED, _UNFINISHED)
+    ):
+        event = events.next()
+    return event
+
+
 def _warm_up(server: PoolingServer, events: Events) -> None:
     server.warm_up()
-    events.tell(_WARM)
+    events.post(_WARMED_UP)
 
 
 def _stop(server: PoolingServer, events: Events) -> None:
-    events.tell(_FINISHED if server.stop() else _UNFINISHED)
+    events.post(_FINISHED if server.stop() else _UNFINISHED)

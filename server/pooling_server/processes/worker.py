@@ -1,4 +1,4 @@
-"""A worker: one serving process of several, told what to do by the supervisor that started it."""
+"""Worker: one of several serving processes, controlled by the supervisor that started it."""
 
 from __future__ import annotations
 
@@ -14,57 +14,65 @@ from multiprocessing.connection import Connection
 
 from pooling_server.config import ServerConfig
 from pooling_server.processes.devices import environment_for
-from pooling_server.processes.process import LEAVE, STOP, Events, configure_log, leave, serve
+from pooling_server.processes.process import (
+    ABORT,
+    STOP,
+    Events,
+    configure_log,
+    exit_process,
+    serve,
+)
 
-_FIRST_DELAY_S, _MOST_DOUBLINGS, _LONGEST_DELAY_S = 0.1, 9, 30.0  # until it starts again
-_END_S = 5.0  # for a process whose connection has ended
-_STEADY_S = 60.0  # one that lived so long had no failure in its start
+# Back-off of restarts: the first delay, the number of doublings, and the longest delay.
+_FIRST_DELAY_S, _MAX_DOUBLINGS, _MAX_DELAY_S = 0.1, 9, 30.0
+_STABLE_S = 60.0  # uptime after which an exit no longer counts as a failed start
+_EXIT_S = 5.0  # for a process whose connection is closed
 
 
 class Worker:
-    """A worker as its supervisor sees it: a process, and a connection that ends with it.
+    """A worker process as seen by its supervisor.
 
     Args:
-        number: which of the workers it is, from 0.
-        config: its own options.
+        number: position among the workers, from 0.
+        config: options of this worker.
 
     Attributes:
-        config: its own options.
-        process: what runs now, or ran last.
-        connection: to the process; None while none runs.
-        first_line: what it says of itself once it serves, else empty.
-        error: why it could not start, in its own words, else empty.
-        restart_at: when to start it again, by `time.monotonic`; None while it runs.
-        started_at: when it was started last, by the same clock.
+        config: options of this worker.
+        process: the current or most recent process.
+        connection: pipe to the process, which closes when the process exits; None if none runs.
+        banner: line that the worker sent when it began to serve; empty before that.
+        error: text that the worker sent if it could not start; otherwise empty.
+        restart_at: time of the next start, by `time.monotonic`; None while the process runs.
+        started_at: time of the last start, by the same clock.
     """
 
     def __init__(self, number: int, config: ServerConfig) -> None:
         self.number, self.config = number, config
         self.process: subprocess.Popen[bytes] | None = None
         self.connection: Connection | None = None
-        self.first_line = self.error = ""
+        self.banner = self.error = ""
         self.restart_at: float | None = None
         self.started_at = 0.0
-        self._failures = 0  # in a row, each soon after a start
+        self._failures = 0  # consecutive, each soon after a start
 
     def start(self) -> None:
-        """Starts the process: a new program, since gRPC does not survive a fork."""
-        self.connection, theirs = Pipe()
-        self.first_line = self.error = ""
+        """Start the process as a new program, because gRPC does not survive a fork."""
+        self.connection, child_end = Pipe()
+        self.banner = self.error = ""
         self.restart_at, self.started_at = None, time.monotonic()
-        with theirs:
+        with child_end:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "pooling_server.processes.worker", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                [sys.executable, "-m", "pooling_server.processes.worker", str(child_end.fileno())],
+                pass_fds=[child_end.fileno()],
                 env=environment_for(self.config.devices, os.environ)
                 if self.config.devices
                 else None,
-                process_group=0,  # a terminal's Ctrl-C is the supervisor's to pass on
+                process_group=0,  # Ctrl-C in a terminal must reach the supervisor only
             )
-        self._tell(self.config)
+        self._send(self.config)
 
-    def listen(self) -> bool:
-        """Takes in what the worker says; returns whether it has ended."""
+    def receive(self) -> bool:
+        """Read one message from the process; return True if the connection was closed instead."""
         assert self.connection is not None
         assert self.process is not None
         try:
@@ -72,62 +80,66 @@ class Worker:
         except (EOFError, OSError):
             self.connection.close()
             self.connection = None
-            with suppress(subprocess.TimeoutExpired):  # a card's driver may keep it
-                self.process.wait(_END_S)
+            with suppress(subprocess.TimeoutExpired):  # a GPU driver may block the exit
+                self.process.wait(_EXIT_S)
             return True
         if is_serving:
-            self.first_line = text
+            self.banner = text
         else:
             self.error = text
         return False
 
     def stop(self) -> None:
-        """Asks it to stop as on SIGTERM, or not to start again."""
+        """Stop the process gracefully, as on SIGTERM, and cancel a scheduled restart."""
         self.restart_at = None
-        self._tell(STOP)
+        self._send(STOP)
 
     def kill(self) -> None:
-        """Ends it now, whatever it does."""
+        """Kill the process, if it runs."""
         if self.connection and self.process:
             self.process.kill()
 
-    def restart_later(self) -> float:
-        """Lets it start again after some seconds, which are returned: more after each failure."""
+    def schedule_restart(self) -> float:
+        """Set `restart_at`, with exponential back-off, and return the delay in seconds."""
         now = time.monotonic()
-        if now - self.started_at > _STEADY_S:
+        if now - self.started_at > _STABLE_S:
             self._failures = 0
-        delay_s = min(_FIRST_DELAY_S * 2.0**self._failures, _LONGEST_DELAY_S)
-        self._failures = min(self._failures + 1, _MOST_DOUBLINGS)
+        delay_s = min(_FIRST_DELAY_S * 2.0**self._failures, _MAX_DELAY_S)
+        self._failures = min(self._failures + 1, _MAX_DOUBLINGS)
         self.restart_at = now + delay_s
         return delay_s
 
-    def has_lost_nothing(self) -> bool:
-        """Whether it ended after it had answered every call."""
+    def exited_cleanly(self) -> bool:
+        """Return True if the process exited after it had answered every call."""
         return self.process is not None and self.process.returncode == 0
 
-    def how_it_ended(self) -> str:
-        """The end of the process in words."""
+    def describe_exit(self) -> str:
+        """Return one sentence about how the process ended, for the log."""
         assert self.process is not None
-        code, who = self.process.returncode, f"worker {self.number} (process {self.process.pid})"
+        code, name = self.process.returncode, f"worker {self.number} (process {self.process.pid})"
         if code is None:
-            return f"{who} has left, but its process does not end"
-        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-        return f"{who} ended {how}" + (f": {self.error}" if self.error else "")
+            return f"{name} closed its connection, but its process is still running"
+        how = (
+            f"was killed by {signal.Signals(-code).name}"
+            if code < 0
+            else f"exited with exit code {code}"
+        )
+        return f"{name} {how}" + (f": {self.error}" if self.error else "")
 
-    def _tell(self, what: ServerConfig | bytes) -> None:
+    def _send(self, message: ServerConfig | bytes) -> None:
         if self.connection:
-            with suppress(OSError):  # it has ended, which `listen` finds out
-                self.connection.send(what)
+            with suppress(OSError):  # the process has exited; `receive` will notice
+                self.connection.send(message)
 
 
 def main() -> None:
-    """Serves for the supervisor at the other end of the connection whose number is the argument."""
+    """Serve under a supervisor; the argument is the file descriptor of the connection to it."""
     events = Events(signal.SIGTERM)
     connection = Connection(int(sys.argv[1]))
     try:
         config = connection.recv()
     except EOFError:
-        leave(1)
+        exit_process(1)
     configure_log(config)
     from pooling_engine import PoolingError
     from pooling_server.serving.app import PoolingServer
@@ -135,24 +147,31 @@ def main() -> None:
     try:
         server = PoolingServer(config, shared_port=True)
     except (OSError, PoolingError) as error:
-        _say(connection, False, str(error))
-        leave(1)
-    threading.Thread(target=_obey, args=(connection, events), daemon=True).start()
-    leave(serve(server, events, lambda: _say(connection, True, server.banner()), patient=True))
+        _report(connection, False, str(error))
+        exit_process(1)
+    threading.Thread(target=_forward_events, args=(connection, events), daemon=True).start()
+    exit_process(
+        serve(
+            server,
+            events,
+            lambda: _report(connection, True, server.banner()),
+            second_event_aborts=False,  # a service manager may signal the worker as well
+        )
+    )
 
 
-def _say(connection: Connection, is_serving: bool, text: str) -> None:
-    with suppress(OSError):  # the supervisor has ended, which `_obey` finds out
+def _report(connection: Connection, is_serving: bool, text: str) -> None:
+    with suppress(OSError):  # the supervisor has exited; `_forward_events` will notice
         connection.send((is_serving, text))
 
 
-def _obey(connection: Connection, events: Events) -> None:
-    """Passes on what the supervisor says; without a supervisor, nobody would restart or stop it."""
+def _forward_events(connection: Connection, events: Events) -> None:
+    """Post the events that the supervisor sends, and `ABORT` when the supervisor exits."""
     try:
         while True:
-            events.tell(connection.recv())
+            events.post(connection.recv())
     except (EOFError, OSError):
-        events.tell(LEAVE)
+        events.post(ABORT)
 
 
 if __name__ == "__main__":

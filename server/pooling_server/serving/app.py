@@ -1,4 +1,4 @@
-"""The server put together: the service, health and reflection, started and stopped."""
+"""Assembly of a server: the pooling service, health and reflection, with their start and stop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pooling_engine
 from pooling_engine import PoolingError, UnavailableError
 from pooling_engine.backends import select_backend
 from pooling_server.config import MESSAGE_CEILING, ServerConfig
-from pooling_server.processes.device_watchdog import Watch
+from pooling_server.processes.device_watchdog import DeviceWatchdog
 from pooling_server.serving.executor import Executor
 from pooling_server.serving.health import Health, add_reflection
 from pooling_server.serving.server_info import used_backends
@@ -25,32 +25,38 @@ from pooling_server.sockets.shared_memory import SharedMemory
 from pooling_wire import keepalive
 
 _log = logging.getLogger("pooling_server")
-# Once the device is lost: seconds to tell callers, fewer than those in which they try again, and
-# seconds for calls in flight to hear of it.
+# After a device is lost: the drain delay, shorter than clients keep retrying, and the time for
+# calls in flight to fail.
 _LOST_DELAY_S, _LOST_GRACE_S = 0.2, 2.0
-_SPARE_THREADS = 8  # for refusals while as many calls as may be are in flight
-_HEALTH_THREADS = 4  # of its own: it answers, whatever callers do
+_SPARE_THREADS = 8  # these reject calls while `max_in_flight` calls occupy all other threads
+_HEALTH_THREADS = 4  # health has its own threads, so that slow clients cannot block it
 _LONG_WARM_UP_S = 5.0
-_COMPILING = "compiling kernels, for a minute or more at the very first start; NumPy answers at %s"
+_COMPILING = (
+    "compiling kernels, which takes a minute or more on the very first start; "
+    "until then, calls to %s are computed by NumPy"
+)
 
 
 class PoolingServer:
-    """A server of `pooling.v1.PoolingService`.
+    """Server of `pooling.v1.PoolingService`.
 
     Args:
-        config: its options.
-        shared_port: whether other processes listen on the same ports.
+        config: options of the server.
+        shared_port: if true, other processes may listen on the same ports.
 
     Raises:
         OSError: an address cannot be bound.
-        pooling_engine.InvalidSpecError: there is no such backend.
+        pooling_engine.InvalidSpecError: the backend is unknown or cannot be loaded.
 
     Attributes:
-        addresses: what it listens on, with numbers in place of port 0.
+        addresses: listening addresses, with port 0 replaced by the actual port.
         address: the first of them.
-        grace_s: seconds that calls in flight get to finish, when it stops.
-        on_lost: called once the device is found lost, which only a new process has again. Until
-            it stops, calls are answered with UNAVAILABLE.
+        grace_s: seconds that calls in flight have to finish when the server stops.
+        servicer: implementation of the RPC methods.
+        executor: admission control; shows how many calls are in flight.
+        shared_memory: regions that are leased to clients.
+        on_device_lost: called once when the device is lost; only a new process can use the device
+            again. Calls are answered with UNAVAILABLE until the server stops.
     """
 
     def __init__(self, config: ServerConfig, *, shared_port: bool = False) -> None:
@@ -58,13 +64,15 @@ class PoolingServer:
             pooling_engine.set_thread_count(config.threads)
         self._config = config
         self.grace_s, self._drain_delay_s = config.grace_s, config.drain_delay_s
-        self.on_lost: Callable[[], None] = lambda: None
+        self.on_device_lost: Callable[[], None] = lambda: None
         self._first_loss = threading.Lock()
         self._backend = select_backend(config.backend)
         if config.device_memory_bytes:
             self._backend.limit_memory(config.device_memory_bytes)
-        self._watch = Watch(self._backend, config.device_watch_s, self._lose)
-        self._executor = Executor(pooling_engine.thread_count(), config.max_in_flight)
+        self._watchdog = DeviceWatchdog(
+            self._backend, config.device_watch_s, self._handle_lost_device
+        )
+        self.executor = Executor(pooling_engine.thread_count(), config.max_in_flight)
         self._server = grpc.server(
             ThreadPoolExecutor(_HEALTH_THREADS, "pooling-health"),
             options=_channel_options(config, shared_port),
@@ -78,39 +86,40 @@ class PoolingServer:
             int(config.socket_mode, 8),
             leases_memory=config.shared_memory_bytes > 0,
         )
-        self._memory = SharedMemory(
+        self.shared_memory = SharedMemory(
             self._listeners.lease_sockets, config.shared_memory_bytes, self._backend.pin
         )
-        self.servicer = PoolingServicer(config, self._executor, version(), self._memory)
-        self.servicer.lose = self._lose
+        self.servicer = PoolingServicer(config, self.executor, version(), self.shared_memory)
+        self.servicer.on_device_lost = self._handle_lost_device
         calls = ThreadPoolExecutor(config.max_in_flight + _SPARE_THREADS, "pooling-call")
         self._server.add_generic_rpc_handlers((self.servicer.handlers(calls),))
         self.addresses = self._listeners.addresses
         self.address = self.addresses[0]
 
     def start(self) -> None:
-        """Begins to answer, and warms up; returns once health says SERVING."""
+        """Start to serve and warm up; return once health reports SERVING."""
         self.begin()
         self.warm_up()
 
     def begin(self) -> None:
-        """Begins to answer, while health says NOT_SERVING.
+        """Start to serve, while health reports NOT_SERVING.
 
-        Until the warm-up is over, the last backend computes: it has nothing to compile, and the
-        others would let calls wait for their kernels. The bits are the same, or for norms as exact.
+        Until the warm-up is done, calls are computed by the last fallback backend, which has
+        nothing to compile; with any other backend, calls would wait for its kernels. Results are
+        bit-identical, except for Lp norms, which are equally accurate.
         """
         if self._config.warm_up:
             self.servicer.backend = used_backends(self._config.backend)[-1].name
-        self._memory.start()
+        self.shared_memory.start()
         self._server.start()
-        self._watch.start()
+        self._watchdog.start()
         _log.info("listening on %s", " and ".join(self.addresses))
 
     def warm_up(self) -> None:
-        """Compiles what the backend has to compile, then turns health to SERVING.
+        """Compile the common kernels, then report SERVING.
 
-        Should that fail, the log says why, and the server serves all the same; it also says why
-        nothing is heard of a server for so long.
+        If compilation fails, the error is logged and the server serves anyway. If it takes longer
+        than 5 s, a notice is logged.
         """
         if self._config.warm_up:
             notice = threading.Timer(_LONG_WARM_UP_S, _log.warning, (_COMPILING, self.address))
@@ -119,48 +128,52 @@ class PoolingServer:
             try:
                 pooling_engine.warm_up(self._config.backend, background=True)
             except UnavailableError as error:
-                self._lose(error)
+                self._handle_lost_device(error)
             except Exception:
-                _log.exception("the warm-up failed")
+                _log.exception("warm-up failed; serving anyway")
             finally:
                 notice.cancel()
         self.servicer.backend = self._config.backend
         self._health.serve()
 
     def stop(self) -> bool:
-        """Stops: NOT_SERVING, then no new calls, then the end. Returns whether nothing was lost."""
-        self._watch.stop()
+        """Report NOT_SERVING, reject new calls, wait for calls in flight, then shut down.
+
+        Returns:
+            True if every call in flight was answered within the grace period.
+        """
+        self._watchdog.stop()
         self._health.stop()
         time.sleep(self._drain_delay_s)
-        all_finished = self._executor.drain(self.grace_s)
+        all_finished = self.executor.drain(self.grace_s)
         self._server.stop(grace=1 if all_finished else None).wait()
-        self._memory.stop()
+        self.shared_memory.stop()
         self._listeners.remove_files()
         return all_finished
 
-    def _lose(self, error: PoolingError) -> None:
-        """Says NOT_SERVING, and that there is little to wait for: calls in flight will fail."""
+    def _handle_lost_device(self, error: PoolingError) -> None:
+        """Report NOT_SERVING and shorten the stop, because calls in flight will fail."""
         if self._first_loss.acquire(blocking=False):
             _log.error("%s", error)
             self._health.stop()
             self.grace_s = min(self.grace_s, _LOST_GRACE_S)
             self._drain_delay_s = _LOST_DELAY_S
-            self.on_lost()
+            self.on_device_lost()
 
-    def abandon(self) -> None:
-        """Leaves nothing behind, for a process that ends at once with calls in flight."""
-        self._memory.stop()
+    def abort(self) -> None:
+        """Remove leases and socket files, for a process that exits with calls in flight."""
+        self.shared_memory.stop()
         self._listeners.remove_files()
 
     def banner(self) -> str:
-        """One line: what this is, where it listens, what it computes on."""
+        """Return one line with the version, the addresses, the backend and its devices."""
         devices = ", ".join(self._backend.devices())
         computes = f"computing with {self._backend.name} ({devices})"
         return f"pooling {version()} listening on {' and '.join(self.addresses)}, {computes}"
 
 
 def version() -> str:
-    """The version of the distribution, or that it is not installed."""
+    """Return the version of the installed distribution, or "from source"."""
     try:
         return importlib.metadata.version("pooling-service")
     except importlib.metadata.PackageNotFoundError:
@@ -168,12 +181,12 @@ def version() -> str:
 
 
 def _channel_options(config: ServerConfig, shared_port: bool) -> list[tuple[str, int]]:
-    # gRPC's own refusal cannot say which option raises the limit, so it stands further out
-    # than ours: a message between the two is refused with details.
+    # gRPC's own error cannot name the option that raises the limit, so its limit is higher than
+    # ours: a message between the two limits is rejected with details.
     ceiling = min(2 * config.max_message_bytes, MESSAGE_CEILING + (1 << 20))
     return [
         ("grpc.max_receive_message_length", ceiling),
         ("grpc.max_send_message_length", ceiling),
-        ("grpc.so_reuseport", int(shared_port)),  # else a port in use is an error
+        ("grpc.so_reuseport", int(shared_port)),  # without it, a port in use is an error
         *keepalive.server_options(),
     ]

@@ -1,4 +1,4 @@
-"""Buffers that are used again: fresh pages from the system cost more than pooling into them."""
+"""Pool of reusable result buffers: fresh pages from the system cost more than pooling into them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from numpy.typing import DTypeLike, NDArray
 Array = NDArray[Any]
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
-SMALL_BYTES = 64 << 10  # below, the allocator of the process is as fast
+SMALL_BYTES = 64 << 10  # below this size, malloc is as fast
 
 
 class Arena:
-    """Lends arrays in buffers that are kept and lent again. For use by many threads at once.
+    """Thread-safe pool of buffers that are lent as arrays and reused.
 
     Args:
-        max_bytes: how much is kept while nobody uses it, in bytes; what was used longest ago goes
-            first. What is lent does not count: no request is refused, however large.
+        max_bytes: maximum bytes of idle buffers; the least recently used buffer is freed first.
+            Borrowed buffers do not count, and no request is rejected because of its size.
 
     Raises:
         ValueError: `max_bytes` is negative.
@@ -35,30 +35,30 @@ class Arena:
         if max_bytes < 0:
             raise ValueError(f"max_bytes is {max_bytes}; it must be at least 0")
         self._max_bytes = max_bytes
-        self._idle: dict[int, deque[_Buffer]] = {}  # by size; each queue, the latest used last
+        self._idle: dict[int, deque[_Buffer]] = {}  # by size; most recently used last
         self._idle_bytes = 0
         self._returns = 0
         self._lock = threading.Lock()
 
     @property
     def idle_bytes(self) -> int:
-        """How much is kept at the moment for requests to come."""
+        """Bytes of the buffers that are available for reuse."""
         return self._idle_bytes
 
     @contextmanager
     def borrow(self, shape: Sequence[int], dtype: DTypeLike) -> Iterator[Array]:
-        """An array for a block: what `Loan.array` gives, of a loan of its own."""
+        """Lend one array for the duration of a block, as `Loan.array` does."""
         with self.loan() as loan:
             yield loan.array(shape, dtype)
 
     def loan(self) -> Loan:
-        """Arrays for a block, any number of them."""
+        """Return a context manager that lends any number of arrays."""
         return Loan(self)
 
     def _take(self, size: int) -> _Buffer:
         with self._lock:
             queue = self._idle.get(size, ())
-            buffer = next((buffer for buffer in reversed(queue) if buffer.is_free()), None)
+            buffer = next((buffer for buffer in reversed(queue) if buffer.is_reusable()), None)
             if buffer is not None:
                 self._idle[size].remove(buffer)
                 self._idle_bytes -= size
@@ -67,7 +67,7 @@ class Arena:
     def _give_back(self, buffer: _Buffer) -> None:
         if buffer.size > self._max_bytes:
             return
-        dropped = []  # the system takes its time over memory: not under the lock
+        dropped = []  # freed after the lock is released, because freeing memory is slow
         with self._lock:
             self._returns += 1
             buffer.returned = self._returns
@@ -80,7 +80,7 @@ class Arena:
 
 
 class Loan:
-    """A context manager: the arrays that it gives belong to its block, for one thread."""
+    """Context manager whose arrays are valid until its block ends; for use by one thread."""
 
     __slots__ = ("_arena", "_buffers")
 
@@ -89,15 +89,15 @@ class Loan:
         self._buffers: list[_Buffer] = []
 
     def array(self, shape: Sequence[int], dtype: DTypeLike) -> Array:
-        """A C-contiguous array of any content.
+        """Return an uninitialised, C-contiguous array.
 
-        It holds what an earlier borrower left in it: write every element before reading any. When
-        the block ends, the next borrower gets the memory: keep neither the array nor a view of it.
-        Arrays of at least 64 KiB begin at a multiple of 64 bytes.
+        The array contains data of earlier borrowers: write every element before reading any. The
+        next borrower receives the memory when the block ends: keep neither the array nor a view.
+        Arrays of at least 64 KiB are aligned to 64 bytes.
 
         Raises:
-            MemoryError: the system has no such memory.
-            ValueError: a size is negative.
+            MemoryError: the system is out of memory.
+            ValueError: a dimension is negative.
         """
         dtype = np.dtype(dtype)
         nbytes = math.prod(shape) * dtype.itemsize
@@ -117,41 +117,44 @@ class Loan:
         traceback: TracebackType | None,
     ) -> None:
         for buffer in self._buffers:
-            buffer.is_doubtful = buffer.is_doubtful or kind is not None
+            buffer.may_be_in_use = buffer.may_be_in_use or kind is not None
             self._arena._give_back(buffer)
         self._buffers.clear()
 
 
 class _Buffer:
-    """Memory that is lent, or waits for that.
+    """Memory that is lent or idle.
 
     Attributes:
-        size: how many bytes of it are of use, those from `offset` on.
-        returned: when it was last given back, counted in returns.
-        is_doubtful: whether the last block ended with an error. A thread that had a part in it may
-            then write for some time yet.
+        size: usable bytes, which start at `offset`.
+        returned: sequence number of the last return.
+        may_be_in_use: true if the last block ended with an error. A thread of the failed
+            computation may then still write to the memory.
     """
 
-    __slots__ = ("is_doubtful", "memory", "offset", "returned", "size")
+    __slots__ = ("may_be_in_use", "memory", "offset", "returned", "size")
 
     def __init__(self, size: int) -> None:
         self.memory = np.empty(size + ALIGNMENT, np.uint8)
         self.offset = -self.memory.ctypes.data % ALIGNMENT
         self.size = size
         self.returned = 0
-        self.is_doubtful = False
+        self.may_be_in_use = False
 
-    def is_free(self) -> bool:
-        """Whether it may be lent: after an error, not while any view of it is left."""
-        if self.is_doubtful:
-            self.is_doubtful = sys.getrefcount(self.memory) > 2  # ours, and the argument
-        return not self.is_doubtful
+    def is_reusable(self) -> bool:
+        """Return True if the buffer can be lent.
+
+        After an error, it can be lent only once no view of it remains.
+        """
+        if self.may_be_in_use:
+            self.may_be_in_use = sys.getrefcount(self.memory) > 2  # ours, and the argument
+        return not self.may_be_in_use
 
 
 def size_class(nbytes: int) -> int:
-    """The size of the buffer for a request of `nbytes`, at most a quarter more.
+    """Return the buffer size for a request of `nbytes`, at most a quarter larger.
 
-    Four sizes between a power of two and the next, so that buffers fit requests of about a size.
+    There are four sizes per power of two, so that one buffer fits requests of similar size.
     """
     step = 1 << max(0, (nbytes - 1).bit_length() - 3)
     return -(-nbytes // step) * step

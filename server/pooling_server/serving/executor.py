@@ -1,4 +1,4 @@
-"""Who computes when: bounds what is in flight, and never computes what has expired."""
+"""Admission control: limits concurrent calls and drops calls whose deadline has passed."""
 
 from __future__ import annotations
 
@@ -10,43 +10,65 @@ from typing import TypeVar
 from pooling_engine import DeadlineError, OverloadedError, UnavailableError
 
 Answer = TypeVar("Answer")
-WhenOver = Callable[[Callable[[], None]], bool]
+OnSent = Callable[[Callable[[], None]], bool]
 RETRY_AFTER_S = 0.1
 
 
 class Executor:
-    """Runs calls in their own threads: `slots` at once, `max_in_flight` waiting or running.
+    """Admission control for calls, with a limited number of compute slots.
 
-    The bound on slots keeps large calls from sharing the cache, and their memory from adding up.
-    A call is in flight from its beginning, before its request has come, until it is answered. A
-    stream is one, from beginning to end; each of its items waits for a slot. Replies that are still
-    on their way are kept for as many calls again: a caller may be slow to take them.
+    A call is in flight from its start, before its message has arrived, until its reply is built.
+    A stream is one call in flight; each of its items waits for a compute slot. In addition, up to
+    `max_in_flight` replies may be on their way to clients that read slowly. Calls run in the
+    threads of their callers.
+
+    Args:
+        slots: calls computed at the same time. More would share the CPU cache, and their memory
+            would add up.
+        max_in_flight: calls that wait for a slot or are being computed.
     """
 
     def __init__(self, slots: int, max_in_flight: int) -> None:
         self._slots = threading.BoundedSemaphore(slots)
         self._max_in_flight = max_in_flight
         self._in_flight = 0
-        self._open = 0  # in flight, or on their way back
+        self._open = 0  # in flight, or reply not sent yet
         self._is_draining = False
         self._streams: set[Callable[[], None]] = set()
         self._changed = threading.Condition()
 
+    @property
+    def in_flight(self) -> int:
+        """Number of calls that have started and have no reply yet."""
+        return self._in_flight
+
+    @property
+    def unsent(self) -> int:
+        """Number of replies that are built but not sent yet."""
+        with self._changed:
+            return self._open - self._in_flight
+
+    @property
+    def is_draining(self) -> bool:
+        """True once `drain` was called: new calls are rejected."""
+        return self._is_draining
+
     @contextmanager
-    def call(self, when_over: WhenOver, end: Callable[[], None] | None = None) -> Iterator[None]:
-        """A block in which one call is answered: a unary one, or a stream.
+    def call(self, on_sent: OnSent, end: Callable[[], None] | None = None) -> Iterator[None]:
+        """Admit a call, and count it as in flight inside this block.
 
         Args:
-            when_over: takes what is to be called once the answer has been sent, or nobody waits
-                for it; false if that is so already. As `grpc.ServicerContext.add_callback`.
-            end: called once the server is draining; a stream should end soon after.
+            on_sent: registers a function to call once the reply was sent or the client has gone;
+                returns false if that has already happened, as
+                `grpc.ServicerContext.add_callback` does.
+            end: called when the server starts to drain; a stream should end soon after that.
 
         Raises:
-            OverloadedError: too much is in flight, or on its way back.
+            OverloadedError: too many calls are in flight, or too many replies are not sent yet.
             UnavailableError: the server is draining.
         """
         self._enter(end)
-        if not when_over(self._close):
+        if not on_sent(self._close):
             self._close()
         try:
             yield
@@ -54,10 +76,11 @@ class Executor:
             self._leave(end)
 
     def compute(self, work: Callable[[], Answer], deadline_s: float | None) -> Answer:
-        """The answer of `work`, once a slot is free: of a call in flight, or an item of a stream.
+        """Run `work` once a compute slot is free, and return its result.
 
         Args:
-            deadline_s: seconds until nobody waits for the answer any more, or None.
+            work: computes a call in flight, or one item of a stream.
+            deadline_s: seconds until the deadline of the call; None if it has none.
 
         Raises:
             DeadlineError: the deadline passed before a slot was free; nothing was computed.
@@ -71,10 +94,10 @@ class Executor:
             self._slots.release()
 
     def drain(self, timeout_s: float) -> bool:
-        """Refuses new calls; waits until those in flight are answered, and the answers sent.
+        """Reject new calls, and wait until the calls in flight are answered and replies are sent.
 
         Returns:
-            Whether all are.
+            True if all calls finished within the timeout.
         """
         with self._changed:
             self._is_draining = True
@@ -85,11 +108,14 @@ class Executor:
     def _enter(self, end: Callable[[], None] | None = None) -> None:
         with self._changed:
             if self._is_draining:
-                raise UnavailableError("the server is stopping; ask another, or again later")
+                raise UnavailableError(
+                    "the server is shutting down; retry, preferably on another server"
+                )
+            unsent = self._open - self._in_flight
             if self._in_flight >= self._max_in_flight:
-                raise self._too_much(f"{self._in_flight} calls are in flight")
-            if self._open - self._in_flight >= self._max_in_flight:
-                raise self._too_much(f"the replies to {self._open - self._in_flight} calls wait")
+                raise self._overloaded(f"{self._in_flight} calls are in flight")
+            if unsent >= self._max_in_flight:
+                raise self._overloaded(f"the replies to {unsent} calls are not sent yet")
             self._in_flight += 1
             self._open += 1
             if end is not None:
@@ -107,9 +133,9 @@ class Executor:
             self._open -= 1
             self._changed.notify_all()
 
-    def _too_much(self, what: str) -> OverloadedError:
+    def _overloaded(self, what: str) -> OverloadedError:
         return OverloadedError(
-            f"{what}, the most this server takes (--max-in-flight)",
+            f"{what}; this server's limit is {self._max_in_flight} (--max-in-flight)",
             facts={
                 "limit": "max_in_flight",
                 "value": str(self._max_in_flight),

@@ -1,4 +1,4 @@
-"""The standard services beside ours, where their libraries are installed: health, reflection."""
+"""Standard gRPC services, if their libraries are installed: health checking and reflection."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ _REFLECTION_THREADS = 8
 
 
 class Health:
-    """grpc.health.v1 of the server and of our service: NOT_SERVING until `serve` is called.
+    """Health service (grpc.health.v1), which reports NOT_SERVING until `serve` is called.
+
+    It reports one status for the whole server and for `pooling.v1.PoolingService`.
 
     Args:
-        server: where to add it.
+        server: server to add the service to.
     """
 
     def __init__(self, server: grpc.Server) -> None:
@@ -26,7 +28,7 @@ class Health:
         try:
             from grpc_health.v1 import health, health_pb2, health_pb2_grpc
         except ImportError:
-            _log.warning("no grpc.health.v1: grpcio-health-checking is not installed")
+            _log.warning("health checking is disabled: grpcio-health-checking is not installed")
             return
         self._statuses = health_pb2.HealthCheckResponse
         self._servicer = health.HealthServicer()
@@ -34,12 +36,12 @@ class Health:
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
 
     def serve(self) -> None:
-        """Says SERVING; but not after `stop`."""
+        """Report SERVING; has no effect after `stop`."""
         if self._servicer:
             self._set(self._statuses.SERVING)
 
     def stop(self) -> None:
-        """Says NOT_SERVING for good."""
+        """Report NOT_SERVING from now on."""
         if self._servicer:
             self._servicer.enter_graceful_shutdown()
 
@@ -49,15 +51,15 @@ class Health:
 
 
 def add_reflection(server: grpc.Server) -> None:
-    """Adds server reflection, where it is installed."""
+    """Add server reflection, if its library is installed."""
     try:
         from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
     except ImportError:
-        _log.warning("no reflection: grpcio-reflection is not installed")
+        _log.warning("reflection is disabled: grpcio-reflection is not installed")
         return
 
     class Servicer(reflection.ReflectionServicer):
-        """Answers in threads of its own, since each stream keeps one for as long as it is open."""
+        """Reflection with its own threads: an open stream occupies one of them."""
 
         def ServerReflectionInfo(self, requests: Any, context: Any) -> Any:  # noqa: N802
             return super().ServerReflectionInfo(requests, context)

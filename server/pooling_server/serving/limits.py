@@ -1,54 +1,55 @@
-"""What a call may ask for, checked before anything is allocated."""
+"""Limits of a call: size of the message, size of the tensors and of the reply, amount of work."""
 
 from __future__ import annotations
 
 from pooling_engine import TensorTooLargeError
 from pooling_engine.plans.plan import PoolPlan
-from pooling_server.config import ServerConfig
+from pooling_server.config import ServerConfig, flag
 
-_REPLY_OVERHEAD_BYTES = 1024  # everything in a reply but the elements of its tensors
+_REPLY_OVERHEAD_BYTES = 1024  # upper bound of a reply without the elements of its tensors
 
 
-def check_message(data: bytes, config: ServerConfig) -> None:
-    """Refuses a request over the message limit.
+def check_message_size(message: bytes, config: ServerConfig) -> None:
+    """Check a request against the message limit.
 
     Raises:
-        TensorTooLargeError: it is.
+        TensorTooLargeError: the request is larger than `max_message_bytes`.
     """
-    size, limit = len(data), config.max_message_bytes
+    size, limit = len(message), config.max_message_bytes
     if size > limit:
-        raise _too_much("max_message_bytes", size, limit, "the request", "")
+        raise _too_large("max_message_bytes", size, limit, "the request", "")
 
 
-def check_plan(plan: PoolPlan, reply_bytes: int, field: str, config: ServerConfig) -> None:
-    """Refuses a call whose tensors, reply or work would exceed a limit.
+def check_plan_limits(plan: PoolPlan, reply_bytes: int, field: str, config: ServerConfig) -> None:
+    """Check the tensors, the reply and the work of a call, before anything is allocated.
 
     Args:
-        reply_bytes: the size of the tensors in the reply.
-        field: the argument that chose the sizes.
+        plan: plan of the call.
+        reply_bytes: size of the tensors in the reply.
+        field: the argument that determines the sizes.
+        config: the limits.
 
     Raises:
-        TensorTooLargeError: it would.
+        TensorTooLargeError: the call exceeds `max_tensor_bytes`, `max_message_bytes` or `max_taps`.
     """
     tensor = max(plan.input_bytes, plan.output_bytes)
     reply = reply_bytes + _REPLY_OVERHEAD_BYTES
     if tensor > config.max_tensor_bytes:
         shape = plan.input_shape if plan.input_bytes == tensor else plan.output_shape
         what = f"a tensor of shape {shape}"
-        raise _too_much("max_tensor_bytes", tensor, config.max_tensor_bytes, what, field)
+        raise _too_large("max_tensor_bytes", tensor, config.max_tensor_bytes, what, field)
     if reply > config.max_message_bytes:
-        raise _too_much("max_message_bytes", reply, config.max_message_bytes, "the reply", field)
+        raise _too_large("max_message_bytes", reply, config.max_message_bytes, "the reply", field)
     if plan.tap_visits > config.max_taps:
         taps = plan.tap_visits
-        raise _too_much("max_taps", taps, config.max_taps, "the work", "kernel", "tap visits")
+        raise _too_large("max_taps", taps, config.max_taps, "the work", "kernel", "tap visits")
 
 
-def _too_much(
-    limit: str, actual: int, value: int, what: str, field: str, unit: str = "bytes"
+def _too_large(
+    option: str, size: int, limit: int, what: str, field: str, unit: str = "bytes"
 ) -> TensorTooLargeError:
-    flag = "--" + limit.replace("_", "-")
     return TensorTooLargeError(
-        f"{what} takes {actual} {unit}; this server's limit is {value} ({flag})",
+        f"{what} takes {size} {unit}; this server's limit is {limit} ({flag(option)})",
         field=field,
-        facts={"limit": limit, "value": str(value), "option": flag},
+        facts={"limit": option, "value": str(limit), "option": flag(option)},
     )

@@ -1,4 +1,4 @@
-"""What the server says of itself in GetServerInfo."""
+"""Contents of the GetServerInfo reply."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pooling_wire import BackendInfo, Limits, ServerInfo
 
 
 def describe(config: ServerConfig, version: str) -> ServerInfo:
-    """What GetServerInfo answers.
+    """Return the version, the backends and the limits of a server.
 
     Args:
-        config: the limits and the backend.
-        version: of the software.
+        config: options of the server.
+        version: version of the software.
     """
     backends = tuple(
         BackendInfo(
@@ -29,9 +29,10 @@ def describe(config: ServerConfig, version: str) -> ServerInfo:
 
 
 def used_backends(name: str) -> tuple[Backend, ...]:
-    """The backend of that name, and those that compute what it has no kernels for.
+    """Return the selected backend, followed by the backends that it falls back to.
 
-    Each hands on to the next in order of preference; the last has everything.
+    Each backend passes calls for which it has no kernel to the next one. The last backend supports
+    every call.
     """
     chosen, names = select_backend(name), tuple(BACKENDS)
     later = names[names.index(chosen.name) + 1 :]

@@ -1,4 +1,4 @@
-"""One stream: items in, replies out, in order. What is wrong with an item stays in its reply."""
+"""Streams: items in, replies out, in order. An error of one item is reported in its reply."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import grpc
 from pooling_engine import UnavailableError
 from pooling_server.serving.executor import Executor
 
-ITEMS_AHEAD = 2  # received while one is computed; HTTP/2's flow control holds back the rest
+ITEMS_AHEAD = 2  # received while one is computed; HTTP/2 flow control holds back the rest
 
 Item = bytes
 
@@ -26,50 +26,53 @@ def answer_items(
     executor: Executor,
     idle_s: float,
 ) -> Iterator[bytes]:
-    """The replies to the items of a stream.
+    """Yield the reply to each item of a stream.
 
-    The stream is one call in flight; each item waits for a slot. Once the server drains, what has
-    been received is still answered, then the stream ends.
+    The stream is one call in flight; each item waits for a compute slot. When the server drains,
+    the items received so far are answered, and then the stream ends.
 
     Args:
-        answer: computes one reply, or puts into it why not; what it raises ends the stream.
-        idle_s: seconds that the caller may let the stream wait, or 0 for any. One that takes no
-            replies is cancelled: no error would reach it before them.
+        answer: returns the reply to one item, including its error; an exception ends the stream.
+        items: serialized items, as gRPC delivers them.
+        context: context of the stream.
+        executor: admits the stream and grants compute slots.
+        idle_s: idle timeout of the client in seconds; 0 disables it. A client that does not read
+            replies is cancelled, because no status would reach it before the unread replies.
 
     Raises:
-        OverloadedError, UnavailableError: from the executor, before the first item; or the server
-            is draining, or the caller has sent nothing for too long.
-        DeadlineError: the deadline passed before an item had a slot.
+        OverloadedError: the executor rejected the stream.
+        UnavailableError: the server is draining, or the client sent nothing for too long.
+        DeadlineError: the deadline passed before an item had a compute slot.
     """
     with (
-        closing(_Inbox(items)) as inbox,
-        executor.call(context.add_callback, partial(inbox.end, _draining())),
-        closing(_Patience(idle_s)) as patience,
+        closing(_RequestQueue(items)) as requests,
+        executor.call(context.add_callback, partial(requests.end, _shutting_down())),
+        closing(_IdleTimer(idle_s)) as idle_timer,
     ):
-        end_idle = partial(inbox.end, _idle(idle_s))
-        patience.begin(end_idle)
-        for item in inbox.received():
-            patience.pause()
-            work = partial(_answer_if_awaited, answer, item, context)
+        end_idle = partial(requests.end, _idle(idle_s))
+        idle_timer.start(end_idle)
+        for item in requests.received():
+            idle_timer.pause()
+            work = partial(_answer_if_active, answer, item, context)
             reply = executor.compute(work, context.time_remaining())
             if reply is None:
                 return
-            patience.begin(context.cancel)
+            idle_timer.start(context.cancel)
             yield reply
-            patience.begin(end_idle)
+            idle_timer.start(end_idle)
 
 
-def _answer_if_awaited(
+def _answer_if_active(
     answer: Callable[[Item], bytes], item: Item, context: grpc.ServicerContext
 ) -> bytes | None:
-    """The reply; None if the caller has gone while the item waited."""
+    """Return the reply, or None if the client has gone while the item waited."""
     return answer(item) if context.is_active() else None
 
 
 def _idle(idle_s: float) -> UnavailableError:
     return UnavailableError(
-        f"the caller has sent nothing on this stream for {idle_s:g} s, the most this server waits "
-        "(--stream-idle-s); open another for what is to come",
+        f"the client sent nothing on this stream for {idle_s:g} s, this server's limit "
+        "(--stream-idle-s); open a new stream to continue",
         facts={
             "limit": "stream_idle_s",
             "value": f"{idle_s:g}",
@@ -78,17 +81,20 @@ def _idle(idle_s: float) -> UnavailableError:
     )
 
 
-def _draining() -> UnavailableError:
-    return UnavailableError("the server is stopping; ask another for what has no reply yet")
+def _shutting_down() -> UnavailableError:
+    return UnavailableError(
+        "the server is shutting down; resend unanswered items to another server"
+    )
 
 
-class _Patience:
-    """Ends a wait for the caller that has become too long.
+class _IdleTimer:
+    """Timer that calls a function when the stream has waited too long for its client.
 
-    One timer for a stream, set anew when it goes off: items come far more often.
+    One timer thread serves the whole stream. It is not restarted for every item, but checks the
+    start of the current wait each time it expires, because items arrive far more often.
 
     Args:
-        limit_s: how long a wait may be, in seconds; 0: any.
+        limit_s: maximum duration of one wait in seconds; 0 disables the timer.
     """
 
     def __init__(self, limit_s: float) -> None:
@@ -96,41 +102,41 @@ class _Patience:
         self._wait: tuple[float, Callable[[], object]] | None = None
         self._timer: threading.Timer | None = None
         if limit_s:
-            self._set(limit_s)
+            self._schedule(limit_s)
 
-    def begin(self, end: Callable[[], object]) -> None:
-        """A wait begins; `end` is called if it becomes too long."""
-        self._wait = time.monotonic(), end
+    def start(self, on_timeout: Callable[[], object]) -> None:
+        """Start a wait; `on_timeout` is called if the wait lasts too long."""
+        self._wait = time.monotonic(), on_timeout
 
     def pause(self) -> None:
-        """The wait is over: it is the caller who waits."""
+        """End the current wait: the server is computing."""
         self._wait = None
 
     def close(self) -> None:
-        """Ends nothing more."""
+        """Cancel the timer."""
         if self._timer is not None:
             self._timer.cancel()
         self._limit_s = 0
 
-    def _set(self, seconds: float) -> None:
-        self._timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), self._look)
-        self._timer.name, self._timer.daemon = "pooling-patience", True
+    def _schedule(self, seconds: float) -> None:
+        self._timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), self._check)
+        self._timer.name, self._timer.daemon = "pooling-idle-timer", True
         self._timer.start()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         wait = self._wait
-        since, end = wait or (time.monotonic(), None)
+        since, on_timeout = wait or (time.monotonic(), None)
         left_s = since + self._limit_s - time.monotonic()
         if self._limit_s and left_s > 0:
-            self._set(left_s)
-        elif self._limit_s and end is not None:
-            end()
+            self._schedule(left_s)
+        elif self._limit_s and on_timeout is not None:
+            on_timeout()
 
 
-class _Inbox:
-    """Receives items ahead, in a thread of its own: the next arrive while one is computed.
+class _RequestQueue:
+    """Queue that receives items ahead, in its own thread, while another item is computed.
 
-    The thread ends with the stream, whoever ended it.
+    The thread ends with the stream, whichever side ended it.
     """
 
     def __init__(self, items: Iterator[Item]) -> None:
@@ -140,10 +146,10 @@ class _Inbox:
         self._is_closed = False
 
     def received(self) -> Iterator[Item]:
-        """The items, until the caller has sent its last or is gone.
+        """Yield the items until the client has sent its last one or has gone.
 
         Raises:
-            UnavailableError: it was ended, and what had been received has been yielded.
+            UnavailableError: `end` was called, and the items received before were yielded.
         """
         threading.Thread(target=self._receive, name="pooling-stream", daemon=True).start()
         while (item := self._queue.get()) is not None:
@@ -152,12 +158,12 @@ class _Inbox:
             self._room.release()
             yield item
 
-    def end(self, why: UnavailableError) -> None:
-        """Takes no more items."""
-        self._queue.put(why)
+    def end(self, error: UnavailableError) -> None:
+        """Make `received` raise the error after the items received so far."""
+        self._queue.put(error)
 
     def close(self) -> None:
-        """Lets the thread go, if it waits for room; gRPC lets it go if it waits for an item."""
+        """End the thread if it waits for room; gRPC ends it if it waits for an item."""
         self._is_closed = True
         self._room.release()
 
@@ -168,7 +174,7 @@ class _Inbox:
                 if self._is_closed:
                     return
                 self._queue.put(next(self._items))
-        except (StopIteration, grpc.RpcError):  # the last item, or the caller is gone
+        except (StopIteration, grpc.RpcError):  # the last item was received, or the client has gone
             pass
         finally:
             self._queue.put(None)

@@ -1,11 +1,12 @@
-"""Where a server listens: ports, and Unix sockets with permissions of their own."""
+"""Listening addresses of a server: TCP ports, and Unix sockets with their own file mode."""
 
 from __future__ import annotations
 
 import os
 import socket
 import stat
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import grpc
@@ -13,49 +14,49 @@ import grpc
 from pooling_wire.shared_memory import leases
 
 _UNIX = "unix:"
-_LONGEST_PATH_BYTES = 107 - len(leases.SUFFIX)  # what the system has room for
-_EVERYWHERE = ("0.0.0.0", "[::]")
+_MAX_PATH_BYTES = 107 - len(leases.SUFFIX)  # sockaddr_un has room for 107
+_ALL_INTERFACES = ("0.0.0.0", "[::]")
 
 
 def split_addresses(listen: str) -> tuple[str, ...]:
-    """The addresses in a list with commas, as HOST:PORT or unix:/PATH.
+    """Return the addresses in a comma-separated list, each as HOST:PORT or unix:/PATH.
 
     Raises:
-        ValueError: one is neither; the text says what is legal.
+        ValueError: an address has neither form; the text names the legal forms.
     """
     return tuple(_checked(address.strip()) for address in listen.split(","))
 
 
 def is_unix(address: str) -> bool:
-    """Whether the address is that of a Unix socket."""
+    """Return True for the address of a Unix socket."""
     return address.startswith(_UNIX)
 
 
-def reachable(address: str) -> str:
-    """Where a client on the same machine reaches a server that listens on the address."""
+def client_target(address: str) -> str:
+    """Return the target that a client on the same host uses for a listening address."""
     host, _, port = address.rpartition(":")
-    return f"127.0.0.1:{port}" if host in _EVERYWHERE else address
+    return f"127.0.0.1:{port}" if host in _ALL_INTERFACES else address
 
 
-def reserve(address: str, reserved: ExitStack) -> str:
-    """Keeps a port, as long as `reserved` is open, for processes that will share it.
+def reserve_port(address: str, reserved: ExitStack) -> str:
+    """Reserve a port, until `reserved` is closed, for processes that will share it.
 
-    Nobody can connect until one of them listens.
+    Clients cannot connect until one of these processes listens.
 
     Returns:
-        The address, with the number that took the place of port 0.
+        The address, with port 0 replaced by the number of the reserved port.
 
     Raises:
-        OSError: the address is wrong, or somebody listens there.
+        OSError: the address is invalid or in use.
     """
     host, _, port = address.rpartition(":")
     try:
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
         holder = reserved.enter_context(socket.socket(found[0][0], socket.SOCK_STREAM))
-        # What is left of an earlier server's connections would be in the way.
+        # Connections of an earlier server in TIME_WAIT would block the port otherwise.
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         holder.bind(found[0][4])
-        # Only now: else a port that another server shares would not count as in use.
+        # After bind: otherwise a port that another server shares would not count as in use.
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     except OSError:
         raise _unusable(address) from None
@@ -63,20 +64,20 @@ def reserve(address: str, reserved: ExitStack) -> str:
 
 
 class Listeners:
-    """What a server listens on.
+    """Listening addresses of a server.
 
     Args:
         server: the server, before it starts.
-        listen: a list of addresses with commas.
-        socket_mode: the permissions of Unix sockets; who may write may connect.
+        listen: comma-separated list of addresses.
+        socket_mode: file mode of Unix sockets; write permission is needed to connect.
+        leases_memory: if true, a lease socket is bound beside each Unix socket.
 
     Raises:
-        OSError: an address cannot be bound; then none is.
+        OSError: an address cannot be bound; then none stays bound.
 
     Attributes:
-        addresses: with the numbers that took the place of port 0.
-        lease_sockets: those beside the Unix sockets, where memory is leased; bound, with the same
-            permissions.
+        addresses: the addresses, with port 0 replaced by the actual port.
+        lease_sockets: bound lease sockets, with the same file mode.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class Listeners:
             self.addresses = tuple(
                 self._bind_socket(server, address, socket_mode)
                 if is_unix(address)
-                else f"{address.rpartition(':')[0]}:{_add(server, address)}"
+                else f"{address.rpartition(':')[0]}:{_bind(server, address)}"
                 for address in split_addresses(listen)
             )
         except OSError:
@@ -99,7 +100,7 @@ class Listeners:
             raise
 
     def remove_files(self) -> None:
-        """Removes the files of Unix sockets that still are this server's."""
+        """Remove the files of Unix sockets, unless another server has replaced them."""
         for path, identity in self._files:
             if _identity(path) == identity:
                 path.unlink(missing_ok=True)
@@ -107,14 +108,11 @@ class Listeners:
     def _bind_socket(self, server: grpc.Server, address: str, mode: int) -> str:
         path = Path(address.removeprefix(_UNIX))
         try:
-            _make_way(path)
+            _remove_stale_socket(path)
         except OSError as error:
             raise OSError(f"cannot listen on {address}: {error.strerror or error}") from None
-        before = os.umask(0o777 & ~mode)  # at no moment may more users connect
-        try:
-            _add(server, address)
-        finally:
-            os.umask(before)
+        with _file_mode(mode):
+            _bind(server, address)
         self._files.append((path, _identity(path)))
         if self._leases_memory:
             self._bind_lease_socket(address, mode)
@@ -123,16 +121,14 @@ class Listeners:
     def _bind_lease_socket(self, address: str, mode: int) -> None:
         path = Path(leases.lease_socket(address) or "")
         if path.is_socket():
-            path.unlink()  # of a server that has gone: the socket beside it was free
+            path.unlink()  # left behind by an earlier server: its main socket was stale
         lease_socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-        before = os.umask(0o777 & ~mode)
         try:
-            lease_socket.bind(os.fspath(path))
+            with _file_mode(mode):
+                lease_socket.bind(os.fspath(path))
         except OSError as error:
             lease_socket.close()
             raise OSError(f"cannot lease memory at {path}: {error.strerror or error}") from None
-        finally:
-            os.umask(before)
         lease_socket.listen()
         self.lease_sockets.append(lease_socket)
         self._files.append((path, _identity(path)))
@@ -142,26 +138,39 @@ def _checked(address: str) -> str:
     host, _, port = address.rpartition(":")
     if address.startswith("unix-abstract:"):
         raise ValueError(
-            f"listen is {address!r}: anybody could connect to an abstract socket; "
-            "take one with a file, unix:/PATH"
+            f"listen is {address!r}; abstract sockets are not supported, because any user could "
+            "connect; it must be unix:/PATH"
         )
     if is_unix(address):
         path = address.removeprefix(_UNIX)
         if not path.startswith("/") or path.endswith("/"):
-            raise ValueError(f"listen is {address!r}; a Unix socket is unix:/PATH from the root on")
-        if len(os.fsencode(path)) > _LONGEST_PATH_BYTES:
             raise ValueError(
-                f"listen is {address!r}; the path of a Unix socket has at most "
-                f"{_LONGEST_PATH_BYTES} bytes"
+                f"listen is {address!r}; a Unix socket must be unix:/PATH, with an absolute path"
+            )
+        if len(os.fsencode(path)) > _MAX_PATH_BYTES:
+            raise ValueError(
+                f"listen is {address!r}; the path of a Unix socket must have at most "
+                f"{_MAX_PATH_BYTES} bytes"
             )
     elif not (host and port.isascii() and port.isdigit() and int(port) <= 65535):
         raise ValueError(
-            f"listen is {address!r}; it must be HOST:PORT, port 0 to 65535, or unix:/PATH"
+            f"listen is {address!r}; it must be HOST:PORT, with a port from 0 to 65535, "
+            "or unix:/PATH"
         )
     return address
 
 
-def _add(server: grpc.Server, address: str) -> int:
+@contextmanager
+def _file_mode(mode: int) -> Iterator[None]:
+    """Create files with this mode from the start: a later chmod would leave a gap."""
+    before = os.umask(0o777 & ~mode)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def _bind(server: grpc.Server, address: str) -> int:
     try:
         port = server.add_insecure_port(address)
     except RuntimeError:
@@ -172,7 +181,7 @@ def _add(server: grpc.Server, address: str) -> int:
 
 
 def _unusable(address: str) -> OSError:
-    return OSError(f"cannot listen on {address}: the address is wrong, or in use")
+    return OSError(f"cannot listen on {address}: the address is invalid or in use")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -180,17 +189,17 @@ def _identity(path: Path) -> tuple[int, int] | None:
         found = path.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_ctime_ns  # numbers of files are used again, moments are not
+    return found.st_ino, found.st_ctime_ns  # inode numbers are reused; the time tells them apart
 
 
-def _make_way(path: Path) -> None:
-    """Removes the socket of a server that has gone; gRPC would remove that of a live one too."""
+def _remove_stale_socket(path: Path) -> None:
+    """Remove the socket of a server that has exited; gRPC would also remove that of a live one."""
     try:
         is_socket = stat.S_ISSOCK(path.lstat().st_mode)
     except FileNotFoundError:
         return
     if not is_socket:
-        raise OSError("a file that is no socket is there")
+        raise OSError("a file that is not a socket already exists there")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1)
         try:
@@ -199,5 +208,5 @@ def _make_way(path: Path) -> None:
             path.unlink(missing_ok=True)
             return
         except TimeoutError:
-            pass  # somebody listens, and has no time
-    raise OSError("another server listens there")
+            pass  # a server listens, but is busy
+    raise OSError("another server is listening there")

@@ -1,4 +1,4 @@
-"""Memory that callers on the same host share with the server.
+"""Memory that clients on the same host share with the server.
 
 The server creates every region: anonymous memory, sealed so that nobody can shrink it under a
 running call. A client gets its descriptor over a Unix socket (`pooling_wire.shared_memory.leases`);
@@ -31,22 +31,23 @@ from pooling_engine import InvalidTensorError
 from pooling_wire.shared_memory import leases
 
 _log = logging.getLogger("pooling_server")
-MOST_CALLERS = 256  # connections at once; one more is closed, and its calls send their tensors
-MOST_REGIONS = 256  # of one caller
+MAX_CLIENTS = 256  # connections; further ones are closed, and their calls send their tensors
+MAX_REGIONS = 256  # per client
 Pin = Callable[[NDArray[Any]], Callable[[], None] | None]
 Region = ctypes.Array[ctypes.c_ubyte]
-_UNPIN_S = 2.0  # a card that hangs would keep whoever waits longer
-_FULL_S = 0.1  # until a process that has no descriptor left looks for one again
+_STOP_S = 2.0  # unregistering a region blocks for longer only if the GPU hangs
+_NO_DESCRIPTOR_S = 0.1  # pause before the next accept when the process has no free descriptor
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 class SharedMemory:
-    """Regions, by handle, and the thread that leases them.
+    """Leased regions by handle, and the thread that leases them.
 
     Args:
-        listeners: the Unix sockets to lease at, bound and listening; closed in the end.
-        limit_bytes: the most that is leased at once.
-        pin: of the backend that computes, as `pooling_engine.backends.Backend` says.
+        listeners: bound and listening Unix sockets; `stop` closes them.
+        limit_bytes: maximum bytes leased at the same time.
+        pin: function of the compute backend that registers a region with its device
+            (`pooling_engine.backends.Backend.pin`).
     """
 
     def __init__(self, listeners: Sequence[socket.socket], limit_bytes: int, pin: Pin) -> None:
@@ -59,8 +60,18 @@ class SharedMemory:
         self._wake, self._woken = socket.socketpair()
         self._thread = threading.Thread(target=self._serve, name="pooling-leases", daemon=True)
 
+    @property
+    def region_count(self) -> int:
+        """Number of leased regions."""
+        return len(self._regions)
+
+    @property
+    def free_bytes(self) -> int:
+        """Bytes that can still be leased."""
+        return self._free_bytes
+
     def start(self) -> None:
-        """Begins to lease."""
+        """Start to lease."""
         for listener in self._listeners:
             listener.setblocking(False)
             self._selector.register(listener, selectors.EVENT_READ)
@@ -68,18 +79,18 @@ class SharedMemory:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends every lease; calls in flight keep what they use. Once more, it does nothing."""
+        """End every lease; calls in flight keep their regions. Safe to call more than once."""
         if self._thread.is_alive():
             self._wake.send(b"x")
-            self._thread.join(_UNPIN_S)
-        else:  # never started, or stopped
+            self._thread.join(_STOP_S)
+        else:  # never started, or already stopped
             self._close()
 
     def find(self, handle: bytes) -> memoryview:
-        """The region of a handle; it is there for as long as the view is.
+        """Return the region of a handle; it stays mapped as long as the view exists.
 
         Raises:
-            InvalidTensorError: no lease has that handle, or it has ended.
+            InvalidTensorError: no current lease has this handle.
         """
         region = self._regions.get(handle)
         if region is None:
@@ -100,36 +111,37 @@ class SharedMemory:
 
     def _accept(self, listener: socket.socket) -> None:
         try:
-            caller, _ = listener.accept()
-        except OSError as error:  # gone again, or it has to wait
+            client, _ = listener.accept()
+        except OSError as error:  # the client has gone, or no descriptor is free
             if error.errno in (errno.EMFILE, errno.ENFILE):
-                time.sleep(_FULL_S)
+                time.sleep(_NO_DESCRIPTOR_S)
             return
-        if len(self._leases) == MOST_CALLERS:
-            caller.close()
+        if len(self._leases) == MAX_CLIENTS:
+            client.close()
             return
-        caller.setblocking(False)
-        self._leases[caller] = set()
-        self._selector.register(caller, selectors.EVENT_READ)
+        client.setblocking(False)
+        self._leases[client] = set()
+        self._selector.register(client, selectors.EVENT_READ)
 
-    def _answer(self, caller: socket.socket) -> None:
-        """One packet; a caller that is gone, or talks nonsense, or does not listen, is let go."""
+    def _answer(self, client: socket.socket) -> None:
+        """Answer one packet, or disconnect a client that has gone or sends an invalid packet."""
         try:
-            asked = leases.decode_packet(caller.recv(leases.LONGEST_PACKET))
-            if isinstance(asked, int):
-                self._lease(caller, asked)
-            elif asked is not None and asked in self._leases[caller]:
-                self._end(caller, asked)
+            packet = leases.decode_packet(client.recv(leases.LONGEST_PACKET))
+            if isinstance(packet, int):
+                self._lease(client, packet)
+            elif packet is not None and packet in self._leases[client]:
+                self._end_lease(client, packet)
             else:
-                self._let_go(caller)
+                self._disconnect(client)
         except OSError as error:
-            _log.info("a lease ended: %s", error)
-            self._let_go(caller)
+            _log.info("a client of shared memory was disconnected: %s", error)
+            self._disconnect(client)
 
-    def _lease(self, caller: socket.socket, size_bytes: int) -> None:
-        own = self._leases[caller]
-        if not 0 < size_bytes <= self._free_bytes or len(own) == MOST_REGIONS:
-            caller.send(leases.encode_size(0 if len(own) == MOST_REGIONS else self._free_bytes))
+    def _lease(self, client: socket.socket, size_bytes: int) -> None:
+        handles = self._leases[client]
+        has_no_slot = len(handles) == MAX_REGIONS
+        if has_no_slot or not 0 < size_bytes <= self._free_bytes:
+            client.send(leases.encode_size(0 if has_no_slot else self._free_bytes))
             return
         handle = secrets.token_bytes(leases.HANDLE_BYTES)
         descriptor = os.memfd_create("pooling", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
@@ -138,13 +150,13 @@ class SharedMemory:
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
             self._regions[handle] = self._map(descriptor, size_bytes)
             self._free_bytes -= size_bytes
-            own.add(handle)
-            socket.send_fds(caller, [handle], [descriptor])
+            handles.add(handle)
+            socket.send_fds(client, [handle], [descriptor])
         finally:
             os.close(descriptor)
 
     def _map(self, descriptor: int, size_bytes: int) -> Region:
-        """A region mapped, and pinned where that helps; every view of it holds this object."""
+        """Map a region and register it with the device; views keep the returned object alive."""
         memory = mmap.mmap(descriptor, size_bytes)
         region = (ctypes.c_ubyte * size_bytes).from_buffer(memory)
         unpin = self._pin(np.frombuffer(memory, np.uint8))
@@ -152,20 +164,20 @@ class SharedMemory:
             weakref.finalize(region, unpin).atexit = False
         return region
 
-    def _end(self, caller: socket.socket, handle: bytes) -> None:
-        self._leases[caller].remove(handle)
+    def _end_lease(self, client: socket.socket, handle: bytes) -> None:
+        self._leases[client].remove(handle)
         self._free_bytes += len(self._regions.pop(handle))
 
-    def _let_go(self, caller: socket.socket) -> None:
-        for handle in tuple(self._leases[caller]):
-            self._end(caller, handle)
-        del self._leases[caller]
-        self._selector.unregister(caller)
-        caller.close()
+    def _disconnect(self, client: socket.socket) -> None:
+        for handle in tuple(self._leases[client]):
+            self._end_lease(client, handle)
+        del self._leases[client]
+        self._selector.unregister(client)
+        client.close()
 
     def _close(self) -> None:
-        for caller in tuple(self._leases):
-            self._let_go(caller)
+        for client in tuple(self._leases):
+            self._disconnect(client)
         self._selector.close()
         for each in (*self._listeners, self._wake, self._woken):
             each.close()

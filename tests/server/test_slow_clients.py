@@ -1,9 +1,8 @@
-"""Callers that are slow to send, or to take: others are answered, and no reply is lost."""
+"""Clients that are slow to send or to read: others are answered, and no reply is lost."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -15,14 +14,21 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pooling_server import PoolingServer, ServerConfig
 from pooling_wire.v1 import pooling_pb2 as pb
 from pooling_wire.v1 import pooling_pb2_grpc
-from tests.server.test_overload import wait_for_in_flight
-from tests.server.test_refusals import assert_serves, backward, details_of, forward, spec, tensor
+from tests.server.support import (
+    assert_serves,
+    backward,
+    details_of,
+    forward,
+    spec,
+    tensor,
+    wait_for_in_flight,
+)
 from tests.support.proxy import Proxy
 from tests.support.waiting import LIMIT_S, wait_until
 
 MOST = 2
 MANY = 60  # more than the server has threads
-LARGE = (1, 1, 2048, 1024)  # a gradient of 8 MiB: more than the buffers on the way hold
+LARGE = (1, 1, 2048, 1024)  # a gradient of 8 MiB, more than the network buffers hold
 
 
 @pytest.fixture
@@ -50,14 +56,14 @@ def assert_healthy(address: str) -> None:
 
 def assert_overloaded(error: grpc.RpcError, text: str) -> None:
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert error.details() == f"{text}, the most this server takes (--max-in-flight)"
+    assert error.details() == f"{text}; this server's limit is {MOST} (--max-in-flight)"
     details = details_of(error)
     assert details["ErrorInfo"].reason == "OVERLOADED"
     assert "RetryInfo" in details
 
 
 class Silent:
-    """Calls of a method whose requests do not come, on a connection of their own."""
+    """Calls of a method whose messages never arrive, on a separate connection."""
 
     def __init__(self, address: str, method: str) -> None:
         self._ended = threading.Event()
@@ -77,10 +83,10 @@ class Silent:
 
 
 @pytest.mark.parametrize("method", ["Forward", "Backward", "GetPlan", "ForwardStream"])
-def test_requests_that_do_not_come_keep_nobody(
+def test_calls_without_a_message_do_not_block_others(
     server: PoolingServer, stub: Any, method: str
 ) -> None:
-    """They are calls in flight: more are refused, and health answers."""
+    """They count as calls in flight: further calls are rejected, and health answers."""
     with Silent(server.address, f"/pooling.v1.PoolingService/{method}") as calls:
         wait_until(lambda: sum(call.done() for call in calls) == MANY - MOST)
         assert_healthy(server.address)
@@ -94,14 +100,14 @@ def test_requests_that_do_not_come_keep_nobody(
     assert_serves(stub)
 
 
-def test_idle_streams_of_reflection_keep_nobody(server: PoolingServer, stub: Any) -> None:
+def test_idle_reflection_streams_do_not_block_others(server: PoolingServer, stub: Any) -> None:
     method = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
     with Silent(server.address, method):
         assert_serves(stub)
         assert_healthy(server.address)
 
 
-def test_info_needs_no_request(server: PoolingServer) -> None:
+def test_server_info_needs_no_message(server: PoolingServer) -> None:
     with Silent(server.address, "/pooling.v1.PoolingService/GetServerInfo") as calls:
         for call in calls:
             assert pb.GetServerInfoResponse.FromString(next(call)).limits.max_in_flight == MOST
@@ -115,7 +121,7 @@ def large() -> pb.BackwardRequest:
 
 @pytest.fixture
 def slow(server: PoolingServer) -> Iterator[tuple[Proxy, Any]]:
-    """A caller that takes nothing, until it is let."""
+    """Return a proxy that holds back replies, and a stub that connects through it."""
     with ExitStack() as stack:
         proxy = stack.enter_context(Proxy(server.address))
         channel = stack.enter_context(
@@ -127,39 +133,54 @@ def slow(server: PoolingServer) -> Iterator[tuple[Proxy, Any]]:
         yield proxy, stub
 
 
-def computed(server: PoolingServer, count: int) -> bool:
-    """Whether that many replies are on their way, and nothing else is in flight."""
-    executor = server.servicer._executor
-    return (executor._in_flight, executor._open) == (0, count)
+def wait_for_unsent(server: PoolingServer, count: int) -> None:
+    """Wait until exactly `count` replies are built but not sent, and no call is in flight."""
+    executor = server.executor
+    wait_until(
+        lambda: (executor.in_flight, executor.unsent) == (0, count),
+        f"there are never {count} unsent replies",
+    )
 
 
-def test_a_stop_waits_for_replies_that_are_taken_slowly(server: PoolingServer, slow: Any) -> None:
+def test_a_stop_waits_for_replies_that_are_read_slowly(
+    server: PoolingServer, slow: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     proxy, stub = slow
     reply = stub.Backward.future(large())
-    wait_until(lambda: computed(server, 1), "no reply is on its way")
-    stopped: list[bool] = []
-    stopping = threading.Thread(target=lambda: stopped.append(server.stop()))
+    wait_for_unsent(server, 1)
+    drain, events, is_draining = server.executor.drain, [], threading.Event()
+
+    def watched_drain(timeout_s: float) -> bool:
+        is_draining.set()
+        is_finished = drain(timeout_s)
+        events.append("drained")
+        return is_finished
+
+    monkeypatch.setattr(server.executor, "drain", watched_drain)
+    stopping = threading.Thread(target=lambda: events.append(("stopped", server.stop())))
     stopping.start()
-    time.sleep(1.5)
+    assert is_draining.wait(LIMIT_S)
+    assert not drain(0), "the unsent reply does not count"
+    events.append("replies released")
     proxy.let_replies_go()
     assert len(reply.result(LIMIT_S).input_gradient.data) == 8 << 20
     stopping.join(LIMIT_S)
-    assert stopped == [True]
+    assert events == ["replies released", "drained", ("stopped", True)]
 
 
-def test_no_more_replies_wait_than_calls_may_be_in_flight(
+def test_the_number_of_unsent_replies_is_limited(
     server: PoolingServer, slow: Any, stub: Any
 ) -> None:
     proxy, its_stub = slow
     replies = []
     for count in range(1, MOST + 1):
         replies.append(its_stub.Backward.future(large()))
-        wait_until(lambda count=count: computed(server, count), "no reply is on its way")
+        wait_for_unsent(server, count)
     with pytest.raises(grpc.RpcError) as caught:
         stub.Forward(forward(), timeout=LIMIT_S)
-    assert_overloaded(caught.value, "the replies to 2 calls wait")
+    assert_overloaded(caught.value, "the replies to 2 calls are not sent yet")
     assert_healthy(server.address)
     proxy.let_replies_go()
     assert [len(reply.result(LIMIT_S).input_gradient.data) for reply in replies] == [8 << 20] * 2
-    wait_until(lambda: computed(server, 0), "replies still wait")
+    wait_for_unsent(server, 0)
     assert_serves(stub)

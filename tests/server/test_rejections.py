@@ -1,107 +1,41 @@
-"""Every refusal that a unary call can meet, as a table, through plain generated stubs.
+"""Every error that a unary call can return, as a table, through plain generated stubs.
 
-After each, the same server answers a good request.
+After each error, the same server answers a valid request.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
-from google.rpc import error_details_pb2, status_pb2
 
 from pooling_wire.v1 import pooling_pb2 as pb
+from tests.server.support import (
+    BAD_SPEC,
+    BAD_TENSOR,
+    TOO_LARGE,
+    UNSUPPORTED,
+    adaptive,
+    assert_rejected,
+    assert_serves,
+    backward,
+    forward,
+    positions,
+    sliding,
+    spec,
+    tensor,
+)
 
-
-class Refusal(NamedTuple):
-    code: grpc.StatusCode
-    reason: str
-
-
-BAD_SPEC = Refusal(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_SPEC")
-BAD_TENSOR = Refusal(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_TENSOR")
-UNSUPPORTED = Refusal(grpc.StatusCode.UNIMPLEMENTED, "UNSUPPORTED")
-TOO_LARGE = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "TENSOR_TOO_LARGE")
 GIB2 = 2 << 30
-
-
-def tensor(
-    sizes: tuple[int, ...] = (1, 1, 4, 4), dtype: str = "float32", **changes: Any
-) -> pb.Tensor:
-    """A tensor of ones, then with fields of its message changed."""
-    number = pb.ElementType.Value(f"ELEMENT_TYPE_{dtype.upper()}")
-    message = pb.Tensor(element_type=number, shape=sizes, data=np.ones(sizes, dtype).tobytes())
-    return changed(message, changes)
-
-
-def positions(*values: int) -> pb.Tensor:
-    """Four int64 plane indices."""
-    return tensor((1, 1, 2, 2), "int64", data=np.array(values, "<i8").tobytes())
-
-
-def window(**changes: Any) -> pb.Window:
-    return changed(pb.Window(kernel=2), changes)
-
-
-def sliding(
-    axes: int = 2, ceil_mode: bool = False, named: int = 0, **changes: Any
-) -> dict[str, Any]:
-    """The windows of a spec: `axes` equal records, the last with changes."""
-    records = [window() for _ in range(axes - 1)] + [window(**changes)]
-    return {
-        "sliding_windows": pb.SlidingWindows(axes=records, ceil_mode=ceil_mode, named_padding=named)
-    }
-
-
-def adaptive(*sizes: int) -> dict[str, Any]:
-    return {"adaptive_windows": pb.AdaptiveWindows(output_sizes=sizes)}
-
-
-def spec(
-    mode: int = pb.MODE_MAX, windows: dict[str, Any] | None = None, **options: Any
-) -> pb.PoolSpec:
-    return pb.PoolSpec(mode=mode, **(sliding() if windows is None else windows), **options)
-
-
-def forward(**changes: Any) -> pb.ForwardRequest:
-    return changed(pb.ForwardRequest(spec=spec(), input=tensor()), changes)
-
-
-def backward(**changes: Any) -> pb.BackwardRequest:
-    request = pb.BackwardRequest(
-        spec=spec(),
-        input_shape=(1, 1, 4, 4),
-        indices=tensor((1, 1, 2, 2), "uint8"),
-        output_gradient=tensor((1, 1, 2, 2)),
-    )
-    return changed(request, changes)
-
-
-def changed(message: Any, changes: dict[str, Any]) -> Any:
-    """The message with fields replaced, or cleared where the new value is None."""
-    for name, value in changes.items():
-        message.ClearField(name)
-        if value is None:
-            continue
-        if hasattr(value, "CopyFrom"):
-            getattr(message, name).CopyFrom(value)
-        elif isinstance(value, tuple):
-            getattr(message, name).extend(value)
-        else:
-            setattr(message, name, value)
-    return message
-
-
 AXES = "spec.sliding_windows.axes"
 WIDE = pb.Window(kernel=2**15, stride=1, padding_before=2**15 - 1, padding_after=2**15 - 1)
 PADDED_TO_4_GIB = {"sliding_windows": pb.SlidingWindows(axes=[WIDE, WIDE])}
 LARGE = {"sliding_windows": pb.SlidingWindows(axes=[pb.Window(kernel=23171)] * 2)}
 AVERAGE, LP = pb.MODE_AVERAGE, pb.MODE_LP
 
-FORWARD_REFUSALS = {
+FORWARD_ERRORS = {
     "no spec": (forward(spec=None), BAD_SPEC, "spec"),
     "no input": (forward(input=None), BAD_TENSOR, "input"),
     "mode unset": (forward(spec=spec(mode=0)), BAD_SPEC, "spec.mode"),
@@ -270,7 +204,7 @@ FORWARD_REFUSALS = {
     ),
 }
 
-BACKWARD_REFUSALS = {
+BACKWARD_ERRORS = {
     "no spec": (backward(spec=None), BAD_SPEC, "spec"),
     "no gradient": (backward(output_gradient=None), BAD_TENSOR, "output_gradient"),
     "no shape": (backward(input_shape=None), BAD_TENSOR, "input_shape"),
@@ -371,79 +305,38 @@ BACKWARD_REFUSALS = {
 }
 
 
-def details_of(error: grpc.RpcError) -> dict[str, Any]:
-    """The details of a status, by the name of their type."""
-    metadata = dict(error.trailing_metadata())
-    status = status_pb2.Status.FromString(metadata["grpc-status-details-bin"])
-    assert status.code == error.code().value[0]
-    assert status.message == error.details()
-    found = {}
-    for detail in status.details:
-        name = detail.type_url.rpartition(".")[2]
-        message = getattr(error_details_pb2, name)()
-        detail.Unpack(message)
-        found[name] = message
-    return found
-
-
-def assert_refused(
-    call: Callable[[Any], Any], request: Any, refusal: Refusal, path: str = ""
-) -> str:
-    """The text of the refusal, once it is the one expected."""
-    with pytest.raises(grpc.RpcError) as caught:
-        call(request)
-    error = caught.value
-    assert error.code() is refusal.code, error.details()
-    details = details_of(error)
-    assert details["ErrorInfo"].domain == "pooling.v1"
-    assert details["ErrorInfo"].reason == refusal.reason
-    if refusal in (BAD_SPEC, BAD_TENSOR):
-        violation = details["BadRequest"].field_violations[0]
-        assert violation.field == path, error.details()
-        assert violation.description == error.details()
-    if refusal is TOO_LARGE:
-        assert details["ErrorInfo"].metadata["option"].removeprefix("--") in error.details()
-    return str(error.details())
-
-
-def assert_serves(stub: Any) -> None:
-    reply = stub.Forward(forward(return_indices=True))
-    assert list(reply.output.shape) == [1, 1, 2, 2]
-    assert reply.indices.data == b"\0\0\0\0"
-
-
-@pytest.mark.parametrize("case", FORWARD_REFUSALS)
-def test_forward_refuses(stub: Any, case: str) -> None:
-    request, *refusal = FORWARD_REFUSALS[case]
-    assert_refused(stub.Forward, request, *refusal)
+@pytest.mark.parametrize("case", FORWARD_ERRORS)
+def test_forward_rejects(stub: Any, case: str) -> None:
+    request, *expected = FORWARD_ERRORS[case]
+    assert_rejected(stub.Forward, request, *expected)
     assert_serves(stub)
 
 
-@pytest.mark.parametrize("case", BACKWARD_REFUSALS)
-def test_backward_refuses(stub: Any, case: str) -> None:
-    request, *refusal = BACKWARD_REFUSALS[case]
-    assert_refused(stub.Backward, request, *refusal)
+@pytest.mark.parametrize("case", BACKWARD_ERRORS)
+def test_backward_rejects(stub: Any, case: str) -> None:
+    request, *expected = BACKWARD_ERRORS[case]
+    assert_rejected(stub.Backward, request, *expected)
     assert_serves(stub)
 
 
 @pytest.mark.parametrize("method", ["Forward", "Backward"])
 @pytest.mark.parametrize("message", [b"\xff\xff\xff", b"\x0a\x7f", b"\x7a\x05\x00"])
-def test_bytes_that_do_not_parse_are_invalid(
+def test_messages_that_do_not_parse_are_rejected(
     channel: grpc.Channel, stub: Any, method: str, message: bytes
 ) -> None:
     call = channel.unary_unary(f"/pooling.v1.PoolingService/{method}")
-    assert_refused(call, message, BAD_TENSOR)
+    assert_rejected(call, message, BAD_TENSOR)
     assert_serves(stub)
 
 
-def test_request_over_the_message_limit(channel: grpc.Channel, stub: Any) -> None:
+def test_requests_over_the_message_limit_are_rejected(channel: grpc.Channel, stub: Any) -> None:
     call = channel.unary_unary("/pooling.v1.PoolingService/Forward")
-    assert_refused(call, b"\0" * (33 << 20), TOO_LARGE)
+    assert_rejected(call, b"\0" * (33 << 20), TOO_LARGE)
     assert_serves(stub)
 
 
-def test_reply_over_the_message_limit(stub: Any) -> None:
-    # 16 MiB in; 16 MiB and as much again of indices out: the limit, and a few bytes.
+def test_replies_over_the_message_limit_are_rejected(stub: Any) -> None:
+    # 16 MiB of output and 16 MiB of indices reach the limit; the headers exceed it.
     axes = [pb.Window(kernel=1)] * 2
     request = forward(
         input=tensor((1, 8, 512, 512), "float64"),
@@ -451,5 +344,5 @@ def test_reply_over_the_message_limit(stub: Any) -> None:
         index_format=pb.INDEX_FORMAT_PLANE,
         spec=spec(windows={"sliding_windows": pb.SlidingWindows(axes=axes)}),
     )
-    assert_refused(stub.Forward, request, TOO_LARGE)
+    assert_rejected(stub.Forward, request, TOO_LARGE)
     assert_serves(stub)

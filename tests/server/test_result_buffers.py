@@ -18,10 +18,10 @@ from pooling_engine import PoolSpec
 from pooling_server import PoolingServer, ServerConfig
 from pooling_wire.v1 import pooling_pb2 as pb
 from pooling_wire.v1 import pooling_pb2_grpc
-from tests.server.test_refusals import (
+from tests.server.support import (
     BAD_TENSOR,
     adaptive,
-    assert_refused,
+    assert_rejected,
     backward,
     forward,
     spec,
@@ -50,7 +50,7 @@ def its_stub(fresh: PoolingServer) -> Iterator[pooling_pb2_grpc.PoolingServiceSt
 
 def idle_bytes(server: PoolingServer) -> int:
     """What the arena keeps; nothing outside shows it."""
-    return server.servicer._arena.idle_bytes
+    return server.servicer.arena.idle_bytes
 
 
 def both_ways(
@@ -216,7 +216,7 @@ def test_refused_calls_give_back_what_they_were_lent(
 ) -> None:
     method, request, field = REFUSED[case]
     for _ in range(12):
-        assert_refused(getattr(its_stub, method), request, BAD_TENSOR, field)
+        assert_rejected(getattr(its_stub, method), request, BAD_TENSOR, field)
     lent = np.prod(LARGE) * (8 if case == "overflow" else 4)
     assert lent <= idle_bytes(fresh) <= 3 * lent, "every refusal has taken memory of its own"
 
