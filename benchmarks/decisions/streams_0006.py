@@ -163,7 +163,7 @@ def large_rows(client, stub, echo_channel, pid, rounds):
         size = int(slab * MIB)
         ways[f"stream {slab} MiB"] = lambda size=size: stream_of(client, x, size, out)
         ways[f"echo {slab} MiB"] = lambda size=size: echo_stream(
-            echo_channel, x, size, _jobs.WINDOW
+            echo_channel, x, size, _jobs.CHUNK_WINDOW
         )
     peaks = {}
     for name, work in ways.items():

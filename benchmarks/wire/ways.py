@@ -97,7 +97,7 @@ def echo_stream(payload: Payload, x: np.ndarray, channel: grpc.Channel) -> Way:
     call = channel.stream_stream("/bench/EchoStream")
 
     def work() -> None:
-        room = threading.Semaphore(_jobs.WINDOW)
+        room = threading.Semaphore(_jobs.CHUNK_WINDOW)
 
         def requests() -> Iterator[bytes]:
             for at in range(0, len(data), slab):

@@ -1,11 +1,10 @@
-"""The asyncio twin of the client: the same arguments, results and errors."""
+"""Asyncio client of a pooling server."""
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
@@ -17,20 +16,11 @@ import pooling_wire
 from pooling_client import _channel
 from pooling_client._calls.backward_job import BackwardJob, backward_job
 from pooling_client._calls.forward_job import ForwardJob, forward_job
-from pooling_client._calls.jobs import (
-    MANY_WINDOW,
-    WINDOW,
-    Job,
-    Progress,
-    at_hand,
-    item_of,
-    outcome_of,
-    say_nothing,
-)
-from pooling_client._limits import ANY, sizes_of
-from pooling_client._shared_memory import SHARED_BYTES, Sharing
-from pooling_client._streams.aio import exchange_async
-from pooling_engine import ForwardResult, PoolingError, PoolSpec, TensorTooLargeError
+from pooling_client._calls.jobs import MANY_WINDOW, Job, item_of, outcome_of
+from pooling_client._carry import Progress, Session, carry
+from pooling_client._shared_memory import Sharing
+from pooling_client._transports.aio import AsyncGrpcTransport, AsyncTransport, one_by_one, run
+from pooling_engine import ForwardResult, PoolingError, PoolSpec
 from pooling_wire import BackwardCall, ForwardCall
 from pooling_wire import keepalive as pings
 
@@ -39,19 +29,30 @@ Result = TypeVar("Result")
 
 
 class AsyncPoolingClient:
-    """Calls a pooling server from asyncio; `PoolingClient` with `await`.
+    """Asyncio client of a pooling server.
 
-    It belongs to the event loop that runs when it is made: make it in a coroutine.
+    Safe to share between the tasks of one event loop; create it in a coroutine of that loop. Not
+    fork-safe: create a new client in each child process. As a context manager it closes itself.
+
+    Every call has a deadline. Calls raise the exceptions of `pooling_engine` for the same
+    arguments, and those of a service: `UnavailableError`, `DeadlineError`, `OverloadedError` and
+    `TensorTooLargeError`. Calls are retried while the server is briefly unavailable, within the
+    deadline.
 
     Args:
-        target: host and port of the server, or ``unix:PATH``.
-        timeout: seconds that a call may take, unless the call says otherwise.
-        connections: how many to open; calls take turns. A server's workers share out connections,
-            not calls, so one connection uses one worker.
-        keepalive: seconds of silence, while a call waits, after which the server is asked whether
-            it is still there.
-        keepalive_timeout: seconds that it may take to answer; else the call is UNAVAILABLE, or
-            goes on over a new connection, within its deadline.
+        target: ``HOST:PORT`` or ``unix:PATH`` of the server.
+        timeout: seconds for each call, unless the call has its own timeout.
+        connections: number of connections; calls take turns. Each connection reaches one worker
+            process of a server.
+        keepalive: seconds of silence during a call after which the client pings the server.
+        keepalive_timeout: seconds to wait for the answer to a ping. After that, the call is retried
+            over a new connection, within its deadline, or raises UnavailableError.
+
+    Attributes:
+        target: address of the server.
+
+    Raises:
+        InvalidSpecError: an argument is invalid.
     """
 
     def __init__(
@@ -66,15 +67,13 @@ class AsyncPoolingClient:
         _channel.check_target(target)
         self.target = target
         self._timeout_s = _channel.seconds(timeout)
-        self._channels = [
+        channels = [
             grpc.aio.insecure_channel(target, options=options)
             for options in _channel.options_of_each(connections, keepalive, keepalive_timeout)
         ]
-        self._turns: Iterator[_channel.Methods] = itertools.cycle(
-            map(_channel.methods_of, self._channels)
-        )
+        self._transport: AsyncTransport = AsyncGrpcTransport(target, channels)
         self._sharing = Sharing(target)
-        self._sizes = ANY
+        self._session = Session(self._sharing)
 
     async def forward(
         self,
@@ -87,7 +86,45 @@ class AsyncPoolingClient:
         timeout: float | None = None,  # noqa: ASYNC109  gRPC's own deadline, sent to the server
         progress: Progress | None = None,
     ) -> ForwardResult:
-        """Pools a tensor; see `PoolingClient.forward`."""
+        """Pool a tensor on the server.
+
+        Results and errors are those of `pooling_engine.forward`. Large tensors are split and
+        streamed, with a few chunks in flight, so a tensor may exceed both the message limit and the
+        memory of the server. Results are bit-identical to those of a single message.
+
+        Args:
+            x: input of shape (N, C, D1..Dn), or (N, D1..Dn, C) for a channels-last spec, with 1 to
+                6 spatial axes; float16, bfloat16 (of ml_dtypes), float32, float64, uint8 or a
+                signed integer of 8 to 64 bits ("lp": floats only).
+            spec: pooling layer.
+            return_indices: return the index of the selected element of each window; "max" and
+                "min" only.
+            index_format: "window" (number of the element within its window, in the smallest
+                unsigned type), "plane" (int64, flat within the spatial plane, as in PyTorch) or
+                "tensor" (int64, flat within the whole tensor, channels first in both layouts, as in
+                ONNX).
+            out: C-contiguous array of the shape and element type of the output, to write into.
+                After an error its content is undefined.
+            timeout: seconds for this call; None for the timeout of the client.
+            progress: called with the number of bytes done and the total, after each chunk.
+
+        Returns:
+            The output, of the element type of the input (integers: int64 sums, float averages), and
+            the indices or None.
+
+        Raises:
+            InvalidSpecError: the options, or `timeout`, are invalid or do not fit the tensor.
+            InvalidTensorError: a tensor has the wrong shape, element type or entries, or an integer
+                sum overflows.
+            UnsupportedError: the input is valid, but the server cannot compute it.
+            TensorTooLargeError: the call exceeds a limit of the server and cannot be split.
+            DeviceMemoryError: the memory of the server does not suffice.
+            OverloadedError: the server has too many calls in flight.
+            UnavailableError: no server answers at the target.
+            DeadlineError: the timeout has passed.
+            InternalError: the server has a bug.
+            ValueError: the client is closed.
+        """
         job = ForwardJob(x, spec, return_indices, index_format, out)
         return await self._run(job, timeout, progress)
 
@@ -104,7 +141,40 @@ class AsyncPoolingClient:
         timeout: float | None = None,  # noqa: ASYNC109
         progress: Progress | None = None,
     ) -> Array:
-        """Computes the gradient of the input; see `PoolingClient.backward`."""
+        """Compute the gradient of the input on the server.
+
+        Results and errors are those of `pooling_engine.backward`. Large tensors are split and
+        streamed as in `forward`.
+
+        Args:
+            output_gradient: gradient of the output, of the shape of the output; float16, bfloat16
+                (of ml_dtypes), float32 or float64.
+            spec: pooling layer of the forward call.
+            input_shape: shape of the input of the forward call; may be omitted if `input` is given.
+            indices: "max" and "min": the indices that the forward call returned.
+            input: input of the forward call. Required for "lp"; for "max" and "min" it replaces
+                `indices`.
+            index_format: format of `indices`; None for "window" if they are unsigned, else "plane".
+            out: C-contiguous array of the shape of the input and the element type of
+                `output_gradient`, to write into. After an error its content is undefined.
+            timeout: seconds for this call; None for the timeout of the client.
+            progress: called with the number of bytes done and the total, after each chunk.
+
+        Returns:
+            The gradient, of the shape of the input and the element type of `output_gradient`.
+
+        Raises:
+            InvalidSpecError: the options, or `timeout`, are invalid or do not fit the tensors.
+            InvalidTensorError: a tensor is missing or has the wrong shape, element type or entries.
+            UnsupportedError: the input is valid, but the server cannot compute it.
+            TensorTooLargeError: the call exceeds a limit of the server and cannot be split.
+            DeviceMemoryError: the memory of the server does not suffice.
+            OverloadedError: the server has too many calls in flight.
+            UnavailableError: no server answers at the target.
+            DeadlineError: the timeout has passed.
+            InternalError: the server has a bug.
+            ValueError: the client is closed.
+        """
         job = BackwardJob(output_gradient, spec, input_shape, indices, input, index_format, out)
         return await self._run(job, timeout, progress)
 
@@ -133,10 +203,22 @@ class AsyncPoolingClient:
         return_exceptions: bool = False,
         timeout: float | None = None,
     ) -> AsyncIterator[ForwardResult | PoolingError]:
-        """Pools many tensors over one stream; see `PoolingClient.forward_many`.
+        """Pool many tensors over one stream.
 
         Args:
-            calls: taken in a task of their own.
+            calls: any number of calls, also without end. They are consumed in another task, a few
+                calls ahead of the results.
+            return_exceptions: yield the error of a call in place of its result and continue,
+                instead of raising it and ending the stream.
+            timeout: seconds for the whole stream; None for no deadline.
+
+        Returns:
+            An iterator over the results, in the order of the calls. It opens the stream for its
+            first item. Closing the iterator cancels the stream.
+
+        Raises:
+            PoolingError: a call or the stream failed, with the classes of `forward`.
+            ValueError: the client is closed.
         """
         method = _channel.FORWARD_STREAM
         return self._many(calls, forward_job, method, return_exceptions, timeout)
@@ -166,24 +248,59 @@ class AsyncPoolingClient:
         return_exceptions: bool = False,
         timeout: float | None = None,
     ) -> AsyncIterator[Array | PoolingError]:
-        """Computes many gradients over one stream; see `PoolingClient.backward_many`."""
+        """Compute many input gradients over one stream.
+
+        Args:
+            calls: any number of calls, also without end. They are consumed in another task, a few
+                calls ahead of the results.
+            return_exceptions: yield the error of a call in place of its result and continue,
+                instead of raising it and ending the stream.
+            timeout: seconds for the whole stream; None for no deadline.
+
+        Returns:
+            An iterator over the gradients, in the order of the calls. It opens the stream for its
+            first item. Closing the iterator cancels the stream.
+
+        Raises:
+            PoolingError: a call or the stream failed, with the classes of `backward`.
+            ValueError: the client is closed.
+        """
         method = _channel.BACKWARD_STREAM
         return self._many(calls, backward_job, method, return_exceptions, timeout)
 
     def empty(self, shape: int | Sequence[int], dtype: DTypeLike = np.float32) -> Array:
-        """An uninitialised array, in shared memory; see `PoolingClient.empty`."""
+        """Return an uninitialised array, in memory shared with the server if possible.
+
+        Calls copy nothing to or from such arrays, as tensors or as `out`. Memory is shared over
+        ``unix:/PATH``, as far as the server leases it; otherwise the array is an ordinary one.
+
+        Args:
+            shape: size, or sizes, of the array.
+            dtype: element type of the array.
+
+        Returns:
+            The array. It stays valid after the client is closed.
+        """
         return self._sharing.empty(shape, dtype)
 
     async def info(self, *, timeout: float | None = None) -> pooling_wire.ServerInfo:  # noqa: ASYNC109
-        """What the server is, what it computes and what it refuses."""
-        reply = await self._call(_channel.GET_SERVER_INFO, b"", timeout)
+        """Return the version, backends and limits of the server.
+
+        Args:
+            timeout: seconds for this call; None for the timeout of the client.
+
+        Raises:
+            InvalidSpecError: `timeout` is not a number.
+            UnavailableError: no server answers at the target.
+            DeadlineError: the timeout has passed.
+            ValueError: the client is closed.
+        """
+        reply = await self._transport.send(_channel.GET_SERVER_INFO, b"", self._seconds(timeout))
         return pooling_wire.decode_server_info(reply)
 
     async def close(self) -> None:
-        """Closes the connection; calls in flight are cancelled, later ones a ValueError."""
-        self._turns = iter(_channel.closed, None)
-        for channel in self._channels:
-            await channel.close()
+        """Close the connections. Calls in flight are cancelled; later ones raise ValueError."""
+        await self._transport.close()
         self._sharing.close()
 
     async def __aenter__(self) -> Self:
@@ -203,60 +320,8 @@ class AsyncPoolingClient:
     async def _run(
         self, job: Job[Result], timeout_s: float | None, progress: Progress | None
     ) -> Result:
-        """The result of a job: in one message, or in pieces on a stream."""
-        report, total = progress or say_nothing, job.total_bytes
-        end = time.monotonic() + self._seconds(timeout_s)
-        if job.should_ask(self._sizes):
-            await self._ask_sizes(end)
-        shared = self._sharing.arrays() if total >= SHARED_BYTES else None
-        if shared is not None and job.share(shared, self._sizes):
-            with at_hand(job, shared):
-                requests = job.shared_requests(shared)
-                for number, request in enumerate(requests, start=1):
-                    answer = await self._call(job.method, request, _left_s(end))
-                    report(number * total // len(requests), total)
-                return job.shared_result(answer, shared)
-        if not job.is_large(self._sizes):
-            try:
-                answer = await self._call(job.method, job.request(), _left_s(end))
-            except TensorTooLargeError:  # whole, at least
-                await self._ask_sizes(end)
-                if not job.is_large(self._sizes):
-                    raise
-            else:
-                result = job.result(answer)
-                report(total, total)
-                return result
-        try:
-            return await self._in_pieces(job, end, report)
-        except TensorTooLargeError:
-            asked = self._sizes
-            await self._ask_sizes(end)
-            if self._sizes == asked:
-                raise
-        return await self._in_pieces(job, end, report)  # of a server started anew, which takes less
-
-    async def _in_pieces(self, job: Job[Result], end: float, report: Progress) -> Result:
-        """The result of a job that goes in pieces on a stream."""
-        done, total = 0, job.total_bytes
-        replies = exchange_async(
-            next(self._turns).stream(job.stream_method),
-            _one_by_one(job.requests(self._sizes)),
-            window=WINDOW,
-            timeout_s=_left_s(end),
-            target=self.target,
-        )
-        async with aclosing(replies):
-            async for piece, reply in replies:
-                done += job.place(piece, reply)
-                report(done, total)
-        report(total, total)  # bytes are rounded down, piece by piece
-        return job.assembled()
-
-    async def _ask_sizes(self, end: float) -> None:
-        """Asks the server what it takes; if it does not say, what is sent next finds out."""
-        with suppress(PoolingError):
-            self._sizes = sizes_of((await self.info(timeout=_left_s(end))).limits)
+        deadline = time.monotonic() + self._seconds(timeout_s)
+        return await run(carry(job, self._session, progress, deadline), self._transport)
 
     async def _many(
         self,
@@ -268,42 +333,17 @@ class AsyncPoolingClient:
     ) -> AsyncIterator[Result | PoolingError]:
         async def items() -> AsyncIterator[tuple[Job[Result] | None, bytes | PoolingError]]:
             id_ = 0
-            async for call in _one_by_one(calls):
+            async for call in one_by_one(calls):
                 yield item_of(id_, call, job_of)
                 id_ += 1
 
-        replies = exchange_async(
-            next(self._turns).stream(method),
+        replies = self._transport.stream(
+            method,
             items(),
             window=MANY_WINDOW,
             timeout_s=None if timeout_s is None else _channel.seconds(timeout_s),
-            target=self.target,
         )
         async with aclosing(replies):
             async for job, reply in replies:
-                outcome = outcome_of(job, reply)
-                if isinstance(outcome, PoolingError) and not return_exceptions:
-                    raise outcome
+                outcome = outcome_of(job, reply, return_exceptions)
                 yield outcome
-
-    async def _call(self, method: str, request: bytes, timeout_s: float | None) -> bytes:
-        try:
-            call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
-            call = next(self._turns).unary(method)
-            return await call(request, timeout=self._seconds(timeout_s))
-        except grpc.RpcError as error:
-            raise pooling_wire.decode_error(error, self.target) from None
-
-
-async def _one_by_one(items: AsyncIterable[Any] | Iterable[Any]) -> AsyncIterator[Any]:
-    """The items of either kind of iterable."""
-    if isinstance(items, AsyncIterable):
-        async for item in items:
-            yield item
-        return
-    for item in items:
-        yield item
-
-
-def _left_s(end: float) -> float:
-    return max(0.0, end - time.monotonic())

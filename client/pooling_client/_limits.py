@@ -1,4 +1,4 @@
-"""How large the messages to a server may be: what it says of its limits, in the client's terms."""
+"""Limits of a server in terms of the client: bytes per request or reply."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from dataclasses import dataclass
 
 from pooling_wire import Limits
 
-_OVERHEAD_BYTES = 1024  # of a message: everything but the elements of its tensors
+_OVERHEAD_BYTES = 1024  # of a message, apart from the elements of its tensors
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
-    """What a server takes and gives, in bytes.
+class RequestLimits:
+    """Maximum sizes that a server accepts, in bytes.
 
     Attributes:
-        whole_bytes: the most that the tensors of one request, or of one reply, may have together.
-        tensor_bytes: the most of one tensor in shared memory.
+        message_bytes: the tensors of one request, or of one reply, together.
+        tensor_bytes: one tensor in shared memory.
     """
 
-    whole_bytes: int
+    message_bytes: int
     tensor_bytes: int
 
 
-ANY = Sizes(sys.maxsize, sys.maxsize)  # until the server has been asked
+UNKNOWN = RequestLimits(sys.maxsize, sys.maxsize)  # until the server has been asked
 
 
-def sizes_of(limits: Limits) -> Sizes:
-    """The sizes that a server's limits leave."""
+def request_limits(limits: Limits) -> RequestLimits:
+    """Return the sizes of requests that respect the limits of a server."""
     message = max(1, limits.max_message_bytes - _OVERHEAD_BYTES)
-    return Sizes(min(message, limits.max_tensor_bytes), limits.max_tensor_bytes)
+    return RequestLimits(min(message, limits.max_tensor_bytes), limits.max_tensor_bytes)

@@ -1,11 +1,10 @@
-"""The client: the engine's two functions, computed by a server."""
+"""Blocking client of a pooling server."""
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
@@ -17,20 +16,11 @@ import pooling_wire
 from pooling_client import _channel
 from pooling_client._calls.backward_job import BackwardJob, backward_job
 from pooling_client._calls.forward_job import ForwardJob, forward_job
-from pooling_client._calls.jobs import (
-    MANY_WINDOW,
-    WINDOW,
-    Job,
-    Progress,
-    at_hand,
-    item_of,
-    outcome_of,
-    say_nothing,
-)
-from pooling_client._limits import ANY, sizes_of
-from pooling_client._shared_memory import SHARED_BYTES, Sharing
-from pooling_client._streams.sync import exchange
-from pooling_engine import ForwardResult, PoolingError, PoolSpec, TensorTooLargeError
+from pooling_client._calls.jobs import MANY_WINDOW, Job, item_of, outcome_of
+from pooling_client._carry import Progress, Session, carry
+from pooling_client._shared_memory import Sharing
+from pooling_client._transports.sync import GrpcTransport, Transport, run
+from pooling_engine import ForwardResult, PoolingError, PoolSpec
 from pooling_wire import BackwardCall, ForwardCall
 from pooling_wire import keepalive as pings
 
@@ -39,23 +29,30 @@ Result = TypeVar("Result")
 
 
 class PoolingClient:
-    """Calls a pooling server. Safe to share between threads; a context manager.
+    """Blocking client of a pooling server.
 
-    A process that was forked needs a client of its own.
+    Safe to share between threads. Not fork-safe: create a new client in each child process.
+    As a context manager it closes itself.
 
-    Every call has a deadline and raises what `pooling_engine` raises for the same mistake;
-    beyond that `UnavailableError`, `DeadlineError`, `OverloadedError` and `TensorTooLargeError`.
-    A server that is away for a moment is asked again, within the deadline.
+    Every call has a deadline. Calls raise the exceptions of `pooling_engine` for the same
+    arguments, and those of a service: `UnavailableError`, `DeadlineError`, `OverloadedError` and
+    `TensorTooLargeError`. Calls are retried while the server is briefly unavailable, within the
+    deadline.
 
     Args:
-        target: host and port of the server, or ``unix:PATH``.
-        timeout: seconds that a call may take, unless the call says otherwise.
-        connections: how many to open; calls take turns. A server's workers share out connections,
-            not calls, so one connection uses one worker.
-        keepalive: seconds of silence, while a call waits, after which the server is asked whether
-            it is still there.
-        keepalive_timeout: seconds that it may take to answer; else the call is UNAVAILABLE, or
-            goes on over a new connection, within its deadline.
+        target: ``HOST:PORT`` or ``unix:PATH`` of the server.
+        timeout: seconds for each call, unless the call has its own timeout.
+        connections: number of connections; calls take turns. Each connection reaches one worker
+            process of a server.
+        keepalive: seconds of silence during a call after which the client pings the server.
+        keepalive_timeout: seconds to wait for the answer to a ping. After that, the call is retried
+            over a new connection, within its deadline, or raises UnavailableError.
+
+    Attributes:
+        target: address of the server.
+
+    Raises:
+        InvalidSpecError: an argument is invalid.
     """
 
     def __init__(
@@ -70,15 +67,13 @@ class PoolingClient:
         _channel.check_target(target)
         self.target = target
         self._timeout_s = _channel.seconds(timeout)
-        self._channels = [
+        channels = [
             grpc.insecure_channel(target, options=options)
             for options in _channel.options_of_each(connections, keepalive, keepalive_timeout)
         ]
-        self._turns: Iterator[_channel.Methods] = itertools.cycle(
-            map(_channel.methods_of, self._channels)
-        )
+        self._transport: Transport = GrpcTransport(target, channels)
         self._sharing = Sharing(target)
-        self._sizes = ANY
+        self._session = Session(self._sharing)
 
     def forward(
         self,
@@ -91,17 +86,47 @@ class PoolingClient:
         timeout: float | None = None,
         progress: Progress | None = None,
     ) -> ForwardResult:
-        """Pools a tensor: `pooling_engine.forward`, on the server.
+        """Pool a tensor on the server.
 
-        A large tensor goes in pieces, of which a few are on the way at any time: it may be larger
-        than a message may, and than the server's memory. The bits are those of one call. After an
-        error, what `out` holds is left open.
+        Results and errors are those of `pooling_engine.forward`. Large tensors are split and
+        streamed, with a few chunks in flight, so a tensor may exceed both the message limit and the
+        memory of the server. Results are bit-identical to those of a single message.
 
         Args:
-            timeout: seconds for this call.
-            progress: called with the bytes that are done, and how many there are.
+            x: input of shape (N, C, D1..Dn), or (N, D1..Dn, C) for a channels-last spec, with 1 to
+                6 spatial axes; float16, bfloat16 (of ml_dtypes), float32, float64, uint8 or a
+                signed integer of 8 to 64 bits ("lp": floats only).
+            spec: pooling layer.
+            return_indices: return the index of the selected element of each window; "max" and
+                "min" only.
+            index_format: "window" (number of the element within its window, in the smallest
+                unsigned type), "plane" (int64, flat within the spatial plane, as in PyTorch) or
+                "tensor" (int64, flat within the whole tensor, channels first in both layouts, as in
+                ONNX).
+            out: C-contiguous array of the shape and element type of the output, to write into.
+                After an error its content is undefined.
+            timeout: seconds for this call; None for the timeout of the client.
+            progress: called with the number of bytes done and the total, after each chunk.
+
+        Returns:
+            The output, of the element type of the input (integers: int64 sums, float averages), and
+            the indices or None.
+
+        Raises:
+            InvalidSpecError: the options, or `timeout`, are invalid or do not fit the tensor.
+            InvalidTensorError: a tensor has the wrong shape, element type or entries, or an integer
+                sum overflows.
+            UnsupportedError: the input is valid, but the server cannot compute it.
+            TensorTooLargeError: the call exceeds a limit of the server and cannot be split.
+            DeviceMemoryError: the memory of the server does not suffice.
+            OverloadedError: the server has too many calls in flight.
+            UnavailableError: no server answers at the target.
+            DeadlineError: the timeout has passed.
+            InternalError: the server has a bug.
+            ValueError: the client is closed.
         """
-        return self._run(ForwardJob(x, spec, return_indices, index_format, out), timeout, progress)
+        job = ForwardJob(x, spec, return_indices, index_format, out)
+        return self._run(job, timeout, progress)
 
     def backward(
         self,
@@ -116,13 +141,39 @@ class PoolingClient:
         timeout: float | None = None,
         progress: Progress | None = None,
     ) -> Array:
-        """Computes the gradient of the input: `pooling_engine.backward`, on the server.
+        """Compute the gradient of the input on the server.
 
-        Large tensors go as in `forward`.
+        Results and errors are those of `pooling_engine.backward`. Large tensors are split and
+        streamed as in `forward`.
 
         Args:
-            timeout: seconds for this call.
-            progress: called with the bytes that are done, and how many there are.
+            output_gradient: gradient of the output, of the shape of the output; float16, bfloat16
+                (of ml_dtypes), float32 or float64.
+            spec: pooling layer of the forward call.
+            input_shape: shape of the input of the forward call; may be omitted if `input` is given.
+            indices: "max" and "min": the indices that the forward call returned.
+            input: input of the forward call. Required for "lp"; for "max" and "min" it replaces
+                `indices`.
+            index_format: format of `indices`; None for "window" if they are unsigned, else "plane".
+            out: C-contiguous array of the shape of the input and the element type of
+                `output_gradient`, to write into. After an error its content is undefined.
+            timeout: seconds for this call; None for the timeout of the client.
+            progress: called with the number of bytes done and the total, after each chunk.
+
+        Returns:
+            The gradient, of the shape of the input and the element type of `output_gradient`.
+
+        Raises:
+            InvalidSpecError: the options, or `timeout`, are invalid or do not fit the tensors.
+            InvalidTensorError: a tensor is missing or has the wrong shape, element type or entries.
+            UnsupportedError: the input is valid, but the server cannot compute it.
+            TensorTooLargeError: the call exceeds a limit of the server and cannot be split.
+            DeviceMemoryError: the memory of the server does not suffice.
+            OverloadedError: the server has too many calls in flight.
+            UnavailableError: no server answers at the target.
+            DeadlineError: the timeout has passed.
+            InternalError: the server has a bug.
+            ValueError: the client is closed.
         """
         job = BackwardJob(output_gradient, spec, input_shape, indices, input, index_format, out)
         return self._run(job, timeout, progress)
@@ -152,14 +203,22 @@ class PoolingClient:
         return_exceptions: bool = False,
         timeout: float | None = None,
     ) -> Iterator[ForwardResult | PoolingError]:
-        """Pools many tensors over one stream; their results, in order, as they come.
+        """Pool many tensors over one stream.
 
         Args:
-            calls: `ForwardCall`, each with the arguments of `forward`; may be without end. They are
-                taken in another thread, a few ahead of the results.
-            return_exceptions: whether the error of a call is yielded in place of its result, and
-                the rest goes on; else it is raised there, and ends the stream.
-            timeout: seconds for the whole stream; None: no limit.
+            calls: any number of calls, also without end. They are consumed in another thread, a few
+                calls ahead of the results.
+            return_exceptions: yield the error of a call in place of its result and continue,
+                instead of raising it and ending the stream.
+            timeout: seconds for the whole stream; None for no deadline.
+
+        Returns:
+            An iterator over the results, in the order of the calls. It opens the stream for its
+            first item. Closing the iterator cancels the stream.
+
+        Raises:
+            PoolingError: a call or the stream failed, with the classes of `forward`.
+            ValueError: the client is closed.
         """
         method = _channel.FORWARD_STREAM
         return self._many(calls, forward_job, method, return_exceptions, timeout)
@@ -189,32 +248,59 @@ class PoolingClient:
         return_exceptions: bool = False,
         timeout: float | None = None,
     ) -> Iterator[Array | PoolingError]:
-        """Computes many gradients over one stream; see `forward_many`.
+        """Compute many input gradients over one stream.
 
         Args:
-            calls: `BackwardCall`, each with the arguments of `backward`.
+            calls: any number of calls, also without end. They are consumed in another thread, a few
+                calls ahead of the results.
+            return_exceptions: yield the error of a call in place of its result and continue,
+                instead of raising it and ending the stream.
+            timeout: seconds for the whole stream; None for no deadline.
+
+        Returns:
+            An iterator over the gradients, in the order of the calls. It opens the stream for its
+            first item. Closing the iterator cancels the stream.
+
+        Raises:
+            PoolingError: a call or the stream failed, with the classes of `backward`.
+            ValueError: the client is closed.
         """
         method = _channel.BACKWARD_STREAM
         return self._many(calls, backward_job, method, return_exceptions, timeout)
 
     def empty(self, shape: int | Sequence[int], dtype: DTypeLike = np.float32) -> Array:
-        """An uninitialised array, in memory that this client shares with the server.
+        """Return an uninitialised array, in memory shared with the server if possible.
 
-        Calls with tensors, and `out=`, in such arrays copy nothing on their way. Where client and
-        server share no memory (they do over ``unix:/PATH``, as far as the server leases it), it is
-        an ordinary array.
+        Calls copy nothing to or from such arrays, as tensors or as `out`. Memory is shared over
+        ``unix:/PATH``, as far as the server leases it; otherwise the array is an ordinary one.
+
+        Args:
+            shape: size, or sizes, of the array.
+            dtype: element type of the array.
+
+        Returns:
+            The array. It stays valid after the client is closed.
         """
         return self._sharing.empty(shape, dtype)
 
     def info(self, *, timeout: float | None = None) -> pooling_wire.ServerInfo:
-        """What the server is, what it computes and what it refuses."""
-        return pooling_wire.decode_server_info(self._call(_channel.GET_SERVER_INFO, b"", timeout))
+        """Return the version, backends and limits of the server.
+
+        Args:
+            timeout: seconds for this call; None for the timeout of the client.
+
+        Raises:
+            InvalidSpecError: `timeout` is not a number.
+            UnavailableError: no server answers at the target.
+            DeadlineError: the timeout has passed.
+            ValueError: the client is closed.
+        """
+        reply = self._transport.send(_channel.GET_SERVER_INFO, b"", self._seconds(timeout))
+        return pooling_wire.decode_server_info(reply)
 
     def close(self) -> None:
-        """Closes the connection; calls in flight are cancelled, later ones a ValueError."""
-        self._turns = iter(_channel.closed, None)
-        for channel in self._channels:
-            channel.close()
+        """Close the connections. Calls in flight are cancelled; later ones raise ValueError."""
+        self._transport.close()
         self._sharing.close()
 
     def __enter__(self) -> Self:
@@ -231,61 +317,9 @@ class PoolingClient:
     def _seconds(self, timeout: float | None) -> float:
         return self._timeout_s if timeout is None else _channel.seconds(timeout)
 
-    def _run(self, job: Job[Result], timeout: float | None, progress: Progress | None) -> Result:
-        """The result of a job: in one message, or in pieces on a stream."""
-        report, total = progress or say_nothing, job.total_bytes
-        end = time.monotonic() + self._seconds(timeout)
-        if job.should_ask(self._sizes):
-            self._ask_sizes(end)
-        shared = self._sharing.arrays() if total >= SHARED_BYTES else None
-        if shared is not None and job.share(shared, self._sizes):
-            with at_hand(job, shared):
-                requests = job.shared_requests(shared)
-                for number, request in enumerate(requests, start=1):
-                    answer = self._call(job.method, request, _left_s(end))
-                    report(number * total // len(requests), total)
-                return job.shared_result(answer, shared)
-        if not job.is_large(self._sizes):
-            try:
-                answer = self._call(job.method, job.request(), _left_s(end))
-            except TensorTooLargeError:  # whole, at least
-                self._ask_sizes(end)
-                if not job.is_large(self._sizes):
-                    raise
-            else:
-                result = job.result(answer)
-                report(total, total)
-                return result
-        try:
-            return self._in_pieces(job, end, report)
-        except TensorTooLargeError:
-            asked = self._sizes
-            self._ask_sizes(end)
-            if self._sizes == asked:
-                raise
-        return self._in_pieces(job, end, report)  # of a server started anew, which takes less
-
-    def _in_pieces(self, job: Job[Result], end: float, report: Progress) -> Result:
-        """The result of a job that goes in pieces on a stream."""
-        done, total = 0, job.total_bytes
-        replies = exchange(
-            next(self._turns).stream(job.stream_method),
-            job.requests(self._sizes),
-            window=WINDOW,
-            timeout_s=_left_s(end),
-            target=self.target,
-        )
-        with closing(replies):
-            for piece, reply in replies:
-                done += job.place(piece, reply)
-                report(done, total)
-        report(total, total)  # bytes are rounded down, piece by piece
-        return job.assembled()
-
-    def _ask_sizes(self, end: float) -> None:
-        """Asks the server what it takes; if it does not say, what is sent next finds out."""
-        with suppress(PoolingError):
-            self._sizes = sizes_of(self.info(timeout=_left_s(end)).limits)
+    def _run(self, job: Job[Result], timeout_s: float | None, progress: Progress | None) -> Result:
+        deadline = time.monotonic() + self._seconds(timeout_s)
+        return run(carry(job, self._session, progress, deadline), self._transport)
 
     def _many(
         self,
@@ -293,29 +327,15 @@ class PoolingClient:
         job_of: Callable[[Any], Job[Result]],
         method: str,
         return_exceptions: bool,
-        timeout: float | None,
+        timeout_s: float | None,
     ) -> Iterator[Result | PoolingError]:
-        replies = exchange(
-            next(self._turns).stream(method),
+        replies = self._transport.stream(
+            method,
             (item_of(id_, call, job_of) for id_, call in enumerate(calls)),
             window=MANY_WINDOW,
-            timeout_s=None if timeout is None else _channel.seconds(timeout),
-            target=self.target,
+            timeout_s=None if timeout_s is None else _channel.seconds(timeout_s),
         )
         with closing(replies):
             for job, reply in replies:
-                outcome = outcome_of(job, reply)
-                if isinstance(outcome, PoolingError) and not return_exceptions:
-                    raise outcome
+                outcome = outcome_of(job, reply, return_exceptions)
                 yield outcome
-
-    def _call(self, method: str, request: bytes, timeout: float | None) -> bytes:
-        try:
-            call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = next(self._turns).unary(method)
-            return call(request, timeout=self._seconds(timeout))
-        except grpc.RpcError as error:
-            raise pooling_wire.decode_error(error, self.target) from None
-
-
-def _left_s(end: float) -> float:
-    return max(0.0, end - time.monotonic())

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pooling_client import AsyncPoolingClient, ForwardCall, PoolingClient
-from pooling_client._streams import sync as _exchange
+from pooling_client._streams import retries as _exchange
 from pooling_engine import DeadlineError, PoolSpec
 from pooling_server import PoolingServer, ServerConfig
 from tests.client.test_large import in_flight, threads_of_streams

@@ -15,7 +15,7 @@ import pytest
 import pooling_engine
 from pooling_client import PoolingClient
 from pooling_client._calls import jobs as _jobs
-from pooling_client._streams import sync as _exchange
+from pooling_client._streams import retries as _exchange
 from pooling_engine import (
     DeadlineError,
     InvalidTensorError,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sys
 import typing
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -73,6 +74,21 @@ def test_an_error_is_raised_in_its_place(own: PoolingServer) -> None:
         with pytest.raises(InvalidTensorError, match="is 9"):
             list(client.backward_many([FORGED]))
         wait_until(lambda: in_flight(own) == 0, "the stream is still open")
+
+
+def test_errors_before_the_first_request(own: PoolingServer) -> None:
+    """Threads switch often: an error may be taken before the sender goes on to the next call."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with PoolingClient(own.address) as client:
+            for _ in range(40):
+                calls: Any = [None] * 20 + [call(1)] * 3
+                outcomes = list(client.forward_many(calls, return_exceptions=True))
+                assert [isinstance(each, InvalidSpecError) for each in outcomes[:20]] == [True] * 20
+                assert [float(each.output.max()) for each in outcomes[20:]] == [1, 1, 1]
+    finally:
+        sys.setswitchinterval(interval)
 
 
 @pytest.mark.parametrize("wrong", [X, (X, MAX), None, FORGED])

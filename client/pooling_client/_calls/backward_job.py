@@ -18,7 +18,7 @@ from pooling_client._cutting.pieces import (
     backward_pieces,
     has_unreached_rows,
 )
-from pooling_client._limits import Sizes
+from pooling_client._limits import RequestLimits
 from pooling_client._shared_memory import Placing, SharedArrays
 from pooling_engine import IndexFormat, PoolingError, PoolSpec
 from pooling_engine.calls.checks import as_tensor, check_index_format, check_out, plan_backward
@@ -63,7 +63,7 @@ class BackwardJob(Job[Array]):
     def request(self) -> bytes:
         return pooling_wire.encode_backward_request(self._sent)
 
-    def slabs(self, sizes: Sizes) -> list[Piece] | None:
+    def slabs(self, sizes: RequestLimits) -> list[Piece] | None:
         slabs = super().slabs(sizes)
         is_window = self._call.index_format in (None, IndexFormat.WINDOW)
         return slabs if is_window or not slabs else None
@@ -134,7 +134,7 @@ class BackwardJob(Job[Array]):
         costs = backward_costs(self.plan, itemsize, self._call.input is not None)
         return backward_pieces(self.spec, self.plan, costs, slab_bytes, band_bytes)
 
-    def requests(self, sizes: Sizes) -> Iterator[tuple[Piece, bytes | PoolingError]]:
+    def requests(self, sizes: RequestLimits) -> Iterator[tuple[Piece, bytes | PoolingError]]:
         call, plan, taps, x = self._call, self.plan, self._call.indices, self._call.input
         format_ = call.index_format or IndexFormat.WINDOW
         self._gradient = self._fresh()

@@ -14,7 +14,7 @@ from pooling_client import _channel
 from pooling_client._calls.jobs import Array, Job, handed_over, owned, refuse_other, unwrapped
 from pooling_client._cutting.indices import to_whole
 from pooling_client._cutting.pieces import Piece, forward_costs, forward_pieces
-from pooling_client._limits import Sizes
+from pooling_client._limits import RequestLimits
 from pooling_client._shared_memory import Placing, SharedArrays
 from pooling_engine import ForwardResult, IndexFormat, PoolingError, PoolSpec
 from pooling_engine.calls.checks import as_tensor, check_index_request, check_out
@@ -52,7 +52,7 @@ class ForwardJob(Job[ForwardResult]):
     def request(self) -> bytes:
         return pooling_wire.encode_forward_request(self._sent)
 
-    def slabs(self, sizes: Sizes) -> list[Piece] | None:
+    def slabs(self, sizes: RequestLimits) -> list[Piece] | None:
         slabs, call = super().slabs(sizes), self._call
         is_placed = not call.return_indices or call.index_format is IndexFormat.WINDOW
         return slabs if is_placed or not slabs else None
@@ -117,7 +117,7 @@ class ForwardJob(Job[ForwardResult]):
         )
         return forward_pieces(self.spec, self.plan, costs, slab_bytes, band_bytes)
 
-    def requests(self, sizes: Sizes) -> Iterator[tuple[Piece, bytes | PoolingError]]:
+    def requests(self, sizes: RequestLimits) -> Iterator[tuple[Piece, bytes | PoolingError]]:
         call, plan = self._call, self.plan
         self._output = (
             np.empty(plan.output_shape, plan.output_dtype) if self._out is None else self._out

@@ -7,7 +7,6 @@ message there and one back; large ones are pieces on a stream.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -15,24 +14,22 @@ from numpy.typing import NDArray
 
 from pooling_client._copies import copy_into
 from pooling_client._cutting.pieces import LARGEST_BAND_BYTES, Piece
-from pooling_client._limits import ANY, Sizes
+from pooling_client._limits import UNKNOWN, RequestLimits
 from pooling_client._shared_memory import Placing, SharedArrays
 from pooling_engine import (
     InvalidSpecError,
     PoolingError,
     PoolPlan,
     PoolSpec,
-    TensorTooLargeError,
 )
 
 Array = NDArray[Any]
 Result = TypeVar("Result")
-Progress = Callable[[int, int], object]
 
 SLAB_BYTES = 4 << 20  # tensors of one message on a stream
 STREAM_BYTES = 8 << 20  # a larger request or reply goes by stream
-WINDOW = 4  # pieces in flight
-MANY_WINDOW = 16  # calls in flight, of many
+CHUNK_WINDOW = 4  # chunks of one call without a reply
+MANY_WINDOW = 16  # calls of `forward_many` without a reply
 
 
 class Job(Generic[Result]):
@@ -48,23 +45,23 @@ class Job(Generic[Result]):
     plan: PoolPlan
     total_bytes: int
 
-    def should_ask(self, sizes: Sizes) -> bool:
+    def should_ask(self, sizes: RequestLimits) -> bool:
         """Whether to ask the server what it takes first: small calls do not pay for it."""
-        return sizes is ANY and self.total_bytes > STREAM_BYTES
+        return sizes is UNKNOWN and self.total_bytes > STREAM_BYTES
 
-    def is_large(self, sizes: Sizes) -> bool:
+    def is_large(self, sizes: RequestLimits) -> bool:
         """Whether it goes by stream, to a server that takes these sizes."""
-        return self.total_bytes > min(STREAM_BYTES, sizes.whole_bytes)
+        return self.total_bytes > min(STREAM_BYTES, sizes.message_bytes)
 
     def pieces(self, slab_bytes: int, band_bytes: int) -> Iterator[Piece]:
         """The pieces of the call: see `pooling_client._cutting.pieces`."""
         raise NotImplementedError
 
-    def _pieces_for(self, sizes: Sizes) -> Iterator[Piece]:
-        most = max(1, sizes.whole_bytes)
+    def _pieces_for(self, sizes: RequestLimits) -> Iterator[Piece]:
+        most = max(1, sizes.message_bytes)
         return self.pieces(min(SLAB_BYTES, most), min(LARGEST_BAND_BYTES, most))
 
-    def slabs(self, sizes: Sizes) -> list[Piece] | None:
+    def slabs(self, sizes: RequestLimits) -> list[Piece] | None:
         """The pieces of a call in shared memory; none where it goes whole, None where it cannot.
 
         Every piece is whole planes: only these lie where the whole call's results do.
@@ -82,7 +79,7 @@ class Job(Generic[Result]):
         """The result of the whole call, in arrays that the caller owns."""
         raise NotImplementedError
 
-    def share(self, shared: SharedArrays, sizes: Sizes) -> bool:
+    def share(self, shared: SharedArrays, sizes: RequestLimits) -> bool:
         """Brings the whole call into shared memory; returns whether there is room for all of it.
 
         From then on `request` and `shared_result` are about what is there.
@@ -122,7 +119,7 @@ class Job(Generic[Result]):
         """The result of the whole call, or what refused it, from the reply to its item."""
         raise NotImplementedError
 
-    def requests(self, sizes: Sizes) -> Iterator[tuple[Piece, bytes | PoolingError]]:
+    def requests(self, sizes: RequestLimits) -> Iterator[tuple[Piece, bytes | PoolingError]]:
         """The pieces of the call, each with its request; made one by one."""
         raise NotImplementedError
 
@@ -163,12 +160,23 @@ def item_of(
         return None, error
 
 
-def outcome_of(job: Job[Result] | None, reply: bytes | PoolingError) -> Result | PoolingError:
-    """The result of a job, or what refused it."""
+def outcome_of(
+    job: Job[Result] | None, reply: bytes | PoolingError, return_exceptions: bool
+) -> Result | PoolingError:
+    """Return the result of a call, or its error if errors are to be returned.
+
+    Raises:
+        PoolingError: the call failed, and errors are to be raised.
+    """
+    outcome: Result | PoolingError
     if job is None or isinstance(reply, PoolingError):
         assert isinstance(reply, PoolingError)
-        return reply
-    return job.item_result(reply)
+        outcome = reply
+    else:
+        outcome = job.item_result(reply)
+    if isinstance(outcome, PoolingError) and not return_exceptions:
+        raise outcome
+    return outcome
 
 
 def unwrapped(piece: Piece, reply: bytes | PoolingError, decode: Any) -> Any:
@@ -195,20 +203,6 @@ def owned(view: Array, out: Array | None) -> Array:
     return out
 
 
-@contextmanager
-def at_hand(job: Job[Any], shared: SharedArrays) -> Iterator[None]:
-    """Lets a call that was brought into shared memory go on without, if that is what fails it.
-
-    That is: if the lease has ended, with the server; or if the tensor is too large for one call.
-    """
-    try:
-        yield
-    except PoolingError as error:
-        job.unshare()
-        if not isinstance(error, TensorTooLargeError) and shared.is_alive():
-            raise
-
-
 def handed_over(made: Array | None, out: Array | None) -> Array:
     """A result in shared memory, copied if the caller wants it elsewhere."""
     assert made is not None
@@ -216,7 +210,3 @@ def handed_over(made: Array | None, out: Array | None) -> Array:
         return made
     copy_into(out, made)
     return out
-
-
-def say_nothing(done: int, total: int) -> None:
-    """The progress that nobody asked for."""

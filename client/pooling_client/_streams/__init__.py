@@ -1,1 +1,1 @@
-"""Streams of requests and replies, resumed after a lost connection."""
+"""Streams of requests and replies that are resumed after a lost connection."""

@@ -1,41 +1,56 @@
-"""The asyncio twin of `_exchange`."""
+"""Resumable stream for asyncio."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 import grpc
 
 import pooling_wire
-from pooling_client._streams.sync import ATTEMPTS, FIRST_BACKOFF_S, MOST_BACKOFF_S
-from pooling_engine import InternalError, PoolingError, UnavailableError
+from pooling_client._streams.retries import (
+    Backlog,
+    Reply,
+    Request,
+    Retries,
+    Token,
+    closed_early,
+)
+from pooling_engine import PoolingError
 
-Token = TypeVar("Token")
 
-
-async def exchange_async(
+async def exchange(
     open_stream: Callable[..., Any],
-    requests: AsyncIterator[tuple[Token, bytes | PoolingError]],
+    requests: AsyncIterator[tuple[Token, Request]],
     *,
     window: int,
     timeout_s: float | None,
     target: str,
-) -> AsyncGenerator[tuple[Token, bytes | PoolingError], None]:
-    """The replies to requests; see `exchange`. Requests are taken in a task of their own."""
-    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+) -> AsyncGenerator[tuple[Token, Reply], None]:
+    """Yield the reply to each request, in order, with the token of the request.
+
+    A separate task consumes `requests`. An error in place of a request is not sent; it is yielded
+    in place of the reply. After a lost connection the unanswered requests are sent again over a
+    new stream.
+
+    Args:
+        open_stream: opens a stream, as gRPC's multicallables do.
+        requests: pairs of a token and a request.
+        window: maximum number of requests without a reply.
+        timeout_s: seconds for the whole exchange; None for no deadline.
+        target: address of the server, for error messages.
+
+    Raises:
+        PoolingError: the stream failed for good.
+    """
+    retries = Retries(timeout_s)
     feed = _Feed(requests, window)
     taking = asyncio.create_task(feed.take())
-    failures, backoff_s = 0, FIRST_BACKOFF_S
     try:
         while True:
-            answered = feed.answered
-            left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
-            stream = open_stream(feed.send(), timeout=left_s)
+            stream = open_stream(feed.send(), timeout=retries.left_s())
             try:
                 async for entry in feed.receive(stream):
                     yield entry
@@ -44,84 +59,72 @@ async def exchange_async(
                 failure = pooling_wire.decode_error(error, target)
             finally:
                 stream.cancel()
-            if feed.answered > answered:
-                failures, backoff_s = 0, FIRST_BACKOFF_S
-            failures += 1
-            is_too_late = deadline is not None and time.monotonic() + backoff_s > deadline
-            if not isinstance(failure, UnavailableError) or failures == ATTEMPTS or is_too_late:
-                raise failure
-            await asyncio.sleep(backoff_s)
-            backoff_s = min(2 * backoff_s, MOST_BACKOFF_S)
-            await feed.wait(deadline)
+            await asyncio.sleep(retries.backoff_s(failure, feed.answered))
+            await feed.wait(retries.left_s())
     finally:
         taking.cancel()
 
 
 class _Feed(Generic[Token]):
-    """What has been sent and has no reply, for one stream after the other."""
+    """Source of the requests of successive streams, and sink of their replies."""
 
-    def __init__(
-        self, requests: AsyncIterator[tuple[Token, bytes | PoolingError]], window: int
-    ) -> None:
-        self.answered = 0
+    def __init__(self, requests: AsyncIterator[tuple[Token, Request]], window: int) -> None:
         self._requests = requests
-        self._unanswered: deque[tuple[Token, bytes | PoolingError]] = deque()
-        self._is_over = False
-        self._failure: Exception | None = None
+        self._backlog: Backlog[Token] = Backlog()
         self._room = asyncio.Semaphore(window)
         self._changed = asyncio.Condition()
 
+    @property
+    def answered(self) -> int:
+        return self._backlog.answered
+
     async def take(self) -> None:
-        """Makes the requests, as there is room for them."""
-        while not self._is_over:
+        """Take requests from the caller as long as there is room."""
+        while not self._backlog.is_complete:
             await self._room.acquire()
-            entry = None
+            entry, failure = None, None
             try:
                 entry = await anext(self._requests, None)
-            except Exception as error:  # of the caller's: raised where the caller is
-                self._failure = error
+            except Exception as error:  # raised to the caller after the results before it
+                failure = error
             async with self._changed:
                 if entry is None:
-                    self._is_over = True
+                    self._backlog.complete(failure)
                 else:
-                    self._unanswered.append(entry)
+                    self._backlog.add(entry)
                 self._changed.notify_all()
 
-    async def wait(self, deadline: float | None) -> None:
-        """Waits until there is something to send, lest the next stream be idle; or for the end."""
-        left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+    async def wait(self, timeout_s: float | None) -> None:
+        """Wait for an unanswered request or the end, so that no stream is opened to be idle."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._has(self.answered), left_s)
+            await asyncio.wait_for(self._has(self.answered), timeout_s)
 
     async def send(self) -> AsyncIterator[bytes]:
-        """The requests of the next stream: those without a reply, then those to come."""
+        """Yield the requests of the next stream: the unanswered ones, then new ones."""
         at = self.answered
         while await self._has(at):
-            request = self._unanswered[at - self.answered][1]
+            request = self._backlog.request(at)
             at += 1
             if isinstance(request, bytes):
                 yield request
 
-    async def receive(self, stream: Any) -> AsyncIterator[tuple[Token, bytes | PoolingError]]:
-        """What comes back, in order, until the last request has its reply."""
+    async def receive(self, stream: Any) -> AsyncIterator[tuple[Token, Reply]]:
+        """Yield the replies of a stream, in order, until the last request has its reply."""
         while await self._has(self.answered):
-            token, request = self._unanswered[0]
+            entry = self._backlog.oldest()
+            assert entry is not None
+            token, request = entry
             reply = request if isinstance(request, PoolingError) else await stream.read()
             if reply is grpc.aio.EOF:
-                raise InternalError("the server ended a stream that it should have gone on with")
-            self._unanswered.popleft()
-            self.answered += 1
+                raise closed_early()
+            self._backlog.answer()
             self._room.release()
             yield token, reply
-        if self._failure is not None:
-            raise self._failure
+        self._backlog.check()
 
-    async def _has(self, at: int) -> bool:
-        """Waits until there is a request of that number, or the end."""
-
-        def is_there() -> bool:
-            return at < self.answered + len(self._unanswered)
-
+    async def _has(self, number: int) -> bool:
+        """Wait for the request of a number, or the end; return False at the end."""
+        backlog = self._backlog
         async with self._changed:
-            await self._changed.wait_for(lambda: is_there() or self._is_over)
-        return is_there()
+            await self._changed.wait_for(lambda: number < backlog.taken or backlog.is_complete)
+        return number < backlog.taken

@@ -1,0 +1,166 @@
+"""Decisions of a call, without I/O: which requests to send, and how to go on after each reply.
+
+`carry` is a generator. It yields steps; a driver performs each step over a transport and sends the
+reply into the generator, or throws the `PoolingError` of the step. The generator returns the result
+of the call. `PoolingClient` and `AsyncPoolingClient` differ in their drivers and transports alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from time import monotonic
+from typing import Any, NamedTuple, TypeVar
+
+import pooling_wire
+from pooling_client import _channel
+from pooling_client._calls.jobs import CHUNK_WINDOW, Job
+from pooling_client._limits import UNKNOWN, RequestLimits, request_limits
+from pooling_client._shared_memory import SHARED_BYTES, SharedArrays, Sharing
+from pooling_client._streams.retries import Reply, Request
+from pooling_engine import PoolingError, TensorTooLargeError
+
+Result = TypeVar("Result")
+Progress = Callable[[int, int], object]
+
+
+class Send(NamedTuple):
+    """Step: send one request; the reply to the step is the reply of the server.
+
+    Attributes:
+        method: path of a unary method.
+        request: bytes of the message.
+        timeout_s: seconds for the reply.
+    """
+
+    method: str
+    request: bytes
+    timeout_s: float
+
+
+class Stream(NamedTuple):
+    """Step: send requests over one stream; the reply to the step is None, after the last reply.
+
+    Attributes:
+        method: path of a streaming method.
+        requests: pairs of a token and a request.
+        receive: takes the token and the reply of each request, in order.
+        window: maximum number of requests without a reply.
+        timeout_s: seconds for the whole stream.
+    """
+
+    method: str
+    requests: Iterator[tuple[Any, Request]]
+    receive: Callable[[Any, Reply], None]
+    window: int
+    timeout_s: float
+
+
+Steps = Generator[Send | Stream, Any, Result]
+
+
+class Session:
+    """State that the calls of one client share.
+
+    Args:
+        sharing: shared memory of the client.
+
+    Attributes:
+        limits: limits of the server, as far as they are known.
+    """
+
+    def __init__(self, sharing: Sharing) -> None:
+        self.sharing = sharing
+        self.limits: RequestLimits = UNKNOWN
+
+
+def carry(
+    call: Job[Result], session: Session, progress: Progress | None, deadline: float
+) -> Steps[Result]:
+    """Yield the steps of a call and return its result.
+
+    The transports, in order of preference: shared memory, one message, chunks over a stream. A call
+    that does not fit one of them goes on with the next.
+
+    Args:
+        call: a prepared call.
+        session: state of the client.
+        progress: called with the bytes done and the total.
+        deadline: time of `time.monotonic` at which the call fails.
+    """
+    report = progress or _report_nothing
+    if call.should_ask(session.limits):
+        yield from _ask_limits(session, deadline)
+    arrays = session.sharing.arrays() if call.total_bytes >= SHARED_BYTES else None
+    if arrays is not None and call.share(arrays, session.limits):
+        try:
+            return (yield from _in_shared_memory(call, arrays, report, deadline))
+        except PoolingError as error:
+            call.unshare()
+            if not isinstance(error, TensorTooLargeError) and arrays.is_alive():
+                raise
+    if not call.is_large(session.limits):
+        try:
+            reply = yield Send(call.method, call.request(), left_s(deadline))
+        except TensorTooLargeError:  # at least as one message
+            yield from _ask_limits(session, deadline)
+            if not call.is_large(session.limits):
+                raise
+        else:
+            result = call.result(reply)
+            report(call.total_bytes, call.total_bytes)
+            return result
+    limits = session.limits
+    try:
+        return (yield from _in_chunks(call, session, report, deadline))
+    except TensorTooLargeError:
+        yield from _ask_limits(session, deadline)
+        if session.limits == limits:
+            raise
+    # A restarted server has lower limits.
+    return (yield from _in_chunks(call, session, report, deadline))
+
+
+def _ask_limits(session: Session, deadline: float) -> Steps[None]:
+    """Ask for the limits of the server. Without an answer, the next request shows the problem."""
+    try:
+        reply = yield Send(_channel.GET_SERVER_INFO, b"", left_s(deadline))
+        session.limits = request_limits(pooling_wire.decode_server_info(reply).limits)
+    except PoolingError:
+        pass
+
+
+def _in_shared_memory(
+    call: Job[Result], arrays: SharedArrays, report: Progress, deadline: float
+) -> Steps[Result]:
+    """Send requests that name locations in shared memory instead of tensors."""
+    requests = call.shared_requests(arrays)
+    for number, request in enumerate(requests, start=1):
+        reply = yield Send(call.method, request, left_s(deadline))
+        report(number * call.total_bytes // len(requests), call.total_bytes)
+    return call.shared_result(reply, arrays)
+
+
+def _in_chunks(
+    call: Job[Result], session: Session, report: Progress, deadline: float
+) -> Steps[Result]:
+    """Send chunks of the call over a stream."""
+    done, total = 0, call.total_bytes
+
+    def receive(chunk: Any, reply: Reply) -> None:
+        nonlocal done
+        done += call.place(chunk, reply)
+        report(done, total)
+
+    requests = call.requests(session.limits)
+    yield Stream(call.stream_method, requests, receive, CHUNK_WINDOW, left_s(deadline))
+    report(total, total)  # the bytes of each chunk are rounded down
+    return call.assembled()
+
+
+def left_s(deadline: float) -> float:
+    """Return the seconds until a time of `time.monotonic`, at least 0."""
+    return max(0.0, deadline - monotonic())
+
+
+def _report_nothing(done: int, total: int) -> None:
+    """Report no progress."""

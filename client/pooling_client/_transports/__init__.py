@@ -1,0 +1,1 @@
+"""Transports to a server and the drivers that run the steps of a call over them."""
