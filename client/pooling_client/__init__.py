@@ -1,4 +1,4 @@
-"""The clients of a pooling server; local and remote differ in one word.
+"""Clients of a pooling server: blocking and asyncio, with the interface of `pooling_engine`.
 
 from pooling_client import PoolingClient, PoolSpec
 
@@ -8,7 +8,54 @@ with PoolingClient("127.0.0.1:50051") as client:
 
 from pooling_client._async import AsyncPoolingClient
 from pooling_client._sync import PoolingClient
-from pooling_engine import PoolSpec
-from pooling_wire import BackwardCall, ForwardCall
+from pooling_engine import (
+    DeadlineError,
+    DeviceMemoryError,
+    ForwardResult,
+    IndexFormat,
+    InternalError,
+    InvalidSpecError,
+    InvalidTensorError,
+    Layout,
+    Mode,
+    NamedPadding,
+    NanPolicy,
+    OverloadedError,
+    PoolingError,
+    PoolSpec,
+    TensorTooLargeError,
+    TiePolicy,
+    UnavailableError,
+    UnsupportedError,
+    Window,
+)
+from pooling_wire import BackendInfo, BackwardCall, ForwardCall, Limits, ServerInfo
 
-__all__ = ["AsyncPoolingClient", "BackwardCall", "ForwardCall", "PoolSpec", "PoolingClient"]
+__all__ = [
+    "AsyncPoolingClient",
+    "BackendInfo",
+    "BackwardCall",
+    "DeadlineError",
+    "DeviceMemoryError",
+    "ForwardCall",
+    "ForwardResult",
+    "IndexFormat",
+    "InternalError",
+    "InvalidSpecError",
+    "InvalidTensorError",
+    "Layout",
+    "Limits",
+    "Mode",
+    "NamedPadding",
+    "NanPolicy",
+    "OverloadedError",
+    "PoolSpec",
+    "PoolingClient",
+    "PoolingError",
+    "ServerInfo",
+    "TensorTooLargeError",
+    "TiePolicy",
+    "UnavailableError",
+    "UnsupportedError",
+    "Window",
+]
