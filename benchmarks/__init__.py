@@ -1,1 +1,1 @@
-"""Benchmarks, one package per subject; `python -m benchmarks.engine` runs one."""
+"""Benchmarks, one package per subject; `python -m benchmarks.engine` runs one of them."""

@@ -1,4 +1,4 @@
-"""What every benchmark's result file says beside its figures."""
+"""Result files and Markdown tables that all benchmarks share."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LIBRARIES = (
 
 
 def spread(values: Iterable[float]) -> dict[str, float]:
-    """The median of repeated measurements, with the smallest and the largest."""
+    """Return the median, the smallest and the largest of repeated measurements."""
     ordered = sorted(float(value) for value in values)
     return {
         "median": round(statistics.median(ordered), 5),
@@ -37,18 +37,20 @@ def spread(values: Iterable[float]) -> dict[str, float]:
     }
 
 
-def samples(way: Callable[[], Any], calls: int) -> list[float]:
-    """Milliseconds of each of so many calls."""
+def samples(call: Callable[[], Any], count: int) -> list[float]:
+    """Return the milliseconds of each of `count` calls."""
     taken = []
-    for _ in range(calls):
+    for _ in range(count):
         start = time.perf_counter()
-        way()
+        call()
         taken.append((time.perf_counter() - start) * 1e3)
     return taken
 
 
-def turns(names: list[str], rounds: int, measure: Callable[[str], Any]) -> dict[str, list[Any]]:
-    """What each measures in every round, the order changing from round to round."""
+def interleaved(
+    names: list[str], rounds: int, measure: Callable[[str], Any]
+) -> dict[str, list[Any]]:
+    """Measure every name once per round, reversing the order from round to round."""
     taken: dict[str, list[Any]] = {name: [] for name in names}
     for round_ in range(rounds):
         for name in names if round_ % 2 else reversed(names):
@@ -56,13 +58,13 @@ def turns(names: list[str], rounds: int, measure: Callable[[str], Any]) -> dict[
     return taken
 
 
-def slug(card: str) -> str:
-    """The name of a card, as in the names of files."""
-    return re.sub("[^a-z0-9]+", "-", card.lower().replace("nvidia", "")).strip("-")
+def slug(device: str) -> str:
+    """Return the name of a GPU as it appears in file names."""
+    return re.sub("[^a-z0-9]+", "-", device.lower().replace("nvidia", "")).strip("-")
 
 
 def machine() -> dict[str, object]:
-    """The processor, its cores, the memory and the versions that a figure depends on."""
+    """Return the CPU, its cores, the memory and the library versions."""
     cpu = platform.processor()
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -82,10 +84,10 @@ def machine() -> dict[str, object]:
 def write(
     name: str, command: str, rows: list[dict], folder: Path = RESULTS, **more: object
 ) -> Path:
-    """Writes <name>.json, by default to benchmarks/results/, and returns its path.
+    """Write <name>.json, by default to benchmarks/results/, and return its path.
 
     Args:
-        more: what to say about all rows.
+        more: facts about all rows, such as the number of rounds.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
@@ -93,7 +95,18 @@ def write(
     result = {"date": date, "command": command, "machine": machine(), **more, "rows": rows}
     part = path.with_suffix(".part")
     part.write_text(json.dumps(result, indent=2) + "\n")
-    return part.replace(path)  # at once: whoever is ended meanwhile leaves what there was
+    return part.replace(path)  # atomic: an interrupted run keeps the previous file
+
+
+def table(head: list[str], lines: list[list[str]], alignment: str) -> str:
+    """Return a Markdown table; `alignment` is the rule of all columns except the first."""
+    rules = ["---"] + [alignment] * (len(head) - 1)
+    return "\n".join(f"| {' | '.join(line)} |" for line in [head, rules, *lines]) + "\n"
+
+
+def cell(values: dict[str, float] | None) -> str:
+    """Return "median (min-max)" with three significant digits, or a dash for None."""
+    return "{median:.3g} ({min:.3g}-{max:.3g})".format(**values) if values else "—"
 
 
 def _version(distribution: str) -> str:

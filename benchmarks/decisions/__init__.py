@@ -1,1 +1,1 @@
-"""Measurements behind single decisions; the number names the ADR in `docs/adr`."""
+"""Measurements behind single decisions; the number in a module name is that of its ADR."""

@@ -1,9 +1,8 @@
-"""Which options of a channel, and of the allocator, make calls faster: the evidence of ADR 8.
+"""Measure the options of gRPC channels and of the server's allocator (ADR 8).
 
-Every variant is a server and a client, processes of their own that differ from the first variant in
-one thing; the server leaves the allocator alone, as `pooling serve` does not. All are asked in
-turns, and ratios are taken within a round. The second variant is the first once more: what it is
-off by is noise.
+Every variant is a separate server process and client process that differ from the first variant in
+one option. Unlike `pooling serve`, these servers do not tune the allocator. Variants alternate, and
+ratios are taken within a round. The second variant repeats the first and shows the noise.
 
     python -m benchmarks.decisions.channel_0008 --table channel-options
     python -m benchmarks.decisions.channel_0008 --table channel-allocator
@@ -28,7 +27,7 @@ from typing import Any
 from benchmarks import report
 
 MIB = 1 << 20
-PAYLOADS = {  # name: shape of float32, padding, calls a round; all max, kernel 3, stride 2
+PAYLOADS = {  # name: float32 shape, padding, calls per round; all max, kernel 3, stride 2
     "125 KB unary": ((10, 16, 14, 14), 0, 100),
     "26 MB streamed": ((8, 64, 112, 112), 1, 5),
     "103 MB streamed": ((32, 64, 112, 112), 1, 2),
@@ -37,7 +36,7 @@ PAYLOADS = {  # name: shape of float32, padding, calls a round; all max, kernel 
 
 @dataclass(frozen=True)
 class Variant:
-    """What differs: options of the channel, the environment, the kind of address."""
+    """Differences from the default: channel options, environment variables, kind of address."""
 
     client: dict[str, int] = field(default_factory=dict)
     server: dict[str, int] = field(default_factory=dict)
@@ -48,18 +47,18 @@ class Variant:
 
 
 def both(**options: int) -> Variant:
-    """Options of gRPC's HTTP/2, at both ends."""
+    """Return a variant with the same gRPC options at both ends."""
     named = {f"grpc.{name.replace('__', '.')}": value for name, value in options.items()}
     return Variant(named, named)
 
 
 def malloc(threshold_mib: float, trim_mib: float) -> dict[str, str]:
-    """An environment in which glibc takes blocks up to a size from its heaps, and keeps so much."""
+    """Return variables that make glibc use its heaps for larger blocks and keep freed memory."""
     values = {"MMAP": threshold_mib, "TRIM": trim_mib}
     return {f"MALLOC_{name}_THRESHOLD_": str(int(mib * MIB)) for name, mib in values.items()}
 
 
-BASE = {"as it is": Variant(), "as it is, again": Variant()}
+BASE = {"unchanged": Variant(), "unchanged, again": Variant()}
 TABLES = {
     "channel-options": BASE
     | {
@@ -115,7 +114,7 @@ def serve(variant: Variant, address: str) -> None:
     server.stop()
 
 
-def ask(variant: Variant, address: str) -> None:
+def run_client(variant: Variant, address: str) -> None:
     import grpc
     import numpy as np
 
@@ -142,7 +141,7 @@ def ask(variant: Variant, address: str) -> None:
 
 @contextlib.contextmanager
 def started(role: str, name: str, address: str, env: dict[str, str]) -> Iterator[Any]:
-    """One role of a variant, in a process that is ended in the end."""
+    """Start one role of a variant in a process, and end it afterwards."""
     process = subprocess.Popen(
         [
             sys.executable,
@@ -169,14 +168,14 @@ def started(role: str, name: str, address: str, env: dict[str, str]) -> Iterator
 
 
 def resident_mib(pid: int) -> dict[str, float]:
-    """The memory of a process: the most it has had, and now."""
+    """Return the peak and the current resident memory of a process."""
     text = Path(f"/proc/{pid}/status").read_text()
     found = {name: re.search(rf"{name}:\s+(\d+)", text)[1] for name in ("VmHWM", "VmRSS")}
     return {"peak": int(found["VmHWM"]) / 1024, "now": int(found["VmRSS"]) / 1024}
 
 
 def measured(table: dict[str, Variant], rounds: int) -> list[dict[str, Any]]:
-    """The rows of all variants; the first round does not count."""
+    """Return the rows of all variants; the first round does not count."""
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="channel-"))
         clients, servers = {}, {}
@@ -186,7 +185,7 @@ def measured(table: dict[str, Variant], rounds: int) -> list[dict[str, Any]]:
         for name, server in servers.items():
             address = server.stdout.readline().strip()
             env = table[name].client_env
-            clients[name] = stack.enter_context(started("ask", name, address, env))
+            clients[name] = stack.enter_context(started("client", name, address, env))
 
         def measure(name: str, payload: str) -> float:
             print(payload, file=clients[name].stdin, flush=True)
@@ -194,14 +193,14 @@ def measured(table: dict[str, Variant], rounds: int) -> list[dict[str, Any]]:
 
         rows = []
         for payload in PAYLOADS:
-            taken = report.turns(
+            taken = report.interleaved(
                 list(table), rounds + 1, lambda name, payload=payload: measure(name, payload)
             )
-            base = taken["as it is"][1:]
+            base = taken["unchanged"][1:]
             for name, (_, *of_rounds) in taken.items():
                 ratios = [ms / of_base for ms, of_base in zip(of_rounds, base, strict=True)]
                 row = {"payload": payload, "variant": name, "ms": report.spread(of_rounds)}
-                row["over_as_it_is"] = report.spread(ratios)
+                row["over_unchanged"] = report.spread(ratios)
                 rows.append(row | {"server_mib": resident_mib(servers[name].pid)})
                 print(json.dumps(rows[-1]), flush=True)
     return rows
@@ -211,12 +210,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--table", choices=TABLES, default="channel-options")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--role", choices=("serve", "ask"), help=argparse.SUPPRESS)
+    parser.add_argument("--role", choices=("serve", "client"), help=argparse.SUPPRESS)
     parser.add_argument("--variant", help=argparse.SUPPRESS)
     parser.add_argument("--address", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.role:
-        role = serve if arguments.role == "serve" else ask
+        role = serve if arguments.role == "serve" else run_client
         role(VARIANTS[arguments.variant], arguments.address)
         return
     load_before = round(os.getloadavg()[0], 2)

@@ -1,7 +1,6 @@
-"""Decoding a request to views against decoding it by the generated class, taking turns.
+"""Compare decoding a request as views with decoding it by the generated class (ADR 5).
 
-The result is the evidence of docs/adr/0005, and shows below which size views do not pay. The
-evidence of encoding is that of bench_encode.py.
+The result also shows the size below which views are slower. `encode_0003` measures encoding.
 
     python -m benchmarks.decisions.codec_0005
 """
@@ -39,7 +38,7 @@ def by_generated_class(data: bytes) -> object:
 
 
 def milliseconds(decode: Callable[[bytes], object], data: bytes) -> float:
-    """Of one call; the mean of many, where one is too short to be timed."""
+    """Return the time of one call; the mean of many if one call is too short to time."""
     calls = max(1, 3_000_000 // len(data))
     start = time.perf_counter()
     for _ in range(calls):

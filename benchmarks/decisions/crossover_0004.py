@@ -1,7 +1,7 @@
-"""From which size on a second thread pays: one call of a kernel, whole or in two halves.
+"""Measure the tensor size from which a second thread pays off (ADR 4).
 
-Maximum pooling, float32, windows of 2x2, tensors of 32 KiB to 4 MiB that stay in use. The engine
-shares a call out once each thread gets `BYTES_PER_PART`.
+One kernel call, on one thread or in two halves: maximum pooling, float32, windows of 2x2, tensors
+of 32 KiB to 4 MiB in cache. The engine divides a call once each thread gets `BYTES_PER_PART`.
 
     python -m benchmarks.decisions.crossover_0004
 """
@@ -24,7 +24,7 @@ ROUNDS = 31
 
 
 def halves_and_whole(planes: int):
-    """The call in two halves on two threads, and whole on one."""
+    """Return the call in two halves on two threads, the call on one thread, and its bytes."""
     x = np.random.default_rng(0).standard_normal((1, planes, *PLANE), dtype=np.float32)
     plan = make_plan(PoolSpec("max", 2), x.shape, x.dtype)
     call = forward_call(plan, x, np.empty(plan.output_shape, np.float32), None)
@@ -35,7 +35,7 @@ def halves_and_whole(planes: int):
 
 
 def microseconds(call) -> float:
-    """The time of one of twenty calls."""
+    """Return the mean time of twenty calls."""
     start = time.perf_counter()
     for _ in range(20):
         call()
@@ -58,11 +58,11 @@ def main() -> None:
         rows.append(row)
         print(
             f"{size_bytes / 1024:8.0f} KiB  two threads {row['two_threads_us']['median']:8.1f} us  "
-            f"one {row['one_thread_us']['median']:8.1f} us  "
+            f"one thread {row['one_thread_us']['median']:8.1f} us  "
             f"{row['times_faster']['median']:.2f} times faster"
         )
     path = report.write("crossover", "python -m benchmarks.decisions.crossover_0004", rows)
-    print(f"wrote {path}; the engine takes another thread from {2 * BYTES_PER_PART >> 10} KiB on")
+    print(f"wrote {path}; the engine uses two threads from {2 * BYTES_PER_PART >> 10} KiB")
 
 
 if __name__ == "__main__":

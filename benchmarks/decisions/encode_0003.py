@@ -1,6 +1,6 @@
-"""Encoding a request by one join against encoding it by the generated classes, taking turns.
+"""Compare encoding a request by one join with encoding it by the generated classes.
 
-The result is the evidence of docs/adr/0003.
+Both write the same message; the result is the evidence for ADR 3.
 
     python -m benchmarks.decisions.encode_0003
 """

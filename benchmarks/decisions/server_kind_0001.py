@@ -1,9 +1,7 @@
-"""Which of grpcio's two servers should carry tensors: the threaded or the asyncio one?
+"""Compare grpcio's threaded server with its asyncio server (ADR 1).
 
-Both run the same handler (parse, 2x2 maximum pooling, serialise) in a process of
-their own; one client process drives each in turn, at three sizes and three
-concurrencies, alternating between them so that the machine's drift hits both.
-The result is the evidence of docs/adr/0001.
+Both run the same handler (parse, 2x2 maximum pooling, serialise) in separate processes. One client
+process alternates between them, at three sizes and three concurrencies.
 
     python -m benchmarks.decisions.server_kind_0001
 """
@@ -32,11 +30,11 @@ UNLIMITED = [
 SHAPES = {"1 KB": (1, 1, 16, 16), "125 KB": (10, 16, 14, 14), "26 MB": (32, 64, 56, 56)}
 CALLS = {"1 KB": 1500, "125 KB": 600, "26 MB": 12}
 CONCURRENCIES = (1, 4, 16)
-WORKERS = 2  # answers computed at once, in either server
+WORKERS = 2  # replies computed at a time, in either server
 
 
 def answer(request: bytes) -> bytes:
-    """The stand-in for the service's work: the same in both servers."""
+    """Compute a reply the way the service does; both servers use this function."""
     tensor = pb.ForwardRequest.FromString(request).input
     x = np.frombuffer(tensor.data, dtype=np.float32).reshape(tensor.shape)
     rows = np.maximum(x[:, :, 0::2], x[:, :, 1::2])
@@ -46,7 +44,7 @@ def answer(request: bytes) -> bytes:
 
 
 class Handler(grpc.GenericRpcHandler):
-    """Answers every method with one behaviour, bytes in and bytes out."""
+    """Handler that serves every method with one function from bytes to bytes."""
 
     def __init__(self, behaviour) -> None:
         self._method = grpc.unary_unary_rpc_method_handler(behaviour)
@@ -92,7 +90,7 @@ SERVERS = {"threaded": serve_threaded, "asyncio": serve_asyncio}
 
 
 def drive(call, request: bytes, calls: int, concurrency: int) -> tuple[float, np.ndarray]:
-    """Makes `calls` calls from `concurrency` threads; returns calls/s and latencies in ms."""
+    """Make `calls` calls from `concurrency` threads; return calls/s and latencies in ms."""
     share = max(1, calls // concurrency)
     latencies = np.empty((concurrency, share))
 

@@ -1,8 +1,7 @@
-"""What a small call costs beside its arithmetic: stage by stage in one process, and over the wire.
+"""Measure the cost of a small call: each stage in one process, and complete calls (ADR 11).
 
-The stages are those of a message that is like one before, and of one that is the first of its kind.
-Over the wire, a server of ours that answers at once with the same bytes shows what handlers take.
-The result is the evidence of docs/adr/0011.
+Stages are measured with a cached and with a new message header. Among the complete calls, a server
+that replies with fixed bytes shows the share of the handler.
 
     python -m benchmarks.decisions.small_calls_0011
 """
@@ -22,8 +21,7 @@ import pooling_engine
 import pooling_wire
 from benchmarks import report
 from benchmarks.wire import servers as wire_servers
-from benchmarks.wire import suite
-from benchmarks.wire import ways as wire_ways
+from benchmarks.wire import suite, transports
 from benchmarks.wire.__main__ import load
 from pooling_client import PoolingClient, _channel
 from pooling_server import ServerConfig
@@ -33,7 +31,7 @@ from pooling_server.serving.servicer import PoolingServicer
 from pooling_wire.messages import decoding, encoding
 from pooling_wire.payloads import tensors
 
-Way = Callable[[], object]
+Call = Callable[[], object]
 PAYLOAD = suite.SEED
 ROUNDS, CALLS = 9, 200
 CALLERS, SECONDS = 16, 1.0
@@ -42,15 +40,15 @@ CACHES = (encoding._forward_head, tensors._tensor_start)
 
 
 def forget() -> None:
-    """Makes the next message the first of its kind; specs and plans stay known."""
+    """Clear the header caches; specs and plans stay cached."""
     for messages in MESSAGES:
         messages.clear()
     for cache in CACHES:
         cache.cache_clear()
 
 
-def stages() -> dict[str, Way]:
-    """The parts of one call, on memory that is in the cache."""
+def stages() -> dict[str, Call]:
+    """Return the stages of one call, on memory in the CPU cache."""
     x, spec = PAYLOAD.tensor(), PAYLOAD.spec
     servicer = PoolingServicer(ServerConfig(), Executor(1, 1), "", None)  # no memory is shared
     call = pooling_wire.ForwardCall(x, spec)
@@ -67,36 +65,36 @@ def stages() -> dict[str, Way]:
     }
 
 
-def microseconds(way: Way, before: Callable[[], None]) -> float:
-    """Of one call, the median of many; `before` each, which is not counted."""
+def microseconds(call: Call, before: Callable[[], None]) -> float:
+    """Return the median time of many calls, each after an untimed call of `before`."""
     taken = []
     for _ in range(CALLS):
         before()
         start = time.perf_counter()
-        way()
+        call()
         taken.append(time.perf_counter() - start)
     return statistics.median(taken) * 1e6
 
 
 def stage_rows() -> list[dict[str, object]]:
-    ways = stages()
-    befores = {"like one before": lambda: None, "first of its kind": forget}
-    names = [f"{stage}, {kind}" for stage in ways for kind in befores]
+    calls = stages()
+    befores = {"cached header": lambda: None, "new header": forget}
+    names = [f"{stage}, {kind}" for stage in calls for kind in befores]
 
     def measure(name: str) -> float:
         stage, _, kind = name.partition(", ")
-        ways[stage]()
-        return microseconds(ways[stage], befores[kind])
+        calls[stage]()
+        return microseconds(calls[stage], befores[kind])
 
-    taken = report.turns(names, ROUNDS, measure)
+    taken = report.interleaved(names, ROUNDS, measure)
     return [
         {"stage": stage} | {kind: report.spread(taken[f"{stage}, {kind}"]) for kind in befores}
-        for stage in ways
+        for stage in calls
     ]
 
 
-def serve_at_once() -> None:
-    """Our server, but that its handlers answer with the same bytes at once."""
+def serve_fixed_reply() -> None:
+    """Run our server with a handler that returns the same bytes for every request."""
     reply = bytes(PAYLOAD.reply_bytes)
     PoolingServicer.forward = lambda self, request, regions=None: reply
     server = PoolingServer(ServerConfig(listen="127.0.0.1:0"))
@@ -112,7 +110,7 @@ def wire_rows() -> list[dict[str, object]]:
     with contextlib.ExitStack() as ends:
         others = ends.enter_context(wire_servers.other_server("grpc"))
         ours = ends.enter_context(wire_servers.pooling_server())
-        at_once = ends.enter_context(
+        fixed = ends.enter_context(
             wire_servers.started("-m", "benchmarks.decisions.small_calls_0011", "serve")
         )
 
@@ -120,31 +118,31 @@ def wire_rows() -> list[dict[str, object]]:
             options = _channel.CHANNEL_OPTIONS
             return ends.enter_context(grpc.insecure_channel(server.addresses[0], options=options))
 
-        def bare(server: wire_servers.Server) -> Way:
+        def bare(server: wire_servers.Server) -> Call:
             method = channel(server).unary_unary(_channel.FORWARD)
-            return lambda: method(request, timeout=wire_ways.TIMEOUT_S)
+            return lambda: method(request, timeout=transports.TIMEOUT_S)
 
-        client = ends.enter_context(PoolingClient(ours.addresses[0], timeout=wire_ways.TIMEOUT_S))
+        client = ends.enter_context(PoolingClient(ours.addresses[0], timeout=transports.TIMEOUT_S))
         raw = channel(others)
-        ways = {
-            "raw echo": wire_ways.echo(PAYLOAD, raw),
-            "our server, answering at once; bare stub": bare(at_once),
-            "our server; bare stub": bare(ours),
-            "our server and client": wire_ways.ours(PAYLOAD, x, client, wire_ways.NEVER),
-            "textbook": wire_ways.textbook(PAYLOAD, x, raw),
+        calls = {
+            "echo server": transports.echo(PAYLOAD, raw),
+            "our server with a fixed reply, bare stub": bare(fixed),
+            "our server, bare stub": bare(ours),
+            "our server and client": transports.ours(PAYLOAD, x, client, transports.NEVER),
+            "naive gRPC service": transports.naive(PAYLOAD, x, raw),
         }
-        for way in ways.values():
-            report.samples(way, 50)
+        for call in calls.values():
+            report.samples(call, 50)
 
         def measure(name: str) -> tuple[float, float]:
-            one = statistics.median(report.samples(ways[name], CALLS))
-            return one, load([ways[name]] * CALLERS, SECONDS)[0]
+            one = statistics.median(report.samples(calls[name], CALLS))
+            return one, load([calls[name]] * CALLERS, SECONDS)[0]
 
-        taken = report.turns(list(ways), ROUNDS, measure)
-    echo = np.array(taken["raw echo"])
+        taken = report.interleaved(list(calls), ROUNDS, measure)
+    echo = np.array(taken["echo server"])
     return [
         {
-            "way": name,
+            "transport": name,
             "p50_ms": report.spread(one for one, _ in rounds),
             "times_echo": report.spread(np.array(rounds)[:, 0] / echo[:, 0]),
             "calls_per_s_at_16": report.spread(rate for _, rate in rounds),
@@ -156,7 +154,7 @@ def wire_rows() -> list[dict[str, object]]:
 
 def main() -> None:
     if sys.argv[1:] == ["serve"]:
-        serve_at_once()
+        serve_fixed_reply()
         return
     pooling_engine.warm_up()
     rows = {"stages_us": stage_rows(), "wire": wire_rows()}

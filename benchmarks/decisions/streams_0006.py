@@ -1,7 +1,7 @@
-"""What a stream brings: large tensors in slabs, and many small ones through one stream.
+"""Measure streams: large tensors in chunks, and many small ones through one stream (ADR 6).
 
-A server with the compiled backend and an echo server without any work are processes of their own;
-one client takes turns between the ways. The result is the evidence of docs/adr/0006.
+A server with the compiled backend and an echo server without pooling are separate processes; one
+client alternates between them.
 
     python -m benchmarks.decisions.streams_0006
 """
@@ -34,14 +34,14 @@ from pooling_wire.v1 import pooling_pb2_grpc
 MIB = 1 << 20
 SPEC = PoolSpec("max", kernel=3, stride=2, padding=1)
 LAYER = (32, 64, 112, 112)  # 103 MB of float32
-SLABS_MIB = (0.25, 0.5, 1, 2, 4, 8)
+CHUNKS_MIB = (0.25, 0.5, 1, 2, 4, 8)
 THRESHOLD_MIB = (4, 8, 16, 32)
 SMALL, SMALL_CALLS = (1, 3, 32, 32), 1000  # 12 KB
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
 def serve_echo(ready: object) -> None:
-    """Answers a message of N bytes with one of N / 4, of no content."""
+    """Reply to a message of N bytes with N / 4 zero bytes."""
     replies: dict[int, bytes] = {}
 
     def answer(requests: Iterator[bytes], _: object) -> Iterator[bytes]:
@@ -60,7 +60,7 @@ def serve_echo(ready: object) -> None:
 
 @contextlib.contextmanager
 def pooling_server() -> Iterator[tuple[str, int]]:
-    """The address and the process id of a server that has warmed up."""
+    """Start a server, and return its address and process id once it is warmed up."""
     command = [sys.executable, "-m", "pooling_server", "--listen", "127.0.0.1:0"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
@@ -77,7 +77,7 @@ def peak_mib(pid: int) -> float:
 
 
 def reset_peak(pid: int) -> float:
-    """Forgets the peak; returns the resident memory of now, in MiB."""
+    """Reset the peak to the resident memory, and return that in MiB."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
     return peak_mib(pid)
 
@@ -88,33 +88,33 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def turns(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict]:
-    """Milliseconds of each way, taking turns; the first round does not count."""
-    taken: dict[str, list[float]] = {name: [] for name in ways}
+def interleaved(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict]:
+    """Return the milliseconds of each call, alternating; the first round does not count."""
+    taken: dict[str, list[float]] = {name: [] for name in calls}
     for round_ in range(rounds + 1):
-        for name, work in ways.items():
+        for name, work in calls.items():
             value = seconds(work) * 1e3
             if round_:
                 taken[name].append(value)
     return {name: report.spread(values) for name, values in taken.items()}
 
 
-def echo_stream(channel: grpc.Channel, x: np.ndarray, slab: int, window: int) -> None:
-    """The bytes of a tensor there and a quarter back, in messages of `slab` bytes."""
+def echo_stream(channel: grpc.Channel, x: np.ndarray, chunk: int, window: int) -> None:
+    """Send a tensor in messages of `chunk` bytes, and receive a quarter of its bytes."""
     room = threading.Semaphore(window)
     data = memoryview(x.reshape(-1).view(np.uint8))
 
     def requests() -> Iterator[bytes]:
-        for at in range(0, len(data), slab):
+        for at in range(0, len(data), chunk):
             room.acquire()
-            yield bytes(data[at : at + slab])
+            yield bytes(data[at : at + chunk])
 
     for _ in channel.stream_stream("/bench/Echo")(requests()):
         room.release()
 
 
-def textbook(stub: pooling_pb2_grpc.PoolingServiceStub, x: np.ndarray) -> np.ndarray:
-    """One unary call by the generated classes, as a tutorial would write it."""
+def naive(stub: pooling_pb2_grpc.PoolingServiceStub, x: np.ndarray) -> np.ndarray:
+    """Make one unary call with the generated classes, as a tutorial would."""
     window = pb.Window(kernel=3, stride=2, padding_before=1, padding_after=1)
     spec = pb.PoolSpec(mode=pb.MODE_MAX, sliding_windows=pb.SlidingWindows(axes=[window, window]))
     tensor = pb.Tensor(element_type=pb.ELEMENT_TYPE_FLOAT32, shape=x.shape, data=x.tobytes())
@@ -122,8 +122,8 @@ def textbook(stub: pooling_pb2_grpc.PoolingServiceStub, x: np.ndarray) -> np.nda
     return np.frombuffer(output.data, np.float32).reshape(output.shape).copy()
 
 
-def stream_of(client: PoolingClient, x: np.ndarray, slab: int, out: np.ndarray) -> None:
-    _jobs.SLAB_BYTES, _jobs.STREAM_BYTES = slab, 0
+def stream_of(client: PoolingClient, x: np.ndarray, chunk: int, out: np.ndarray) -> None:
+    _jobs.SLAB_BYTES, _jobs.STREAM_BYTES = chunk, 0
     client.forward(x, SPEC, out=out, timeout=120)
 
 
@@ -157,25 +157,25 @@ def main() -> None:
 def large_rows(client, stub, echo_channel, pid, rounds):
     x = np.random.default_rng(0).standard_normal(LAYER, dtype=np.float32)
     out = np.empty(SPEC.plan(x.shape, x.dtype).output_shape, np.float32)
-    ways = {}
+    calls = {}
     idle = reset_peak(pid)
-    for slab in SLABS_MIB:
-        size = int(slab * MIB)
-        ways[f"stream {slab} MiB"] = lambda size=size: stream_of(client, x, size, out)
-        ways[f"echo {slab} MiB"] = lambda size=size: echo_stream(
+    for chunk in CHUNKS_MIB:
+        size = int(chunk * MIB)
+        calls[f"stream {chunk} MiB"] = lambda size=size: stream_of(client, x, size, out)
+        calls[f"echo {chunk} MiB"] = lambda size=size: echo_stream(
             echo_channel, x, size, _jobs.CHUNK_WINDOW
         )
     peaks = {}
-    for name, work in ways.items():
+    for name, work in calls.items():
         if name.startswith("stream"):
             reset_peak(pid)
             work()
             peaks[name] = round(peak_mib(pid) - idle, 1)
-    ways["unary"] = lambda: unary_of(client, x, out)
-    ways["textbook unary"] = lambda: textbook(stub, x)
+    calls["unary"] = lambda: unary_of(client, x, out)
+    calls["naive gRPC service"] = lambda: naive(stub, x)
     rows = []
-    for name, ms in turns(ways, rounds).items():
-        row = {"what": "103 MB forward", "way": name, "ms": ms}
+    for name, ms in interleaved(calls, rounds).items():
+        row = {"what": "103 MB forward", "transport": name, "ms": ms}
         if name in peaks:
             row["server_peak_above_idle_mib"] = peaks[name]
         print(row, flush=True)
@@ -188,11 +188,11 @@ def threshold_rows(client, rounds):
     for mib in THRESHOLD_MIB:
         x = np.ones((mib, 64, 64, 64), np.float32)
         out = np.empty((mib, 64, 32, 32), np.float32)
-        ways = {
+        calls = {
             "unary": lambda x=x, out=out: unary_of(client, x, out),
             "stream": lambda x=x, out=out: stream_of(client, x, 4 * MIB, out),
         }
-        row = {"what": f"{mib} MiB forward", **turns(ways, 2 * rounds)}
+        row = {"what": f"{mib} MiB forward", **interleaved(calls, 2 * rounds)}
         print(row, flush=True)
         rows.append(row)
     return rows
@@ -211,10 +211,10 @@ def small_rows(client, echo_channel, rounds):
             pass
 
     _jobs.STREAM_BYTES = 1 << 40
-    ways = {"unary": unary, "stream": stream}
+    calls = {"unary": unary, "stream": stream}
     whole = np.frombuffer(message * SMALL_CALLS, np.uint8)
-    ways["echo stream"] = lambda: echo_stream(echo_channel, whole, len(message), 16)
-    row = {"what": f"{SMALL_CALLS} x 12 KB forward", **turns(ways, rounds)}
+    calls["echo stream"] = lambda: echo_stream(echo_channel, whole, len(message), 16)
+    row = {"what": f"{SMALL_CALLS} x 12 KB forward", **interleaved(calls, rounds)}
     print(row, flush=True)
     return [row]
 

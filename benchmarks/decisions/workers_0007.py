@@ -1,8 +1,7 @@
-"""What does a second worker process bring: calls per second of one small forward call.
+"""Measure the gain of a second worker process: calls per second of a small forward call (ADR 7).
 
-Client processes, each with several threads and connections of its own, ask servers with one and
-with two workers in turn; all on the same machine, so that clients and servers share its cores.
-The result is the evidence of docs/adr/0007.
+Several client processes, each with its own threads and connections, call servers with one and with
+two workers in turn. Clients and servers share the cores of one machine.
 
     python -m benchmarks.decisions.workers_0007
 """
@@ -39,7 +38,7 @@ def start_server(workers: int) -> tuple[subprocess.Popen[str], str]:
 
 
 def count_calls(target: str, seconds: float, start, counts) -> None:
-    """Calls as often as it can, once all clients are there; puts the number of calls in counts."""
+    """Call in a loop once all clients are ready, and put the number of calls into `counts`."""
     x = np.random.default_rng(0).standard_normal(SHAPE, dtype=np.float32)
     calls = [0] * THREADS
     with PoolingClient(target, connections=THREADS) as client:
@@ -62,7 +61,7 @@ def count_calls(target: str, seconds: float, start, counts) -> None:
 
 
 def measure(target: str, seconds: float) -> float:
-    """Calls per second of all clients together."""
+    """Return the calls per second of all clients together."""
     spawn = multiprocessing.get_context("spawn")
     start, counts = spawn.Barrier(CLIENTS), spawn.Queue()
     arguments = (target, seconds, start, counts)

@@ -1,1 +1,1 @@
-"""The engine beside PyTorch, ONNX Runtime and the memory bandwidth floor."""
+"""Benchmark of the engine beside PyTorch, ONNX Runtime and the memory-bandwidth floor."""

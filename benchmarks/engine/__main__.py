@@ -1,8 +1,8 @@
-"""The engine against PyTorch, ONNX Runtime and the memory itself, in one process, taking turns.
+"""Measure the engine beside PyTorch, ONNX Runtime and the memory-bandwidth floor, in one process.
 
 Layers of well-known networks, five operations, two element types and layouts, all on the same
-number of threads. A figure is the median of the rounds; a ratio is taken round by round, so that
-the machine's drift cancels. Writes engine-cpu.json, .md and .png; all of it takes minutes.
+number of threads. Contenders alternate. A figure is the median of the rounds; a ratio is taken
+within a round, which cancels slow drift of the machine. Writes engine-cpu.json, .md and .png.
 
     python -m benchmarks.engine
     python -m benchmarks.engine --only "VGG.* forward max$" --dtype float32 --output /tmp
@@ -27,21 +27,20 @@ import torch
 
 import pooling_engine
 from benchmarks import report
-from benchmarks.engine import plot as engine_plot
 from benchmarks.engine import report as engine_report
 from benchmarks.engine.contenders import Call, answer, contenders
 from benchmarks.engine.suite import DTYPES, LAYERS, LAYOUTS, Layer, Tensors
 
 NAME = "engine-cpu"
-SAMPLE_S = 0.02  # calls shorter than this are repeated within a sample
-SETTLE_S = 0.01  # idle threads of PyTorch and ONNX Runtime spin, on our cores, for about this long
-SLOW_S, FEW_ROUNDS = 0.3, 3  # calls longer than this, and the NumPy backend, get few rounds
+SAMPLE_S = 0.02  # shorter calls are repeated within a sample
+SETTLE_S = 0.01  # idle threads of PyTorch and ONNX Runtime keep spinning for about this long
+SLOW_S, FEW_ROUNDS = 0.3, 3  # slower calls, and the NumPy backend, get few rounds
 TOLERANCE = {"float32": 1e-5, "float16": 4e-3}  # of results: a float16 has 11 bits
-ROUNDINGS = 8  # times that, of gradients: some round overlapping ones after every addition
+ROUNDINGS = 8  # gradients get this multiple: some libraries round after every addition
 
 
 def cases(arguments: argparse.Namespace) -> Iterator[tuple[Layer, str, str, list[str]]]:
-    """The layers, element types, layouts and operations that were asked for."""
+    """Yield the selected layers, element types, layouts and operations."""
     wanted = re.compile(arguments.only)
     for layer in LAYERS:
         chosen = [each for each in layer.operations if wanted.search(f"{layer.name} {each}")]
@@ -52,9 +51,10 @@ def cases(arguments: argparse.Namespace) -> Iterator[tuple[Layer, str, str, list
 
 
 def differing(calls: dict[str, Call], tensors: Tensors) -> list[str]:
-    """The contenders whose answer is not ours; of gradients the first and last image are looked at.
+    """Return the contenders whose result differs from ours.
 
-    Every contender is called, which also compiles kernels and warms up.
+    Of gradients only the first and the last image are compared. Calling every contender also
+    compiles kernels and warms caches.
     """
     calls["floor"]()
     ours = answer(calls["ours"](), tensors.layout)
@@ -72,9 +72,9 @@ def differing(calls: dict[str, Call], tensors: Tensors) -> list[str]:
 
 
 def sample(call: Call, repeats: int) -> float:
-    """Milliseconds of a call."""
+    """Return the milliseconds of a call, the mean of several repeats."""
     if repeats > 1:
-        call()  # wakes the threads
+        call()  # wake the threads
     start = time.perf_counter()
     for _ in range(repeats):
         call()
@@ -82,13 +82,13 @@ def sample(call: Call, repeats: int) -> float:
 
 
 def settle(name: str) -> None:
-    """Waits until the threads of others have gone to sleep."""
+    """Wait until the threads of another library stop spinning."""
     if name.startswith(("torch", "onnxruntime")):
         time.sleep(SETTLE_S)
 
 
 def sizes(name: str, call: Call, rounds: int) -> tuple[int, int]:
-    """How often a contender is called in a sample, and in how many rounds it takes part."""
+    """Return the number of calls per sample and the number of rounds of a contender."""
     once_ms = sample(call, 1)
     if once_ms < SAMPLE_S * 1e2:
         once_ms = sample(call, 10)
@@ -98,7 +98,7 @@ def sizes(name: str, call: Call, rounds: int) -> tuple[int, int]:
 
 
 def measure(calls: dict[str, Call], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each in every round, the order changing from round to round."""
+    """Return the milliseconds of each call in every round; the order alternates."""
     plan = {name: sizes(name, call, rounds) for name, call in calls.items()}
     samples: dict[str, list[float]] = {name: [] for name in calls}
     for round_ in range(rounds):
@@ -111,13 +111,13 @@ def measure(calls: dict[str, Call], rounds: int) -> dict[str, list[float]]:
 
 
 def with_faster_onnxruntime(samples: dict[str, list[float]]) -> dict[str, list[float]]:
-    """The samples, those of ONNX Runtime being of the faster of its two ways."""
-    ways = [samples[name] for name in samples if name.startswith("onnxruntime")]
-    return samples | ({"onnxruntime": min(ways, key=statistics.median)} if ways else {})
+    """Add the samples of ONNX Runtime's faster call."""
+    variants = [samples[name] for name in samples if name.startswith("onnxruntime")]
+    return samples | ({"onnxruntime": min(variants, key=statistics.median)} if variants else {})
 
 
 def measured_row(tensors: Tensors, operation: str, rounds: int) -> dict[str, Any]:
-    """One row of the result: times in milliseconds, ratios, and whose answer is not ours."""
+    """Return one row of the result: milliseconds, ratios, and contenders that differ."""
     calls = contenders(tensors, operation)
     differs = differing(calls, tensors)
     samples = with_faster_onnxruntime(measure(calls, rounds))
@@ -143,7 +143,7 @@ def measured_row(tensors: Tensors, operation: str, rounds: int) -> dict[str, Any
 
 
 def line_of(row: dict[str, Any]) -> str:
-    """A row, for watching."""
+    """Return a row for the terminal."""
     times = row["times_ms"]
     shown = ("ours", "torch", "torch_channels_last", "onnxruntime", "floor")
     figures = "".join(f"{times[name]['median'] if name in times else '-':>9.5}" for name in shown)
@@ -156,12 +156,16 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", default="", help="a pattern to find in `layer operation`")
+    parser.add_argument(
+        "--only", default="", help="regular expression to search in `layer operation`"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dtype", action="append", choices=DTYPES)
     parser.add_argument("--layout", action="append", choices=tuple(LAYOUTS))
     parser.add_argument("--threads", type=int, default=pooling_engine.thread_count())
-    parser.add_argument("--output", type=Path, default=report.RESULTS, help="a folder")
+    parser.add_argument(
+        "--output", type=Path, default=report.RESULTS, help="folder of the result files"
+    )
     return parser.parse_args()
 
 
@@ -177,15 +181,14 @@ def main() -> None:
             rows.append(measured_row(tensors, operation, arguments.rounds))
             print(line_of(rows[-1]), flush=True)
         del tensors
-        gc.collect()  # a large layer's tensors, before those of the next are made
+        gc.collect()  # free large tensors before the next layer
     if not rows:
-        sys.exit("no layer and operation is meant by --only")
+        sys.exit("--only matches no layer and operation")
     command = shlex.join(["python", "-m", "benchmarks.engine", *sys.argv[1:]])
     about = {"threads": arguments.threads, "load_before": load}
     path = report.write(NAME, command, rows, arguments.output, **about)
-    path.with_suffix(".md").write_text(engine_report.markdown(path))
-    engine_plot.draw(rows, path.with_suffix(".png"))
-    print(f"wrote {path} and, beside it, .md and .png")
+    engine_report.write(path)
+    print(f"wrote {path}, its .md and its .png")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The engine, PyTorch and ONNX Runtime as callables of no arguments, all on the same tensors."""
+"""Contenders: calls without arguments on the same tensors."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import torch
 
 import pooling_engine
 from benchmarks.engine import torch_layers as engine_torch
-from benchmarks.engine.floors import read_once, write_once
+from benchmarks.engine.bandwidth import read_once, write_once
 from benchmarks.engine.onnx_layers import onnx_calls
 from benchmarks.engine.suite import BACKWARD_MAX, FORWARD_INDICES, Tensors, mode_of
 from benchmarks.engine.torch_layers import Call
 
 
 def contenders(tensors: Tensors, operation: str) -> dict[str, Call]:
-    """All that can do an operation, by name; what cannot is left out.
+    """Return the contenders that support an operation, by name.
 
-    PyTorch pools channels-last rows in its channels-last memory format, which is their layout;
-    ONNX Runtime has no channels last and no gradients.
+    PyTorch pools channels-last rows in its channels-last memory format; ONNX Runtime supports
+    neither channels last nor gradients.
     """
     is_forward = operation.startswith("forward")
     calls = (
@@ -28,7 +28,7 @@ def contenders(tensors: Tensors, operation: str) -> dict[str, Call]:
     )
     is_last = tensors.layout == "NHWC"
     for name, memory_format in engine_torch.formats(tensors.layer, tensors.layout).items():
-        with contextlib.suppress(NotImplementedError):  # some float16 kernels
+        with contextlib.suppress(NotImplementedError):  # no such float16 kernel
             calls[name] = torch_call(tensors, operation, memory_format)
     if is_forward and not is_last:
         calls |= onnx_calls(tensors, operation)
@@ -37,7 +37,7 @@ def contenders(tensors: Tensors, operation: str) -> dict[str, Call]:
 
 
 def answer(result: Any, layout: str) -> np.ndarray:
-    """The output or the gradient that a contender returned, as an array of the row's layout."""
+    """Return the output or gradient of a contender as an array in the row's layout."""
     first = result[0] if isinstance(result, (tuple, list)) else result
     if not isinstance(first, torch.Tensor):
         return first
@@ -73,6 +73,6 @@ def torch_call(tensors: Tensors, operation: str, memory_format: torch.memory_for
 
 
 def as_tensor(array: np.ndarray, layout: str) -> torch.Tensor:
-    """The array's own memory, channels first in name."""
+    """Return a channels-first tensor view of the array."""
     tensor = torch.from_numpy(array)
     return tensor.movedim(-1, 1) if layout == "NHWC" else tensor

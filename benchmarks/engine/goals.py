@@ -1,7 +1,7 @@
-"""What the engine is meant to reach, and whether a group of measured rows does.
+"""Goals of the engine, and their verdicts on groups of measured rows.
 
-A group is one operation in one element type and layout. Of channels-last rows PyTorch is its
-channels-last format.
+A group is one operation in one element type and layout. Channels-last rows are compared with
+PyTorch's channels-last format.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from benchmarks.engine.suite import (
 )
 
 Row = dict[str, Any]
-LARGE = 8 << 20  # bytes of input: more than stays in the caches
+LARGE = 8 << 20  # bytes of input: more than fits in most caches
 
 
 class Goals(NamedTuple):
-    """The goals of one operation; 0 where there is none.
+    """Goals of one operation; 0 means none.
 
     Attributes:
         onnxruntime: times faster than ONNX Runtime, every layer.
@@ -31,8 +31,8 @@ class Goals(NamedTuple):
         torch: times faster than PyTorch, every layer.
         torch_mean: the same, as a geometric mean.
         torch_large: times faster than PyTorch, every large tensor.
-        floor: time over that of the memory alone, every large tensor: at most.
-        is_contiguous: whether the goals against PyTorch are about its contiguous format only.
+        floor: most times the memory-bandwidth floor, every large tensor.
+        is_contiguous: the PyTorch goals apply to its contiguous format only.
     """
 
     onnxruntime: float
@@ -56,12 +56,12 @@ GOALS = {
 
 
 def torch_of(layout: str) -> str:
-    """The PyTorch that rows of a layout are compared with."""
+    """Return the PyTorch contender for rows of a layout."""
     return "torch_channels_last" if layout == "NHWC" else "torch"
 
 
 def mean(rows: list[Row], rival: str, ours: str = "ours") -> float:
-    """The geometric mean of the times faster, of all layers that the rival can do."""
+    """Return the geometric mean of the speed-ups over all layers that the rival supports."""
     return statistics.geometric_mean(
         row["times_faster"][rival]["median"]
         if ours == "ours"
@@ -83,18 +83,18 @@ def against_torch(rows: list[Row], goals: Goals) -> str:
 
 
 def against_floor(rows: list[Row], goals: Goals) -> str:
-    """The layer that is furthest from the floor, of large tensors."""
+    """Judge the large tensor that is slowest relative to the memory-bandwidth floor."""
     large = [row for row in rows if row["input_bytes"] > LARGE]
     if not large:
         return "—"
     row = max(large, key=lambda row: row["over_floor"]["median"])
     figure = row["over_floor"]["median"]
-    said = "met" if figure <= goals.floor else "**missed**"
-    return f"worst {figure:.2f} ({row['layer']}), goal {goals.floor:g}: {said}"
+    outcome = "met" if figure <= goals.floor else "**missed**"
+    return f"worst {figure:.2f} ({row['layer']}), goal {goals.floor:g}: {outcome}"
 
 
 def smallest(rows: list[Row]) -> str:
-    """Whether the smallest layer is faster than everybody."""
+    """Judge the smallest layer against all rivals."""
     row = next((row for row in rows if row["layer"] == SMALLEST.name), None)
     if row is None:
         return "—"
@@ -127,9 +127,9 @@ def worst(rows: list[Row], rival: str, limit: float) -> str:
 
 
 def judged(figure: float, limit: float, layer: str = "") -> str:
-    place = f" ({layer})" if layer else ""
+    where = f" ({layer})" if layer else ""
     goal = f", goal {limit:g}: {verdict(figure, limit)}" if limit else ""
-    return f"{figure:.2f}{place}{goal}"
+    return f"{figure:.2f}{where}{goal}"
 
 
 def verdict(figure: float, limit: float) -> str:

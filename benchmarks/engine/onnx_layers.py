@@ -1,4 +1,4 @@
-"""ONNX Runtime's operator for a layer, called in both of its ways."""
+"""ONNX Runtime's operator for a layer, with and without bound arrays."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ IR_VERSION = 10
 
 
 def onnx_calls(tensors: Tensors, operation: str) -> dict[str, Callable[[], Any]]:
-    """A plain `run`, and one bound to arrays that it reads and writes in place.
+    """Return a plain `run` and one bound to arrays that it reads and writes in place.
 
-    Empty where ONNX Runtime has no such operator, or its CPU provider not of this element type.
+    The result is empty if the CPU provider lacks the operator for this layer or element type.
     """
     if tensors.layer.adaptive:
         return {}
@@ -39,7 +39,7 @@ def onnx_calls(tensors: Tensors, operation: str) -> dict[str, Callable[[], Any]]
 def session_of(
     tensors: Tensors, operation: str, outputs: dict[str, Any]
 ) -> onnxruntime.InferenceSession:
-    """A session for a graph of one node, on as many threads as the engine."""
+    """Return a session for a graph of one node, with as many threads as the engine."""
     helper = onnx.helper
     operator, attributes = node_of(tensors.layer, operation)
     graph = helper.make_graph(
@@ -50,21 +50,23 @@ def session_of(
     )
     opset = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)
-    how = onnxruntime.SessionOptions()
-    how.log_severity_level = 4
-    how.intra_op_num_threads = pooling_engine.thread_count()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = pooling_engine.thread_count()
     return onnxruntime.InferenceSession(
-        model.SerializeToString(), how, providers=["CPUExecutionProvider"]
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
 
 
 def node_of(layer: Layer, operation: str) -> tuple[str, dict[str, Any]]:
-    """The operator and its attributes."""
+    """Return the operator and its attributes."""
     is_average, rank = operation in AVERAGES, len(layer.shape) - 2
     if not layer.kernel:
         if operation != FORWARD_INDICES:
             return ("GlobalAveragePool" if is_average else "GlobalMaxPool"), {}
-        return "MaxPool", {"kernel_shape": layer.shape[2:]}  # the global one gives no indices
+        return "MaxPool", {
+            "kernel_shape": layer.shape[2:]
+        }  # the global operator returns no indices
     attributes: dict[str, Any] = {
         "kernel_shape": [layer.kernel] * rank,
         "strides": [layer.stride] * rank,
@@ -83,7 +85,7 @@ def value(name: str, shape: tuple[int, ...], dtype: np.dtype) -> onnx.ValueInfoP
 def bound(
     session: onnxruntime.InferenceSession, x: np.ndarray, outputs: dict[str, Any]
 ) -> Callable[[], np.ndarray]:
-    """A call that allocates nothing."""
+    """Return a call that allocates nothing."""
     binding = session.io_binding()
     binding.bind_ortvalue_input("x", onnxruntime.OrtValue.ortvalue_from_numpy(x))
     arrays = {name: np.zeros(*output) for name, output in outputs.items()}

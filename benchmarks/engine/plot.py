@@ -1,4 +1,4 @@
-"""The measured rows as a picture: time against bytes moved, above the floor."""
+"""Picture of the engine benchmark: time against bytes moved, above the memory-bandwidth floor."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ mpl.use("agg")
 from matplotlib import pyplot
 
 Row = dict[str, Any]
-# Okabe and Ito's colours, which the colour-blind can tell apart; the markers differ as well.
+# Okabe and Ito's palette is safe for colour-blind readers; the markers differ as well.
 MARKS = {
     "torch": ("PyTorch", "^", "#D55E00"),
-    "torch_channels_last": ("PyTorch channels last", "v", "#CC79A7"),
+    "torch_channels_last": ("PyTorch (channels last)", "v", "#CC79A7"),
     "onnxruntime": ("ONNX Runtime", "s", "#E69F00"),
     "ours": ("this engine", "o", "#0072B2"),
 }
 PANELS = (FORWARD_MAX, BACKWARD_MAX)
-FLOOR, GREY = "the memory alone, read or written once", "#555555"
-APART = 0.13  # decades of bytes between the layers that are named
+FLOOR, GREY = "memory-bandwidth floor", "#555555"
+APART = 0.13  # least distance between named layers, in decades of bytes
 MEBIBYTE = 2**20
 
 
 def draw(rows: list[Row], path: Path) -> None:
-    """Draws times against bytes moved."""
-    labels = "milliseconds", "MiB moved, input and output together"
+    """Draw times against bytes moved."""
+    labels = "milliseconds", "MiB moved (input and output)"
     draw_both(rows, path, draw_panel, labels, room=0.3)
 
 
@@ -41,14 +41,14 @@ def draw_both(
     labels: tuple[str, str],
     room: float,
 ) -> None:
-    """Draws both directions of the maximum, of the first element type and layout measured.
+    """Draw max pooling in both directions, for the first measured element type and layout.
 
-    Where neither was measured, the first operation that was.
+    If neither direction was measured, draw the first measured operation.
 
     Args:
         draw_panel: draws the rows of one operation.
-        labels: of the upright axis and of the other one.
-        room: at the bottom, for names, as a share of the rest.
+        labels: of the vertical and of the horizontal axis.
+        room: space for names at the bottom, as a share of the panel.
     """
     first = rows[0]
     alike = [row for row in rows if all(row[key] == first[key] for key in ("dtype", "layout"))]
@@ -72,7 +72,7 @@ def draw_both(
 
 
 def draw_panel(axis: Any, rows: list[Row]) -> None:
-    """The floor, the times of each contender, and the names of some layers."""
+    """Draw the floor, the times of each contender, and the names of some layers."""
     for name, (label, marker, colour) in MARKS.items():
         times = [
             (moved(row), row["times_ms"][name]["median"]) for row in rows if name in row["times_ms"]
@@ -99,7 +99,7 @@ def moved(row: Row) -> float:
 
 
 def floor_of(rows: list[Row]) -> dict[float, float]:
-    """Milliseconds to read or write so many MiB; the least of those measured."""
+    """Return the least milliseconds measured to read or write each number of MiB."""
     floors: dict[float, float] = {}
     for row in sorted(rows, key=lambda row: row["input_bytes"]):
         size, time = row["input_bytes"] / MEBIBYTE, row["times_ms"]["floor"]["median"]
@@ -108,7 +108,7 @@ def floor_of(rows: list[Row]) -> dict[float, float]:
 
 
 def name_layers(axis: Any, rows: list[Row], floors: dict[float, float]) -> None:
-    """Names, below the floor, of layers that are far enough from one another."""
+    """Write the names of layers below the floor, skipping those too close together."""
     layers = {layer.name: layer for layer in LAYERS}
     last = 0.0
     for row in sorted(rows, key=moved):

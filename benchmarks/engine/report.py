@@ -1,4 +1,4 @@
-"""The measured rows as tables, for reading: the goals first, then one table per operation.
+"""Markdown tables and picture of the engine benchmark, made from its JSON file.
 
 python -m benchmarks.engine.report benchmarks/results/engine-cpu.json
 """
@@ -12,45 +12,55 @@ from typing import Any
 
 from benchmarks.engine import goals as engine_goals
 from benchmarks.engine.suite import DTYPES, LAYERS, LAYOUTS, OPERATIONS
+from benchmarks.report import cell, table
 
 Row = dict[str, Any]
 TITLES = {
     "ours": "ours",
-    "ours_allocating": "ours, allocating",
+    "ours_allocating": "ours (new arrays)",
     "numpy": "NumPy backend",
     "torch": "PyTorch",
-    "torch_channels_last": "PyTorch channels last",
+    "torch_channels_last": "PyTorch (channels last)",
     "onnxruntime": "ONNX Runtime",
 }
 README_LAYERS = ("LeNet 10x16", "VGG-16 8x64x224", "ResNet", "GoogLeNet")
 README_OPERATIONS = ("forward max", "forward average", "backward max", "backward average")
 RIVALS = ("torch", "torch_channels_last", "onnxruntime", "numpy")
 NOTES = """\
-Milliseconds: the median of the rounds, the smallest and the largest in brackets. Ratios are taken
-round by round; more than 1 means that ours is faster, but "over floor" is our time over the floor.
+Times are the median of the rounds, with the smallest and the largest in brackets.
+Ratios are taken within a round.
+"Times faster" above 1 means that ours is faster; "time / floor" is our time divided by the floor.
 
-- **ours** writes into a buffer that is given with `out=`, as the server does; **allocating**, it
-  makes a new array every time. The indices of the maximum are allocated in either.
-- **PyTorch** allocates its results. **Channels last** is its memory format of that name, for two
-  and three spatial axes; beside NCHW rows its tensors were converted beforehand, which is not in
-  the time. Of NHWC rows it is the only PyTorch, on the same memory as ours; where goals and means
-  of NHWC rows speak of PyTorch, they mean it.
-- **ONNX Runtime** is the faster of a plain `run` and one bound to preallocated arrays. It has no
-  channels last, no adaptive windows and no gradients.
-- **—**: there is no such operation there, or not in this element type.
-- **The floor** is the time that the same threads take to read the input once (forward), or to
-  write the gradient once into memory that is there (backward).
-- Every contender's result is compared with ours before it is timed; where it is not close, its
-  time is marked "differs".
-- **At the floor** are the means that the floor itself would reach, were it a contender: no kernel
-  can be asked for more.
-- Geometric means, and goals, are of ours with `out=`. Goals about every layer include the
-  smallest; large tensors are inputs over 8 MiB.
+- **ours** writes into an array that is passed as `out=`, as the server does.
+  **ours (new arrays)** allocates its result in every call.
+  Indices of the maximum are allocated in both.
+- **PyTorch** allocates its results.
+  **Channels last** is its memory format of that name, for two and three spatial axes.
+  Beside NCHW rows, its tensors were converted beforehand, and the conversion is not timed.
+  NHWC rows have no other PyTorch contender; their goals and means refer to this one.
+- **ONNX Runtime** is the faster of a plain `run` and a `run` bound to preallocated arrays.
+  It supports neither channels last nor adaptive windows nor gradients.
+- **—** means that the contender has no such operation, or not for this element type.
+- **Memory-bandwidth floor** is the time that the same threads need to read the input once
+  (forward), or to write the gradient once into mapped memory (backward).
+- Results of every contender are compared with ours before timing.
+  If they are not close, the time is marked "differs".
+- **Mean speed-up at the floor** is what a kernel with the time of the floor would reach.
+- Geometric means and goals use ours with `out=`.
+  Goals for every layer include the smallest; large tensors are inputs over 8 MiB.
 """
 
 
+def write(path: Path) -> None:
+    """Write the tables and the picture beside a result file."""
+    from benchmarks.engine import plot  # needs Matplotlib
+
+    path.with_suffix(".md").write_text(markdown(path))
+    plot.draw(json.loads(path.read_text())["rows"], path.with_suffix(".png"))
+
+
 def markdown(path: Path) -> str:
-    """The whole document, from the JSON file."""
+    """Return the whole document."""
     result = json.loads(path.read_text())
     rows, machine = result["rows"], result["machine"]
     groups = {
@@ -74,11 +84,12 @@ def markdown(path: Path) -> str:
         )
     )
     parts = [
-        "# The engine on a processor\n",
-        f"{machine['cpu']}, all on {result['threads']} threads, "
-        f"load average {result['load_before']} before; Python {machine['python']}, "
-        f"{versions}; {result['date']}; `{result['command']}`.\n",
-        f"![Time against bytes moved]({path.stem}.png)\n",
+        "# The engine on a CPU\n",
+        f"- Machine: {machine['cpu']}, {result['threads']} threads for every contender, "
+        f"load average {result['load_before']} before the run\n"
+        f"- Versions: Python {machine['python']}, {versions}\n"
+        f"- Run: {result['date']}, `{result['command']}`\n",
+        f"![Time against bytes moved, above the memory-bandwidth floor]({path.stem}.png)\n",
         NOTES,
         "## Goals\n",
         goals_table(groups),
@@ -87,15 +98,16 @@ def markdown(path: Path) -> str:
         parts += [f"## {operation.capitalize()}, {dtype} {layout}\n", times_table(members)]
         left_out = [layer.network for layer in LAYERS if operation not in layer.operations]
         if left_out:
-            parts.append(f"{' and '.join(left_out)} use the average, and are left out here.\n")
+            parts.append(f"{' and '.join(left_out)} use average pooling and have no row here.\n")
     return "\n".join(parts)
 
 
 def goals_table(groups: dict[tuple[str, str, str], list[Row]]) -> str:
-    """Each group against each rival: geometric mean, worst layer, and whether goals are met."""
-    head = ["group", "times faster than PyTorch", "times faster than ONNX Runtime"]
-    head += ["over floor, large tensors", "smallest layer"]
-    head += ["means, at the floor", "means, allocating", "means, the other rivals"]
+    """Return one line per group: geometric means, worst layers, and verdicts on the goals."""
+    head = ["operation", "times faster than PyTorch", "times faster than ONNX Runtime"]
+    head += ["time / memory-bandwidth floor, large tensors", "times faster, smallest layer"]
+    head += ["mean speed-up at the floor", "mean speed-up with new arrays"]
+    head += ["mean speed-up over other contenders"]
     lines = [
         [
             f"{operation}, {dtype} {layout}",
@@ -113,18 +125,18 @@ def goals_table(groups: dict[tuple[str, str, str], list[Row]]) -> str:
 
 
 def floor_means(rows: list[Row]) -> str:
-    """How much faster than PyTorch and ONNX Runtime one would be in the time of the floor."""
+    """Return the speed-ups that a kernel with the time of the floor would reach."""
     return means(rows, (engine_goals.torch_of(rows[0]["layout"]), "onnxruntime"), "floor")
 
 
 def allocating_means(rows: list[Row]) -> str:
-    """How much faster we are, when we allocate our results too, than PyTorch and ONNX Runtime."""
+    """Return our speed-ups with newly allocated results."""
     rivals = (engine_goals.torch_of(rows[0]["layout"]), "onnxruntime")
     return means(rows, rivals, "ours_allocating")
 
 
 def other_means(rows: list[Row]) -> str:
-    """How much faster we are than those that no goal is about."""
+    """Return our speed-ups over contenders without a goal."""
     is_last = rows[0]["layout"] == "NHWC"
     return means(rows, ("numpy",) if is_last else ("torch_channels_last", "numpy"), "ours")
 
@@ -136,11 +148,12 @@ def means(rows: list[Row], rivals: tuple[str, ...], ours: str) -> str:
 
 
 def times_table(rows: list[Row]) -> str:
-    """Times and ratios of one group, a line for each layer."""
+    """Return the times and ratios of one group, one line per layer."""
     shown = [name for name in TITLES if any(name in row["times_ms"] for row in rows)]
     rivals = [name for name in RIVALS if name in shown]
-    head = ["layer", "MiB in", *(TITLES[name] for name in shown), "floor"]
-    head += [f"× {TITLES[name]}" for name in rivals] + ["over floor"]
+    head = ["layer", "input, MiB", *(f"{TITLES[name]}, ms" for name in shown)]
+    head += ["memory-bandwidth floor, ms"]
+    head += [f"times faster than {TITLES[name]}" for name in rivals] + ["time / floor"]
     lines = [
         [
             row["layer"],
@@ -155,13 +168,10 @@ def times_table(rows: list[Row]) -> str:
     return table(head, lines, "---:")
 
 
-def cell(spread: dict[str, float] | None) -> str:
-    return "{median:.3g} ({min:.3g}-{max:.3g})".format(**spread) if spread else "—"
-
-
 def readme_table(result: dict[str, Any]) -> str:
-    """A few rows for the front page: float32, channels first, milliseconds of ours."""
-    head = ["layer", "operation", "ours, ms", "over PyTorch", "over ONNX Runtime", "over the floor"]
+    """Return some rows for benchmarks/README.md: float32, channels first."""
+    head = ["layer", "operation", "ours, ms", "times faster than PyTorch"]
+    head += ["times faster than ONNX Runtime", "time / memory-bandwidth floor"]
     lines = []
     for row in result["rows"]:
         is_shown = row["layer"].startswith(README_LAYERS) and row["operation"] in README_OPERATIONS
@@ -181,15 +191,9 @@ def readme_table(result: dict[str, Any]) -> str:
 
 
 def remark(row: Row, name: str) -> str:
-    """Whether the answer was another than ours."""
+    """Return " differs" if the result differs from ours."""
     return " differs" if any(each.startswith(name) for each in row["differs"]) else ""
 
 
-def table(head: list[str], lines: list[list[str]], alignment: str) -> str:
-    rules = ["---"] + [alignment] * (len(head) - 1)
-    return "\n".join(f"| {' | '.join(line)} |" for line in [head, rules, *lines]) + "\n"
-
-
 if __name__ == "__main__":
-    source = Path(sys.argv[1])
-    source.with_suffix(".md").write_text(markdown(source))
+    write(Path(sys.argv[1]))

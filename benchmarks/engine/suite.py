@@ -1,4 +1,4 @@
-"""What the engine's benchmark measures: layers of well-known networks, and five operations."""
+"""Layers of well-known networks and the five operations of the engine benchmark."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LAYOUTS = {"NCHW": "channels_first", "NHWC": "channels_last"}
 
 
 class Layer(NamedTuple):
-    """A layer: the shape of its input, channels first, and the windows of its spec."""
+    """Layer of a network: its input shape, channels first, and its windows."""
 
     network: str
     shape: tuple[int, ...]
@@ -32,7 +32,7 @@ class Layer(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The network, the shape and the windows, for reading."""
+        """Network, shape and windows in one line."""
         shape = "x".join(map(str, self.shape))
         if not self.kernel:
             return f"{self.network} {shape}" + (f" to {self.adaptive}" if self.adaptive else "")
@@ -40,7 +40,7 @@ class Layer(NamedTuple):
         return f"{self.network} {shape} k{self.kernel} s{self.stride}{padding}"
 
     def options(self) -> dict[str, Any]:
-        """The windows, as a `PoolSpec` takes them."""
+        """Return the window options of a `PoolSpec`."""
         if self.kernel:
             return {"kernel": self.kernel, "stride": self.stride, "padding": self.padding}
         return {"adaptive_output": self.adaptive} if self.adaptive else {"global_window": True}
@@ -71,47 +71,47 @@ SMALLEST = LAYERS[0]
 
 
 class Tensors:
-    """The tensors of one layer in one element type and layout, and its results, to be reused."""
+    """Tensors of one layer in one element type and layout, with reusable result arrays."""
 
     def __init__(self, layer: Layer, dtype: str, layout: str) -> None:
         self.layer, self.dtype, self.layout = layer, np.dtype(dtype), layout
         self.x = self._normal(0, layer.shape)
 
     def spec(self, mode: str) -> PoolSpec:
-        """The spec of the layer in this layout."""
+        """Return the spec of the layer in this layout."""
         return PoolSpec(mode, layout=LAYOUTS[self.layout], **self.layer.options())
 
     @cached_property
     def plan(self) -> PoolPlan:
-        """The plan of the maximum; that of the average has the same shapes."""
+        """Plan of max pooling; average pooling has the same shapes."""
         return self.spec("max").plan(self.x.shape, self.dtype)
 
     @cached_property
     def dy(self) -> np.ndarray:
-        """A gradient of the output."""
+        """Gradient of the output."""
         shape = self.plan.output_shape
         channels = (shape[0], shape[-1], *shape[1:-1]) if self.layout == "NHWC" else shape
         return self._normal(1, channels)
 
     @cached_property
     def indices(self) -> np.ndarray:
-        """The elements that the maximum selects."""
+        """Indices of the selected elements of max pooling."""
         return pooling_engine.forward(self.x, self.spec("max"), return_indices=True).indices
 
     @cached_property
     def y(self) -> np.ndarray:
-        """Where outputs are written to."""
+        """Array for the output."""
         return np.zeros_like(self.dy)
 
     @cached_property
     def dx(self) -> np.ndarray:
-        """Where gradients of the input are written to."""
+        """Array for the gradient of the input."""
         dx = np.empty_like(self.x)
-        dx.fill(0)  # so that its pages are there
+        dx.fill(0)  # map its pages
         return dx
 
     def _normal(self, seed: int, shape: tuple[int, ...]) -> np.ndarray:
-        """Random numbers of a channels-first shape; the same ones in either layout."""
+        """Return random numbers of a channels-first shape, the same in both layouts."""
         values = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
         if self.layout == "NHWC":
             values = np.moveaxis(values, 1, -1)
@@ -119,5 +119,5 @@ class Tensors:
 
 
 def mode_of(operation: str) -> str:
-    """The mode of a spec."""
+    """Return the pooling mode of an operation."""
     return "average" if operation in AVERAGES else "max"

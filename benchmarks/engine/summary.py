@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.engine import goals as engine_goals
-from benchmarks.engine.report import table
 from benchmarks.engine.suite import OPERATIONS
+from benchmarks.report import table
 
 Row = dict[str, Any]
 

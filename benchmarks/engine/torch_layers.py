@@ -1,4 +1,4 @@
-"""PyTorch as a contender, on any device: its two memory formats, forward and backward."""
+"""PyTorch contenders on any device: two memory formats, forward and backward."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def formats(layer: Layer, layout: str) -> dict[str, torch.memory_format]:
-    """The contenders of PyTorch that do a layer in a layout, and their memory formats.
+    """Return the memory formats that PyTorch supports for a layer, by contender.
 
-    Rows that are channels last have the format of that name only: it is their layout.
+    Channels-last rows use the channels-last format only.
     """
     every = {} if layout == "NHWC" else {"torch": torch.contiguous_format}
     if len(layer.shape) in CHANNELS_LAST:
@@ -32,10 +32,10 @@ def torch_call(
     dy: torch.Tensor,
     memory_format: torch.memory_format,
 ) -> Call:
-    """A call of PyTorch on tensors that are channels first in name.
+    """Return a PyTorch call on tensors with channels-first shapes.
 
     Raises:
-        NotImplementedError: it has no kernel for the operation in this element type.
+        NotImplementedError: PyTorch has no kernel for the operation in this element type.
     """
     x, dy = (tensor.contiguous(memory_format=memory_format) for tensor in (x, dy))
     pool = torch_pool(layer, operation)
@@ -47,14 +47,14 @@ def torch_call(
 
 
 def torch_gradient(pool: Callable[..., Any], x: torch.Tensor, dy: torch.Tensor) -> Call:
-    """Pulls a gradient back, again and again, through one prepared graph."""
+    """Return a call that computes the gradient through one prepared graph."""
     leaf = x.detach().requires_grad_()
     output = pool(leaf)
     return lambda: torch.autograd.grad(output, leaf, dy, retain_graph=True)
 
 
 def torch_pool(layer: Layer, operation: str) -> Callable[[torch.Tensor], Any]:
-    """The function of PyTorch for a layer; global windows are adaptive ones with one output."""
+    """Return the PyTorch function of a layer; a global window is adaptive with one output."""
     name = "avg" if operation in AVERAGES else "max"
     more = {"return_indices": True} if operation == FORWARD_INDICES else {}
     rank = len(layer.shape) - 2

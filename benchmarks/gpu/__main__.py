@@ -90,13 +90,13 @@ def measured_row(tensors: CardTensors, operation: str, rounds: int) -> Row:
         "differs": differs,
         "unable": unable,
     }
-    taken = report.turns(names, rounds, lambda name: card.kernel_ms(calls[name]))
+    taken = report.interleaved(names, rounds, lambda name: card.kernel_ms(calls[name]))
     row |= compared("times", taken)
     if operation == BACKWARD_MAX:  # the only call that waits for the card
         alone = [card.launches_ms(calls["ours"]) for _ in range(rounds)]
         row["kernels_ms"] = report.spread(alone)
     if row["input_bytes"] < gpu_suite.SMALL:
-        taken = report.turns(names, rounds, lambda name: card.calls_ms(calls[name], CALLS))
+        taken = report.interleaved(names, rounds, lambda name: card.calls_ms(calls[name], CALLS))
         row |= compared("calls", taken)
     return row
 

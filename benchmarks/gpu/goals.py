@@ -75,7 +75,7 @@ def of_small(rows: list[Row]) -> str:
 def through_shared_memory(rows: list[Row]) -> str:
     """The time of both copies over the link, over that of a call."""
     layer = wire_suite.LAYER.name
-    of_way = {row["way"]: row["rounds"] for row in rows if row["payload"] == layer}
+    of_way = {row["transport"]: row["rounds"] for row in rows if row["payload"] == layer}
     if wire_suite.SHARED not in of_way or LINK not in of_way:
         return "not measured"
     pairs = zip(of_way[LINK], of_way[wire_suite.SHARED], strict=True)

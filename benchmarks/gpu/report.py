@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report
-from benchmarks.engine.report import TITLES, cell, table
+from benchmarks.engine.report import TITLES
 from benchmarks.engine.suite import LAYOUTS, OPERATIONS
 from benchmarks.gpu import goals as gpu_goals
 from benchmarks.gpu.goals import GOALS
 from benchmarks.gpu.suite import DTYPES
+from benchmarks.report import cell, table
 
 Row = dict[str, Any]
 Groups = dict[tuple[str, str, str], list[Row]]
@@ -166,14 +167,14 @@ def kernels(row: Row) -> str:
 
 
 def serving_table(rows: list[Row]) -> str:
-    """A line for each way, a column for each payload."""
+    """Return one line per transport and one column per payload."""
     payloads = list(dict.fromkeys(row["payload"] for row in rows))
-    of = {(row["way"], row["payload"]): cell(report.spread(row["rounds"])) for row in rows}
+    of = {(row["transport"], row["payload"]): cell(report.spread(row["rounds"])) for row in rows}
     lines = [
-        [way, *(of.get((way, payload), "—") for payload in payloads)]
-        for way in dict.fromkeys(row["way"] for row in rows)
+        [transport, *(of.get((transport, payload), "—") for payload in payloads)]
+        for transport in dict.fromkeys(row["transport"] for row in rows)
     ]
-    return table(["way", *payloads], lines, "---:")
+    return table(["transport", *payloads], lines, "---:")
 
 
 def gigabytes_per_second(row: Row, name: str) -> float:

@@ -13,10 +13,9 @@ from benchmarks import report
 from benchmarks.gpu.card import Card
 from benchmarks.gpu.goals import LINK, TORCH_PINNED
 from benchmarks.wire import servers as wire_servers
-from benchmarks.wire import suite
-from benchmarks.wire import ways as wire_ways
+from benchmarks.wire import suite, transports
 from benchmarks.wire.suite import Payload
-from benchmarks.wire.ways import Way
+from benchmarks.wire.transports import Call
 from pooling_client import PoolingClient
 
 Row = dict[str, Any]
@@ -32,7 +31,7 @@ def rows(card: Card, rounds: int) -> list[Row]:
     measured = []
     # Not warmed up, it lets first calls wait for kernels; else NumPy would compute some of ours.
     with wire_servers.pooling_server(backend=card.backend, warm_up=False) as server:
-        tcp, unix = (PoolingClient(each, timeout=wire_ways.TIMEOUT_S) for each in server.addresses)
+        tcp, unix = (PoolingClient(each, timeout=transports.TIMEOUT_S) for each in server.addresses)
         with tcp, unix:
             for payload in PAYLOADS:
                 measured += payload_rows(card, payload, tcp, unix, rounds)
@@ -45,35 +44,35 @@ def payload_rows(
     ways = ways_of(card, payload, tcp, unix)
     check(ways)
     calls = max(1, payload.calls // 5)
-    taken = report.turns(list(ways), rounds, lambda name: median_ms(ways[name], calls))
+    taken = report.interleaved(list(ways), rounds, lambda name: median_ms(ways[name], calls))
     about = {"payload": payload.name}
     about |= {"request_bytes": payload.request_bytes, "reply_bytes": payload.reply_bytes}
-    return [{"way": name, **about, "rounds": times} for name, times in taken.items()]
+    return [{"transport": name, **about, "rounds": times} for name, times in taken.items()]
 
 
-def median_ms(way: Way, calls: int) -> float:
+def median_ms(way: Call, calls: int) -> float:
     return statistics.median(report.samples(way, calls))
 
 
 def ways_of(
     card: Card, payload: Payload, tcp: PoolingClient, unix: PoolingClient
-) -> dict[str, Way]:
+) -> dict[str, Call]:
     """Those that can carry the payload."""
     x = payload.tensor()
     ways = {
-        suite.UNARY: wire_ways.ours(payload, x, tcp, wire_ways.NEVER),
-        suite.STREAM: wire_ways.ours(payload, x, tcp, wire_ways.ALWAYS),
+        suite.UNARY: transports.ours(payload, x, tcp, transports.NEVER),
+        suite.STREAM: transports.ours(payload, x, tcp, transports.ALWAYS),
     }
-    if wire_ways.is_shared(payload, unix):
-        ways[suite.SHARED] = wire_ways.shared(payload, x, unix)
+    if transports.is_shared(payload, unix):
+        ways[suite.SHARED] = transports.shared(payload, x, unix)
     host_x, host_y = card.pinned(x.shape), card.pinned(payload.output_shape)
     host_x.copy_(torch.from_numpy(x))
-    ways[suite.LOCAL] = wire_ways.local(payload, x)
+    ways[suite.LOCAL] = transports.local(payload, x)
     ways[TORCH_PINNED] = by_torch(card, payload, host_x, host_y)
     return ways | {LINK: card.both_ways(host_x, card.pinned(payload.output_shape))}
 
 
-def by_torch(card: Card, payload: Payload, host_x: torch.Tensor, host_y: torch.Tensor) -> Way:
+def by_torch(card: Card, payload: Payload, host_x: torch.Tensor, host_y: torch.Tensor) -> Call:
     """To the card, pooled there, and back into memory that is there."""
 
     def work() -> np.ndarray:
@@ -86,7 +85,7 @@ def by_torch(card: Card, payload: Payload, host_x: torch.Tensor, host_y: torch.T
     return work
 
 
-def check(ways: dict[str, Way]) -> None:
+def check(ways: dict[str, Call]) -> None:
     """Calls each way twice.
 
     Raises:

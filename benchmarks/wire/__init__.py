@@ -1,1 +1,1 @@
-"""The service beside echo servers, Arrow Flight and a naive gRPC service."""
+"""Benchmark of the service beside echo servers, Arrow Flight and a naive gRPC service."""

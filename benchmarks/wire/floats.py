@@ -1,4 +1,4 @@
-"""The message that a first tutorial would send: a shape and `repeated float`, described in code."""
+"""Tensor message of the naive gRPC service: a shape and `repeated float`, defined in code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _FIELD = descriptor_pb2.FieldDescriptorProto
 
 
 def message_class() -> Any:
-    """The generated class of ``message Floats { repeated int64 shape = 1; repeated float values = 2; }``."""  # noqa: E501
+    """Return the class of ``message Floats { repeated int64 shape = 1; repeated float values = 2; }``."""  # noqa: E501
     file = descriptor_pb2.FileDescriptorProto(name="floats.proto", package="bench", syntax="proto3")
     message = file.message_type.add(name="Floats")
     for number, (name, kind) in enumerate(
@@ -27,10 +27,10 @@ Floats = message_class()
 
 
 def encode(array: np.ndarray) -> Any:
-    """The message of a tensor, number by number."""
+    """Return the message of a tensor, converted number by number."""
     return Floats(shape=array.shape, values=array.ravel().tolist())
 
 
 def decode(message: Any) -> np.ndarray:
-    """The tensor of a message."""
+    """Return the tensor of a message."""
     return np.array(message.values, np.float32).reshape(tuple(message.shape))

@@ -1,4 +1,4 @@
-"""What the wire is meant to reach, and whether measured rows do."""
+"""Goals of the service, and their verdicts on measured rows."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ MIB = 1 << 20
 
 
 class Verdict(NamedTuple):
-    """One goal, judged.
+    """Verdict on one goal.
 
     Attributes:
-        figure: None where it was not measured.
-        is_met: None where it was not measured.
+        figure: the measured figure, or a dash if nothing was measured.
+        is_met: None if nothing was measured.
     """
 
     what: str
@@ -29,15 +29,15 @@ class Verdict(NamedTuple):
 
 
 def verdicts(rows: list[Row]) -> list[Verdict]:
-    """Every goal; ratios are medians of those of the rounds."""
-    seed, layer, load, many = suite.SEED.name, suite.LAYER.name, f"{suite.SEED.name} at 16", "many"
+    """Return the verdict on every goal; a ratio is the median of the ratios of the rounds."""
+    seed, layer, load = suite.SEED.name, suite.LAYER.name, f"{suite.SEED.name} at 16"
     return [
         _ratio(rows, seed, (suite.UNARY, suite.ECHO), "p50", 1.25),
         _ratio(rows, load, (suite.UNARY, suite.ECHO), "calls/s", 0.85, is_least=True),
-        _ratio(rows, many, (suite.MANY_STREAM, suite.UNARY), "calls/s", 2.5, is_least=True),
+        _ratio(rows, "many", (suite.MANY_STREAM, suite.UNARY), "calls/s", 2.5, is_least=True),
         _ratio(rows, layer, (suite.STREAM, suite.ECHO_STREAM), "p50", 1.3),
         _ratio(rows, layer, (suite.STREAM, suite.FLIGHT), "p50", 1),
-        _ratio(rows, layer, (suite.TEXTBOOK, suite.STREAM), "p50", 3, is_least=True),
+        _ratio(rows, layer, (suite.NAIVE, suite.STREAM), "p50", 3, is_least=True),
         _slack(rows, suite.SHARED, ()),
         _slack(rows, suite.SHARED_COPIED, (suite.COPY_IN, suite.COPY_OUT)),
         _memory(rows, "server", suite.LAYER, 64 * MIB),
@@ -46,16 +46,17 @@ def verdicts(rows: list[Row]) -> list[Verdict]:
     ]
 
 
-def rounds_of(rows: list[Row], group: str, way: str) -> list[float]:
-    """The figures of the rounds: milliseconds, or calls per second; none where not measured."""
+def rounds_of(rows: list[Row], group: str, transport: str) -> list[float]:
+    """Return the milliseconds or calls per second of each round; empty if not measured."""
+    wanted = group, transport
     return next(
-        (row["rounds"] for row in rows if (row.get("group"), row["way"]) == (group, way)), []
+        (row["rounds"] for row in rows if (row.get("group"), row["transport"]) == wanted), []
     )
 
 
-def _ratio(rows, group, ways, unit, limit, *, is_least=False) -> Verdict:
-    ours, theirs = (rounds_of(rows, group, way) for way in ways)
-    what = f"{group}: {unit} of {ways[0]}, over {ways[1]}"
+def _ratio(rows, group, transports, unit, limit, *, is_least=False) -> Verdict:
+    ours, theirs = (rounds_of(rows, group, each) for each in transports)
+    what = f"{_title(group)}: {unit} of {transports[0]}, relative to {transports[1]}"
     goal = f"{'at least' if is_least else 'at most'} {limit:g}"
     if not ours or not theirs:
         return Verdict(what, "—", goal, None)
@@ -65,17 +66,24 @@ def _ratio(rows, group, ways, unit, limit, *, is_least=False) -> Verdict:
     return Verdict(what, shown, goal, figure >= limit if is_least else figure <= limit)
 
 
-def _slack(rows: list[Row], way: str, copies: tuple[str, ...]) -> Verdict:
-    """Milliseconds over the local engine and the copies."""
+def _title(group: str) -> str:
+    if group == "many":
+        return f"{suite.MANY} tensors of {suite.SMALL.name}"
+    payload, _, concurrency = group.partition(" at ")
+    return f"{payload}, {concurrency} threads" if concurrency else payload
+
+
+def _slack(rows: list[Row], transport: str, copies: tuple[str, ...]) -> Verdict:
+    """Judge the milliseconds beyond the engine in process and the copies."""
     group = suite.LAYER.name
-    names = (way, suite.LOCAL, *copies)
+    names = (transport, suite.LOCAL, *copies)
     columns = [rounds_of(rows, group, name) for name in names]
-    what = f"{group}: p50 of {way}, over {' + '.join(names[1:])}"
+    what = f"{group}: p50 of {transport}, beyond {' + '.join(names[1:])}"
     if not all(columns):
         return Verdict(what, "—", "at most 2 ms", None)
     over = [ours - sum(rest) for ours, *rest in zip(*columns, strict=True)]
     figure = statistics.median(over)
-    shown = f"{figure:.2f} ms ({min(over):.2f}-{max(over):.2f})"
+    shown = f"{figure:.2f} ms ({min(over):.2f} to {max(over):.2f})"
     return Verdict(what, shown, "at most 2 ms", figure <= 2)
 
 
@@ -88,8 +96,8 @@ def _memory(rows: list[Row], end: str, payload: suite.Payload, limit: float) -> 
         ),
         [],
     )
-    way = "ours streamed" if payload is suite.LAYER else "ours unary"
-    what = f"{payload.name}, {way}: memory of the {end} above idle"
+    transport = suite.STREAM if payload is suite.LAYER else suite.UNARY
+    what = f"{payload.name}, {transport}: peak memory of the {end} above idle"
     goal = f"{'less than' if payload is suite.LAYER else 'at most'} {limit / MIB:.0f} MiB"
     if not peaks:
         return Verdict(what, "—", goal, None)

@@ -1,6 +1,8 @@
-"""The memory of either end: the peak of a fresh process above what it held before the call.
+"""Peak memory of a fresh client or server process during one call, above its idle memory.
 
-python -m benchmarks.wire.memory 127.0.0.1:50051    what a client needs for 60 MB in one message
+The command line measures a client that sends 60 MB in one message:
+
+    python -m benchmarks.wire.memory 127.0.0.1:50051
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.wire import servers as wire_servers
-from benchmarks.wire.suite import LAYER, SMALL, UNARY_60, Payload
+from benchmarks.wire.suite import LAYER, SMALL, STREAM, UNARY, UNARY_60, Payload
 from pooling_client import PoolingClient
 from pooling_client._calls import jobs as _jobs
 
@@ -27,13 +29,16 @@ def peak_bytes(pid: int) -> int:
 
 
 def reset_peak(pid: int) -> int:
-    """Forgets the peak; returns the resident memory of now."""
+    """Reset the peak to the resident memory, and return that."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
     return peak_bytes(pid)
 
 
 def above_idle(pid: int, client: PoolingClient, payload: Payload, stream_bytes: int) -> int:
-    """The peak of a process, which has served or made a small call, during one call."""
+    """Return the peak memory of a process during one call, above its idle memory.
+
+    A small call comes first, so that one-time allocations do not count.
+    """
     x = payload.tensor()
     out = np.zeros(payload.output_shape, np.float32)
     client.forward(SMALL.tensor(), SMALL.spec)
@@ -44,7 +49,7 @@ def above_idle(pid: int, client: PoolingClient, payload: Payload, stream_bytes: 
 
 
 def rows(repeats: int) -> list[dict[str, Any]]:
-    """Every case, a fresh server each time; of the client's memory also a fresh client."""
+    """Measure every case in fresh processes."""
     cases = {
         ("server", LAYER): lambda server: server_bytes(server, LAYER, 0),
         ("server", UNARY_60): lambda server: server_bytes(server, UNARY_60, 1 << 60),
@@ -57,7 +62,7 @@ def rows(repeats: int) -> list[dict[str, Any]]:
             with wire_servers.pooling_server() as server:
                 peaks.append(measure(server))
         row = {"what": "memory", "end": end, "payload": payload.name}
-        row |= {"way": "ours streamed" if payload is LAYER else "ours unary"}
+        row |= {"transport": STREAM if payload is LAYER else UNARY}
         row |= {"request_bytes": payload.request_bytes, "above_idle_bytes": peaks}
         print(row, flush=True)
         result.append(row)

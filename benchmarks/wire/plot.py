@@ -1,4 +1,4 @@
-"""The measured rows as two pictures: which way to use for which payload, and under which load."""
+"""Pictures of the wire benchmark: throughput by payload, and latency under load."""
 
 from __future__ import annotations
 
@@ -13,52 +13,54 @@ mpl.use("agg")
 from matplotlib import pyplot
 
 Row = dict[str, Any]
-# Okabe and Ito's colours, which the colour-blind can tell apart; the markers differ as well.
-OURS, RAW = "-", "--"
+# Okabe and Ito's palette is safe for colour-blind readers; the markers differ as well.
+OURS, OTHERS = "-", "--"
 MARKS = {
     suite.LOCAL: ("*", "#000000", OURS),
     suite.SHARED: ("o", "#009E73", OURS),
     suite.SHARED_COPIED: ("D", "#56B4E9", OURS),
     suite.STREAM: ("s", "#0072B2", OURS),
     suite.UNARY: ("^", "#D55E00", OURS),
-    suite.ECHO_STREAM: ("s", "#0072B2", RAW),
-    suite.ECHO: ("^", "#D55E00", RAW),
-    suite.FLIGHT: ("v", "#CC79A7", RAW),
-    suite.TEXTBOOK: ("P", "#E69F00", RAW),
-    suite.FLOATS: ("X", "#777777", RAW),
+    suite.ECHO_STREAM: ("s", "#0072B2", OTHERS),
+    suite.ECHO: ("^", "#D55E00", OTHERS),
+    suite.FLIGHT: ("v", "#CC79A7", OTHERS),
+    suite.NAIVE: ("P", "#E69F00", OTHERS),
+    suite.FLOATS: ("X", "#777777", OTHERS),
 }
 
 
 def draw_throughput(rows: list[Row], path: Path) -> None:
-    """GB/s against the payload, a line for each way."""
+    """Draw GB/s against the payload, one line per transport."""
     rows = [row for row in rows if row["what"] == "one call"]
     figure, axis = pyplot.subplots(figsize=(9, 5.4), layout="constrained")
-    for way in MARKS:
-        points = [(r["request_bytes"] / 1e6, r["gb_per_s"]) for r in rows if r["way"] == way]
-        draw_line(axis, way, points)
+    for transport in MARKS:
+        own = [row for row in rows if row["transport"] == transport]
+        points = [(row["request_bytes"] / 1e6, row["gb_per_s"]) for row in own]
+        draw_line(axis, transport, points)
     axis.loglog()
-    axis.set_xlabel("MB of the tensor that is sent", fontsize=10)
+    axis.set_xlabel("MB of the input tensor", fontsize=10)
     axis.set_ylabel("GB/s, request and reply", fontsize=10)
     tidy(axis)
     finish(figure, axis, path)
 
 
 def draw_latency(rows: list[Row], path: Path) -> None:
-    """The median and p99 of a call against calls per second; further down and right is better."""
+    """Draw p50 and p99 against calls per second; lower right is better."""
     rows = [row for row in rows if row["what"] == "load"]
     payloads = list(dict.fromkeys(row["payload"] for row in rows))
     figure, axes = pyplot.subplots(
         1, len(payloads), figsize=(9, 5.4), sharey=True, squeeze=False, layout="constrained"
     )
     for axis, payload in zip(axes[0], payloads, strict=True):
-        for way in MARKS:
-            own = [row for row in rows if (row["payload"], row["way"]) == (payload, way)]
-            draw_line(axis, way, [(row["calls_per_s"], row["p50_ms"]) for row in own])
+        for transport in MARKS:
+            wanted = payload, transport
+            own = [row for row in rows if (row["payload"], row["transport"]) == wanted]
+            draw_line(axis, transport, [(row["calls_per_s"], row["p50_ms"]) for row in own])
             for row in own:
                 axis.plot(
                     [row["calls_per_s"]] * 2,
                     [row["p50_ms"], row["p99_ms"]],
-                    color=MARKS[way][1],
+                    color=MARKS[transport][1],
                     linewidth=0.8,
                     alpha=0.4,
                 )
@@ -66,20 +68,20 @@ def draw_latency(rows: list[Row], path: Path) -> None:
         axis.set_xlim(left=0)
         axis.set_title(payload, fontsize=11)
         tidy(axis)
-    figure.supxlabel("calls per second; upwards along a line, 1, 4 and 16 callers", fontsize=10)
-    axes[0][0].set_ylabel("milliseconds: p50, and a thin line up to p99", fontsize=10)
+    figure.supxlabel("calls per second; along a line 1, 4 and 16 threads", fontsize=10)
+    axes[0][0].set_ylabel("milliseconds: p50; the thin line ends at p99", fontsize=10)
     finish(figure, axes[0][0], path)
 
 
-def draw_line(axis: Any, way: str, points: list[tuple[float, float]]) -> None:
+def draw_line(axis: Any, transport: str, points: list[tuple[float, float]]) -> None:
     if points:
-        marker, colour, line = MARKS[way]
+        marker, colour, line = MARKS[transport]
         axis.plot(
             *zip(*points, strict=True),
             line,
             marker=marker,
             color=colour,
-            label=way,
+            label=transport,
             markersize=6,
             linewidth=1.6,
             markerfacecolor=colour if line == OURS else "white",

@@ -1,4 +1,4 @@
-"""The measured rows as tables, for reading: the goals first.
+"""Markdown tables and pictures of the wire benchmark, made from its JSON file.
 
 python -m benchmarks.wire.report benchmarks/results/wire.json
 """
@@ -11,50 +11,75 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report
-from benchmarks.engine.report import cell, table
+from benchmarks.report import cell, table
 from benchmarks.wire import goals as wire_goals
 from benchmarks.wire import suite
 
 Row = dict[str, Any]
 NOTES = """\
-Milliseconds and calls per second: the median of the rounds, the smallest and the largest in
-brackets. A round of one call has many calls of small tensors and one of large ones; its figure is
-their median, and p99 is that of the calls of all rounds. Ways take turns; ratios are taken round by
-round. GB/s are the bytes of request and reply over p50.
+Figures are milliseconds or calls per second: the median of the rounds, with the smallest and the
+largest in brackets.
+A round has many calls for small tensors and one call for large ones.
+The figure of a round is the median of its calls; p99 covers the calls of all rounds.
+Transports take turns within a round, and ratios are taken within a round.
+GB/s is the number of bytes in request and reply, divided by p50.
 
-- Servers are processes of their own, on the same machine and cores. All clients are threads of one
-  process, which share its interpreter: calls per second are of one client process, not of a server
-  alone.
-- **Raw echoes** send bytes of the sizes of ours, through gRPC with our channel options, and pool
-  nothing; the streamed one cuts slabs from a tensor as ours does.
-- **Flight** is Arrow's DoExchange in batches of 4 MiB, as an echo with a stream of its own for
-  every call.
-- **Textbook** is a server and a client of the generated classes around the same engine: a `bytes`
-  field, or `repeated float` up to 1 MB.
-- **Ours streamed** is forced also where the client would send one message, and the other way round;
-  a message holds 256 MiB at most.
-- **Shared memory** goes over a Unix socket: of tensors made by `client.empty`, or of ordinary ones.
-  The server may share 2 GiB, and tensors of 512 MiB, here; by default it is 1 GiB and 256 MiB.
-  Tensors that are too small for it, which the client would send, are left out.
-- Every way that pools gives, before it is timed, the bits of the local engine, or the run ends.
-- **Memory** is the peak of a fresh process during one call above what it held after a small one;
-  the caller's own tensors are there before.
+- Servers are separate processes on the same machine and cores.
+  All clients are threads of one process and share its interpreter, so calls per second describe
+  one client process, not a server alone.
+- **Echo server** pools nothing.
+  It sends messages of the same sizes as ours through gRPC with our channel options.
+  The streamed one cuts the tensor into the same chunks as ours.
+- **Arrow Flight** is an echo over DoExchange in batches of 4 MiB, with one stream per call.
+- **Naive gRPC service** uses the generated classes around the same engine, with a `bytes` field.
+  A second variant uses `repeated float`, up to 1 MB.
+- **Ours (unary)** and **ours (stream)** are forced to that transport at every size.
+  A message holds at most 256 MiB.
+- **Ours (shared memory)** uses a Unix socket and tensors from `client.empty`, or ordinary arrays,
+  which are copied.
+  The server may share 2 GiB and tensors of 512 MiB here; the defaults are 1 GiB and 256 MiB.
+  Tensors too small for shared memory are left out, because the client would send them.
+- Before the measurement, every transport that pools must return the result of the engine in
+  process, bit-identical; otherwise the run ends.
+- **Peak memory** is that of a fresh process during one call, above its memory after a small call.
+  The caller's tensors exist before the call and do not count.
 """
 
 
+def read(path: Path) -> dict[str, Any]:
+    """Return the content of a result file; former names of transports become the present ones."""
+    result: dict[str, Any] = json.loads(path.read_text())
+    for row in result["rows"]:
+        if "way" in row:
+            name = row.pop("way")
+            row["transport"] = suite.FORMER_NAMES.get(name, name)
+    return result
+
+
+def write(path: Path) -> None:
+    """Write the tables and the two pictures beside a result file."""
+    from benchmarks.wire import plot  # needs Matplotlib
+
+    rows = read(path)["rows"]
+    path.with_suffix(".md").write_text(markdown(path))
+    plot.draw_throughput(rows, path.with_name(f"{path.stem}-throughput.png"))
+    plot.draw_latency(rows, path.with_name(f"{path.stem}-latency.png"))
+
+
 def markdown(path: Path) -> str:
-    """The whole document, from the JSON file."""
-    result = json.loads(path.read_text())
+    """Return the whole document."""
+    result = read(path)
     rows, machine = result["rows"], result["machine"]
     names = ("grpcio", "protobuf", "numpy", "numba", "pyarrow")
     versions = ", ".join(f"{name} {machine['versions'][name]}" for name in names)
-    quick = "**A quick run of few rounds, on a machine with other work: no figures to quote.**\n"
+    quick = "**A quick run of few rounds: do not quote these figures.**\n"
     return "\n".join(
         [
-            "# The wire\n",
-            f"{machine['cpu']}, {machine['cores']} cores, load average {result['load_before']} "
-            f"before; Python {machine['python']}, {versions}; {result['date']}; "
-            f"{result['rounds']} rounds; `{result['command']}`.\n",
+            "# The service over gRPC\n",
+            f"- Machine: {machine['cpu']}, {machine['cores']} cores, load average "
+            f"{result['load_before']} before the run\n"
+            f"- Versions: Python {machine['python']}, {versions}\n"
+            f"- Run: {result['date']}, {result['rounds']} rounds, `{result['command']}`\n",
             *([quick] if result["quick"] else []),
             f"![Throughput against payload]({path.stem}-throughput.png)\n",
             f"![Latency against concurrency]({path.stem}-latency.png)\n",
@@ -67,13 +92,13 @@ def markdown(path: Path) -> str:
             calls_table(rows, lambda row: f"{row['p99_ms']:.3g}"),
             "## One call at a time: GB/s\n",
             calls_table(rows, lambda row: f"{row['gb_per_s']:.3g}"),
-            "## Calls per second, by threads that call at once\n",
+            "## Calls per second with concurrent threads\n",
             load_table(rows),
             f"## {suite.MANY} tensors of {suite.SMALL.name}\n",
             many_table(rows),
-            "## Copies of 103 MB in, of its output out\n",
+            f"## Plain copies of the {suite.LAYER.name} input and of its output\n",
             copies_table(rows),
-            "## Memory above idle\n",
+            "## Peak memory above idle\n",
             memory_table(rows),
         ]
     )
@@ -86,26 +111,26 @@ def goals_table(rows: list[Row]) -> str:
 
 
 def calls_table(rows: list[Row], shown: Any) -> str:
-    """A line for each way, a column for each payload."""
+    """Return one line per transport and one column per payload."""
     rows = [row for row in rows if row["what"] == "one call"]
     payloads = [each.name for each in suite.PAYLOADS if each.name in {r["group"] for r in rows}]
-    of = {(row["way"], row["group"]): shown(row) for row in rows}
+    cells = {(row["transport"], row["group"]): shown(row) for row in rows}
     lines = [
-        [way, *(of.get((way, payload), "—") for payload in payloads)]
-        for way in suite.WAYS
-        if any(row["way"] == way for row in rows)
+        [transport, *(cells.get((transport, payload), "—") for payload in payloads)]
+        for transport in suite.TRANSPORTS
+        if any(row["transport"] == transport for row in rows)
     ]
-    return table(["way", *payloads], lines, "---:")
+    return table(["transport", *payloads], lines, "---:")
 
 
 def load_table(rows: list[Row]) -> str:
-    head = ["payload", "threads", "way", "calls/s", "p50, ms", "p99, ms"]
+    head = ["payload", "threads", "transport", "calls/s", "p50, ms", "p99, ms"]
     lines = [
         [
             row["payload"],
             str(row["concurrency"]),
-            row["way"],
-            cell_of(row["rounds"]),
+            row["transport"],
+            whole_cell(row["rounds"]),
             f"{row['p50_ms']:.3g}",
             f"{row['p99_ms']:.3g}",
         ]
@@ -116,13 +141,15 @@ def load_table(rows: list[Row]) -> str:
 
 
 def many_table(rows: list[Row]) -> str:
-    lines = [[row["way"], cell_of(row["rounds"])] for row in rows if row["what"] == "many"]
-    return table(["way", "calls/s"], lines, "---:")
+    lines = [[row["transport"], whole_cell(row["rounds"])] for row in rows if row["what"] == "many"]
+    return table(["transport", "calls/s"], lines, "---:")
 
 
 def copies_table(rows: list[Row]) -> str:
     lines = [
-        [row["way"], cell(report.spread(row["rounds"]))] for row in rows if row["what"] == "copy"
+        [row["transport"], cell(report.spread(row["rounds"]))]
+        for row in rows
+        if row["what"] == "copy"
     ]
     return table(["copy", "ms"], lines, "---:")
 
@@ -130,23 +157,22 @@ def copies_table(rows: list[Row]) -> str:
 def memory_table(rows: list[Row]) -> str:
     lines = [
         [
-            row["way"],
+            row["transport"],
             row["payload"],
             row["end"],
-            cell_of([peak / 2**20 for peak in row["above_idle_bytes"]]),
+            whole_cell([peak / 2**20 for peak in row["above_idle_bytes"]]),
         ]
         for row in rows
         if row["what"] == "memory"
     ]
-    return table(["way", "payload", "end", "MiB above idle"], lines, "---:")
+    return table(["transport", "payload", "process", "MiB above idle"], lines, "---:")
 
 
-def cell_of(values: list[float]) -> str:
-    """Whole numbers."""
+def whole_cell(values: list[float]) -> str:
+    """Return "median (min-max)" as whole numbers."""
     spread = report.spread(values)
     return "{median:.0f} ({min:.0f}-{max:.0f})".format(**spread)
 
 
 if __name__ == "__main__":
-    source = Path(sys.argv[1])
-    source.with_suffix(".md").write_text(markdown(source))
+    write(Path(sys.argv[1]))

@@ -1,10 +1,10 @@
-"""The servers that ours is compared with, each a process of its own until its stdin ends.
+"""Servers of the benchmark, each a separate process that runs until its stdin ends.
 
     python -m benchmarks.wire.servers grpc
     python -m benchmarks.wire.servers flight
 
-Echoes answer a message of N bytes with as many as its first eight bytes say. The textbook methods
-pool, in our engine, what the generated classes have parsed.
+An echo reply has as many bytes as the first eight bytes of the request say. The naive methods parse
+with the generated classes and pool with our engine.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from benchmarks.wire import floats as wire_floats
 from pooling_engine import PoolSpec
 from pooling_wire.v1 import pooling_pb2 as pb
 
-THREADS = 40  # as our server has
+THREADS = 40  # as many as our server
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 SERVE = """
 from pooling_server import ServerConfig
@@ -38,10 +38,10 @@ exit_process(run(ServerConfig(**{})))
 
 
 class Server(NamedTuple):
-    """A running server.
+    """Running server process.
 
     Attributes:
-        addresses: what it listens on.
+        addresses: its listening addresses.
     """
 
     addresses: list[str]
@@ -50,7 +50,7 @@ class Server(NamedTuple):
 
 @contextlib.contextmanager
 def started(*command: str) -> Iterator[Server]:
-    """A server process, ended in the end; its first line says where it listens."""
+    """Start a server process, read its addresses from its first line, and end it afterwards."""
     process = subprocess.Popen(
         [sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -73,15 +73,15 @@ def started(*command: str) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def pooling_server(**options: Any) -> Iterator[Server]:
-    """Our server, on a free port and on a Unix socket, in this order.
+    """Start our server on a free port and on a Unix socket, in this order.
 
-    It is started without its command line, which needs click.
+    It starts without the command line, which needs click.
 
     Args:
-        options: of `ServerConfig`.
+        options: fields of `ServerConfig`.
     """
     with tempfile.TemporaryDirectory(prefix="wire-") as folder:
-        # Room to share the largest payload whole, four tensors of it at once.
+        # Enough to share four tensors of the largest payload at once.
         room = {"max_tensor_bytes": 1 << 29, "shared_memory_bytes": 2 << 30}
         options = {"listen": f"127.0.0.1:0,unix:{folder}/pooling.sock"} | room | options
         with started("-c", SERVE.format(options)) as server:
@@ -93,17 +93,17 @@ def other_server(kind: str) -> contextlib.AbstractContextManager[Server]:
 
 
 @functools.lru_cache(maxsize=64)
-def nothing(size: int) -> bytes:
-    """So many bytes of no content."""
+def zeros(size: int) -> bytes:
+    """Return `size` zero bytes."""
     return bytes(size)
 
 
 def reply_to(request: bytes) -> bytes:
-    return nothing(int.from_bytes(request[:8], "little"))
+    return zeros(int.from_bytes(request[:8], "little"))
 
 
-def textbook(request: pb.ForwardRequest, _: object) -> pb.ForwardResponse:
-    """The bytes field, as a tutorial would serve it."""
+def naive(request: pb.ForwardRequest, _: object) -> pb.ForwardResponse:
+    """Pool a tensor in a `bytes` field, as a tutorial would."""
     first = request.spec.sliding_windows.axes[0]
     spec = PoolSpec("max", first.kernel, first.stride, padding=first.padding_before)
     tensor = request.input
@@ -115,7 +115,7 @@ def textbook(request: pb.ForwardRequest, _: object) -> pb.ForwardResponse:
 
 
 def floats(request: Any, context: Any) -> Any:
-    """`repeated float`, as a tutorial would serve it; the padding comes beside the message."""
+    """Pool a tensor in `repeated float`, as a tutorial would; the metadata holds the padding."""
     padding = int(dict(context.invocation_metadata())["padding"])
     spec = PoolSpec("max", 3, 2, padding=padding)
     return wire_floats.encode(pooling_engine.forward(wire_floats.decode(request), spec).output)
@@ -129,8 +129,8 @@ def serve_grpc() -> None:
         "EchoStream": grpc.stream_stream_rpc_method_handler(
             lambda requests, _: map(reply_to, requests)
         ),
-        "Textbook": grpc.unary_unary_rpc_method_handler(
-            textbook, pb.ForwardRequest.FromString, pb.ForwardResponse.SerializeToString
+        "Naive": grpc.unary_unary_rpc_method_handler(
+            naive, pb.ForwardRequest.FromString, pb.ForwardResponse.SerializeToString
         ),
         "Floats": grpc.unary_unary_rpc_method_handler(
             floats, wire_floats.Floats.FromString, wire_floats.Floats.SerializeToString
@@ -157,7 +157,7 @@ def serve_flight() -> None:
             for chunk in reader:
                 size = int(chunk.app_metadata.to_pybytes())
                 values = arrow.Array.from_buffers(
-                    arrow.uint8(), size, [None, arrow.py_buffer(nothing(size))]
+                    arrow.uint8(), size, [None, arrow.py_buffer(zeros(size))]
                 )
                 writer.write_batch(arrow.RecordBatch.from_arrays([values], schema=schema))
 

@@ -1,4 +1,4 @@
-"""What is sent over the wire, and by which ways."""
+"""Payloads and transports of the wire benchmark."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pooling_engine.plans.planning import make_plan
 
 
 class Payload(NamedTuple):
-    """A float32 tensor that is pooled by 3x3 windows with stride 2.
+    """Float32 tensor that is pooled by 3x3 windows with stride 2.
 
     Attributes:
-        calls: how many make up one round.
+        calls: number of calls per round.
     """
 
     name: str
@@ -53,17 +53,42 @@ PAYLOADS = [
 ]
 SMALL, SEED, LAYER = PAYLOADS[1], PAYLOADS[2], PAYLOADS[5]
 UNARY_60 = Payload("60 MB", (19, 64, 112, 112), 1, 1)
-UNARY_BYTES = 256 << 20  # what one message may hold, in our server
-FLOATS_BYTES = 2 << 20  # a list of Python's floats is no way for more
+UNARY_BYTES = 256 << 20  # the largest message that our server accepts
+FLOATS_BYTES = 2 << 20  # a list of Python floats is too slow for more
 CONCURRENCIES = (1, 4, 16)
 MANY = 500  # tensors through one stream
 
-ECHO, ECHO_STREAM = "raw unary echo", "raw streamed echo"
-FLIGHT = "Flight DoExchange echo"
-TEXTBOOK, FLOATS = "textbook unary", "textbook, repeated float"
-UNARY, STREAM = "ours unary", "ours streamed"
-SHARED, SHARED_COPIED = "ours shared memory", "ours shared memory, ordinary array"
-LOCAL = "local engine"
-MANY_STREAM, MANY_ECHO = "ours, many through one stream", "raw echo, many through one stream"
-WAYS = (ECHO, ECHO_STREAM, FLIGHT, TEXTBOOK, FLOATS, UNARY, STREAM, SHARED, SHARED_COPIED, LOCAL)
+ECHO, ECHO_STREAM = "echo server (unary)", "echo server (stream)"
+FLIGHT = "Arrow Flight (echo)"
+NAIVE, FLOATS = "naive gRPC service", "naive gRPC service (repeated float)"
+UNARY, STREAM = "ours (unary)", "ours (stream)"
+SHARED, SHARED_COPIED = "ours (shared memory)", "ours (shared memory, ordinary array)"
+LOCAL = "engine in process"
+MANY_STREAM, MANY_ECHO = "ours (forward_many)", "echo server (one stream)"
+TRANSPORTS = (
+    ECHO,
+    ECHO_STREAM,
+    FLIGHT,
+    NAIVE,
+    FLOATS,
+    UNARY,
+    STREAM,
+    SHARED,
+    SHARED_COPIED,
+    LOCAL,
+)
 COPY_IN, COPY_OUT = "copy of the input", "copy of the output"
+FORMER_NAMES = {  # in result files written before the transports got their present names
+    "raw unary echo": ECHO,
+    "raw streamed echo": ECHO_STREAM,
+    "Flight DoExchange echo": FLIGHT,
+    "textbook unary": NAIVE,
+    "textbook, repeated float": FLOATS,
+    "ours unary": UNARY,
+    "ours streamed": STREAM,
+    "ours shared memory": SHARED,
+    "ours shared memory, ordinary array": SHARED_COPIED,
+    "local engine": LOCAL,
+    "ours, many through one stream": MANY_STREAM,
+    "raw echo, many through one stream": MANY_ECHO,
+}

@@ -252,7 +252,7 @@ def test_tables_that_cannot_be_written_keep_nothing_from_being_measured(run, mon
     def draw(*_):
         raise ValueError("no backend")
 
-    served = [{"way": "a", "payload": "b", "rounds": [1.0]}]
+    served = [{"transport": "a", "payload": "b", "rounds": [1.0]}]
     monkeypatch.setattr(gpu_plot, "draw", draw)
     monkeypatch.setattr(gpu_serving, "rows", lambda *_: served)
     code, result = run("--only", "forward max$", "--dtype", "float32", "--layout", "NCHW")
@@ -326,9 +326,9 @@ def test_small_layers_launch_one_kernel_and_are_no_slower():
 @pytest.mark.parametrize(("link", "verdict"), [(0.8, "met"), (0.79, "**missed**")])
 def test_shared_memory_is_judged_by_the_link(link, verdict):
     layer = {"payload": wire_suite.LAYER.name}
-    rows = [{"way": wire_suite.SHARED, "rounds": [10.0], **layer}]
+    rows = [{"transport": wire_suite.SHARED, "rounds": [10.0], **layer}]
     assert gpu_goals.through_shared_memory(rows) == "not measured"
-    rows.append({"way": gpu_goals.LINK, "rounds": [10 * link], **layer})
+    rows.append({"transport": gpu_goals.LINK, "rounds": [10 * link], **layer})
     assert gpu_goals.through_shared_memory(rows).endswith(verdict)
 
 
@@ -340,7 +340,7 @@ def test_tables_and_picture_come_from_the_json_alone(tmp_path):
         for n, moved, t in ((14, 10**6, 0.003), (56, 10**8, 0.04), (224, 10**9, 0.4))
     ]
     serving = [
-        {"payload": "103 MB", "way": way, "rounds": [9.0, 10.0, 11.0]}
+        {"payload": "103 MB", "transport": way, "rounds": [9.0, 10.0, 11.0]}
         for way in (wire_suite.UNARY, wire_suite.SHARED, gpu_goals.LINK)
     ]
     about = {"card": FACTS, "rounds": 3, "load_before": 0, "left_out": 2, "failures": []}
@@ -366,7 +366,7 @@ def test_calls_go_through_a_server(card, monkeypatch):
     expected = [("12 KB", way) for way in (wire_suite.UNARY, wire_suite.STREAM, *ways)]
     ways = (wire_suite.UNARY, wire_suite.STREAM, wire_suite.SHARED, *ways)
     expected += [("1 MB", way) for way in ways]
-    assert [(row["payload"], row["way"]) for row in rows] == expected
+    assert [(row["payload"], row["transport"]) for row in rows] == expected
     assert all(len(row["rounds"]) == 2 for row in rows)
 
 

@@ -1,4 +1,4 @@
-"""The benchmark of the engine runs, names what differs, judges by its goals; asserts no time."""
+"""The engine benchmark: it runs, marks differing results, and judges goals; no time is asserted."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_rows_have_every_contender_that_can_do_it(results: Path) -> None:
+def test_rows_have_every_contender_that_supports_the_operation(results: Path) -> None:
     rows = json.loads((results / "engine-cpu.json").read_text())["rows"]
     assert [(row["layout"], row["operation"]) for row in rows] == [
         (layout, operation) for layout in engine_suite.LAYOUTS for operation in OPERATIONS
@@ -49,7 +49,7 @@ def test_rows_have_every_contender_that_can_do_it(results: Path) -> None:
         assert row["differs"] == []
 
 
-def test_the_document_has_a_table_for_every_operation(results: Path) -> None:
+def test_the_report_has_one_table_per_operation(results: Path) -> None:
     lines = (results / "engine-cpu.md").read_text().splitlines()
     titles = [f"## {each.capitalize()}, float32 NCHW" for each in OPERATIONS]
     assert [line for line in lines if line in titles] == titles
@@ -57,13 +57,13 @@ def test_the_document_has_a_table_for_every_operation(results: Path) -> None:
     assert len(tables) == 2 + 10 + 10 * 3
 
 
-def test_the_picture_is_one(results: Path) -> None:
+def test_the_picture_can_be_opened(results: Path) -> None:
     with Image.open(results / "engine-cpu.png") as picture:
         picture.load()
         assert picture.width == 1800
 
 
-def test_an_answer_that_is_not_ours_is_named() -> None:
+def test_contenders_with_different_results_are_listed() -> None:
     tensors = Tensors(SMALLEST, "float32", "NCHW")
     y = tensors.y
     calls = {"ours": lambda: y, "numpy": lambda: y + 1e-7, "torch": lambda: y + np.float32(1e-3)}
@@ -72,7 +72,7 @@ def test_an_answer_that_is_not_ours_is_named() -> None:
 
 
 @pytest.mark.parametrize(("figure", "verdict"), [(1.19, "**missed**"), (1.2, "met")])
-def test_goals_are_judged_by_the_worst_layer(figure: float, verdict: str) -> None:
+def test_goals_for_every_layer_use_the_slowest_layer(figure: float, verdict: str) -> None:
     rows = [
         {"layer": str(each), "layout": "NCHW", "times_faster": {"onnxruntime": {"median": each}}}
         | {"input_bytes": 1}
@@ -82,5 +82,5 @@ def test_goals_are_judged_by_the_worst_layer(figure: float, verdict: str) -> Non
     assert judged.endswith(f"worst {figure:.2f} ({figure}), goal 1.2: {verdict}")
 
 
-def test_layers_have_names_of_their_own() -> None:
+def test_layer_names_are_unique() -> None:
     assert len({layer.name for layer in engine_suite.LAYERS}) == len(engine_suite.LAYERS)

@@ -1,6 +1,6 @@
-"""What no engine can beat: reading the input once, or writing the gradient once.
+"""Memory-bandwidth floor: the time to read the input once, or to write the gradient once.
 
-Both go over the memory on the engine's own threads, in the runs that its kernels are given.
+Both run on the engine's threads, over the same ranges of memory as its kernels.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ WORD = 8  # bytes
 
 
 def read_once(x: np.ndarray) -> Callable[[], int]:
-    """Reads an array, and makes one number of all its words so that none is left out."""
+    """Return a call that reads an array and combines all its words, so that none is skipped."""
     words = x.reshape(-1).view(np.int64)
     return lambda: sum(run_range(lambda begin, end: _xor(words, begin, end), len(words), x.nbytes))
 
 
 def write_once(dx: np.ndarray) -> Callable[[], None]:
-    """Fills an array, whose pages must be there."""
+    """Return a call that fills an array; its pages must be mapped already."""
     row = dx.reshape(-1)
 
     def fill(begin: int, end: int) -> None:

@@ -1,4 +1,4 @@
-"""The ways of a tensor to a pooled one: each a call without arguments, on memory of its own."""
+"""Transports: calls without arguments that send a tensor and receive the result."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from pooling_client import PoolingClient, _channel, _shared_memory
 from pooling_client._calls import jobs as _jobs
 from pooling_wire.v1 import pooling_pb2 as pb
 
-Way = Callable[[], Any]
+Call = Callable[[], Any]
 TIMEOUT_S = 60
 FLIGHT_BATCH_BYTES = 4 << 20
 NEVER, ALWAYS, SOMETIMES = 1 << 60, 0, _jobs.STREAM_BYTES
 
 
 class Connections(NamedTuple):
-    """One client of each server.
+    """One client per server.
 
     Attributes:
-        flight: None where pyarrow is not installed.
+        flight: None if pyarrow is not installed.
     """
 
-    raw: grpc.Channel
+    others: grpc.Channel
     ours: PoolingClient
     unix: PoolingClient
     flight: Any
@@ -62,37 +62,37 @@ def close(connections: Connections) -> None:
             each.close()
 
 
-def ways(payload: Payload, at: Connections) -> dict[str, Way]:
-    """Those that can carry the payload."""
+def calls_for(payload: Payload, at: Connections) -> dict[str, Call]:
+    """Return the transports that can carry the payload."""
     x = payload.tensor()
-    every = {suite.ECHO_STREAM: echo_stream(payload, x, at.raw)}
+    calls = {suite.ECHO_STREAM: echo_stream(payload, x, at.others)}
     if at.flight is not None:
-        every[suite.FLIGHT] = flight_echo(payload, x, at.flight)
+        calls[suite.FLIGHT] = flight_echo(payload, x, at.flight)
     if payload.request_bytes <= suite.UNARY_BYTES:
-        every[suite.ECHO] = echo(payload, at.raw)
-        every[suite.TEXTBOOK] = textbook(payload, x, at.raw)
-        every[suite.UNARY] = ours(payload, x, at.ours, NEVER)
+        calls[suite.ECHO] = echo(payload, at.others)
+        calls[suite.NAIVE] = naive(payload, x, at.others)
+        calls[suite.UNARY] = ours(payload, x, at.ours, NEVER)
     if payload.request_bytes <= suite.FLOATS_BYTES:
-        every[suite.FLOATS] = floats(payload, x, at.raw)
-    every[suite.STREAM] = ours(payload, x, at.ours, ALWAYS)
+        calls[suite.FLOATS] = floats(payload, x, at.others)
+    calls[suite.STREAM] = ours(payload, x, at.ours, ALWAYS)
     if is_shared(payload, at.unix):
-        every[suite.SHARED] = shared(payload, x, at.unix)
-        every[suite.SHARED_COPIED] = ours(payload, x, at.unix, SOMETIMES)
-    every[suite.LOCAL] = local(payload, x)
-    return {name: every[name] for name in suite.WAYS if name in every}
+        calls[suite.SHARED] = shared(payload, x, at.unix)
+        calls[suite.SHARED_COPIED] = ours(payload, x, at.unix, SOMETIMES)
+    calls[suite.LOCAL] = local(payload, x)
+    return {name: calls[name] for name in suite.TRANSPORTS if name in calls}
 
 
-def echo(payload: Payload, channel: grpc.Channel) -> Way:
+def echo(payload: Payload, channel: grpc.Channel) -> Call:
     call = channel.unary_unary("/bench/Echo")
     request = payload.reply_bytes.to_bytes(8, "little") + bytes(payload.request_bytes - 8)
     return lambda: call(request, timeout=TIMEOUT_S)
 
 
-def echo_stream(payload: Payload, x: np.ndarray, channel: grpc.Channel) -> Way:
-    """Slabs as ours, cut from the tensor as they are sent, as many in flight as ours."""
+def echo_stream(payload: Payload, x: np.ndarray, channel: grpc.Channel) -> Call:
+    """Send chunks of the size of ours, cut while sending, as many in flight as ours."""
     data = memoryview(x.reshape(-1).view(np.uint8))
     count = -(-payload.request_bytes // _jobs.SLAB_BYTES)
-    slab = -(-payload.request_bytes // count)
+    chunk = -(-payload.request_bytes // count)
     head = (payload.reply_bytes // count).to_bytes(8, "little")
     call = channel.stream_stream("/bench/EchoStream")
 
@@ -100,9 +100,9 @@ def echo_stream(payload: Payload, x: np.ndarray, channel: grpc.Channel) -> Way:
         room = threading.Semaphore(_jobs.CHUNK_WINDOW)
 
         def requests() -> Iterator[bytes]:
-            for at in range(0, len(data), slab):
+            for at in range(0, len(data), chunk):
                 room.acquire()
-                yield b"".join((head, data[at + 8 : at + slab]))
+                yield b"".join((head, data[at + 8 : at + chunk]))
 
         for _ in call(requests(), timeout=TIMEOUT_S):
             room.release()
@@ -110,8 +110,8 @@ def echo_stream(payload: Payload, x: np.ndarray, channel: grpc.Channel) -> Way:
     return work
 
 
-def echo_many(payload: Payload, channel: grpc.Channel) -> Way:
-    """Messages of the payload through one stream, as many in flight as ours."""
+def echo_many(payload: Payload, channel: grpc.Channel) -> Call:
+    """Send messages of the payload size through one stream, as many in flight as ours."""
     head = payload.reply_bytes.to_bytes(8, "little")
     request = head + bytes(payload.request_bytes - len(head))
     call = channel.stream_stream("/bench/EchoStream")
@@ -130,8 +130,8 @@ def echo_many(payload: Payload, channel: grpc.Channel) -> Way:
     return work
 
 
-def flight_echo(payload: Payload, x: np.ndarray, client: Any) -> Way:
-    """Batches that are views of the tensor, there; batches that are read, back."""
+def flight_echo(payload: Payload, x: np.ndarray, client: Any) -> Call:
+    """Send batches that are views of the tensor, and read the batches of the reply."""
     import pyarrow as arrow
     from pyarrow import flight
 
@@ -169,10 +169,10 @@ def flight_echo(payload: Payload, x: np.ndarray, client: Any) -> Way:
     return work
 
 
-def textbook(payload: Payload, x: np.ndarray, channel: grpc.Channel) -> Way:
-    """One unary call by the generated classes, as a tutorial would write it."""
+def naive(payload: Payload, x: np.ndarray, channel: grpc.Channel) -> Call:
+    """Make one unary call with the generated classes, as a tutorial would."""
     call = channel.unary_unary(
-        "/bench/Textbook", pb.ForwardRequest.SerializeToString, pb.ForwardResponse.FromString
+        "/bench/Naive", pb.ForwardRequest.SerializeToString, pb.ForwardResponse.FromString
     )
     pad = payload.padding
     window = pb.Window(kernel=3, stride=2, padding_before=pad, padding_after=pad)
@@ -187,7 +187,7 @@ def textbook(payload: Payload, x: np.ndarray, channel: grpc.Channel) -> Way:
     return work
 
 
-def floats(payload: Payload, x: np.ndarray, channel: grpc.Channel) -> Way:
+def floats(payload: Payload, x: np.ndarray, channel: grpc.Channel) -> Call:
     message = wire_floats.Floats
     call = channel.unary_unary("/bench/Floats", message.SerializeToString, message.FromString)
     metadata = [("padding", str(payload.padding))]
@@ -199,8 +199,8 @@ def floats(payload: Payload, x: np.ndarray, channel: grpc.Channel) -> Way:
     return work
 
 
-def ours(payload: Payload, x: np.ndarray, client: PoolingClient, stream_bytes: int) -> Way:
-    """The client's own call; from more than `stream_bytes` on it goes by stream."""
+def ours(payload: Payload, x: np.ndarray, client: PoolingClient, stream_bytes: int) -> Call:
+    """Call our client, which streams tensors of more than `stream_bytes`."""
     out, spec = np.empty(payload.output_shape, np.float32), payload.spec
 
     def work() -> np.ndarray:
@@ -211,29 +211,29 @@ def ours(payload: Payload, x: np.ndarray, client: PoolingClient, stream_bytes: i
 
 
 def is_shared(payload: Payload, client: PoolingClient) -> bool:
-    """Whether the client would share tensors of that size, and the server has room for them."""
+    """Return True if the client shares tensors of that size and the server has room for them."""
     arrays = client._sharing.arrays()
     if arrays is None or payload.request_bytes < _shared_memory.SHARED_BYTES:
         return False
-    tensors = [arrays.empty(payload.shape, np.float32) for _ in range(2)]  # ordinary ones as well
+    tensors = [arrays.empty(payload.shape, np.float32) for _ in range(2)]  # both transports
     return all(tensor is not None for tensor in tensors)
 
 
-def shared(payload: Payload, x: np.ndarray, client: PoolingClient) -> Way:
-    """Both tensors lie in memory that the server shares."""
+def shared(payload: Payload, x: np.ndarray, client: PoolingClient) -> Call:
+    """Call our client with both tensors in shared memory."""
     inside, out = client.empty(x.shape), client.empty(payload.output_shape)
     inside[...] = x
     spec = payload.spec
     return lambda: client.forward(inside, spec, out=out, timeout=TIMEOUT_S).output
 
 
-def local(payload: Payload, x: np.ndarray) -> Way:
+def local(payload: Payload, x: np.ndarray) -> Call:
     out, spec = np.empty(payload.output_shape, np.float32), payload.spec
     return lambda: pooling_engine.forward(x, spec, out=out).output
 
 
-def copies(payload: Payload) -> dict[str, Way]:
-    """What copying the tensors takes, into memory that is there."""
+def copies(payload: Payload) -> dict[str, Call]:
+    """Return copies of the two tensors into memory that is already mapped."""
     x, y = payload.tensor(), np.ones(payload.output_shape, np.float32)
     x_to, y_to = np.ones_like(x), np.ones_like(y)
     return {
