@@ -7,7 +7,8 @@ result = forward(x, spec, return_indices=True)
 dx = backward(dy, spec, input_shape=x.shape, indices=result.indices)
 """
 
-from pooling_engine.api import ForwardResult, backward, forward, warm_up
+from pooling_engine.api import ForwardResult, backward, forward, plan, run, warm_up
+from pooling_engine.calls.call import ArraySpec, BackwardCall, ForwardCall
 from pooling_engine.errors import (
     DeadlineError,
     DeviceMemoryError,
@@ -35,9 +36,12 @@ from pooling_engine.specs.spec import PoolSpec
 from pooling_engine.specs.window import Window
 
 __all__ = [
+    "ArraySpec",
+    "BackwardCall",
     "DeadlineError",
     "DeviceMemoryError",
     "DivisorRule",
+    "ForwardCall",
     "ForwardResult",
     "IndexFormat",
     "InternalError",
@@ -59,6 +63,8 @@ __all__ = [
     "Window",
     "backward",
     "forward",
+    "plan",
+    "run",
     "set_thread_count",
     "thread_count",
     "warm_up",

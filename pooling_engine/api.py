@@ -1,16 +1,17 @@
-"""The two functions of the engine: check, plan, allocate, hand to a backend."""
+"""The engine's functions: `plan`, `forward`, `backward`, `run` and `warm_up`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, overload
 
 from numpy.typing import ArrayLike, NDArray
 
-from pooling_engine.backends import select_backend
-from pooling_engine.calls.arrays import memory_of
-from pooling_engine.calls.checks import check_index_format, check_index_request, plan_backward
-from pooling_engine.errors import InvalidTensorError
+from pooling_engine.backends import Backend, select_backend
+from pooling_engine.calls.arrays import arrays_of
+from pooling_engine.calls.call import INDICES, INPUT_GRADIENT, OUTPUT, BackwardCall, ForwardCall
+from pooling_engine.errors import InvalidSpecError
+from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.plans.planning import make_plan
 from pooling_engine.specs.enums import IndexFormat
 from pooling_engine.specs.spec import PoolSpec
@@ -19,15 +20,36 @@ Array = NDArray[Any]
 
 
 class ForwardResult(NamedTuple):
-    """What `forward` returns.
+    """Result of `forward`.
 
     Attributes:
-        output: the pooled tensor, of the input's element type.
-        indices: the selected taps, of the output's shape, or None if not asked for.
+        output: the pooled tensor.
+        indices: the selected elements, of the output's shape; None unless requested.
     """
 
     output: Array
     indices: Array | None
+
+
+def plan(spec: PoolSpec, shape: Sequence[int], dtype: Any) -> PoolPlan:
+    """Return the plan of a spec for an input, with everything resolved; nothing is computed.
+
+    Args:
+        spec: options of the layer.
+        shape: shape of the input.
+        dtype: element type of the input.
+
+    Returns:
+        The plan: `output_shape`, `output_dtype`, `planned_axes` with the padding in effect,
+        `taps`, `index_dtype`, `divisor_rule`. Plans are cached.
+
+    Raises:
+        InvalidSpecError: the windows do not fit the shape.
+        InvalidTensorError: the shape or the element type is invalid.
+        UnsupportedError: a window is too large for the engine.
+        TensorTooLargeError: a tensor would have more than 2^63 - 1 bytes.
+    """
+    return make_plan(spec, shape, dtype)
 
 
 def forward(
@@ -37,47 +59,35 @@ def forward(
     return_indices: bool = False,
     index_format: str = "window",
     backend: str = "auto",
-    out: Array | tuple[Array, Array] | None = None,
+    out: Array | None = None,
 ) -> ForwardResult:
-    """Pools a tensor.
+    """Pool a tensor.
 
     Args:
         x: the input, of shape (N, C, D1..Dn) or, channels last, (N, D1..Dn, C), with 1 to 6
             spatial axes; float16, bfloat16 (of ml_dtypes), float32 or float64, or an integer of 8
             to 64 bits ("uint8", otherwise signed; not for "lp"). Never written to.
-        spec: what to compute.
-        return_indices: whether to return the selected taps; "max" and "min" only.
-        index_format: "window" (the tap's number in its window, in the smallest unsigned
+        spec: options of the layer.
+        return_indices: whether to return the selected elements; "max" and "min" only.
+        index_format: "window" (number of the element in its window, in the smallest unsigned
             type), "plane" (PyTorch's: int64, flat in the spatial plane) or "tensor" (ONNX's:
             int64, flat in the whole tensor, counted channels first in either layout).
         backend: the name of a backend, or "auto".
-        out: a C-contiguous array of the output's shape and type to write into; or a pair of one
-            for the output and one for window indices.
+        out: a C-contiguous array of the output's shape and type to write the output into.
 
     Returns:
-        The output and the indices. The output has the input's type; of integers, a sum is
+        The output and the indices. The output has the input's type; for integers, a sum is
         int64 and an average float32 (float64 for int64).
 
     Raises:
         InvalidSpecError: the options do not fit one another or the tensor.
-        InvalidTensorError: the tensor or `out` has the wrong shape or type, or a sum of
+        InvalidTensorError: the tensor or `out` has an invalid shape or type, or a sum of
             integers overflows.
-        UnsupportedError: legal, but not built.
+        UnsupportedError: a window is too large for the engine.
     """
     computes = select_backend(backend)
-    memory = memory_of(x, computes)
-    tensor = memory.as_tensor(x, "input")
-    plan = make_plan(spec, tensor.shape, tensor.dtype)
-    chosen = check_index_request(plan, return_indices, index_format)
-    out, indices_out = _both(out, return_indices, chosen)
-    output = memory.allocate(out, plan.output_shape, plan.output_dtype, tensor)
-    indices = None
-    if return_indices:
-        indices = memory.allocate(indices_out, plan.output_shape, plan.index_dtype, tensor, output)
-    computes.forward(plan, tensor, output, indices)
-    if indices is not None and chosen is not IndexFormat.WINDOW:
-        indices = memory.to_positions(plan, indices, chosen)
-    return ForwardResult(output, indices)
+    call = ForwardCall(x, spec, return_indices, index_format, arrays=arrays_of(x, computes))
+    return _forward(call, computes, out, None)
 
 
 def backward(
@@ -91,70 +101,136 @@ def backward(
     backend: str = "auto",
     out: Array | None = None,
 ) -> Array:
-    """Computes the gradient of the input from the gradient of the output.
+    """Compute the gradient of the input from the gradient of the output.
 
     Args:
-        output_gradient: of the output's shape; its element type is the result's.
+        output_gradient: tensor of the output's shape; its element type is the result's.
         spec: the spec of the forward call.
-        input_shape: the shape of the forward input; may be left out with `input`.
-        indices: "max" and "min": the indices that the forward call returned.
-        input: "max", "min" (in place of indices) and "lp": the input of the forward call.
-        index_format: what `indices` are; None: unsigned means "window", int64 "plane".
+        input_shape: shape of the forward input; required unless `input` is given.
+        indices: for "max" and "min": the indices that the forward call returned.
+        input: for "max" and "min" (instead of `indices`), and "lp": the forward input.
+        index_format: format of `indices`; by default "window" for unsigned integers and "plane"
+            for int64.
         backend: the name of a backend, or "auto".
-        out: a C-contiguous array of the input's shape and the gradient's type to write into; what
-            it holds after a refusal is left open.
+        out: a C-contiguous array of the input's shape and the gradient's type to write into; its
+            content is undefined after an error.
 
     Returns:
         The gradient, of the input's shape.
 
     Raises:
         InvalidSpecError: the options do not fit one another or the shape.
-        InvalidTensorError: a tensor has the wrong shape, type or entries, or is missing.
-        UnsupportedError: legal, but not built.
+        InvalidTensorError: a tensor is missing or has an invalid shape, type or entry.
+        UnsupportedError: a window is too large for the engine.
     """
     computes = select_backend(backend)
-    memory = memory_of(output_gradient, computes)
-    dy = memory.as_tensor(output_gradient, "output_gradient")
-    x = None if input is None else memory.as_tensor(input, "input")
-    taps = None if indices is None else memory.as_tensor(indices, "indices")
-    plan = plan_backward(spec, dy, input_shape, taps, x)
-    chosen = check_index_format(index_format, taps)
+    arrays = arrays_of(output_gradient, computes)
+    call = BackwardCall(
+        output_gradient, spec, input_shape, indices, input, index_format, arrays=arrays
+    )
+    return _backward(call, computes, out)
+
+
+@overload
+def run(
+    call: ForwardCall, results: Mapping[str, Array] | None = None, *, backend: str = "auto"
+) -> ForwardResult: ...
+@overload
+def run(
+    call: BackwardCall, results: Mapping[str, Array] | None = None, *, backend: str = "auto"
+) -> Array: ...
+def run(
+    call: ForwardCall | BackwardCall,
+    results: Mapping[str, Array] | None = None,
+    *,
+    backend: str = "auto",
+) -> ForwardResult | Array:
+    """Compute a call.
+
+    Args:
+        call: the checked arguments.
+        results: arrays to write results into, by the names of `call.result_specs`; C-contiguous
+            and of that shape and type. Results without an array are allocated.
+        backend: the name of a backend, or "auto".
+
+    Returns:
+        A `ForwardResult` for a `ForwardCall`, the gradient for a `BackwardCall`.
+
+    Raises:
+        InvalidSpecError: there is no such backend, or `call` is not a call.
+        InvalidTensorError: an array of `results` does not fit, an entry of `indices` is invalid,
+            `nan_policy` is "error" and a NaN was found, or a sum of integers overflows.
+    """
+    computes = select_backend(backend)
+    if not isinstance(call, ForwardCall | BackwardCall):
+        raise InvalidSpecError(
+            f"call is {call!r}; it must be a ForwardCall or a BackwardCall", field="call"
+        )
+    call.arrays.check_backend(computes)
+    given = {} if results is None else results
+    _refuse_unknown_results(call, given)
+    if isinstance(call, ForwardCall):
+        return _forward(call, computes, given.get(OUTPUT), given.get(INDICES))
+    return _backward(call, computes, given.get(INPUT_GRADIENT))
+
+
+def _refuse_unknown_results(call: ForwardCall | BackwardCall, results: Mapping[str, Array]) -> None:
+    specs = call.result_specs
+    unknown = [name for name in results if name not in specs]
+    if unknown:
+        legal = ", ".join(f'"{name}"' for name in specs)
+        raise InvalidSpecError(
+            f"results has {unknown[0]!r}; this call has {legal}", field=f"results[{unknown[0]}]"
+        )
+
+
+def _forward(
+    call: ForwardCall, computes: Backend, out: Array | None, indices_out: Array | None
+) -> ForwardResult:
+    x, plan, arrays = call.input, call.plan, call.arrays
+    shape = plan.output_shape
+    output = arrays.allocate(out, shape, plan.output_dtype, x)
+    if not call.return_indices:
+        computes.forward(plan, x, output, None)
+        return ForwardResult(output, None)
+    format_ = call.index_format
+    dtype = plan.index_dtype_of(format_)
+    indices = arrays.allocate(indices_out, shape, dtype, x, output)
+    if format_ is IndexFormat.WINDOW:
+        computes.forward(plan, x, output, indices)
+    else:
+        windows = arrays.allocate(None, shape, plan.index_dtype)
+        computes.forward(plan, x, output, windows)
+        arrays.to_positions(plan, windows, format_, indices)
+    return ForwardResult(output, indices)
+
+
+def _backward(call: BackwardCall, computes: Backend, out: Array | None) -> Array:
+    plan, arrays = call.plan, call.arrays
+    dy, x, taps = call.output_gradient, call.input, call.indices
+    format_ = call.index_format
     if taps is not None:
-        taps = memory.from_caller(plan, taps, chosen)
+        if format_ is not None and format_ is not IndexFormat.WINDOW:
+            taps = arrays.from_positions(plan, taps, format_)
     elif plan.selects and x is not None and not plan.shares_ties:
-        taps = memory.allocate(None, plan.output_shape, plan.index_dtype)
-        output = memory.allocate(None, plan.output_shape, plan.dtype)
+        taps = arrays.allocate(None, plan.output_shape, plan.index_dtype)
+        output = arrays.allocate(None, plan.output_shape, plan.dtype)
         computes.forward(plan, x, output, taps)
-    dx: Array = memory.allocate(out, plan.input_shape, plan.dtype, dy, x, taps)
+    dx: Array = arrays.allocate(out, plan.input_shape, plan.dtype, dy, x, taps)
     computes.backward(plan, dy, taps, x, dx)
     return dx
 
 
-def _both(
-    out: Array | tuple[Array, Array] | None, return_indices: bool, index_format: IndexFormat
-) -> tuple[Array | None, Array | None]:
-    """What to write the output and the indices into, if anything."""
-    if not isinstance(out, tuple):
-        return out, None
-    if len(out) != 2 or not return_indices or index_format is not IndexFormat.WINDOW:
-        raise InvalidTensorError(
-            "out may be a pair, of arrays for the output and the indices, only where window "
-            "indices are asked for",
-            field="out",
-        )
-    return out
-
-
 def warm_up(backend: str = "auto", *, background: bool = False) -> None:
-    """Gets a backend ready for the most common calls: compiles kernels, or finds them on disk.
+    """Prepare a backend for the most common calls: compile kernels, or load them from disk.
 
     Args:
         backend: the name of a backend, or "auto".
-        background: whether later calls that need a kernel not compiled yet are computed without
-            it, while it is compiled by a thread of its own; else they wait. The results are the
-            same bits: a card's norms, whose bits are its own, are waited for.
+        background: whether later calls that need a kernel that is not compiled yet are computed
+            by another backend while a thread compiles it. Without it, they wait. Results are
+            bit-identical, except for norms on a GPU, which always wait for their kernel.
 
     Raises:
-        InvalidSpecError: there is no such backend here.
+        InvalidSpecError: there is no such backend.
     """
     select_backend(backend).warm_up(background=background)

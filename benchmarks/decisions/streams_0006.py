@@ -24,6 +24,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 
+import pooling_engine
 from benchmarks import report
 from pooling_client import ForwardCall, PoolingClient
 from pooling_client._calls import jobs as _jobs
@@ -156,7 +157,7 @@ def main() -> None:
 
 def large_rows(client, stub, echo_channel, pid, rounds):
     x = np.random.default_rng(0).standard_normal(LAYER, dtype=np.float32)
-    out = np.empty(SPEC.plan(x.shape, x.dtype).output_shape, np.float32)
+    out = np.empty(pooling_engine.plan(SPEC, x.shape, x.dtype).output_shape, np.float32)
     calls = {}
     idle = reset_peak(pid)
     for chunk in CHUNKS_MIB:

@@ -84,7 +84,7 @@ class Tensors:
     @cached_property
     def plan(self) -> PoolPlan:
         """Plan of max pooling; average pooling has the same shapes."""
-        return self.spec("max").plan(self.x.shape, self.dtype)
+        return pooling_engine.plan(self.spec("max"), self.x.shape, self.dtype)
 
     @cached_property
     def dy(self) -> np.ndarray:

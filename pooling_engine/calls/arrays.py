@@ -1,4 +1,4 @@
-"""Where the tensors of a call are: on the host, or on a card, and then they stay there."""
+"""Operations on the arrays of a call: NumPy arrays on the host, or arrays on a GPU."""
 
 from __future__ import annotations
 
@@ -10,83 +10,98 @@ import numpy as np
 from pooling_engine.backends import Backend
 from pooling_engine.calls.checks import as_tensor, check_out
 from pooling_engine.errors import InvalidSpecError, InvalidTensorError
-from pooling_engine.plans.indices import check_indices, from_caller, to_positions
+from pooling_engine.plans.indices import from_positions, to_positions
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.specs.enums import IndexFormat
 
 if TYPE_CHECKING:
     from pooling_engine.backends.cupy_backend.backend import CupyBackend
 
-Array = Any  # of NumPy, or of a card
+Array = Any  # of NumPy, or of a device
 
 _CUDA = (2, 13)  # kDLCUDA and kDLCUDAManaged of DLPack
 
 
-class Memory(Protocol):
-    """What the engine does with arrays of one kind, beside computing."""
+class Arrays(Protocol):
+    """Operations on the arrays of the host or of one device."""
 
     def as_tensor(self, array: Any, field: str) -> Array:
-        """A C-contiguous array; the caller's own where it is one already.
+        """Return a C-contiguous array; the caller's own if it already is one.
 
         Raises:
-            InvalidTensorError: it is no array of numbers.
+            InvalidTensorError: it is not an array of numbers.
         """
         ...
 
     def allocate(
         self, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], *inputs: Array | None
     ) -> Array:
-        """`out`, if it can be written into, or an array of any content.
+        """Return `out` once checked, or an uninitialised array if it is None.
 
         Raises:
             InvalidTensorError: `out` is of another shape or type, or shares memory with an input.
         """
         ...
 
-    def to_positions(self, plan: PoolPlan, indices: Array, index_format: IndexFormat) -> Array:
-        """Window indices as int64 positions."""
+    def to_positions(
+        self, plan: PoolPlan, windows: Array, index_format: IndexFormat, positions: Array
+    ) -> None:
+        """Write window indices as int64 positions into `positions`."""
         ...
 
-    def from_caller(self, plan: PoolPlan, indices: Array, chosen: IndexFormat | None) -> Array:
-        """Window indices from what the caller sent."""
+    def from_positions(self, plan: PoolPlan, positions: Array, index_format: IndexFormat) -> Array:
+        """Return window indices for int64 positions.
+
+        Raises:
+            InvalidTensorError: a position is not that of an element of its window.
+        """
+        ...
+
+    def check_backend(self, backend: Backend) -> None:
+        """Raise InvalidSpecError unless the backend computes on these arrays."""
         ...
 
 
-class HostMemory:
-    """NumPy's arrays, and whatever NumPy makes one of."""
+class HostArrays:
+    """NumPy arrays, and anything that `np.asarray` accepts."""
 
     as_tensor = staticmethod(as_tensor)
     to_positions = staticmethod(to_positions)
-    from_caller = staticmethod(from_caller)
+    from_positions = staticmethod(from_positions)
 
     def allocate(
         self, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], *inputs: Array | None
     ) -> Array:
-        """As `Memory` says."""
+        """Return `out` once checked, or a new array; see `Arrays`."""
+        if out is None:
+            return np.empty(shape, dtype)
         check_out(out, shape, dtype, *inputs)
-        return np.empty(shape, dtype) if out is None else out
+        return out
+
+    def check_backend(self, backend: Backend) -> None:
+        """Accept every backend: all of them compute on host arrays."""
 
 
-class CardMemory:
-    """Arrays of the device of a backend, and by DLPack those of other libraries there."""
+class DeviceArrays:
+    """Arrays on the device of a backend, exchanged with other libraries through DLPack."""
 
     def __init__(self, backend: CupyBackend) -> None:
         self._backend = backend
         self._device = backend.device
 
     def as_tensor(self, array: Any, field: str) -> Array:
-        """As `Memory` says; an array of the host is copied to the card."""
-        if is_on_card(array):
+        """Return an array on the device; a host array is copied there; see `Arrays`."""
+        if is_on_device(array):
             return self._adopt(array, field)[0]
         return self._backend.to_device(as_tensor(array, field))
 
     def allocate(
         self, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], *inputs: Array | None
     ) -> Array:
-        """As `Memory` says."""
+        """Return `out` once checked, or a new array on the device; see `Arrays`."""
         if out is None:
             return self._device.empty(shape, dtype)
-        if not is_on_card(out):
+        if not is_on_device(out):
             raise InvalidTensorError(
                 f"out must be on the device that the tensors are on, not {type(out).__name__}",
                 field="out",
@@ -104,16 +119,20 @@ class CardMemory:
                 raise InvalidTensorError("out shares memory with an input", field="out")
         return adopted
 
-    def to_positions(self, plan: PoolPlan, indices: Array, index_format: IndexFormat) -> Array:
-        """As `Memory` says."""
-        return self._backend.to_positions(plan, indices, index_format)
+    def to_positions(
+        self, plan: PoolPlan, windows: Array, index_format: IndexFormat, positions: Array
+    ) -> None:
+        """Write window indices as int64 positions; see `Arrays`."""
+        self._backend.to_positions(plan, windows, index_format, positions)
 
-    def from_caller(self, plan: PoolPlan, indices: Array, chosen: IndexFormat | None) -> Array:
-        """As `Memory` says."""
-        chosen = check_indices(plan, indices, chosen)
-        if chosen is IndexFormat.WINDOW:
-            return indices
-        return self._backend.from_positions(plan, indices, chosen)
+    def from_positions(self, plan: PoolPlan, positions: Array, index_format: IndexFormat) -> Array:
+        """Return window indices for int64 positions; see `Arrays`."""
+        return self._backend.from_positions(plan, positions, index_format)
+
+    def check_backend(self, backend: Backend) -> None:
+        """Raise InvalidSpecError unless the backend is the one of these arrays."""
+        if backend is not self._backend:
+            raise _host_only(backend)
 
     def _adopt(self, array: Any, field: str) -> tuple[Array, bool]:
         try:
@@ -126,28 +145,24 @@ class CardMemory:
         return begin, begin + math.prod(array.shape) * array.dtype.itemsize
 
 
-HOST = HostMemory()
+HOST = HostArrays()
 
 
-def memory_of(array: Any, backend: Backend) -> Memory:
-    """The memory that an array is in, and its results belong into.
+def arrays_of(array: Any, backend: Backend) -> Arrays:
+    """Return the operations on the arrays of the host or device that holds `array`.
 
     Raises:
-        InvalidSpecError: it is on a card, which the backend does not compute on.
+        InvalidSpecError: it is on a GPU, and the backend computes on the host.
     """
-    if type(array) is np.ndarray or not is_on_card(array):
+    if type(array) is np.ndarray or not is_on_device(array):
         return HOST
     if backend.name != "cupy":
-        raise InvalidSpecError(
-            f'the tensor is on a CUDA device, but backend "{backend.name}" computes on the '
-            'processor; "cupy" takes it, where CuPy is installed',
-            field="backend",
-        )
-    return CardMemory(cast("CupyBackend", backend))
+        raise _host_only(backend)
+    return DeviceArrays(cast("CupyBackend", backend))
 
 
-def is_on_card(array: Any) -> bool:
-    """Whether an array says that it is in the memory of an NVIDIA card."""
+def is_on_device(array: Any) -> bool:
+    """Return whether an array says, through DLPack, that it is on an NVIDIA GPU."""
     if isinstance(array, np.ndarray):
         return False
     where = getattr(array, "__dlpack_device__", None)
@@ -155,3 +170,11 @@ def is_on_card(array: Any) -> bool:
         return where is not None and where()[0] in _CUDA
     except (BufferError, ValueError):  # on a device that DLPack has no number for
         return False
+
+
+def _host_only(backend: Backend) -> InvalidSpecError:
+    return InvalidSpecError(
+        f'the tensor is on a CUDA device, but backend "{backend.name}" computes on the '
+        'processor; "cupy" takes it, where CuPy is installed',
+        field="backend",
+    )

@@ -30,18 +30,24 @@ def refuse_too_many_taps(plan: PoolPlan) -> None:
         )
 
 
-def to_positions(plan: PoolPlan, windows: Array, index_format: IndexFormat) -> Array:
-    """Window indices of the output's shape as int64 positions in the plane or the tensor."""
+def to_positions(
+    plan: PoolPlan, windows: Array, index_format: IndexFormat, positions: Array
+) -> None:
+    """Write window indices as int64 positions in the plane or the tensor.
+
+    Args:
+        windows: window indices, of the output's shape.
+        index_format: "plane" or "tensor".
+        positions: int64 array of the output's shape to write into.
+    """
     numbers = windows.reshape(plan.output_block_shape).astype(np.int64)
-    positions = np.zeros_like(numbers)
+    blocks = positions.reshape(plan.output_block_shape)
+    blocks[...] = _plane_starts(plan) if index_format is IndexFormat.TENSOR else 0
     for axis, weight, plane_step, trailing in _axes(plan):
         number = numbers // weight % axis.kernel
         starts = axis.starts().reshape((-1,) + (1,) * trailing)
-        positions += (starts + number * axis.dilation) * plane_step
-    if index_format is IndexFormat.TENSOR:
-        positions += _plane_starts(plan)
-    positions[numbers == np.iinfo(windows.dtype).max] = NO_POSITION
-    return positions.reshape(plan.output_shape)
+        blocks += (starts + number * axis.dilation) * plane_step
+    blocks[numbers == np.iinfo(windows.dtype).max] = NO_POSITION
 
 
 def _plane_starts(plan: PoolPlan) -> Array:
@@ -58,29 +64,12 @@ def _plane_size(plan: PoolPlan) -> int:
     return math.prod(axis.size for axis in plan.axes)
 
 
-def from_caller(plan: PoolPlan, indices: Array, index_format: IndexFormat | None) -> Array:
-    """Window indices from what the caller sent.
-
-    Positions are checked entry by entry; window indices are for the backend to check.
-
-    Args:
-        indices: of the output's shape; unsigned window indices or int64 positions.
-        index_format: what they are; None means that the element type says it.
-
-    Raises:
-        InvalidSpecError: a window has more taps than an index can number.
-        InvalidTensorError: the type, the shape or a position is wrong.
-    """
-    chosen = check_indices(plan, indices, index_format)
-    return indices if chosen is IndexFormat.WINDOW else from_positions(plan, indices, chosen)
-
-
 def check_indices(plan: PoolPlan, indices: Any, index_format: IndexFormat | None) -> IndexFormat:
-    """The format of what the caller sent, whose shape and type are checked.
+    """Return the format of indices from the caller, once their shape and type are checked.
 
     Args:
-        indices: as for `from_caller`, in any memory.
-        index_format: as for `from_caller`.
+        indices: on the host or a device; unsigned window indices or int64 positions.
+        index_format: format that the caller names; None derives it from the element type.
 
     Raises:
         InvalidSpecError: a window has more taps than an index can number.
@@ -94,8 +83,7 @@ def check_indices(plan: PoolPlan, indices: Any, index_format: IndexFormat | None
     is_positions = indices.dtype == np.int64
     index_format = index_format or (IndexFormat.PLANE if is_positions else IndexFormat.WINDOW)
     refuse_too_many_taps(plan)
-    is_window = index_format is IndexFormat.WINDOW
-    expected = plan.index_dtype if is_window else np.dtype(np.int64)
+    expected = plan.index_dtype_of(index_format)
     if indices.dtype != expected:
         raise InvalidTensorError(
             f'indices are {indices.dtype.name}; format "{index_format}" takes {expected.name} here',

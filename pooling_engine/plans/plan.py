@@ -23,6 +23,7 @@ from pooling_engine.specs.enums import (
 )
 
 _INDEX_TYPES = tuple(np.dtype(name) for name in ("uint8", "uint16", "uint32", "uint64"))
+_POSITION_TYPE = np.dtype(np.int64)
 MAX_INDEXED_TAPS = 2**32 - 1  # uint64 numbers more, but only within the engine
 
 
@@ -115,9 +116,14 @@ class PoolPlan:
         return math.prod(self.output_shape) * self.output_dtype.itemsize
 
     @cached_property
+    def is_float(self) -> bool:
+        """Whether the elements are floating-point numbers, and so have gradients."""
+        return self.dtype in FLOATS
+
+    @cached_property
     def output_dtype(self) -> np.dtype[Any]:
         """The element type of the output: the input's, but wider for sums of integers."""
-        if self.dtype in FLOATS or self.selects:
+        if self.is_float or self.selects:
             return self.dtype
         if self.mode is Mode.SUM:
             return np.dtype(np.int64)
@@ -133,11 +139,13 @@ class PoolPlan:
         """The element type of window indices: the smallest with a value to spare for "none"."""
         return next(dtype for dtype in _INDEX_TYPES if self.taps <= np.iinfo(dtype).max)
 
+    def index_dtype_of(self, index_format: IndexFormat) -> np.dtype[Any]:
+        """Return the element type of indices in a format."""
+        return self.index_dtype if index_format is IndexFormat.WINDOW else _POSITION_TYPE
+
     def index_bytes(self, index_format: IndexFormat) -> int:
-        """The size of the indices in a format, in bytes."""
-        is_window = index_format is IndexFormat.WINDOW
-        itemsize = self.index_dtype.itemsize if is_window else np.dtype(np.int64).itemsize
-        return math.prod(self.output_shape) * itemsize
+        """Return the size of the indices in a format, in bytes."""
+        return math.prod(self.output_shape) * self.index_dtype_of(index_format).itemsize
 
     @cached_property
     def selects(self) -> bool:
@@ -160,7 +168,7 @@ class PoolPlan:
             return tuple(PlannedAxis(size, 1, size, size) for size in self.sizes)
         return tuple(_planned(axis) for axis in self.axes)
 
-    @property
+    @cached_property
     def shares_ties(self) -> bool:
         """Whether the backward pass needs the input to find all tied taps."""
         return self.selects and self.tie_policy is not TiePolicy.FIRST

@@ -14,6 +14,7 @@ from pooling_engine.dtypes import FLOAT_NAMES, FLOATS, INTEGERS, LEGAL_NAMES
 from pooling_engine.errors import (
     InvalidSpecError,
     InvalidTensorError,
+    PoolingError,
     TensorTooLargeError,
     UnsupportedError,
 )
@@ -25,6 +26,7 @@ from pooling_engine.specs.spec import PoolSpec
 from pooling_engine.specs.window import Window
 
 _SHAPE, _DTYPE = "the shape", "the element type"  # stand in for the arguments that gave them
+_RENAMED = (InvalidTensorError, UnsupportedError, TensorTooLargeError)
 _MAX_BYTES = 2**63 - 1
 _MAX_NUMBERED_TAPS = 2**63 - 1
 
@@ -37,27 +39,56 @@ def make_plan(
     shape_field: str = "input",
     dtype_field: str = "input",
 ) -> PoolPlan:
-    """Resolves `spec` for an input of `shape` and `dtype`; the result is cached.
+    """Return the plan of `spec` for an input of `shape` and `dtype`. Plans are cached.
 
     Args:
-        shape_field: the argument that gave the shape, for what is wrong with it.
-        dtype_field: the argument that gave the element type.
+        spec: options of the layer.
+        shape: shape of the input.
+        dtype: element type of the input.
+        shape_field: the argument that gave the shape; errors of the shape name it.
+        dtype_field: the argument that gave the element type; errors of the type name it.
 
     Raises:
-        InvalidSpecError: it is no spec, or the windows do not fit the shape.
-        InvalidTensorError: the shape or the element type is illegal.
-        UnsupportedError: legal, but not built yet.
+        InvalidSpecError: `spec` is not a spec, or the windows do not fit the shape.
+        InvalidTensorError: the shape or the element type is invalid.
+        UnsupportedError: a window is too large for the engine.
+        TensorTooLargeError: a tensor would have more than 2^63 - 1 bytes.
     """
-    if not isinstance(spec, PoolSpec):
-        raise InvalidSpecError(f"spec is {spec!r}; it must be a PoolSpec", field="spec")
+    _refuse_other_than_spec(spec)
     try:
         return _cached_plan(spec, as_shape(shape, _SHAPE), _as_dtype(dtype))
-    except (InvalidTensorError, UnsupportedError, TensorTooLargeError) as error:
-        fields = {_SHAPE: shape_field, _DTYPE: dtype_field}
-        if error.field not in fields:
-            raise
-        field = fields[error.field]
-        raise type(error)(f"{field}: {error}", field=field) from None
+    except _RENAMED as error:
+        raise _named(error, shape_field, dtype_field) from None
+
+
+def plan_of_array(
+    spec: PoolSpec,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    *,
+    shape_field: str = "input",
+    dtype_field: str = "input",
+) -> PoolPlan:
+    """Return what `make_plan` returns, faster, for the shape and native type of an array."""
+    _refuse_other_than_spec(spec)
+    try:
+        return _cached_plan(spec, shape, dtype)
+    except _RENAMED as error:
+        raise _named(error, shape_field, dtype_field) from None
+
+
+def _refuse_other_than_spec(spec: PoolSpec) -> None:
+    if not isinstance(spec, PoolSpec):
+        raise InvalidSpecError(f"spec is {spec!r}; it must be a PoolSpec", field="spec")
+
+
+def _named(error: PoolingError, shape_field: str, dtype_field: str) -> PoolingError:
+    """Return the error with the name of the argument that caused it."""
+    fields = {_SHAPE: shape_field, _DTYPE: dtype_field}
+    if error.field not in fields:
+        return error
+    field = fields[error.field]
+    return type(error)(f"{field}: {error}", field=field)
 
 
 def as_shape(shape: Sequence[int], field: str) -> tuple[int, ...]:

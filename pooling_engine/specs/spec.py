@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pooling_engine.errors import InvalidSpecError
 from pooling_engine.specs.enums import (
@@ -20,9 +20,6 @@ from pooling_engine.specs.enums import (
 )
 from pooling_engine.specs.options import choice, flag, number, optional, paddings, sizes
 from pooling_engine.specs.window import Window
-
-if TYPE_CHECKING:
-    from pooling_engine.plans.plan import PoolPlan
 
 # The options that belong to some modes only; with another mode they are refused.
 OPTION_MODES: dict[str, frozenset[Mode]] = {
@@ -177,26 +174,6 @@ class PoolSpec:
                 )
             windows.append(window)
         return tuple(windows)
-
-    def plan(self, shape: Sequence[int], dtype: Any) -> PoolPlan:
-        """What the spec comes to for an input, with everything resolved; nothing is computed.
-
-        Args:
-            shape: the input's.
-            dtype: the input's element type.
-
-        Returns:
-            The plan: `output_shape`, `output_dtype`, `planned_axes` with the padding in effect,
-            `taps`, `index_dtype`, `divisor_rule`.
-
-        Raises:
-            InvalidSpecError: the windows do not fit the shape.
-            InvalidTensorError: the shape or the element type is illegal.
-            UnsupportedError: legal, but not built.
-        """
-        from pooling_engine.plans.planning import make_plan
-
-        return make_plan(self, shape, dtype)
 
     def adaptive_outputs(self, spatial_axes: int) -> tuple[int, ...]:
         """The number of outputs along each of `spatial_axes` axes of an adaptive spec.

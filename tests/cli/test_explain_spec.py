@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+import pooling_engine
 from pooling_cli.main import cli
 from pooling_engine import (
     DivisorRule,
@@ -252,7 +253,7 @@ def test_another_plan_of_the_engine_is_never_explained(
     attribute: str, wrong: Any, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = PoolSpec("average", 3, 2, "same_upper")
-    plan = replace(spec.plan(SEED, "float32"), **{attribute: wrong})
-    monkeypatch.setattr(PoolSpec, "plan", lambda *_: plan)
+    plan = replace(pooling_engine.plan(spec, SEED, "float32"), **{attribute: wrong})
+    monkeypatch.setattr(pooling_engine, "plan", lambda *_: plan)
     with pytest.raises(InternalError, match=f"disagree on the parameter {said}"):
         explain_spec(spec, SEED, "float32")

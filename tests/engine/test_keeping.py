@@ -8,6 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+import pooling_engine
 from pooling_engine import PoolSpec, backward, forward
 from pooling_engine.plans import memo as keeping
 
@@ -15,7 +16,7 @@ SPEC = PoolSpec("max", 3, 2, 1)
 
 
 def plans(count):
-    return [SPEC.plan((1, 1, 10 + number), "float32") for number in range(count)]
+    return [pooling_engine.plan(SPEC, (1, 1, 10 + number), "float32") for number in range(count)]
 
 
 class Sheet:

@@ -1,16 +1,26 @@
-"""Results written into arrays that the caller gives: an output, or it and its indices."""
+"""Results written into arrays of the caller: `out`, and the `results` of `run`."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from pooling_engine import InvalidTensorError, PoolSpec, backward, forward
+from pooling_engine import (
+    BackwardCall,
+    ForwardCall,
+    InvalidSpecError,
+    InvalidTensorError,
+    PoolSpec,
+    backward,
+    forward,
+    run,
+)
 from tests.support import cases, oracle
 
 X = cases.normal((2, 3, 9, 7))
 SPEC = PoolSpec("max", 3, 2)
 SHAPE = (2, 3, 4, 3)
+FORMATS = {"window": "uint8", "plane": "int64", "tensor": "int64"}
 VALUES = {
     "normal": X,
     "hard": cases.hard(X.shape),
@@ -20,69 +30,83 @@ VALUES = {
 
 
 def filled(shape=SHAPE, dtype="float32"):
-    """An array whose every element must be overwritten."""
+    """Return an array whose every element must be overwritten."""
     return np.full(shape, 99, dtype)
 
 
+@pytest.mark.parametrize("index_format", FORMATS)
 @pytest.mark.parametrize("x", VALUES.values(), ids=VALUES.keys())
 @pytest.mark.parametrize("mode", ["max", "min"])
-def test_a_pair_gets_the_output_and_the_indices(mode, x):
-    spec = PoolSpec(mode, 3, 2)
-    expected = forward(x, spec, return_indices=True)
-    pair = filled(dtype=x.dtype), filled(dtype=np.uint8)
-    given = forward(x, spec, return_indices=True, out=pair)
-    for result, own, other in zip(given, pair, expected, strict=True):
-        assert result is own
+def test_run_writes_output_and_indices(mode, x, index_format):
+    call = ForwardCall(x, PoolSpec(mode, 3, 2), True, index_format)
+    expected = run(call)
+    results = {name: filled(*spec) for name, spec in call.result_specs.items()}
+    given = run(call, results)
+    assert given.output is results["output"]
+    assert given.indices is results["indices"]
+    for own, other in zip(given, expected, strict=True):
         oracle.assert_same_bits(own, other)
 
 
-def test_arrays_that_are_not_aligned():
-    pair = cases.unaligned(filled()), cases.unaligned(filled(dtype=np.uint8))
-    expected = forward(X, SPEC, return_indices=True)
-    for own, other in zip(forward(X, SPEC, return_indices=True, out=pair), expected, strict=True):
+def test_run_allocates_the_results_that_are_not_given():
+    call = ForwardCall(X, SPEC, return_indices=True)
+    expected, indices = run(call), filled(dtype=np.uint8)
+    given = run(call, {"indices": indices})
+    assert given.indices is indices
+    for own, other in zip(given, expected, strict=True):
+        oracle.assert_same_bits(own, other)
+
+
+@pytest.mark.parametrize(("index_format", "dtype"), FORMATS.items())
+def test_run_accepts_unaligned_arrays(index_format, dtype):
+    call = ForwardCall(X, SPEC, True, index_format)
+    results = {
+        "output": cases.unaligned(filled()),
+        "indices": cases.unaligned(filled(dtype=dtype)),
+    }
+    expected = run(call)
+    for own, other in zip(run(call, results), expected, strict=True):
         oracle.assert_same_bits(own, other)
     dx = cases.unaligned(filled(X.shape))
     backward(expected.output, SPEC, input=X, out=dx)
     oracle.assert_same_bits(dx, backward(expected.output, SPEC, input=X))
 
 
-@pytest.mark.parametrize("format_of_indices", ["window", "plane", "tensor"])
-def test_an_output_alone_may_have_indices_of_any_format(format_of_indices):
-    how = {"return_indices": True, "index_format": format_of_indices}
-    out, expected = filled(), forward(X, SPEC, **how)
-    given = forward(X, SPEC, out=out, **how)
+@pytest.mark.parametrize("index_format", FORMATS)
+def test_out_takes_the_output_alone(index_format):
+    options = {"return_indices": True, "index_format": index_format}
+    out, expected = filled(), forward(X, SPEC, **options)
+    given = forward(X, SPEC, out=out, **options)
     assert given.output is out
     oracle.assert_same_bits(out, expected.output)
     oracle.assert_same_bits(given.indices, expected.indices)
 
 
 @pytest.mark.parametrize("options", [*cases.MODES, {"mode": "min", "tie_policy": "split"}])
-def test_a_gradient(options):
+def test_out_takes_the_gradient(options):
     spec = PoolSpec(**options, kernel=3, stride=2)
     needs_input = options["mode"] in ("max", "min", "lp")
-    how = {"input": X} if needs_input else {"input_shape": X.shape}
+    residual = {"input": X} if needs_input else {"input_shape": X.shape}
     dy, dx = cases.normal(SHAPE), filled(X.shape)
-    assert backward(dy, spec, out=dx, **how) is dx
-    oracle.assert_same_bits(dx, backward(dy, spec, **how))
+    expected = backward(dy, spec, **residual)
+    assert backward(dy, spec, out=dx, **residual) is dx
+    oracle.assert_same_bits(dx, expected)
+    again = filled(X.shape)
+    assert run(BackwardCall(dy, spec, **residual), {"input_gradient": again}) is again
+    oracle.assert_same_bits(again, expected)
 
 
-def unwritable():
-    array = filled()
-    array.flags.writeable = False
-    return array
-
-
-PLACES = {
+OUTPUTS = {
     "another shape": lambda: filled((2, 3, 3, 4)),
     "another rank": lambda: filled((*SHAPE, 1)),
     "another type": lambda: filled(dtype="float64"),
-    "of other bytes": lambda: filled(dtype=">f4"),
-    "read only": unwritable,
+    "another byte order": lambda: filled(dtype=">f4"),
+    "read-only": lambda: cases.read_only(filled()),
     "Fortran order": lambda: np.asfortranarray(filled()),
-    "every other": lambda: filled((2, 3, 4, 6))[..., ::2],
+    "every other element": lambda: filled((2, 3, 4, 6))[..., ::2],
     "a list": lambda: filled().tolist(),
 }
-MARKS = {
+INDICES = {
     "another shape": lambda: filled((2, 3, 3, 4), np.uint8),
     "another type": lambda: filled(dtype=np.int64),
     "a wider type": lambda: filled(dtype=np.uint16),
@@ -91,78 +115,85 @@ MARKS = {
 }
 
 
-def refused(x=X, spec=SPEC, **options):
+def rejection_of(call, **results):
+    """Return the text of the error about an array to write into."""
     with pytest.raises(InvalidTensorError) as caught:
-        forward(x, spec, **options)
+        run(call, results)
     assert caught.value.field == "out"
     return str(caught.value)
 
 
-@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES.keys())
-def test_an_output_that_does_not_fit_is_refused(place):
-    refused(out=place())
-    refused(return_indices=True, out=(place(), filled(dtype=np.uint8)))
+@pytest.mark.parametrize("make", OUTPUTS.values(), ids=OUTPUTS.keys())
+def test_an_output_array_that_does_not_fit_is_rejected(make):
+    text = rejection_of(ForwardCall(X, SPEC), output=make())
+    with pytest.raises(InvalidTensorError) as caught:
+        forward(X, SPEC, out=make())
+    assert (caught.value.field, str(caught.value)) == ("out", text)
 
 
-def test_what_is_wrong_with_an_output_is_said():
+def test_an_error_says_why_an_array_does_not_fit():
     for out, words in (
         (filled().T.copy().T, "not contiguous"),
         (cases.read_only(filled()), "read-only"),
         (filled().astype(">f4"), "in the other byte order"),
     ):
-        assert words in refused(out=out)
+        assert words in rejection_of(ForwardCall(X, SPEC), output=out)
 
 
-@pytest.mark.parametrize("marks", MARKS.values(), ids=MARKS.keys())
-def test_indices_that_do_not_fit_are_refused(marks):
-    assert "uint8 array of shape (2, 3, 4, 3)" in refused(
-        return_indices=True, out=(filled(), marks())
-    )
+@pytest.mark.parametrize("make", INDICES.values(), ids=INDICES.keys())
+def test_an_index_array_that_does_not_fit_is_rejected(make):
+    text = rejection_of(ForwardCall(X, SPEC, True), output=filled(), indices=make())
+    assert "uint8 array of shape (2, 3, 4, 3)" in text
+
+
+@pytest.mark.parametrize("index_format", ["plane", "tensor"])
+def test_positions_need_an_int64_array(index_format):
+    call = ForwardCall(X, SPEC, True, index_format)
+    assert "int64 array of shape (2, 3, 4, 3)" in rejection_of(call, indices=filled(dtype="u1"))
 
 
 @pytest.mark.parametrize(
-    ("options", "count"),
+    ("call", "name", "legal"),
     [
-        ({}, 2),
-        ({"return_indices": True, "index_format": "plane"}, 2),
-        ({"return_indices": True, "index_format": "tensor"}, 2),
-        ({"return_indices": True}, 1),
-        ({"return_indices": True}, 3),
+        (ForwardCall(X, SPEC), "indices", '"output"'),
+        (ForwardCall(X, SPEC, True), "input_gradient", '"output", "indices"'),
+        (BackwardCall(filled(), SPEC, input=X), "output", '"input_gradient"'),
     ],
-    ids=cases.name_of,
+    ids=["indices", "gradient", "output"],
 )
-def test_a_pair_goes_with_window_indices_only(options, count):
-    out = (filled(), filled(dtype=np.uint8), None)[:count]
-    assert refused(out=out, **options).startswith("out may be a pair")
+def test_a_result_that_the_call_does_not_have_is_rejected(call, name, legal):
+    with pytest.raises(InvalidSpecError, match=f"this call has {legal}") as caught:
+        run(call, {name: filled()})
+    assert caught.value.field == f"results[{name}]"
 
 
-def test_an_output_that_shares_memory_with_the_input_is_refused():
+def test_an_output_array_that_shares_memory_with_the_input_is_rejected():
     x = np.zeros((1, 1, 1, 48), np.float32)
     spec, view = PoolSpec("max", (1, 3), (1, 1), (0, 1)), x.view()
-    assert refused(x, spec, out=view) == "out shares memory with an input"
-    marks = np.zeros(x.shape, np.uint8)
-    assert refused(x, spec, return_indices=True, out=(view, marks)) == refused(x, spec, out=view)
+    for call in (ForwardCall(x, spec), ForwardCall(x, spec, return_indices=True)):
+        assert rejection_of(call, output=view) == "out shares memory with an input"
 
 
-def test_indices_that_share_memory_are_refused():
-    x = np.zeros((1, 1, 1, 48), np.float32)
-    spec = PoolSpec("max", (1, 3), (1, 1), (0, 1))
-    marks = x.view(np.uint8)[..., :48]
-    refused(x, spec, return_indices=True, out=(np.zeros_like(x), marks))
+@pytest.mark.parametrize(("index_format", "dtype"), FORMATS.items())
+def test_an_index_array_that_shares_memory_is_rejected(index_format, dtype):
+    x = np.zeros((1, 1, 1, 48), np.float64)
+    call = ForwardCall(x, PoolSpec("max", (1, 3), (1, 1), (0, 1)), True, index_format)
+    indices = x.view(dtype)[..., :48]
+    assert "shares memory" in rejection_of(call, output=np.zeros_like(x), indices=indices)
     output = np.zeros_like(x)
-    marks = output.view(np.uint8)[..., 96:144]
-    refused(x, spec, return_indices=True, out=(output, marks))
+    indices = output.view(dtype)[..., -48:]
+    assert "shares memory" in rejection_of(call, output=output, indices=indices)
 
 
-def test_a_gradient_that_shares_memory_with_what_it_is_computed_from_is_refused():
+def test_a_gradient_array_that_shares_memory_with_an_input_is_rejected():
     memory = np.zeros(X.shape, np.float32)
     dy = memory.reshape(-1)[: np.prod(SHAPE)].reshape(SHAPE)
     marks = memory.reshape(-1).view(np.uint8)[: np.prod(SHAPE)].reshape(SHAPE)
-    for gradient, how in (
+    for gradient, residual in (
         (dy, {"indices": np.zeros(SHAPE, np.uint8)}),
         (np.zeros(SHAPE, np.float32), {"indices": marks}),
         (np.zeros(SHAPE, np.float32), {"input": memory}),
     ):
         with pytest.raises(InvalidTensorError, match="out shares memory") as caught:
-            backward(gradient, SPEC, input_shape=X.shape, out=memory, **how)
+            backward(gradient, SPEC, input_shape=X.shape, out=memory, **residual)
         assert caught.value.field == "out"

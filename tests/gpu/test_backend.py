@@ -90,7 +90,7 @@ def test_what_is_remembered_of_a_call_depends_on_where_its_arrays_begin(cupy, de
 
 def test_out_on_the_card(cupy):
     x = cases.normal(SHAPE)
-    given, shape = on_card(cupy, x), SPEC.plan(SHAPE, "float32").output_shape
+    given, shape = on_card(cupy, x), pooling_engine.plan(SPEC, SHAPE, "float32").output_shape
     out = cupy.device.empty(shape, np.float32), cupy.device.empty(shape, np.uint8)
     result = forward(given, SPEC, return_indices=True, out=out, backend="cupy")
     assert result.output is out[0]
@@ -191,7 +191,7 @@ def test_a_nan_is_refused_where_the_policy_says_so(cupy):
 def test_shared_ties_are_computed_on_the_card(cupy, device, policy, place):
     place = place or cupy.to_device
     spec, x = PoolSpec("max", 2, tie_policy=policy), np.ones(SHAPE, np.float32)
-    dy = cases.normal(spec.plan(SHAPE, x.dtype).output_shape)
+    dy = cases.normal(pooling_engine.plan(spec, SHAPE, x.dtype).output_shape)
     given = place(dy), place(x)
     device.copied.clear()
     dx = backward(given[0], spec, input=given[1], backend="cupy")

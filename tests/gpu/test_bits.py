@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+import pooling_engine
 from pooling_engine import PoolSpec, backward, forward
 from pooling_engine.backends.cupy_backend.planning import choosing, geometry, kernels, launches
 from tests.support import cases, golden, oracle, pairs, palettes
@@ -118,7 +119,7 @@ def test_shared_ties_add_up_in_order(policy, options, shape, is_large):
     """Every tap is tied, and hardly a sum is exact."""
     spec = PoolSpec("max", tie_policy=policy, **options)
     x = np.ones(cases.to_layout(options, np.empty(shape)).shape)
-    dy = cases.normal(spec.plan(x.shape, x.dtype).output_shape, "float64")
+    dy = cases.normal(pooling_engine.plan(spec, x.shape, x.dtype).output_shape, "float64")
     with positions_of_64_bits() if is_large else nullcontext():
         pairs.assert_same("cupy", backward, dy, spec, input=x)
 
@@ -179,7 +180,9 @@ def test_several_rows_of_every_window(dtype):
             value = palettes.values_of(dtype)["hard" if number % 2 else "normal"]
             with several_rows_a_thread():
                 pairs.assert_same_calls("cupy", options, value(shape, dtype, number), value, number)
-                launch = launches.backward_launch(PoolSpec(**options).plan(shape, dtype), True)
+                launch = launches.backward_launch(
+                    pooling_engine.plan(PoolSpec(**options), shape, dtype), True
+                )
                 *_, rows = launch.values[-1].view(np.int32)
             if "_row_gradients" in launch.name:
                 most = 2 * options["stride"][1]
@@ -241,7 +244,7 @@ def test_rows_together_of_every_kind(dtype, mode, kernel):
     with several_rows_a_thread():
         for count, rows in itertools.product(kernels.neighbour_counts(dtype), (11, 12, 13)):
             shape = 2, 3, rows, count * (1 + 20 // count)
-            launch = launches.forward_launch(spec.plan(shape, dtype), True, True)
+            launch = launches.forward_launch(pooling_engine.plan(spec, shape, dtype), True, True)
             assert launch.name.startswith("select_square_rows<")
             for policy, values in itertools.product(("propagate", "ignore"), KINDS):
                 value = KINDS[values] or palettes.values_of(dtype)[values]
@@ -318,7 +321,7 @@ WIDE = (
 @every_type
 @pytest.mark.parametrize(("options", "shape"), WIDE, ids=cases.name_of)
 def test_wide(dtype, options, shape):
-    plan = PoolSpec("sum", **options).plan(shape, dtype)
+    plan = pooling_engine.plan(PoolSpec("sum", **options), shape, dtype)
     name = launches.forward_launch(plan, False, True).name
     assert "_by_teams" in name or (dtype in palettes.INTEGERS and "_planes" in name)
     ignoring = {"mode": "max", "nan_policy": "ignore"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import pooling_engine
 from pooling_engine import PoolSpec
 from pooling_engine.backends.cupy_backend.planning import division
 from pooling_engine.backends.cupy_backend.planning.launches import (
@@ -42,7 +43,7 @@ def assert_divides(sums, divisor, element="float", rule=None, scale=None):
     if rule is None:
         spec = PoolSpec("average", 1, divisor_override=divisor)
         dtype = {"float": np.float32, "double": np.float64}[element]
-        rule, scale = division.division_of(spec.plan((1, 1, 1), np.dtype(dtype)))
+        rule, scale = division.division_of(pooling_engine.plan(spec, (1, 1, 1), np.dtype(dtype)))
     results = np.empty_like(sums)
     values = scale, np.int32(rule), np.int32(sums.size)
     blocks = -(-sums.size // BLOCK_THREADS)
@@ -119,5 +120,5 @@ def test_float64_is_divided_unless_the_reciprocal_is_exact(divisor):
 def test_windows_of_more_taps_have_no_kernel():
     for kernel, has_kernel in (((2**23, 2**24), True), ((2**23 + 1, 2**24), False)):
         spec = PoolSpec("average", kernel, padding=tuple(k - 1 for k in kernel))
-        plan = spec.plan((1, 1, 1, 1), np.dtype(np.float32))
+        plan = pooling_engine.plan(spec, (1, 1, 1, 1), np.dtype(np.float32))
         assert (forward_launch(plan, False, True) is not None) == has_kernel

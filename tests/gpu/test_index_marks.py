@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import pooling_engine
 from pooling_engine import InvalidTensorError, PoolSpec, forward
 from pooling_engine.backends.cupy_backend.planning import choosing, geometry, kernels
 from pooling_engine.backends.cupy_backend.planning.launches import backward_launch
@@ -41,7 +42,7 @@ def assert_forged_are_found(options, shape, seed):
     spec = PoolSpec("max", **options)
     x = cases.to_layout(options, random.normal(size=shape).astype(np.float32))
     indices = forward(x, spec, return_indices=True, backend="numpy").indices
-    plan, launch = spec.plan(x.shape, x.dtype), None
+    plan, launch = pooling_engine.plan(spec, x.shape, x.dtype), None
     dy, dx = np.ones(indices.shape, np.float32), np.empty_like(x)
     launch = backward_launch(plan, True)
     top, counts = np.iinfo(indices.dtype).max, [0, 0]
@@ -73,7 +74,9 @@ def test_forged_indices_leave_a_mark(options, shape):
 def test_the_table_has_kernels_of_both_kinds():
     of_rows = set()
     for options, shape in ROWS:
-        launch = backward_launch(PoolSpec("max", **options).plan(shape, "float32"), True)
+        launch = backward_launch(
+            pooling_engine.plan(PoolSpec("max", **options), shape, "float32"), True
+        )
         of_rows |= {launch.name} if launch.file == "rows.cu" else set()
     assert len(of_rows) > len(kernels.ROW_WINDOWS)
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+import pooling_engine
 from pooling_engine import NanPolicy, PoolSpec, TiePolicy
 from pooling_engine.backends.cupy_backend.planning import geometry, kernels
 from pooling_engine.backends.cupy_backend.planning.kernels import all_kernels
@@ -27,7 +28,9 @@ HUGE = 2**31  # more positions than 32 bits number; nothing of that size is allo
 
 
 def forward_name(options, shape, dtype="float32", has_indices=False, is_aligned=True):
-    launch = forward_launch(PoolSpec(**options).plan(shape, dtype), has_indices, is_aligned)
+    launch = forward_launch(
+        pooling_engine.plan(PoolSpec(**options), shape, dtype), has_indices, is_aligned
+    )
     return launch and launch.name
 
 
@@ -54,7 +57,7 @@ def test_a_division_at_the_ends(value):
 )
 @cases.many_examples
 def test_every_position_is_of_one_thread(sizes, of_input, rows, neighbours):
-    plan = PoolSpec("sum", kernel=1, stride=2).plan((2, 3, *sizes), "float32")
+    plan = pooling_engine.plan(PoolSpec("sum", kernel=1, stride=2), (2, 3, *sizes), "float32")
     share = geometry.ThreadWork(of_input, neighbours=neighbours, rows=rows)
     integers = geometry.packed_windows(plan, np.int64, share, rule=0).view(np.int64)
     assert integers[-1] == rows
@@ -315,7 +318,9 @@ def test_gradients_of_rows():
         for size in range(1, 40):
             if size + 2 * padding < kernel:
                 continue
-            plan = PoolSpec("sum", kernel, stride, padding).plan((1, 1, size), "float32")
+            plan = pooling_engine.plan(
+                PoolSpec("sum", kernel, stride, padding), (1, 1, size), "float32"
+            )
             (outputs,) = plan.output_shape[2:]
             whole = [
                 n for n in (4, 2) if size % n == n % stride == 0 and outputs % (n // stride) == 0
@@ -337,7 +342,7 @@ def test_gradients_of_rows():
 )
 def test_what_has_no_kernel(options, shape, dtype):
     assert forward_name(options, shape, dtype) is None
-    assert backward_launch(PoolSpec(**options).plan(shape, dtype), True) is None
+    assert backward_launch(pooling_engine.plan(PoolSpec(**options), shape, dtype), True) is None
 
 
 @pytest.mark.parametrize(
@@ -389,7 +394,7 @@ def test_what_has_no_kernel(options, shape, dtype):
     ids=cases.name_of,
 )
 def test_which_kernels_share_ties(options, shape, share, name):
-    plan = PoolSpec(**{"mode": "max"} | options).plan(shape, "float32")
+    plan = pooling_engine.plan(PoolSpec(**{"mode": "max"} | options), shape, "float32")
     assert tie_share_launch(plan, True).name == share
     assert backward_launch(plan, True).name == name
 
@@ -397,7 +402,9 @@ def test_which_kernels_share_ties(options, shape, share, name):
 def test_what_ties_share_needs_no_indices():
     """Windows with more taps than 32 bits number have none."""
     ties, first = (
-        PoolSpec("max", global_window=True, tie_policy=policy).plan((1, 1, 2 * HUGE), "float32")
+        pooling_engine.plan(
+            PoolSpec("max", global_window=True, tie_policy=policy), (1, 1, 2 * HUGE), "float32"
+        )
         for policy in ("all", "first")
     )
     assert backward_launch(ties, True) is not None
@@ -408,9 +415,14 @@ def test_gradients_by_indices_of_windows_on_no_element_have_no_kernel():
     """None of them may have an index, and no thread of a gather comes by."""
     shape = (1, 1, 1, 8), "float32"
     options = {"kernel": 2, "stride": 1, "dilation": 2, "padding": 1}
-    assert forward_launch(PoolSpec("max", **options).plan(*shape), True, True) is not None
-    assert backward_launch(PoolSpec("max", **options).plan(*shape), True) is None
-    assert backward_launch(PoolSpec("sum", **options).plan(*shape), True) is not None
+    assert (
+        forward_launch(pooling_engine.plan(PoolSpec("max", **options), *shape), True, True)
+        is not None
+    )
+    assert backward_launch(pooling_engine.plan(PoolSpec("max", **options), *shape), True) is None
+    assert (
+        backward_launch(pooling_engine.plan(PoolSpec("sum", **options), *shape), True) is not None
+    )
 
 
 @given(
@@ -432,7 +444,7 @@ def test_every_launch_is_of_a_kernel_that_ships(
     if not isinstance(mode, str):  # a norm, by its p
         options, mode = options | {"norm_p": mode}, "lp"
     shape = cases.to_layout(options, np.empty((2, channels, *sizes), np.bool_)).shape
-    plan = PoolSpec(mode, **options).plan(shape, dtype)
+    plan = pooling_engine.plan(PoolSpec(mode, **options), shape, dtype)
     launches = [forward_launch(plan, plan.selects, is_aligned)]
     others = replace(plan, tie_policy=ties, nan_policy=nans) if plan.selects else plan
     if plan.selects:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import pooling_engine
 from pooling_engine import PoolSpec, backward, forward
 from pooling_engine.backends.cupy_backend.planning import choosing, geometry, launches
 from tests.support import cases, golden, oracle, pairs, palettes
@@ -188,7 +189,7 @@ of_teams = pytest.mark.parametrize(("options", "shape"), TEAMS, ids=cases.name_o
 def test_teams(dtype, options, shape):
     for p, values in ((1, "hard"), (2, "normal"), (2.5, "huge"), (3, "tiny"), (math.inf, "hard")):
         options = options | {"mode": "lp", "norm_p": p}
-        plan = PoolSpec(**options).plan(shape, dtype)
+        plan = pooling_engine.plan(PoolSpec(**options), shape, dtype)
         assert launches.forward_launch(plan, False, True).file == "norm_teams.cu"
         x = palettes.VALUES[values](shape, dtype, 1)
         assert_exact(options, x, 2)

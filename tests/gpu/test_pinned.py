@@ -18,7 +18,15 @@ import numpy as np
 import pytest
 
 from pooling_client import PoolingClient
-from pooling_engine import InvalidTensorError, PoolSpec, backends, backward, forward
+from pooling_engine import (
+    ForwardCall,
+    InvalidTensorError,
+    PoolSpec,
+    backends,
+    backward,
+    forward,
+    run,
+)
 from pooling_engine.backends.cupy_backend import backend as cupy_backend
 from pooling_engine.backends.cupy_backend.device.cupy_device import CupyDevice, CupyStagingBuffer
 from pooling_engine.backends.cupy_backend.transfers import staging
@@ -182,11 +190,12 @@ def test_marks_are_found_where_nothing_else_is_copied(use, copied):
     with region_of(backend) as region:
         own, out = region.with_(x), region.empty((1, 40, 32, 32))
         taps, dx = region.empty((1, 40, 32, 32), np.uint8), region.empty(SHAPE)
-        forward(own, spec, out=(out, taps), return_indices=True, backend="cupy")
+        call, results = ForwardCall(own, spec, True), {"output": out, "indices": taps}
+        run(call, results, backend="cupy")
         backward(out, MAX, input_shape=SHAPE, indices=taps, out=dx, backend="cupy")
         own[0, -1, -1, -1] = np.nan
         with pytest.raises(InvalidTensorError, match='nan_policy "error" refuses it'):
-            forward(own, spec, out=(out, taps), return_indices=True, backend="cupy")
+            run(call, results, backend="cupy")
         taps[0, -1, 3, 2] = 200
         with pytest.raises(InvalidTensorError, match="200"):
             backward(out, MAX, input_shape=SHAPE, indices=taps, out=dx, backend="cupy")

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import pooling_engine
 from pooling_engine import PoolSpec, backward, forward
 from pooling_engine.backends import select_backend
 from pooling_engine.backends.cupy_backend.planning import geometry, positions
@@ -22,10 +23,12 @@ SHAPE = (2, 3, 6, 7)
 
 def converted(spec, x, index_format):
     """The window indices of a call and what NumPy makes of them, all checked on the card."""
-    backend, plan = select_backend("cupy"), spec.plan(x.shape, x.dtype)
+    backend, plan = select_backend("cupy"), pooling_engine.plan(spec, x.shape, x.dtype)
     windows = forward(x, spec, return_indices=True, backend="numpy").indices
-    theirs = indices.to_positions(plan, windows, index_format)
-    ours = backend.to_positions(plan, backend.to_device(windows), index_format)
+    theirs = np.empty(plan.output_shape, np.int64)
+    indices.to_positions(plan, windows, index_format, theirs)
+    ours = backend.device.empty(plan.output_shape, np.dtype(np.int64))
+    backend.to_positions(plan, backend.to_device(windows), index_format, ours)
     oracle.assert_same_bits(backend.to_host(ours), theirs)
     back = backend.from_positions(plan, ours, index_format)
     oracle.assert_same_bits(backend.to_host(back), windows)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import pooling_engine
 from pooling_engine import Mode, PoolSpec, forward
 from pooling_engine.backends.cupy_backend.planning.launches import forward_launch, tie_share_launch
 from tests.gpu import shim
@@ -18,7 +19,7 @@ BARRIER = "  __syncthreads();\n"
 
 def summed():
     """By teams of 32 threads, which go three times over their columns."""
-    x, plan = cases.normal(SHAPE), SPEC.plan(SHAPE, "float32")
+    x, plan = cases.normal(SHAPE), pooling_engine.plan(SPEC, SHAPE, "float32")
     output = np.zeros(plan.output_shape, np.float32)
     launch = forward_launch(plan, False, True)
     assert launch.name == "sum_by_teams<float, 32>"
@@ -29,7 +30,7 @@ def summed():
 def shared():
     """By teams of 32 threads, which count the taps that are 1."""
     x = cases.hard(SHAPE, has_nan=False)
-    plan = replace(SPEC.plan(SHAPE, "float32"), mode=Mode.MAX)
+    plan = replace(pooling_engine.plan(SPEC, SHAPE, "float32"), mode=Mode.MAX)
     ones, shares = np.ones(plan.output_shape, np.float32), np.zeros(plan.output_shape)
     launch = tie_share_launch(plan, True)
     assert launch.name == "share_by_teams<float, false, 32>"
@@ -41,7 +42,7 @@ def shared():
 def norms(options, shape, kernel):
     """With p = 3, of whole numbers: the sums are exact, in whatever order."""
     x, spec = np.round(4 * cases.normal(shape)), PoolSpec("lp", norm_p=3, **options)
-    plan = spec.plan(shape, "float32")
+    plan = pooling_engine.plan(spec, shape, "float32")
     output = np.zeros(plan.output_shape, np.float32)
     launch = forward_launch(plan, False, True)
     assert launch.name == f"{kernel}<float, float, POWERS, {32 if plan.taps < 1024 else '256, 4'}>"

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+import pooling_engine
 from pooling_engine import (
     DeviceMemoryError,
     InvalidTensorError,
@@ -144,7 +145,7 @@ def test_a_small_call_waits_once_in_memory_that_is_there(through, events):
 @pytest.mark.parametrize("lane_bytes", [0, LANE, staging.BUFFER_BYTES])
 def test_what_kernels_leave_for_one_another(through, lane_bytes):
     backend = through(lane_bytes)
-    x, plan = cases.normal(SHAPE), PoolSpec("max", 2).plan(SHAPE, "float32")
+    x, plan = cases.normal(SHAPE), pooling_engine.plan(PoolSpec("max", 2), SHAPE, "float32")
     output = np.empty(plan.output_shape, np.float32)
     scratch = {"middle": output.dtype, "wide": np.dtype(np.float64)}
     assert not backend._run(plan, twice, {"x": x}, {"y": output}, scratch)
@@ -153,7 +154,7 @@ def test_what_kernels_leave_for_one_another(through, lane_bytes):
 
 def twice(plan, is_aligned=True):
     """The maxima, and of each alone the maximum."""
-    again = PoolSpec("max", 1).plan(plan.output_shape, plan.dtype)
+    again = pooling_engine.plan(PoolSpec("max", 1), plan.output_shape, plan.dtype)
     first, second = (forward_launch(p, False, is_aligned) for p in (plan, again))
     return [
         LaunchStep(first, ("x", "middle", "indices", "null")),
@@ -170,7 +171,7 @@ def test_what_kernels_leave_for_one_another_stays_on_the_card(through, monkeypat
             CupyStagingBuffer, name, lambda *a, move=move: moved.append(a[3]) or move(*a)
         )
     x, spec = cases.normal(SHAPE), PoolSpec("max", 2)
-    plan = spec.plan(SHAPE, "float32")
+    plan = pooling_engine.plan(spec, SHAPE, "float32")
     output = forward(x, spec, backend="cupy").output
     backend._run(plan, twice, {"x": x}, {"y": output}, {"middle": output.dtype})
     assert moved[:2] == moved[2:], "as without them"
@@ -178,7 +179,7 @@ def test_what_kernels_leave_for_one_another_stays_on_the_card(through, monkeypat
 
 def test_a_lane_has_room_for_what_kernels_leave(through):
     """Places are side by side and within the lane, however many planes it takes."""
-    plan = PoolSpec("max", 2).plan(SHAPE, "float32")
+    plan = pooling_engine.plan(PoolSpec("max", 2), SHAPE, "float32")
     nbytes = {"x": plan.input_bytes}, {"y": plan.output_bytes}
     layout = ChunkLayout(plan, *nbytes, {"wide": np.dtype(np.float64)}, ())
     names, outputs = ("x", "flag", "y", "wide"), 4 * 4

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import pooling_engine
 from pooling_engine import PoolSpec
 from pooling_wire.v1 import pooling_pb2 as pb
 from tests.server.support import BAD_SPEC, BAD_TENSOR, assert_rejected, assert_serves
@@ -77,7 +78,7 @@ def test_what_forward_would_refuse_is_refused(stub: Any) -> None:
 
 
 def test_the_same_in_python() -> None:
-    plan = PoolSpec("average", 3, 2, "same_lower").plan((2, 3, 8, 9), "float16")
+    plan = pooling_engine.plan(PoolSpec("average", 3, 2, "same_lower"), (2, 3, 8, 9), "float16")
     assert plan.output_shape == (2, 3, 4, 5)
     assert plan.output_dtype == "float16"
     assert plan.divisor_rule == "padded_taps"

@@ -1,4 +1,4 @@
-"""GetPlan says over the wire what `PoolSpec.plan` says in process, for every case there is."""
+"""GetPlan replies hold what `pooling_engine.plan` returns, for every case."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import pooling_engine
 from pooling_engine import PoolSpec
 from pooling_wire.enums import element_type_number
 from pooling_wire.messages.specs import encode_spec
@@ -34,7 +35,7 @@ def test_plans(
     dtype = "float64" if options["mode"] == "lp" else dtype
     spec = PoolSpec(**options, layout=layout)
     shape = (2, *sizes, 3) if layout == "channels_last" else (2, 3, *sizes)
-    ours = spec.plan(shape, dtype)
+    ours = pooling_engine.plan(spec, shape, dtype)
     request = pb.GetPlanRequest(
         spec=encode_spec(spec, len(sizes)),
         input_shape=shape,

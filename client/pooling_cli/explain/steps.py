@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import pooling_engine
 from pooling_cli.explain.arithmetic import Worked, work_out
 from pooling_cli.explain.check import Answer, ask_engine, refuse_what_the_engine_refuses, tolerance
 from pooling_cli.explain.records import (
@@ -82,7 +83,7 @@ def spec_steps(spec: PoolSpec, shape: Sequence[int], dtype: Any) -> SpecSteps:
         InvalidTensorError: the shape or the element type is illegal.
         InternalError: the parameters and the engine's plan disagree.
     """
-    parameters = resolve_parameters(spec, spec.plan(shape, dtype))
+    parameters = resolve_parameters(spec, pooling_engine.plan(spec, shape, dtype))
     return SpecSteps(parameters=parameters, output_size=output_sizes(spec, parameters.axes))
 
 

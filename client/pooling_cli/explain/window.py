@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import pooling_engine
 from pooling_cli.explain.records import AxisWindow, Region
 from pooling_cli.explain.resolve import adaptive_elements, coordinate_names, resolve_parameters
 from pooling_cli.explain.spec_records import Axis, Parameters
@@ -69,7 +70,7 @@ def look_at(x: Array, spec: PoolSpec, at: tuple[int, ...], output_gradient: Arra
         InternalError: the engine's plan has other parameters.
     """
     x = as_tensor(x, "input")
-    plan = spec.plan(x.shape, x.dtype)
+    plan = pooling_engine.plan(spec, x.shape, x.dtype)
     parameters = resolve_parameters(spec, plan)
     sizes = plan.sizes
     at = _checked(at, plan.output_shape, coordinate_names(spec.layout, len(sizes)))

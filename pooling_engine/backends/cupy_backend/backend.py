@@ -165,12 +165,17 @@ class CupyBackend:
         self.staging.upload(np.ascontiguousarray(array), target)
         return target
 
-    def to_positions(self, plan: PoolPlan, indices: Array, index_format: IndexFormat) -> Array:
-        """Convert window indices on the device into int64 positions in the plane or the tensor."""
+    def to_positions(
+        self, plan: PoolPlan, indices: Array, index_format: IndexFormat, target: Array
+    ) -> None:
+        """Write window indices on the device as int64 positions into `target`, also there."""
         if positions.has_kernels(plan):
             with suppress(NotCompiledError):
-                return positions.to_positions(self.device, plan, indices, index_format)
-        return self.to_device(to_positions(plan, self.to_host(indices), index_format))
+                positions.to_positions(self.device, plan, indices, index_format, target)
+                return
+        host = _empty_like(target)
+        to_positions(plan, self.to_host(indices), index_format, host)
+        self.device.upload(host, target)
 
     def from_positions(self, plan: PoolPlan, given: Array, index_format: IndexFormat) -> Array:
         """Convert int64 positions on the device into window indices.

@@ -136,14 +136,11 @@ class PoolingServicer:
         self, call: pooling_wire.ForwardCall, loan: Loan, regions: Regions = NO_REGIONS
     ) -> ForwardResult:
         """Compute a forward call into the client's locations, or into buffers of `loan`."""
-        return pooling_engine.forward(
-            call.input,
-            call.spec,
-            return_indices=call.return_indices,
-            index_format=call.index_format,
-            backend=self.backend,
-            out=self._results(loan, call, regions),
+        results = self._results(loan, call, regions)
+        checked = pooling_engine.ForwardCall(
+            call.input, call.spec, call.return_indices, call.index_format
         )
+        return pooling_engine.run(checked, results, backend=self.backend)
 
     def _backward(
         self, call: pooling_wire.BackwardCall, loan: Loan, regions: Regions = NO_REGIONS
@@ -182,7 +179,7 @@ class PoolingServicer:
 
     def _results(
         self, loan: Loan, call: pooling_wire.ForwardCall, regions: Regions
-    ) -> Array | tuple[Array, Array]:
+    ) -> dict[str, Array]:
         """Return the arrays for the output and the indices."""
         plan = make_plan(call.spec, call.input.shape, call.input.dtype)
         is_window = call.index_format is IndexFormat.WINDOW
@@ -197,10 +194,13 @@ class PoolingServicer:
             sent += plan.index_bytes(call.index_format)
         check_plan_limits(plan, sent, "input", self._config)
         shape = plan.output_shape
-        output = self._lend(loan, call.places, regions, OUTPUT, shape, plan.output_dtype)
-        if not (has_indices and is_window):
-            return output
-        return output, self._lend(loan, call.places, regions, INDICES, shape, plan.index_dtype)
+        wanted = {OUTPUT: plan.output_dtype}
+        if has_indices and is_window:
+            wanted[INDICES] = plan.index_dtype
+        return {
+            name: self._lend(loan, call.places, regions, name, shape, dtype)
+            for name, dtype in wanted.items()
+        }
 
     def _gradient(
         self, loan: Loan, call: pooling_wire.BackwardCall, regions: Regions

@@ -46,14 +46,16 @@ def has_kernels(plan: PoolPlan) -> bool:
 
 
 def to_positions(
-    device: Device, plan: PoolPlan, indices: DeviceArray, index_format: IndexFormat
-) -> DeviceArray:
-    """Convert window indices into int64 positions in the plane or the tensor."""
-    positions = device.empty(plan.output_shape, np.dtype(np.int64))
+    device: Device,
+    plan: PoolPlan,
+    indices: DeviceArray,
+    index_format: IndexFormat,
+    positions: DeviceArray,
+) -> None:
+    """Write window indices as int64 positions in the plane or the tensor into `positions`."""
     launch = positions_launch("to_positions", plan, index_format)
     if launch.blocks:
         device.launch(launch, indices, positions)
-    return positions
 
 
 def from_positions(
