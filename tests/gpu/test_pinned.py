@@ -127,10 +127,9 @@ def test_the_bits_are_those_of_arrays_anywhere(use, copied, options, lane_bytes,
             region.with_ if given[0] else np.asarray,
             region.empty if given[1] else np.empty,
         )
-        out = room(theirs.output.shape, np.float32)
-        if selects:
-            out = out, room(theirs.output.shape, theirs.indices.dtype)
-        ours = forward(take(x), spec, return_indices=selects, backend="cupy", out=out)
+        call = ForwardCall(take(x), spec, return_indices=selects)
+        results = {name: room(*made) for name, made in call.result_specs.items()}
+        ours = run(call, results, backend="cupy")
         oracle.assert_same_bits(ours.output, theirs.output)
         if selects:
             oracle.assert_same_bits(ours.indices, theirs.indices)
