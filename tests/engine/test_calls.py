@@ -130,8 +130,11 @@ def test_construction_rejects_wrong_arguments(make, error, field):
     assert caught.value.field == field
 
 
-@pytest.mark.parametrize("call", [ForwardCall(X, SPEC), BackwardCall(DY, SPEC, input=X)])
-def test_a_call_is_frozen_and_replaceable(call):
+@pytest.mark.parametrize(
+    "make", [lambda: ForwardCall(X, SPEC), lambda: BackwardCall(DY, SPEC, input=X)]
+)
+def test_a_call_is_frozen_and_replaceable(make):
+    call = make()
     with pytest.raises(FrozenInstanceError):
         call.spec = SPEC
     assert replace(call).plan is call.plan

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 import pooling_engine
-from pooling_engine import InvalidSpecError, InvalidTensorError, PoolSpec, backward, forward
+from pooling_engine import (
+    ForwardCall,
+    InvalidSpecError,
+    InvalidTensorError,
+    PoolSpec,
+    backward,
+    forward,
+    run,
+)
+from pooling_engine.calls.arrays import arrays_of
 from tests.gpu.card import CardArray
 from tests.support import cases, oracle, pairs, palettes
 
@@ -88,13 +97,25 @@ def test_what_is_remembered_of_a_call_depends_on_where_its_arrays_begin(cupy, de
         assert name.endswith(", 1>") == (device.shift == 1), name
 
 
-def test_out_on_the_card(cupy):
+@pytest.mark.parametrize("index_format", ["window", "plane", "tensor"])
+def test_results_in_arrays_of_the_device(cupy, index_format):
     x = cases.normal(SHAPE)
-    given, shape = on_card(cupy, x), pooling_engine.plan(SPEC, SHAPE, "float32").output_shape
-    out = cupy.device.empty(shape, np.float32), cupy.device.empty(shape, np.uint8)
-    result = forward(given, SPEC, return_indices=True, out=out, backend="cupy")
-    assert result.output is out[0]
-    oracle.assert_same_bits(cupy.to_host(out[0]), forward(x, SPEC, backend="numpy").output)
+    given = on_card(cupy, x)
+    call = ForwardCall(given, SPEC, True, index_format, arrays=arrays_of(given, cupy))
+    results = {name: cupy.device.empty(*made) for name, made in call.result_specs.items()}
+    ours = run(call, results, backend="cupy")
+    theirs = forward(x, SPEC, return_indices=True, index_format=index_format, backend="numpy")
+    for name, expected in theirs._asdict().items():
+        assert getattr(ours, name) is results[name]
+        oracle.assert_same_bits(cupy.to_host(results[name]), expected)
+
+
+def test_a_call_on_the_device_runs_on_its_backend_alone(cupy):
+    x = on_card(cupy, cases.normal(SHAPE))
+    call = ForwardCall(x, SPEC, arrays=arrays_of(x, cupy))
+    with pytest.raises(InvalidSpecError, match="on a CUDA device") as caught:
+        run(call, backend="numpy")
+    assert caught.value.field == "backend"
 
 
 @pytest.mark.parametrize(
