@@ -1,1 +1,1 @@
-"""Errors and corner cases beside PyTorch, ONNX Runtime, JAX and TensorFlow."""
+"""Exactness of this engine beside PyTorch, ONNX Runtime, JAX and TensorFlow."""

@@ -1,6 +1,6 @@
-"""How exact this engine and other libraries are, asked live; writes docs/exactness.md and .png.
+"""Compare this engine and other libraries with exact results; writes docs/exactness.md and .png.
 
-Needs PyTorch; ONNX Runtime (with onnx), JAX (with Flax) and TensorFlow answer where installed.
+Needs PyTorch; ONNX Runtime (with onnx), JAX (with Flax) and TensorFlow are included if installed.
 
     python -m benchmarks.exactness
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import math
+import textwrap
 import warnings
 from fractions import Fraction
 from pathlib import Path
@@ -20,13 +21,13 @@ import numpy as np
 from benchmarks import report
 from benchmarks.exactness.cases import ACCURACY, GOLDEN, Accuracy, Golden, tensor, ulps
 from benchmarks.exactness.graphs import Jax, TensorFlow
-from benchmarks.exactness.libraries import Engine, Library, NotOffered, OnnxRuntime, Torch
+from benchmarks.exactness.libraries import Engine, Library, NotSupported, OnnxRuntime, Torch
 from pooling_engine import UnsupportedError
 
 DOCS = Path(__file__).parents[2] / "docs"
 COMMAND = "python -m benchmarks.exactness"
 VERSIONS = ("numpy", "ml_dtypes", "torch", "onnxruntime", "jax", "flax", "tensorflow-cpu")
-ALLOWED = 4  # ulp, by the contract
+ALLOWED = 4  # ulp, the bound of the contract
 GOOD, BAD = "#0072b2", "#d55e00"
 
 
@@ -38,20 +39,20 @@ def exact_answers(row: Accuracy) -> list[Fraction]:
 
 
 def measure(library: Library, row: Accuracy, exact: list[Fraction]) -> tuple[float | str, str]:
-    """The worst error in ulp, or why there is none, and how it is written in the table."""
+    """Return the largest error in ulp, or the reason for none, and its text in the table."""
     x = tensor(row.values, row.dtype)
     try:
         if row.gradient is None:
             answer = library.forward(x, row.options)
         else:
             answer = library.backward(x, tensor(row.gradient, row.dtype), row.options)
-    except NotOffered:
+    except NotSupported:
         return "—", "—"
     except UnsupportedError:
-        return "not yet", "not yet"
+        return "not implemented", "not implemented"
     except Exception as error:
         print(f"  {library.title}: {' '.join(str(error).split())[:100]}")
-        return "refused", "refused"
+        return "error", "error"
     answers = np.atleast_1d(answer[row.at]).ravel()
     worst = max(ulps(a, e) for a, e in zip(answers, exact, strict=True))
     shown = "∞" if math.isinf(worst) else f"{worst:.3g}"
@@ -71,7 +72,7 @@ def text(values) -> str:
 
 
 def questions(case: Golden):
-    """What is asked: (what the answer is called, how it is asked)."""
+    """Return the computations of a case, by the names of their results."""
     x = tensor(case.values, case.dtype)
     dy = None if case.gradient is None else tensor(case.gradient, case.dtype)
     return {
@@ -95,35 +96,35 @@ def questions(case: Golden):
             "without": lambda of: of.channels_last_indices(x, case.options, has_batch=False),
             "with": lambda of: of.channels_last_indices(x, case.options, has_batch=True),
         },
-    }[case.asks]
+    }[case.question]
 
 
-def ask(library: Library, case: Golden) -> dict[str, str]:
-    """A library's answers, by what they are called; what it does not offer is left out."""
+def answers_of(library: Library, case: Golden) -> dict[str, str]:
+    """Return the results of a library by name, without those that it does not support."""
     answers = {}
     for name, question in questions(case).items():
         if case.answers and name not in case.answers:
             continue
         try:
             answers[name] = text(question(library))
-        except NotOffered:
+        except NotSupported:
             continue
         except UnsupportedError:
-            answers[name] = "not yet"
+            answers[name] = "not implemented"
         except Exception:
-            answers[name] = "refused"
+            answers[name] = "error"
     return answers
 
 
 def cell(answers: dict[str, str], contract: dict[str, str]) -> str:
-    """The answers in one cell, bold where they are not the contract's."""
+    """Return the results in one cell, bold where they differ from the contract's."""
     if not answers:
         return "—"
-    if set(answers.values()) == {"refused"}:
-        return "refused" if "refused" in contract.values() else "**refused**"
+    if set(answers.values()) == {"error"}:
+        return "error" if "error" in contract.values() else "**error**"
     parts = []
     for name, answer in answers.items():
-        is_other = answer not in (contract.get(name, answer), "not yet")
+        is_other = answer not in (contract.get(name, answer), "not implemented")
         parts.append(f"**{name} {answer}**" if is_other else f"{name} {answer}")
     return "; ".join(parts)
 
@@ -134,36 +135,38 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def golden_table(libraries: list[Library]) -> str:
-    rows, asked, right = [], [0] * len(libraries), [0] * len(libraries)
+    rows, supported, right = [], [0] * len(libraries), [0] * len(libraries)
     for case in GOLDEN:
         contract = {name: text(values) for name, values in case.answers.items()}
-        cells = [cell(ask(library, case), contract) for library in libraries]
+        cells = [cell(answers_of(library, case), contract) for library in libraries]
         if contract:
             for at, shown in enumerate(cells):
-                asked[at] += "—" != shown != "not yet"
-                right[at] += "—" != shown != "not yet" and "**" not in shown
-        words = cell(contract, contract) if contract else "not offered"
-        rows.append([str(case.number), case.words, words, *cells])
-    counts = [f"{r} of {a}" for r, a in zip(right, asked, strict=True)]
-    rows.append(["", "as the contract says, of those answered", "", *counts])
-    return table(["", "case", "contract", *(library.title for library in libraries)], rows)
+                supported[at] += shown not in ("—", "not implemented")
+                right[at] += shown not in ("—", "not implemented") and "**" not in shown
+        expected = cell(contract, contract) if contract else "not supported"
+        rows.append([str(case.number), case.title, expected, *cells])
+    counts = [f"{r} of {a}" for r, a in zip(right, supported, strict=True)]
+    rows.append(["", "agrees with the contract, of the supported cases", "", *counts])
+    return table(["no.", "case", "contract", *(library.title for library in libraries)], rows)
 
 
 def accuracy_table(libraries: list[Library]) -> tuple[str, list[list[float | str]]]:
-    """The table, and the errors in it."""
+    """Return the table, and the errors in it."""
     rows, errors = [], []
     for row in ACCURACY:
-        print(row.words, row.dtype, flush=True)
+        print(row.title, row.dtype, flush=True)
         exact = exact_answers(row)
         measured = [measure(library, row, exact) for library in libraries]
         errors.append([error for error, _ in measured])
         single = number(float(exact[0])) if len(exact) == 1 else ""
-        rows.append([row.words, row.dtype, single, *(shown for _, shown in measured)])
-    return table(["", "type", "exact", *(library.title for library in libraries)], rows), errors
+        rows.append([row.title, row.dtype, single, *(shown for _, shown in measured)])
+    return table(
+        ["computation", "type", "exact", *(library.title for library in libraries)], rows
+    ), errors
 
 
 def draw(libraries: list[Library], errors: list[list[float | str]], path: Path) -> None:
-    """One row for each question about floats, one panel for each library, log(1 + error) along."""
+    """Draw log(1 + error) of the float rows, one panel per library."""
     mpl.use("Agg")
     from matplotlib import pyplot
 
@@ -185,32 +188,32 @@ def draw(libraries: list[Library], errors: list[list[float | str]], path: Path) 
             panel.plot(x, y, "o" if math.isfinite(error) else ">", color=colour, markersize=6)
         panel.set_title(library.title, fontsize=11, fontweight="normal" if at else "bold")
         ticks = (0, 10, 1000, 10**5, 10**7)
-        words = ["0", "10", "$10^3$", "$10^5$", "$10^7$", "∞"]
-        panel.set_xticks([*(math.log10(1 + tick) for tick in ticks), infinity], words)
+        labels = ["0", "10", "$10^3$", "$10^5$", "$10^7$", "∞"]
+        panel.set_xticks([*(math.log10(1 + tick) for tick in ticks), infinity], labels)
         panel.set_xlim(-0.5, infinity + 0.5)
         panel.tick_params(length=0, labelsize=9)
         panel.grid(axis="x", color="#e4e4e4", linewidth=0.7)
         panel.set_axisbelow(True)
         for side in ("top", "right", "left"):
             panel.spines[side].set_visible(False)
-    panels[0].set_yticks(range(len(rows)), [f"{row.words}, {row.dtype}" for row, _ in rows])
+    panels[0].set_yticks(range(len(rows)), [f"{row.title}, {row.dtype}" for row, _ in rows])
     panels[0].set_ylim(len(rows) - 0.4, -0.6)
     figure.supxlabel(
         "distance to the correctly rounded result in ulp; "
-        f"blue: at most {ALLOWED} (the grey band), an arrow: infinity or NaN",
+        f"blue: at most {ALLOWED} (grey band); arrow: infinity or NaN",
         fontsize=10,
     )
     figure.savefig(path, dpi=150)
 
 
 def installed() -> list[Library]:
-    """The engine, and the libraries that can be imported."""
+    """Return the engine and the libraries that can be imported."""
     libraries = []
     for library in (Engine, Torch, OnnxRuntime, Jax, TensorFlow):
         try:
             libraries.append(library())
         except ImportError as error:
-            print(f"{library.title} is left out: {error}")
+            print(f"without {library.title}: {error}")
     return libraries
 
 
@@ -227,11 +230,13 @@ def main() -> None:
     accuracy, errors = accuracy_table(libraries)
     draw(libraries, errors, DOCS / "exactness.png")
     machine = report.machine()
+    versions = ", ".join([f"Python {machine['python']}", *map(version, VERSIONS)])
+    versions = textwrap.fill(versions, 105)
     document = PAGE.format(
         command=COMMAND,
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
         machine=f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}",
-        versions=", ".join([f"Python {machine['python']}", *map(version, VERSIONS)]),
+        versions=textwrap.indent(versions, "  ").strip(),
         accuracy=accuracy,
         golden=golden_table(libraries),
         allowed=ALLOWED,
@@ -241,38 +246,54 @@ def main() -> None:
 
 
 PAGE = """\
-# How exact
+# Exactness
 
-The engine and four libraries, all on the CPU and asked live: `{command}`, {date}.
-{machine}; {versions}.
+This page compares the engine and four libraries with exact results, all on the CPU.
+It is generated by `{command}`.
+
+- Date: {date}
+- Machine: {machine}
+- Versions: {versions}
 
 ## Sums, norms and gradients
 
-The error is the distance to the correctly rounded result, in units in the last place (ulp) of the
-type that the library answers in; for integers, the difference. 0 is the best that any program can
-do. Exact results are computed with fractions, roots with 60 digits. Where many elements are
-compared the worst counts; where it is one, the answer is in brackets. Bold: more than {allowed}
-ulp, the bound of the contract, or a wrong integer.
+The error is the distance to the correctly rounded result.
+Its unit is the unit in the last place (ulp) of the result's type.
+For integers it is the difference.
+An error of 0 is the best that any program can reach.
+Exact results are computed with fractions, and roots with 60 digits.
+
+- If many elements are compared, the table shows the largest error.
+- If one element is compared, the result follows in brackets.
+- Bold: more than {allowed} ulp, the bound of the contract, or a wrong integer.
+- "—": the library has no such operation or option.
+- "error": the library raised an error.
+  For the sum that is too large, the contract requires that.
+
+PyTorch has no sum pooling; its average with a divisor of 1 is used instead.
 
 ![The errors in the table below, floats only](exactness.png)
 
 {accuracy}
 
-"—": the library has no such operation or option. "refused": it raised an error; for the sum that is
-too large, that is what the contract asks for. PyTorch has no sum pooling; its average with a
-divisor of 1 stands for it.
-
 ## Corner cases
 
-Forty cases in which implementations are known to differ: the contract's answer, and everyone's.
-`y` is the output, `index` the selected position in the plane (-1: none), `dx` the gradient of the
-input for an output gradient of ones, in case 2 of 1, 10, 100. k, s, p, d: kernel, stride (the
-kernel unless given), padding, dilation; L: the size of the axis. Bold: not the contract's answer,
-which need not be a mistake: many of these cases are settled by convention only.
+Forty cases in which implementations are known to differ.
+
+| notation | meaning |
+| --- | --- |
+| `y` | the output |
+| `index` | the selected position in the plane, -1 for none |
+| `dx` | the gradient of the input for an output gradient of ones (case 2: 1, 10, 100) |
+| k, s, p, d | kernel, stride (the kernel size unless given), padding, dilation |
+| L | the size of the axis |
+| bold | differs from the contract |
+
+A difference is not necessarily a mistake: many of these cases are settled by convention only.
 
 {golden}
 
-Not asked: PyTorch's gradient in case 8, where its index lies outside the plane.
+PyTorch's gradient in case 8 is not computed, because its index lies outside the plane.
 """
 
 

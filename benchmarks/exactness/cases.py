@@ -1,4 +1,4 @@
-"""What is asked of every library, what is right, and how far an answer is from it."""
+"""Computations and corner cases, their exact results, and the error of a result."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from decimal import Decimal, localcontext
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-import ml_dtypes  # noqa: F401  NumPy learns bfloat16
+import ml_dtypes  # noqa: F401  registers bfloat16 with NumPy
 import numpy as np
 
 INF, NAN = math.inf, math.nan
 
 
 class Accuracy(NamedTuple):
-    """One question with an exact answer, of one plane.
+    """Computation with an exact result, on one plane.
 
     Attributes:
-        words: what is computed.
+        title: the computation in words.
         dtype: the element type.
         options: of the spec; a forward pass unless `gradient` is given.
         values: the plane, as nested lists or an array.
-        exact: the exact answer, or how it follows from the plane and the gradient.
+        exact: the exact result, or a function of the plane, the options and the gradient.
         gradient: the output gradient of a backward pass.
-        at: where to look in the answer; everywhere by default.
+        at: the position to compare; all positions by default.
     """
 
-    words: str
+    title: str
     dtype: str
     options: dict
     values: Any
@@ -37,11 +37,11 @@ class Accuracy(NamedTuple):
 
 
 def blocks(x, options):
-    """The exact values of every window, where windows do not overlap."""
+    """Yield the exact values of every window of non-overlapping windows."""
     kernel = options["kernel"]
     counts = [size // kernel for size in x.shape]
-    for place in np.ndindex(*counts):
-        block = x[tuple(slice(at * kernel, (at + 1) * kernel) for at in place)]
+    for position in np.ndindex(*counts):
+        block = x[tuple(slice(at * kernel, (at + 1) * kernel) for at in position)]
         yield [Fraction(value.item()) for value in block.ravel()]
 
 
@@ -62,7 +62,7 @@ def norm(x, options, _):
 
 
 def exact_norm(values, p):
-    """Rounded to 60 digits."""
+    """Return the p-norm, rounded to 60 digits."""
     with localcontext(prec=60):
         power = sum(abs(value) ** p for value in values)
         decimal = Decimal(power.numerator) / Decimal(power.denominator)
@@ -75,12 +75,12 @@ def norm_gradient(x, options, _):
 
 
 def mean_gradient(x, options, dy):
-    """What the overlapping windows of stride 1 of an average hand to every element."""
-    kernel, received = options["kernel"], np.full(x.shape, Fraction(0))
-    for place in np.ndindex(dy.shape):
-        window = tuple(slice(at, at + kernel) for at in place)
-        received[window] += Fraction(dy[place].item()) / kernel**2
-    return received.ravel().tolist()
+    """Return the exact gradient of average pooling with stride 1."""
+    kernel, gradient = options["kernel"], np.full(x.shape, Fraction(0))
+    for position in np.ndindex(dy.shape):
+        window = tuple(slice(at, at + kernel) for at in position)
+        gradient[window] += Fraction(dy[position].item()) / kernel**2
+    return gradient.ravel().tolist()
 
 
 def peak(size):
@@ -146,32 +146,40 @@ ACCURACY = (
 
 
 class Golden(NamedTuple):
-    """One corner case, of one plane unless `values` says more.
+    """Corner case, on one plane unless `values` has more axes.
 
-    `answers` are the contract's, by what they are called; `asks` names the question. A case the
-    contract answers with nothing is one that it does not offer.
+    Attributes:
+        number: as in `tests/support/golden.py`.
+        title: the case in words.
+        options: of the spec.
+        values: the input.
+        answers: the contract's results by name; empty if the contract does not support the case.
+        dtype: the element type.
+        gradient: the output gradient; a forward pass only if None.
+        question: the results to compute, a key of `questions` in `__main__`.
+        at: the position of the gradient to compare; all positions by default.
     """
 
     number: int
-    words: str
+    title: str
     options: dict
     values: Any
     answers: dict
     dtype: str = "float32"
     gradient: Any = None
-    asks: str = "pool"
+    question: str = "pool"
     at: Any = ...
 
 
 MAX, LP = {"mode": "max"}, {"mode": "lp"}
 INCLUDE, EXCLUDE = AVERAGE, AVERAGE | {"count_include_pad": False}
 CEIL = {"ceil_mode": True}
-NO_TAP = {"kernel": 2, "stride": 2, "padding": 1, "dilation": 2}
+NO_ELEMENT = {"kernel": 2, "stride": 2, "padding": 1, "dilation": 2}
 WIDE = {"kernel": 4, "stride": 3, "padding": 2, "ceil_mode": True}
 SAME = {"kernel": 3, "stride": 2, "padding": "same_upper"}
 SQUARE = [4 / 9, 2 / 3, 1 / 3, 2 / 3, 1, 1 / 2, 1 / 3, 1 / 2, 1 / 4]
 PADDED = {"kernel": 3, "stride": 1, "padding": 1}
-CHANNELS = np.arange(64).reshape(2, 4, 4, 2).transpose(0, 3, 1, 2)  # counted channels last
+CHANNELS = np.arange(64).reshape(2, 4, 4, 2).transpose(0, 3, 1, 2)  # numbered channels last
 
 GOLDEN = (
     Golden(1, "max 2 2 2, k3", MAX | {"kernel": 3}, [2, 2, 2],
@@ -186,24 +194,24 @@ GOLDEN = (
     Golden(6, "max 2 nan 3, k3", MAX | {"kernel": 3}, [2, NAN, 3],
            {"y": NAN, "index": 1, "dx": [0, 1, 0]}, gradient=[1]),
     Golden(7, "max −0 0, k2", MAX | {"kernel": 2}, [-0.0, 0.0], {"y": -0.0, "index": 0}),
-    Golden(8, "max, no valid tap: L1 k2 s2 p1 d2", MAX | NO_TAP, [7],
+    Golden(8, "max, window without valid elements: L1 k2 s2 p1 d2", MAX | NO_ELEMENT, [7],
            {"y": -INF, "index": -1, "dx": 0}, gradient=[1]),
-    *(Golden(9, f"the same, 1×1, {dtype}", MAX | NO_TAP, [[7]],
+    *(Golden(9, f"the same, 1×1, {dtype}", MAX | NO_ELEMENT, [[7]],
              {"y": np.iinfo(dtype).min, "index": -1}, dtype) for dtype in ("int32", "uint8")),
-    Golden(10, "max 1 2, k2 s2 p1 d2 ceil", MAX | NO_TAP | CEIL, [1, 2],
+    Golden(10, "max 1 2, k2 s2 p1 d2 ceil", MAX | NO_ELEMENT | CEIL, [1, 2],
            {"y": [2, 2], "index": [1, 1]}),
-    Golden(11, "max −1 −2 / −3 −4, k2 s2 p1 d2 ceil, int64", MAX | NO_TAP | CEIL,
+    Golden(11, "max −1 −2 / −3 −4, k2 s2 p1 d2 ceil, int64", MAX | NO_ELEMENT | CEIL,
            [[-1, -2], [-3, -4]], {"y": [-4] * 4, "index": [3] * 4}, "int64"),
-    Golden(12, "size of L4 k1 s2 ceil", MAX | CEIL | {"kernel": 1, "stride": 2}, np.ones(4),
-           {"outputs": 2}, asks="size"),
-    Golden(13, "size of 2×2 k3 s3 p1 ceil", MAX | CEIL | {"kernel": 3, "padding": 1}, ones(2),
-           {"outputs": [1, 1]}, asks="size"),
-    Golden(14, "size of L9 k4 s4 p2 ceil", MAX | CEIL | {"kernel": 4, "padding": 2}, np.ones(9),
-           {"outputs": 3}, asks="size"),
-    Golden(15, "size of L6 k3 d2 s1 same upper",
-           MAX | SAME | {"stride": 1, "dilation": 2}, np.ones(6), {"outputs": 6}, asks="size"),
-    Golden(16, "size of L1 k3 s2 ceil", MAX | CEIL | {"kernel": 3, "stride": 2}, np.ones(1),
-           {"outputs": "refused"}, asks="size"),
+    Golden(12, "output size, L4 k1 s2 ceil", MAX | CEIL | {"kernel": 1, "stride": 2}, np.ones(4),
+           {"outputs": 2}, question="size"),
+    Golden(13, "output size, 2×2 k3 s3 p1 ceil", MAX | CEIL | {"kernel": 3, "padding": 1}, ones(2),
+           {"outputs": [1, 1]}, question="size"),
+    Golden(14, "output size, L9 k4 s4 p2 ceil", MAX | CEIL | {"kernel": 4, "padding": 2},
+           np.ones(9), {"outputs": 3}, question="size"),
+    Golden(15, "output size, L6 k3 d2 s1 same upper",
+           MAX | SAME | {"stride": 1, "dilation": 2}, np.ones(6), {"outputs": 6}, question="size"),
+    Golden(16, "output size, L1 k3 s2 ceil", MAX | CEIL | {"kernel": 3, "stride": 2}, np.ones(1),
+           {"outputs": "error"}, question="size"),
     Golden(17, "average of ones, L5 k4 s3 p2 ceil", INCLUDE | WIDE, np.ones(5),
            {"y": [0.5, 1, 1 / 3]}),
     Golden(18, "the same, pads not counted", EXCLUDE | WIDE, np.ones(5), {"y": [1, 1, 1]}),
@@ -241,23 +249,24 @@ GOLDEN = (
            {"y": [0.5, 2, 3.5]}),
     Golden(34, "adaptive max of 0 … 4 to 3", MAX | {"adaptive_output": 3}, range(5),
            {"y": [1, 3, 4], "index": [1, 3, 4]}),
-    Golden(35, "unpool 1 2 at 1 1 to 4", {}, [1, 2], {"x": [0, 3, 0, 0]}, asks="unpool"),
+    Golden(35, "unpooling of 1 2 at positions 1 1, L4", {}, [1, 2], {"x": [0, 3, 0, 0]},
+           question="unpool"),
     Golden(36, "N = 0: 0×3×4, k2", MAX | {"kernel": 2}, np.ones((0, 3, 4)),
-           {"y": [0, 3, 2], "dx": [0, 3, 4]}, gradient=np.ones((0, 3, 2)), asks="shapes"),
+           {"y": [0, 3, 2], "dx": [0, 3, 4]}, gradient=np.ones((0, 3, 2)), question="shapes"),
     Golden(37, "indices of 0 … 15 as 2×2×4, k2", MAX | {"kernel": 2},
            np.arange(16).reshape(2, 2, 4),
-           {"plane": [1, 3] * 4, "tensor": list(range(1, 16, 2))}, asks="formats"),
+           {"plane": [1, 3] * 4, "tensor": list(range(1, 16, 2))}, question="formats"),
     Golden(38, "indices column by column, 2×1×4×4 k2", MAX | {"kernel": 2},
-           np.arange(32).reshape(2, 1, 4, 4), {}, asks="column_major"),
+           np.arange(32).reshape(2, 1, 4, 4), {}, question="column_major"),
     Golden(39, "indices channels last, 2×4×4×2 k2, with and without the batch",
-           MAX | {"kernel": 2}, CHANNELS, {}, asks="channels_last"),
+           MAX | {"kernel": 2}, CHANNELS, {}, question="channels_last"),
     Golden(40, "max, stride over kernel: L6 k1 s3", MAX | {"kernel": 1, "stride": 3}, range(6),
            {"y": [0, 3], "index": [0, 3], "dx": [1, 0, 0, 1, 0, 0]}, gradient=[1, 1]),
 )  # fmt: skip
 
 
 def tensor(values, dtype):
-    """Values as a tensor: one plane, unless they have a batch and channels."""
+    """Return values as a tensor: one plane, unless they have batch and channel axes."""
     array = np.asarray(values() if callable(values) else values)
     if array.ndim < 3:
         array = array[None, None]
@@ -265,7 +274,7 @@ def tensor(values, dtype):
 
 
 def nearest(exact: Fraction, dtype: np.dtype):
-    """The correctly rounded number of a type."""
+    """Return the correctly rounded number of a type."""
     if dtype.kind in "iu":
         return round(exact)
     near = dtype.type(float(exact))
@@ -275,7 +284,7 @@ def nearest(exact: Fraction, dtype: np.dtype):
 
 
 def distance_from(exact: Fraction):
-    """A key: the distance of a number, and of two equally far the even one first."""
+    """Return a sort key: the distance of a number, then even before odd."""
     return lambda pair: (
         (abs(Fraction(float(pair[0])) - exact), pair[1])
         if math.isfinite(float(pair[0]))
@@ -284,7 +293,7 @@ def distance_from(exact: Fraction):
 
 
 def ulps(answer, exact: Fraction) -> float:
-    """How far an answer is from the correctly rounded one, in units of its last place."""
+    """Return the distance of a result to the correctly rounded one, in ulp."""
     near = nearest(exact, answer.dtype)
     if answer.dtype.kind in "iu":
         return float(abs(int(answer) - near))

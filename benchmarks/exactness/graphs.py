@@ -1,4 +1,4 @@
-"""JAX and TensorFlow with the face of `exactness_libraries`."""
+"""JAX and TensorFlow behind the interface of `libraries`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from benchmarks.exactness.libraries import Library, NotOffered
+from benchmarks.exactness.libraries import Library, NotSupported
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -15,7 +15,7 @@ SAME = {"same_upper": "SAME", "same_lower": "SAME_LOWER"}
 
 
 class Jax(Library):
-    """`lax.reduce_window`, and for averages Flax, on the CPU."""
+    """JAX: `lax.reduce_window`, and Flax for averages, on the CPU."""
 
     title = "JAX / Flax"
     modules = ("jax", "flax.linen")
@@ -27,13 +27,13 @@ class Jax(Library):
     def pool(self, x, options):
         mode, count = options["mode"], x.ndim - 2
         if mode == "lp" or "kernel" not in options or options.get("ceil_mode"):
-            raise NotOffered
+            raise NotSupported
         kernel, padding = (options["kernel"],) * count, options.get("padding", 0)
         strides = (options.get("stride") or options["kernel"],) * count
         pads = SAME.get(padding) if isinstance(padding, str) else [(padding, padding)] * count
         if mode == "average":
             if "dilation" in options:
-                raise NotOffered
+                raise NotSupported
             include = options.get("count_include_pad", True)
             last = self.jax.numpy.moveaxis(x, 1, -1)
             output = self.linen.avg_pool(last, kernel, strides, pads, count_include_pad=include)
@@ -58,19 +58,19 @@ class Jax(Library):
 
     def backward(self, x, dy, options):
         if "dilation" in options:
-            raise NotOffered
+            raise NotSupported
         _, pull = self.jax.vjp(lambda x: self.pool(x, options), self.jax.numpy.asarray(x))
         return np.asarray(pull(self.jax.numpy.asarray(dy))[0])
 
 
 class TensorFlow(Library):
-    """`tf.nn` on the CPU, which pools channels last; its averages never count the padding."""
+    """TensorFlow: `tf.nn` on the CPU, channels last; its averages never count padding."""
 
     title = "TensorFlow"
     modules = ("tensorflow",)
 
     def pool(self, x, options):
-        """Pools a channels-last tensor."""
+        """Pool a channels-last tensor."""
         mode, padding = options["mode"], options.get("padding", 0)
         is_named, is_max, count = isinstance(padding, str), mode == "max", len(x.shape) - 2
         counts_pads = bool(padding) and options.get("count_include_pad", True)
@@ -82,13 +82,13 @@ class TensorFlow(Library):
             or padding == "same_lower"
             or (not is_max and (counts_pads or (padding and not is_named)))
         ):
-            raise NotOffered
+            raise NotSupported
         kernel, stride = options["kernel"], options.get("stride") or options["kernel"]
         nn = self.tensorflow.nn
         if is_named or not padding:
             pool = nn.max_pool if is_max else nn.avg_pool
             return pool(x, kernel, stride, "SAME" if is_named else "VALID")
-        if count == 1:  # explicit pads are for two axes
+        if count == 1:  # explicit pads need two axes
             pads = [(0, 0), (0, 0), (padding, padding), (0, 0)]
             return nn.max_pool2d(x[:, None], [1, kernel], [1, stride], pads)[:, 0]
         return nn.max_pool2d(x, kernel, stride, [(0, 0), *[(padding, padding)] * count, (0, 0)])
@@ -98,7 +98,7 @@ class TensorFlow(Library):
 
     def channels_last_indices(self, x, options, has_batch):
         if options["mode"] != "max" or set(options) - {"mode", "kernel", "stride"}:
-            raise NotOffered
+            raise NotSupported
         lifted = last(x)[:, None] if x.ndim == 3 else last(x)
         kernel, stride = options["kernel"], options.get("stride") or options["kernel"]
         _, indices = self.tensorflow.nn.max_pool_with_argmax(
@@ -112,7 +112,7 @@ class TensorFlow(Library):
 
     def indices(self, x, options):
         if x.shape[1] != 1 or "kernel" not in options:
-            raise NotOffered
+            raise NotSupported
         return self.channels_last_indices(x, options, has_batch=False)
 
     def backward(self, x, dy, options):
@@ -125,5 +125,5 @@ class TensorFlow(Library):
 
 
 def last(x):
-    """The tensor with its channels last."""
+    """Return the tensor with its channels last."""
     return np.ascontiguousarray(np.moveaxis(x, 1, -1))

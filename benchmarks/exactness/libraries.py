@@ -1,7 +1,7 @@
-"""One face for several libraries: pool, and pull a gradient back, as a `PoolSpec`'s options say.
+"""Common interface to several libraries: pooling and gradients with the options of a `PoolSpec`.
 
-Tensors are NumPy arrays, channels first. What a library has no operation or option for raises
-`NotOffered`; what it has and refuses, or fails at, raises whatever the library raises.
+Tensors are NumPy arrays, channels first. A missing operation or option raises `NotSupported`; any
+other error is the library's own.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pooling_engine import PoolSpec
 Options = dict[str, Any]
 
 
-class NotOffered(Exception):  # noqa: N818  not an error: a fact about the library
+class NotSupported(Exception):  # noqa: N818  a fact about the library, not an error
     """The library has no such operation or option."""
 
 
 class Library:
-    """What every library is asked; what it does not override it does not offer."""
+    """Interface of all libraries; a method that is not overridden is not supported."""
 
     title = ""
     modules: tuple[str, ...] = ()
@@ -32,30 +32,30 @@ class Library:
             setattr(self, module.rpartition(".")[2], importlib.import_module(module))
 
     def forward(self, x, options: Options):
-        raise NotOffered
+        raise NotSupported
 
     def indices(self, x, options: Options):
-        """The selected elements, as positions in the spatial plane."""
-        raise NotOffered
+        """Return the selected elements as positions in the spatial plane."""
+        raise NotSupported
 
     def tensor_indices(self, x, options: Options):
-        raise NotOffered
+        raise NotSupported
 
     def backward(self, x, dy, options: Options):
-        raise NotOffered
+        raise NotSupported
 
     def unpool(self, values, indices, size: int):
-        raise NotOffered
+        raise NotSupported
 
     def column_major(self, x, options: Options):
-        raise NotOffered
+        raise NotSupported
 
     def channels_last_indices(self, x, options: Options, has_batch: bool):
-        raise NotOffered
+        raise NotSupported
 
 
 class Engine(Library):
-    """The engine of this repository."""
+    """Engine of this repository."""
 
     title = "this engine"
 
@@ -76,7 +76,7 @@ class Engine(Library):
         return pooling_engine.backward(dy, PoolSpec(**options), **residual)
 
     def unpool(self, values, indices, size):
-        spec = PoolSpec("max", size - 1, 1)  # its two windows share all but the ends
+        spec = PoolSpec("max", size - 1, 1)  # two windows that overlap
         shape = (1, 1, size)
         return pooling_engine.backward(values, spec, input_shape=shape, indices=indices)
 
@@ -85,7 +85,7 @@ SUMS = ("sum", "average")
 
 
 class Torch(Library):
-    """PyTorch on the CPU; its average with a divisor of 1 stands for the sum it lacks."""
+    """PyTorch on the CPU; an average with a divisor of 1 replaces the missing sum."""
 
     title = "PyTorch"
     modules = ("torch", "torch.nn.functional")
@@ -102,7 +102,7 @@ class Torch(Library):
         return tensor.view(self.torch.int16).numpy().view("bfloat16")
 
     def pool(self, x, options):
-        """The output, or for maxima the output and the indices."""
+        """Return the output, or for maxima the output and the indices."""
         mode, count = options["mode"], x.dim() - 2
         named = {"max": "max", "average": "avg", "sum": "avg", "lp": "lp"}.get(mode)
         if "adaptive_output" in options and named in ("max", "avg"):
@@ -112,7 +112,7 @@ class Torch(Library):
         padding = options.get("padding", 0)
         has_option = isinstance(padding, int) and (mode == "max" or "dilation" not in options)
         if named is None or not has_option or (mode == "sum" and count == 1):
-            raise NotOffered
+            raise NotSupported
         layer = {"stride": options.get("stride"), "ceil_mode": options.get("ceil_mode", False)}
         if mode == "lp":
             pool = getattr(self.functional, f"lp_pool{count}d")
@@ -132,7 +132,7 @@ class Torch(Library):
 
     def indices(self, x, options):
         if options["mode"] != "max":
-            raise NotOffered
+            raise NotSupported
         return self.pool(self.tensor(x), options)[1].numpy()
 
     def backward(self, x, dy, options):
@@ -141,7 +141,7 @@ class Torch(Library):
         if options["mode"] == "max":
             output, indices = output
             if indices.numel() and indices.max() >= np.prod(x.shape[2:]):
-                raise NotOffered  # it would write outside the gradient
+                raise NotSupported  # PyTorch would write outside the gradient
         return self.array(self.torch.autograd.grad(output, tensor, self.tensor(dy))[0])
 
     def unpool(self, values, indices, size):
@@ -150,7 +150,7 @@ class Torch(Library):
 
 
 class OnnxRuntime(Library):
-    """ONNX Runtime on the CPU, one operator of set 22 at a time; it has no gradients."""
+    """ONNX Runtime on the CPU, one operator of opset 22 per model; it has no gradients."""
 
     title = "ONNX Runtime"
     modules = ("onnx", "onnxruntime")
@@ -168,17 +168,17 @@ class OnnxRuntime(Library):
         )
         opset = [helper.make_opsetid("", 22)]
         model = helper.make_model(graph, opset_imports=opset, ir_version=10)
-        how = self.onnxruntime.SessionOptions()
-        how.log_severity_level = 4
+        session_options = self.onnxruntime.SessionOptions()
+        session_options.log_severity_level = 4
         session = self.onnxruntime.InferenceSession(
-            model.SerializeToString(), how, providers=["CPUExecutionProvider"]
+            model.SerializeToString(), session_options, providers=["CPUExecutionProvider"]
         )
         return session.run(None, sources)
 
     def pool(self, x, options, outputs=1, **attributes):
         operator = {"max": "MaxPool", "average": "AveragePool", "lp": "LpPool"}.get(options["mode"])
         if operator is None or "kernel" not in options:
-            raise NotOffered
+            raise NotSupported
         count, padding = x.ndim - 2, options.get("padding", 0)
         for name, word in ONNX_SIZES.items():
             if options.get(word) is not None:
@@ -201,12 +201,12 @@ class OnnxRuntime(Library):
 
     def tensor_indices(self, x, options, **attributes):
         if options["mode"] != "max":
-            raise NotOffered
+            raise NotSupported
         return self.pool(x, options, outputs=2, **attributes)[1]
 
     def indices(self, x, options):
         if x.shape[:2] != (1, 1):
-            raise NotOffered
+            raise NotSupported
         return self.tensor_indices(x, options)
 
     def unpool(self, values, indices, size):

@@ -1,4 +1,4 @@
-"""The table of golden cases in `docs/exactness.md` and `tests/support/golden.py` say the same."""
+"""The corner cases in `docs/exactness.md` agree with `tests/support/golden.py`."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def cells_of(line: str) -> list[str]:
 
 
 def rows() -> list[dict[str, str]]:
-    """The rows of the table of cases, by the heads of its columns."""
+    """Return the rows of the table of corner cases, by column."""
     lines = DOCUMENT.read_text().splitlines()
-    (first,) = (number for number, line in enumerate(lines) if line.startswith("|  | case |"))
+    (first,) = (number for number, line in enumerate(lines) if line.startswith("| no. | case |"))
     numbered = [line for line in lines[first:] if re.match(r"\| \d+ \|", line)]
     return [dict(zip(cells_of(lines[first]), cells_of(line), strict=True)) for line in numbered]
 
@@ -39,10 +39,10 @@ def text(values: object) -> str:
 
 
 def answers_of(case: Golden) -> dict[str, str]:
-    """The contract's answers in the document's words."""
-    if case.outputs == "refused" or case.foreign:
+    """Return the expected results of a case as the document writes them."""
+    if case.outputs == "error" or case.foreign:
         return {}
-    gradient = {"dx": case.dx, "x": case.dx}  # of unpooling
+    gradient = {"dx": case.dx, "x": case.dx}  # "x" is the result of unpooling
     answers = {"y": case.y, "index": case.cells, "plane": case.cells, "tensor": case.positions}
     answers |= gradient | {"outputs": case.outputs}
     if np.size(case.x) == 0:
@@ -51,22 +51,24 @@ def answers_of(case: Golden) -> dict[str, str]:
 
 
 def note_of(row: dict[str, str]) -> str:
-    """How the libraries answer: those alike together, the rest in the words of the row."""
+    """Return the results of all libraries in one line, equal ones together."""
     by_answer: dict[str, list[str]] = {}
     for head, name in LIBRARIES.items():
         cell = row[head]
         if cell == "—":
             continue
         others = ", ".join(re.findall(r"\*\*(.+?)\*\*", cell)) or "same"
-        by_answer.setdefault(cell if row["contract"] == "not offered" else others, []).append(name)
+        by_answer.setdefault(cell if row["contract"] == "not supported" else others, []).append(
+            name
+        )
     return "; ".join(f"{', '.join(names)}: {answer}" for answer, names in by_answer.items())
 
 
 @pytest.mark.parametrize(("case", "row"), CASES)
-def test_the_contracts_answers_are_the_documents(case: Golden, row: dict[str, str]) -> None:
-    assert row[""] == str(case.number)
-    assert (row["contract"] == "refused") == (case.outputs == "refused")
-    assert (row["contract"] == "not offered") == bool(case.foreign)
+def test_expected_results_match_the_document(case: Golden, row: dict[str, str]) -> None:
+    assert row["no."] == str(case.number)
+    assert (row["contract"] == "error") == (case.outputs == "error")
+    assert (row["contract"] == "not supported") == bool(case.foreign)
     answers = answers_of(case)
     parts = row["contract"].split("; ") if answers else []
     for name, _, said in (part.partition(" ") for part in parts):
@@ -74,14 +76,12 @@ def test_the_contracts_answers_are_the_documents(case: Golden, row: dict[str, st
 
 
 @pytest.mark.parametrize(("case", "row"), CASES)
-def test_the_notes_of_other_systems_are_the_documents(case: Golden, row: dict[str, str]) -> None:
+def test_notes_on_other_libraries_match_the_document(case: Golden, row: dict[str, str]) -> None:
     measured, _, _ = case.others.partition(". ")
     assert measured == note_of(row)
 
 
 @pytest.mark.parametrize(("case", "row"), CASES)
-def test_the_engine_was_measured_to_answer_as_the_contract(
-    case: Golden, row: dict[str, str]
-) -> None:
+def test_the_engine_agrees_with_the_contract(case: Golden, row: dict[str, str]) -> None:
     expected = "—" if case.foreign else row["contract"]
     assert row["this engine"] == expected

@@ -29,7 +29,7 @@ class Golden(NamedTuple):
         dy: the gradient of the output.
         dx: the gradient of the input.
         at: the position that `dx`, then one number, refers to; default: the whole tensor.
-        outputs: the spatial sizes of the output, or "refused".
+        outputs: the spatial sizes of the output, or "error".
         positions: the selected positions in the whole tensor.
         foreign: the same positions in formats outside the contract, by name.
         dtypes: the element types in which it holds.
@@ -104,12 +104,12 @@ GOLDEN = (
            MAX | {"kernel": 2}, [-0.0, 0.0], [-0.0], [0]),
     Golden(8, "PyTorch: index 1; ONNX Runtime: y -3.4028e+38; JAX: same",
            MAX | NO_TAP, [7], [-INF], [-1], [1], [0]),
-    Golden(9, "PyTorch: index 2; ONNX Runtime: refused; JAX: same",
+    Golden(9, "PyTorch: index 2; ONNX Runtime: error; JAX: same",
            MAX | NO_TAP, [[7]], [[-(2**31)]], [[-1]], dtypes=("int32",)),
     Golden(9, "PyTorch: index 2; ONNX Runtime: index -2; JAX: same",
            MAX | NO_TAP, [[7]], [[0]], [[-1]], dtypes=("uint8",)),
     Golden(10, TWO, MAX | NO_TAP | CEIL, [1, 2], [2, 2], [1, 1]),
-    Golden(11, "PyTorch: same; ONNX Runtime: refused",
+    Golden(11, "PyTorch: same; ONNX Runtime: error",
            MAX | NO_TAP | CEIL, [[-1, -2], [-3, -4]], [[-4] * 2] * 2, [[3] * 2] * 2,
            dtypes=("int64",)),
     Golden(12, TWO + ". Caffe: outputs 3",
@@ -119,7 +119,7 @@ GOLDEN = (
     Golden(15, "ONNX Runtime: outputs 4; JAX: same",
            MAX | SAME | {"stride": 1, "dilation": 2}, [0] * 6, outputs=[6]),
     Golden(16, "PyTorch: same; ONNX Runtime: outputs 0",
-           MAX | CEIL | {"kernel": 3, "stride": 2}, [0], outputs="refused"),
+           MAX | CEIL | {"kernel": 3, "stride": 2}, [0], outputs="error"),
     Golden(17, TWO + ". onnx.reference: same", AVERAGE | WIDE, [1] * 5, [0.5, 1, 1 / 3]),
     Golden(18, TWO, EXCLUDE | WIDE, [1] * 5, [1, 1, 1]),
     Golden(19, TWO, AVERAGE | SQUARE_WINDOW, [[1] * 4] * 4, SQUARE),
