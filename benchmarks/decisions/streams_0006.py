@@ -124,7 +124,7 @@ def naive(stub: pooling_pb2_grpc.PoolingServiceStub, x: np.ndarray) -> np.ndarra
 
 
 def stream_of(client: PoolingClient, x: np.ndarray, chunk: int, out: np.ndarray) -> None:
-    _jobs.SLAB_BYTES, _jobs.STREAM_BYTES = chunk, 0
+    _jobs.CHUNK_BYTES, _jobs.STREAM_BYTES = chunk, 0
     client.forward(x, SPEC, out=out, timeout=120)
 
 

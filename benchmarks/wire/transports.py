@@ -91,7 +91,7 @@ def echo(payload: Payload, channel: grpc.Channel) -> Call:
 def echo_stream(payload: Payload, x: np.ndarray, channel: grpc.Channel) -> Call:
     """Send chunks of the size of ours, cut while sending, as many in flight as ours."""
     data = memoryview(x.reshape(-1).view(np.uint8))
-    count = -(-payload.request_bytes // _jobs.SLAB_BYTES)
+    count = -(-payload.request_bytes // _jobs.CHUNK_BYTES)
     chunk = -(-payload.request_bytes // count)
     head = (payload.reply_bytes // count).to_bytes(8, "little")
     call = channel.stream_stream("/bench/EchoStream")

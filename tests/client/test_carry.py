@@ -37,7 +37,7 @@ pytestmark = pytest.mark.parametrize("driver", DRIVERS)
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_jobs, "STREAM_BYTES", 32 << 10)
-    monkeypatch.setattr(_jobs, "SLAB_BYTES", 8 << 10)
+    monkeypatch.setattr(_jobs, "CHUNK_BYTES", 8 << 10)
 
 
 class Caller:

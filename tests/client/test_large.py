@@ -33,7 +33,7 @@ MAX = PoolSpec("max", 3, 2, 1)
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_jobs, "SLAB_BYTES", 600)
+    monkeypatch.setattr(_jobs, "CHUNK_BYTES", 600)
     monkeypatch.setattr(_jobs, "STREAM_BYTES", 100)
 
 

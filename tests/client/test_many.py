@@ -167,7 +167,7 @@ def test_a_result_does_not_wait_for_the_next_call(own: PoolingServer) -> None:
 
 
 def test_the_asyncio_twin(own: PoolingServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_jobs, "SLAB_BYTES", 600)
+    monkeypatch.setattr(_jobs, "CHUNK_BYTES", 600)
     monkeypatch.setattr(_jobs, "STREAM_BYTES", 100)
     spec = PoolSpec("max", 3, 2, 1)
     expected = pooling_engine.forward(X, spec, return_indices=True)

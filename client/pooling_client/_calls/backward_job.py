@@ -11,13 +11,13 @@ from numpy.typing import ArrayLike
 import pooling_wire
 from pooling_client import _channel
 from pooling_client._calls.jobs import Array, Job, handed_over, owned, refuse_other, unwrapped
-from pooling_client._cutting.indices import to_piece
-from pooling_client._cutting.pieces import (
-    Piece,
-    backward_costs,
-    backward_pieces,
+from pooling_client._cutting.chunks import (
+    Chunk,
+    backward_chunks,
+    backward_row_bytes,
     has_unreached_rows,
 )
+from pooling_client._cutting.indices import to_chunk
 from pooling_client._limits import RequestLimits
 from pooling_client._shared_memory import Placing, SharedArrays
 from pooling_engine import IndexFormat, PoolingError, PoolSpec
@@ -63,7 +63,7 @@ class BackwardJob(Job[Array]):
     def request(self) -> bytes:
         return pooling_wire.encode_backward_request(self._sent)
 
-    def slabs(self, sizes: RequestLimits) -> list[Piece] | None:
+    def slabs(self, sizes: RequestLimits) -> list[Chunk] | None:
         slabs = super().slabs(sizes)
         is_window = self._call.index_format in (None, IndexFormat.WINDOW)
         return slabs if is_window or not slabs else None
@@ -87,7 +87,7 @@ class BackwardJob(Job[Array]):
             )
         return placing.is_whole
 
-    def _shared_slab(self, slab: Piece, placing: Placing) -> bytes:
+    def _shared_slab(self, slab: Chunk, placing: Placing) -> bytes:
         call, gradient = self._sent, self._shared_gradient
         assert gradient is not None
         part = gradient[slab.inputs]
@@ -128,13 +128,13 @@ class BackwardJob(Job[Array]):
         _, result = pooling_wire.decode_backward_item_reply(reply)
         return result if isinstance(result, PoolingError) else self.owned(result)
 
-    def pieces(self, slab_bytes: int, band_bytes: int) -> Iterator[Piece]:
+    def pieces(self, slab_bytes: int, band_bytes: int) -> Iterator[Chunk]:
         taps = self._call.indices
         itemsize = 0 if taps is None else taps.dtype.itemsize
-        costs = backward_costs(self.plan, itemsize, self._call.input is not None)
-        return backward_pieces(self.spec, self.plan, costs, slab_bytes, band_bytes)
+        row_bytes = backward_row_bytes(self.plan, itemsize, self._call.input is not None)
+        return backward_chunks(self.spec, self.plan, row_bytes, slab_bytes, band_bytes)
 
-    def requests(self, sizes: RequestLimits) -> Iterator[tuple[Piece, bytes | PoolingError]]:
+    def requests(self, sizes: RequestLimits) -> Iterator[tuple[Chunk, bytes | PoolingError]]:
         call, plan, taps, x = self._call, self.plan, self._call.indices, self._call.input
         format_ = call.index_format or IndexFormat.WINDOW
         self._gradient = self._fresh()
@@ -143,7 +143,7 @@ class BackwardJob(Job[Array]):
                 call.output_gradient[piece.outputs],
                 piece.spec,
                 self._gradient[piece.inputs].shape if x is None else None,
-                None if taps is None else to_piece(plan, piece, taps, format_),
+                None if taps is None else to_chunk(plan, piece, taps, format_),
                 None if x is None else x[piece.inputs],
                 call.index_format,
             )
@@ -157,7 +157,7 @@ class BackwardJob(Job[Array]):
             self._out[...] = 0
         return self._out
 
-    def place(self, piece: Piece, reply: bytes | PoolingError) -> int:
+    def place(self, piece: Chunk, reply: bytes | PoolingError) -> int:
         result = unwrapped(piece, reply, pooling_wire.decode_backward_item_reply)
         target = self._gradient[piece.computed]
         target[...] = result[piece.part]

@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike
 import pooling_wire
 from pooling_client import _channel
 from pooling_client._calls.jobs import Array, Job, handed_over, owned, refuse_other, unwrapped
-from pooling_client._cutting.indices import to_whole
-from pooling_client._cutting.pieces import Piece, forward_costs, forward_pieces
+from pooling_client._cutting.chunks import Chunk, forward_chunks, forward_row_bytes
+from pooling_client._cutting.indices import to_call
 from pooling_client._limits import RequestLimits
 from pooling_client._shared_memory import Placing, SharedArrays
 from pooling_engine import ForwardResult, IndexFormat, PoolingError, PoolSpec
@@ -52,7 +52,7 @@ class ForwardJob(Job[ForwardResult]):
     def request(self) -> bytes:
         return pooling_wire.encode_forward_request(self._sent)
 
-    def slabs(self, sizes: RequestLimits) -> list[Piece] | None:
+    def slabs(self, sizes: RequestLimits) -> list[Chunk] | None:
         slabs, call = super().slabs(sizes), self._call
         is_placed = not call.return_indices or call.index_format is IndexFormat.WINDOW
         return slabs if is_placed or not slabs else None
@@ -72,7 +72,7 @@ class ForwardJob(Job[ForwardResult]):
             self._sent = replace(call, input=tensor, places=placing.places)
         return placing.is_whole
 
-    def _shared_slab(self, slab: Piece, placing: Placing) -> bytes:
+    def _shared_slab(self, slab: Chunk, placing: Placing) -> bytes:
         tensor = placing.given("input", self._sent.input[slab.inputs])
         for name, made in ((OUTPUT, self._shared_output), (INDICES, self._shared_indices)):
             if made is not None:
@@ -111,13 +111,13 @@ class ForwardJob(Job[ForwardResult]):
         is_window = self._call.index_format is IndexFormat.WINDOW
         return self.plan.index_dtype if is_window else np.dtype(np.int64)
 
-    def pieces(self, slab_bytes: int, band_bytes: int) -> Iterator[Piece]:
-        costs = forward_costs(
+    def pieces(self, slab_bytes: int, band_bytes: int) -> Iterator[Chunk]:
+        row_bytes = forward_row_bytes(
             self.plan, self._index_dtype.itemsize if self._call.return_indices else 0
         )
-        return forward_pieces(self.spec, self.plan, costs, slab_bytes, band_bytes)
+        return forward_chunks(self.spec, self.plan, row_bytes, slab_bytes, band_bytes)
 
-    def requests(self, sizes: RequestLimits) -> Iterator[tuple[Piece, bytes | PoolingError]]:
+    def requests(self, sizes: RequestLimits) -> Iterator[tuple[Chunk, bytes | PoolingError]]:
         call, plan = self._call, self.plan
         self._output = (
             np.empty(plan.output_shape, plan.output_dtype) if self._out is None else self._out
@@ -131,12 +131,12 @@ class ForwardJob(Job[ForwardResult]):
             )
             yield piece, pooling_wire.encode_forward_item(id_, part)
 
-    def place(self, piece: Piece, reply: bytes | PoolingError) -> int:
+    def place(self, piece: Chunk, reply: bytes | PoolingError) -> int:
         result = unwrapped(piece, reply, pooling_wire.decode_forward_item_reply)
         self._output[piece.outputs] = result.output
         if self._indices is not None:
             format_ = self._call.index_format
-            self._indices[piece.outputs] = to_whole(self.plan, piece, result.indices, format_)
+            self._indices[piece.outputs] = to_call(self.plan, piece, result.indices, format_)
         return int(result.output.size) * self.total_bytes // self._output.size
 
     def assembled(self) -> ForwardResult:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pooling_client._copies import copy_into
-from pooling_client._cutting.pieces import LARGEST_BAND_BYTES, Piece
+from pooling_client._cutting.chunks import MAX_ROW_BAND_BYTES, Chunk
 from pooling_client._limits import UNKNOWN, RequestLimits
 from pooling_client._shared_memory import Placing, SharedArrays
 from pooling_engine import (
@@ -26,7 +26,7 @@ from pooling_engine import (
 Array = NDArray[Any]
 Result = TypeVar("Result")
 
-SLAB_BYTES = 4 << 20  # tensors of one message on a stream
+CHUNK_BYTES = 4 << 20  # tensors of one message on a stream
 STREAM_BYTES = 8 << 20  # a larger request or reply goes by stream
 CHUNK_WINDOW = 4  # chunks of one call without a reply
 MANY_WINDOW = 16  # calls of `forward_many` without a reply
@@ -53,15 +53,15 @@ class Job(Generic[Result]):
         """Whether it goes by stream, to a server that takes these sizes."""
         return self.total_bytes > min(STREAM_BYTES, sizes.message_bytes)
 
-    def pieces(self, slab_bytes: int, band_bytes: int) -> Iterator[Piece]:
-        """The pieces of the call: see `pooling_client._cutting.pieces`."""
+    def pieces(self, slab_bytes: int, band_bytes: int) -> Iterator[Chunk]:
+        """The pieces of the call: see `pooling_client._cutting.chunks`."""
         raise NotImplementedError
 
-    def _pieces_for(self, sizes: RequestLimits) -> Iterator[Piece]:
+    def _pieces_for(self, sizes: RequestLimits) -> Iterator[Chunk]:
         most = max(1, sizes.message_bytes)
-        return self.pieces(min(SLAB_BYTES, most), min(LARGEST_BAND_BYTES, most))
+        return self.pieces(min(CHUNK_BYTES, most), min(MAX_ROW_BAND_BYTES, most))
 
-    def slabs(self, sizes: RequestLimits) -> list[Piece] | None:
+    def slabs(self, sizes: RequestLimits) -> list[Chunk] | None:
         """The pieces of a call in shared memory; none where it goes whole, None where it cannot.
 
         Every piece is whole planes: only these lie where the whole call's results do.
@@ -96,7 +96,7 @@ class Job(Generic[Result]):
             return [self.request()]
         return [self._shared_slab(slab, Placing(shared)) for slab in self._slabs]
 
-    def _shared_slab(self, slab: Piece, placing: Placing) -> bytes:
+    def _shared_slab(self, slab: Chunk, placing: Placing) -> bytes:
         raise NotImplementedError
 
     def unshare(self) -> None:
@@ -119,11 +119,11 @@ class Job(Generic[Result]):
         """The result of the whole call, or what refused it, from the reply to its item."""
         raise NotImplementedError
 
-    def requests(self, sizes: RequestLimits) -> Iterator[tuple[Piece, bytes | PoolingError]]:
+    def requests(self, sizes: RequestLimits) -> Iterator[tuple[Chunk, bytes | PoolingError]]:
         """The pieces of the call, each with its request; made one by one."""
         raise NotImplementedError
 
-    def place(self, piece: Piece, reply: bytes | PoolingError) -> int:
+    def place(self, piece: Chunk, reply: bytes | PoolingError) -> int:
         """Writes the reply to a piece into its place; returns how many bytes of the total that was.
 
         Raises:
@@ -179,7 +179,7 @@ def outcome_of(
     return outcome
 
 
-def unwrapped(piece: Piece, reply: bytes | PoolingError, decode: Any) -> Any:
+def unwrapped(piece: Chunk, reply: bytes | PoolingError, decode: Any) -> Any:
     """The result in a reply.
 
     Raises:

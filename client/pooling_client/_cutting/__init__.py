@@ -1,1 +1,1 @@
-"""Splitting of large calls into chunks that fit a message."""
+"""Splitting of a call into chunks that fit into messages."""

@@ -1,4 +1,4 @@
-"""Indices of a piece: counted in the piece on the wire, in the whole tensor for the caller."""
+"""Indices of a chunk, counted in the chunk on the wire and in the whole tensor for the caller."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pooling_client._cutting.pieces import Piece
+from pooling_client._cutting.chunks import Chunk
 from pooling_engine import IndexFormat, InvalidTensorError, Layout, PoolPlan
 from pooling_engine.plans.indices import NO_POSITION, refuse_forged
 from pooling_engine.plans.planning import make_plan
@@ -16,27 +16,27 @@ from pooling_engine.plans.planning import make_plan
 Array = NDArray[Any]
 
 
-def to_whole(plan: PoolPlan, piece: Piece, indices: Array, index_format: IndexFormat) -> Array:
-    """Indices that a server gave for a piece, as those of the whole call."""
+def to_call(plan: PoolPlan, chunk: Chunk, indices: Array, index_format: IndexFormat) -> Array:
+    """Convert indices of a chunk, from the server, to indices of the whole call."""
     if index_format is IndexFormat.WINDOW:
-        return _renumbered(indices, plan.index_dtype)
-    return np.where(indices == NO_POSITION, indices, indices + _offsets(plan, piece, index_format))
+        return _with_type(indices, plan.index_dtype)
+    return np.where(indices == NO_POSITION, indices, indices + _offsets(plan, chunk, index_format))
 
 
-def to_piece(plan: PoolPlan, piece: Piece, indices: Array, index_format: IndexFormat) -> Array:
-    """The part of the caller's indices that belongs to a piece, as indices of the piece.
+def to_chunk(plan: PoolPlan, chunk: Chunk, indices: Array, index_format: IndexFormat) -> Array:
+    """Convert the indices of the caller that belong to a chunk to indices of the chunk.
 
     Raises:
-        InvalidTensorError: an entry cannot be written as an index of the piece, and is forged.
+        InvalidTensorError: an entry has no equivalent in the chunk, so it is invalid.
     """
-    part = indices[piece.outputs]
+    part = indices[chunk.outputs]
     if index_format is IndexFormat.WINDOW:
-        return _window_to_piece(plan, piece, part)
-    offsets = _offsets(plan, piece, index_format)
+        return _window_to_chunk(plan, chunk, part)
+    offsets = _offsets(plan, chunk, index_format)
     is_before = (part != NO_POSITION) & (part < offsets)
-    if is_before.any():  # subtracting would make "none" of some
+    if is_before.any():  # the difference could be NO_POSITION
         where = tuple(int(i) for i in np.argwhere(is_before)[0])
-        start = tuple(side.start or 0 for side in piece.outputs)
+        start = tuple(side.start or 0 for side in chunk.outputs)
         whole = tuple(a + b for a, b in zip(where, start, strict=True))
         raise InvalidTensorError(
             f"the index at {whole} is {int(part[where])}; "
@@ -46,28 +46,28 @@ def to_piece(plan: PoolPlan, piece: Piece, indices: Array, index_format: IndexFo
     return np.where(part == NO_POSITION, part, part - offsets)
 
 
-def _window_to_piece(plan: PoolPlan, piece: Piece, part: Array) -> Array:
+def _window_to_chunk(plan: PoolPlan, chunk: Chunk, part: Array) -> Array:
     shape = plan.input_shape
-    sizes = tuple(len(range(size)[side]) for size, side in zip(shape, piece.inputs, strict=True))
-    own = make_plan(piece.spec, sizes, plan.dtype)
-    if own.index_dtype != part.dtype:
-        refuse_forged(own, part)  # the smaller type may have no value for it
-    return _renumbered(part, own.index_dtype)
+    sizes = tuple(len(range(size)[side]) for size, side in zip(shape, chunk.inputs, strict=True))
+    chunk_plan = make_plan(chunk.spec, sizes, plan.dtype)
+    if chunk_plan.index_dtype != part.dtype:
+        refuse_forged(chunk_plan, part)  # the smaller type may have no value for an entry
+    return _with_type(part, chunk_plan.index_dtype)
 
 
-def _renumbered(windows: Array, dtype: np.dtype[Any]) -> Array:
-    """Window indices in another type, whose top value again means none."""
+def _with_type(windows: Array, dtype: np.dtype[Any]) -> Array:
+    """Convert window indices to another type, with "none" as its largest value."""
     if windows.dtype == dtype:
         return windows
     none = windows == np.iinfo(windows.dtype).max
     return np.where(none, np.iinfo(dtype).max, windows).astype(dtype)
 
 
-def _offsets(plan: PoolPlan, piece: Piece, index_format: IndexFormat) -> Any:
-    """What positions in the whole are ahead of those in the piece; for each plane of the piece."""
-    is_last = piece.spec.layout is Layout.CHANNELS_LAST
-    n_side, *_, last_side = piece.inputs
-    c_side, row_side = (last_side, piece.inputs[1]) if is_last else piece.inputs[1:3]
+def _offsets(plan: PoolPlan, chunk: Chunk, index_format: IndexFormat) -> Any:
+    """Return the differences between positions in the call and in the chunk, for each plane."""
+    is_last = chunk.spec.layout is Layout.CHANNELS_LAST
+    n_side, *_, last_side = chunk.inputs
+    c_side, row_side = (last_side, chunk.inputs[1]) if is_last else chunk.inputs[1:3]
     channels = plan.input_shape[-1 if is_last else 1]
     row = math.prod(plan.sizes[1:])
     first, stop, _ = row_side.indices(plan.sizes[0])

@@ -1,7 +1,4 @@
-"""Where an axis is cut: runs that fit a message, and the windows of one of them.
-
-Runs of rows, or of outputs, follow one another without a gap.
-"""
+"""Splitting of one axis: contiguous ranges that fit into a message, and the spec of a row band."""
 
 from __future__ import annotations
 
@@ -15,17 +12,17 @@ import numpy as np
 from pooling_engine import PoolPlan, PoolSpec
 from pooling_engine.plans.geometry import MAX_TAPS_PER_AXIS, AdaptiveAxis, Axis, SlidingAxis
 
-Range = tuple[int, int]
+Range = tuple[int, int]  # begin and end
 
 
-def even_runs(count: int, most: int) -> list[Range]:
-    """Runs of at most `most` that are as even as can be."""
-    parts = -(-count // most)
+def even_ranges(count: int, max_size: int) -> list[Range]:
+    """Return ranges of at most `max_size`, of sizes that differ by at most 1."""
+    parts = -(-count // max_size)
     return [(count * part // parts, count * (part + 1) // parts) for part in range(parts)]
 
 
-def runs(count: int, step: int, fits: Callable[[int, int], bool]) -> Iterator[Range]:
-    """Runs of as many whole steps as fit, and at least one."""
+def fitting_ranges(count: int, step: int, fits: Callable[[int, int], bool]) -> Iterator[Range]:
+    """Yield ranges of as many whole steps as fit, and at least one step."""
     start = 0
     while start < count:
         later = range(start + 2 * step, count + 1, step)
@@ -34,27 +31,31 @@ def runs(count: int, step: int, fits: Callable[[int, int], bool]) -> Iterator[Ra
         start += (1 + more) * step
 
 
-def output_runs(axis: Axis, fits: Callable[[int, int], bool]) -> Iterator[Range]:
-    """Runs of as many outputs as fit and can be asked for in one spec, and at least one."""
+def output_ranges(axis: Axis, fits: Callable[[int, int], bool]) -> Iterator[Range]:
+    """Yield ranges of as many outputs as fit and as one spec can express, and at least one."""
     if isinstance(axis, SlidingAxis):
-        yield from runs(axis.outputs, 1, fits)
+        yield from fitting_ranges(axis.outputs, 1, fits)
         return
     period = axis.outputs // math.gcd(axis.size, axis.outputs)
     start = 0
+
+    def fits_from_start(begin: int, end: int) -> bool:
+        return fits(start + begin, start + end)
+
     while start < axis.outputs:
-        _, stop = next(runs(axis.outputs - start, 1, lambda a, b: fits(start + a, start + b)))  # noqa: B023
+        _, stop = next(fitting_ranges(axis.outputs - start, 1, fits_from_start))
         halved = [stop >> halvings for halvings in range(stop.bit_length())]
         outputs = next(
             outputs
             for outputs in (stop - stop % period, *halved)
-            if outputs and _is_alike(axis, start, start + outputs)
+            if outputs and _is_adaptive_range(axis, start, start + outputs)
         )
         yield start, start + outputs
         start += outputs
 
 
-def _is_alike(axis: AdaptiveAxis, start: int, stop: int) -> bool:
-    """Whether outputs [start, stop) have the windows of so many adaptive outputs of their rows."""
+def _is_adaptive_range(axis: AdaptiveAxis, start: int, stop: int) -> bool:
+    """Return whether a spec with `stop - start` adaptive outputs has the windows of the range."""
     first, last = axis.inputs_of(start, stop)
     size, outputs = last - first, stop - start
     common = math.gcd(size, outputs)
@@ -68,8 +69,8 @@ def _is_alike(axis: AdaptiveAxis, start: int, stop: int) -> bool:
     )
 
 
-def band_spec(spec: PoolSpec, plan: PoolPlan, outputs: Range, inputs: Range) -> PoolSpec:
-    """The spec whose windows over the input range are those of the output range."""
+def row_band_spec(spec: PoolSpec, plan: PoolPlan, outputs: Range, inputs: Range) -> PoolSpec:
+    """Return the spec whose windows over the input rows are those of the output rows."""
     if spec.adaptive_output is not None:
         counts = (outputs[1] - outputs[0], *(axis.outputs for axis in plan.axes[1:]))
         return replace(spec, adaptive_output=counts)
@@ -77,7 +78,7 @@ def band_spec(spec: PoolSpec, plan: PoolPlan, outputs: Range, inputs: Range) -> 
     w = windows[0]
     first = outputs[0] * w.stride - w.padding_before
     last = (outputs[1] - 1) * w.stride - w.padding_before + w.extent
-    # What ceil mode lets hang over the padding is left to ceil mode: it never counts in a divisor.
+    # Ceil mode covers elements beyond the padding; they never count in a divisor.
     after = max(0, min(last, plan.sizes[0] + w.padding_after) - inputs[1])
     pads = [(window.padding_before, window.padding_after) for window in windows[1:]]
     return replace(

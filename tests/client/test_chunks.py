@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 import pooling_engine  # NumPy computes here: what is tested is the cutting
 from pooling_client._cutting import indices as _indices
-from pooling_client._cutting.pieces import (
-    backward_costs,
-    backward_pieces,
-    forward_costs,
-    forward_pieces,
+from pooling_client._cutting.chunks import (
+    backward_chunks,
+    backward_row_bytes,
+    forward_chunks,
+    forward_row_bytes,
 )
 from pooling_engine import IndexFormat, PoolSpec
 from pooling_engine.plans.planning import make_plan
@@ -42,8 +42,8 @@ def forward_in_pieces(
     output = np.empty(plan.output_shape, plan.output_dtype)
     indices = np.empty(plan.output_shape, dtype) if index_format else None
     written = np.zeros(plan.output_shape, int)
-    costs = forward_costs(plan, dtype.itemsize if index_format else 0)
-    for piece in forward_pieces(spec, plan, costs, max_bytes):
+    row_bytes = forward_row_bytes(plan, dtype.itemsize if index_format else 0)
+    for piece in forward_chunks(spec, plan, row_bytes, max_bytes):
         result = pooling_engine.forward(
             x[piece.inputs],
             piece.spec,
@@ -53,7 +53,7 @@ def forward_in_pieces(
         )
         output[piece.outputs] = result.output
         if indices is not None:
-            indices[piece.outputs] = _indices.to_whole(plan, piece, result.indices, chosen)
+            indices[piece.outputs] = _indices.to_call(plan, piece, result.indices, chosen)
         written[piece.outputs] += 1
     assert (written == 1).all()
     return output, indices
@@ -67,12 +67,12 @@ def backward_in_pieces(
     gradient = np.zeros(shape, dy.dtype)
     written = np.zeros(shape, int)
     itemsize = 0 if indices is None else indices.dtype.itemsize
-    costs = backward_costs(plan, itemsize, x is not None)
-    for piece in backward_pieces(spec, plan, costs, max_bytes):
+    row_bytes = backward_row_bytes(plan, itemsize, x is not None)
+    for piece in backward_chunks(spec, plan, row_bytes, max_bytes):
         own: dict[str, Any] = {"input_shape": gradient[piece.inputs].shape}
         if indices is not None:
             chosen = IndexFormat(residual["index_format"])
-            own["indices"] = _indices.to_piece(plan, piece, indices, chosen)
+            own["indices"] = _indices.to_chunk(plan, piece, indices, chosen)
             own["index_format"] = chosen
         elif x is not None:
             own = {"input": x[piece.inputs]}
