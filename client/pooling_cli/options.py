@@ -1,4 +1,4 @@
-"""The command line's options and files: specs from flags, arrays from .npy files."""
+"""Options and files of the command line: specs from options, arrays from .npy files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from pooling_engine import PoolSpec
+from pooling_engine import IndexFormat, Layout, Mode, NanPolicy, PoolSpec, TiePolicy
+from pooling_engine.dtypes import FLOATS, INTEGERS
 
 
 class Sizes(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
@@ -22,7 +23,7 @@ class Sizes(click.ParamType):  # type: ignore[type-arg]  # generic in newer vers
         self._always_tuple = always_tuple
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The size, the tuple of sizes or pairs, or the name."""
+        """Return the size, the tuple of sizes or pairs, or the name."""
         if not isinstance(value, str):
             return value
         if self._pairs and value.replace("_", "").isalpha():
@@ -44,102 +45,129 @@ class Sizes(click.ParamType):  # type: ignore[type-arg]  # generic in newer vers
 
 SIZES = Sizes()
 SHAPE = Sizes(always_tuple=True)
+FILE = click.Path(dir_okay=False, path_type=Path)
+INDEX_FORMATS = click.Choice([member.value for member in IndexFormat])
+TYPE_NAMES = tuple(dtype.name for dtype in FLOATS + INTEGERS)
 
 _SPEC_OPTIONS = (
-    click.option("--mode", default="max", show_default=True, help="max, min, average, sum or lp."),
-    click.option("--kernel", type=SIZES, help="Taps per window: 3, or 3,5 for each axis."),
-    click.option("--stride", type=SIZES, help="Step from window to window; default: the kernel."),
+    click.option(
+        "--mode",
+        type=click.Choice([member.value for member in Mode]),
+        default="max",
+        show_default=True,
+        help="Pooling mode.",
+    ),
+    click.option("--kernel", type=SIZES, help="Size of a window: 3, or 3,5 for each axis."),
+    click.option("--stride", type=SIZES, help="Step between windows.  [default: the kernel]"),
     click.option(
         "--padding",
         type=Sizes(pairs=True),
         default=0,
         show_default=True,
-        help="1; 1,2 for each axis; 1:2,0:1 before and after; valid, same_upper or same_lower.",
+        help="Padding: 1 (every side), 1,2 (each axis), 1:2,0:1 (each axis, before:after), valid, "
+        "same_upper or same_lower.",
     ),
     click.option(
-        "--dilation", type=SIZES, default=1, show_default=True, help="Step from tap to tap."
+        "--dilation",
+        type=SIZES,
+        default=1,
+        show_default=True,
+        help="Step between the elements of a window.",
     ),
-    click.option("--ceil-mode", is_flag=True, help="Round the number of outputs up."),
+    click.option("--ceil-mode", is_flag=True, help="Round the output size up."),
     click.option(
         "--count-include-pad/--count-exclude-pad",
         default=True,
         show_default=True,
-        help="average: whether padding counts in the divisor.",
+        help="average: count padding in the divisor, or not.",
     ),
-    click.option("--divisor-override", type=float, help="average: a divisor instead of the count."),
     click.option(
-        "--norm-p", type=float, default=2.0, show_default=True, help="lp: p, 1 to infinity (inf)."
+        "--divisor-override", type=float, help="average: divide by this instead of the count."
+    ),
+    click.option(
+        "--norm-p",
+        type=float,
+        default=2.0,
+        show_default=True,
+        help="lp: p of the norm, from 1 to inf.",
     ),
     click.option(
         "--adaptive-output",
         type=SIZES,
-        help="Instead of --kernel: the number of outputs, 7, or 7,5 for each axis.",
+        help="Output size, 7, or 7,5 for each axis (instead of --kernel).",
     ),
-    click.option("--global-window", is_flag=True, help="Instead of --kernel: one over everything."),
+    click.option(
+        "--global-window",
+        is_flag=True,
+        help="Pool each plane with one global window (instead of --kernel).",
+    ),
     click.option(
         "--tie-policy",
+        type=click.Choice([member.value for member in TiePolicy]),
         default="first",
         show_default=True,
-        help="max, min: who of equals receives the gradient: first, all or split.",
+        help="max, min: which tied elements receive the gradient; split divides it equally.",
     ),
     click.option(
         "--nan-policy",
+        type=click.Choice([member.value for member in NanPolicy]),
         default="propagate",
         show_default=True,
-        help="max, min: what a NaN does: propagate, ignore or error.",
+        help="max, min: NaN wins (propagate), is skipped (ignore) or is rejected (error).",
     ),
     click.option(
         "--layout",
+        type=click.Choice([member.value for member in Layout]),
         default="channels_first",
         show_default=True,
-        help="channels_first or channels_last.",
+        help="Axis order: N,C,D1..Dn or N,D1..Dn,C.",
     ),
 )
 
 
 def spec_options(command: Any) -> Any:
-    """Adds the options that say what to compute."""
+    """Add the options of a `PoolSpec`."""
     for option in reversed(_SPEC_OPTIONS):
         command = option(command)
     return command
 
 
 def spec_from(options: dict[str, Any]) -> PoolSpec:
-    """The spec that the options say.
+    """Return the spec that the options describe.
 
     Raises:
-        InvalidSpecError: they are illegal.
+        InvalidSpecError: an option is illegal.
     """
     return PoolSpec(**options)
 
 
 def read_array(path: Path) -> NDArray[Any]:
-    """The array in a .npy file.
+    """Return the array in a .npy file.
 
     Raises:
-        click.UsageError: the file is not there, or is no .npy file of numbers.
+        click.UsageError: the file cannot be read, or is not a numeric .npy file.
     """
     try:
         array = np.load(path, allow_pickle=False)
     except OSError as error:
         raise click.UsageError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, EOFError, SyntaxError) as error:
-        raise click.UsageError(f"{path} is no .npy file of numbers: {error}") from None
+        raise click.UsageError(f"{path} is not a numeric .npy file: {error}") from None
     if not isinstance(array, np.ndarray):
         raise click.UsageError(f"{path} holds several arrays; give a .npy file with one")
     if array.dtype.kind == "V":
         raise click.UsageError(
             f"{path} holds elements of type {array.dtype.str}, not numbers; "
-            ".npy files have no bfloat16: use Python for it, or float32"
+            "the .npy format has no bfloat16: convert to float32, or use the Python client"
         )
     return array
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Writes an array to a .npy file of exactly that name.
+    """Write an array to a .npy file of exactly that name.
 
     Raises:
-        OSError: it cannot be written; the text says where and why.
+        OSError: the file cannot be written; the message names it and the reason.
     """
     try:
         with path.open("wb") as file:

@@ -1,4 +1,4 @@
-"""The program `pooling`: what it writes, and that nothing shows a traceback."""
+"""The program `pooling`: its files, output and errors; no error shows a traceback."""
 
 from __future__ import annotations
 
@@ -15,20 +15,14 @@ import pytest
 import pooling_engine
 from pooling_engine import PoolSpec
 from pooling_server import PoolingServer
+from tests.cli.support import pooling
 from tests.support.waiting import LIMIT_S
 
 RNG = np.random.default_rng(3)
 
 
-def pooling(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pooling_cli.main", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, cwd=cwd)
-    assert "Traceback" not in done.stderr
-    return done
-
-
 def to(server: PoolingServer) -> tuple[str, ...]:
-    return "--target", server.address, "--timeout", str(LIMIT_S)  # a kernel may be compiled
+    return "--target", server.address, "--timeout", str(LIMIT_S)  # kernels may be compiled
 
 
 @pytest.fixture
@@ -98,10 +92,10 @@ KERNEL = ("--kernel", "2")
     ("arguments", "code", "text"),
     [
         (("forward", "none.npy", "y.npy", *KERNEL), 2, "none.npy: No such file"),
-        (("forward", "text.npy", "y.npy", *KERNEL), 2, "text.npy is no .npy file of numbers"),
-        (("forward", "empty.npy", "y.npy", *KERNEL), 2, "empty.npy is no .npy file"),
-        (("forward", "cut.npy", "y.npy", *KERNEL), 2, "cut.npy is no .npy file"),
-        (("forward", "objects.npy", "y.npy", *KERNEL), 2, "objects.npy is no .npy file"),
+        (("forward", "text.npy", "y.npy", *KERNEL), 2, "text.npy is not a numeric .npy file"),
+        (("forward", "empty.npy", "y.npy", *KERNEL), 2, "empty.npy is not a numeric .npy file"),
+        (("forward", "cut.npy", "y.npy", *KERNEL), 2, "cut.npy is not a numeric .npy file"),
+        (("forward", "objects.npy", "y.npy", *KERNEL), 2, "objects.npy is not a numeric .npy file"),
         (("forward", "many.npz", "y.npy", *KERNEL), 2, "many.npz holds several arrays"),
         (("forward", ".", "y.npy", *KERNEL), 2, "is a directory"),
         (("forward", "flat.npy", "y.npy", *KERNEL), 2, "the shape (5,) has 1 axes"),
@@ -110,11 +104,21 @@ KERNEL = ("--kernel", "2")
         (("forward", "x.npy", "y.npy", *KERNEL, "--padding", "1:2:3"), 2, "is not of the form"),
         (("forward", "x.npy", "y.npy", *KERNEL, "--padding", "5"), 2, "must be less than"),
         (("forward", "x.npy", "y.npy", *KERNEL, "--padding", "reflect"), 2, "padding is 'reflect'"),
-        (("forward", "x.npy", "y.npy", *KERNEL, "--mode", "mean"), 2, "mode is 'mean'"),
-        (("forward", "x.npy", "y.npy", *KERNEL, "--timeout", "0"), 2, "--timeout is 0.0"),
+        (("forward", "x.npy", "y.npy", *KERNEL, "--mode", "mean"), 2, "'mean' is not one of 'max'"),
+        (
+            ("forward", "x.npy", "y.npy", *KERNEL, "--timeout", "0"),
+            2,
+            "--timeout is 0.0; it must be",
+        ),
         (("forward", "x.npy", "y.npy", *KERNEL, "--timeout", "nan"), 2, "timeout is nan"),
         (("forward", "x.npy", "y.npy", *KERNEL, "--target", "/s"), 2, "target is '/s'"),
-        (("forward", "x.npy", "y.npy", *KERNEL, "--index-format", "plane"), 2, "goes with --ind"),
+        (("forward", "x.npy", "y.npy", *KERNEL, "--tie-policy", "no"), 2, "'no' is not one of 'f"),
+        (("forward", "x.npy", "y.npy", *KERNEL, "--layout", "nhwc"), 2, "'nhwc' is not one of"),
+        (
+            ("forward", "x.npy", "y.npy", *KERNEL, "--index-format", "plane"),
+            2,
+            "requires --indices FILE",
+        ),
         (("forward", "x.npy", "y.npy", *KERNEL, *DEAD), 1, "no server answers at 127.0.0.1:1"),
         (("backward", "x.npy", "y.npy", *KERNEL), 2, "input_shape is missing"),
         (("info", *DEAD), 1, "no server answers at 127.0.0.1:1"),
@@ -180,6 +184,13 @@ def test_help_names_every_command(folder: Path) -> None:
     assert "..." not in done.stdout.partition("Commands:")[2]  # whole sentences on 80 columns
     for flag in ("-h", "--help"):
         assert pooling("serve", flag, cwd=folder).stdout.startswith("Usage: pooling serve")
+
+
+@pytest.mark.parametrize("command", ["forward", "backward", "info", "explain", "demo"])
+def test_help_fits_on_80_columns(folder: Path, command: str) -> None:
+    done = pooling(command, "--help", cwd=folder)
+    assert done.stdout.startswith(f"Usage: pooling {command} [OPTIONS]")
+    assert max(map(len, done.stdout.split("\n"))) <= 80
 
 
 def test_a_large_tensor_has_a_bar_on_a_terminal_only(tmp_path: Path, server: PoolingServer) -> None:

@@ -207,13 +207,16 @@ def test_the_options_of_the_command(options: tuple[str, ...], line: str) -> None
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--shape", "1,1,4", "--at", "0,0,0"), "it takes no --at and no --gradient"),
-        (("x.npy", "--shape", "1,1,4"), "--shape is in place of INPUT.npy"),
-        (("--shape", "1,1,4", "--gradient", "dy.npy"), "it takes no --at and no --gradient"),
+        (("--shape", "1,1,4", "--at", "0,0,0"), "cannot be combined with --at or --gradient"),
+        (("x.npy", "--shape", "1,1,4"), "--shape replaces INPUT.npy"),
+        (
+            ("--shape", "1,1,4", "--gradient", "y.npy"),
+            "cannot be combined with --at or --gradient",
+        ),
         (("--shape", "1,1,4", "--dtype", "float33"), "'float33' is not one of 'float16', "),
         (("--shape", "1,x"), "'1,x' is not of the form"),
-        (("x.npy", "--at", "0,0,0", "--dtype", "int8"), "--dtype goes with --shape"),
-        (("--dtype", "int8"), "give INPUT.npy and --at n,c,i,j, or --shape, or --seed-example"),
+        (("x.npy", "--at", "0,0,0", "--dtype", "int8"), "--dtype requires --shape"),
+        (("--dtype", "int8"), "give INPUT.npy and --at N,C,I,J, or --shape, or --seed-example"),
     ],
 )
 def test_what_does_not_go_together_is_refused(arguments: tuple[str, ...], said: str) -> None:
