@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pooling_engine import IndexFormat, Layout, Mode, NanPolicy, PoolSpec, TiePolicy
-from pooling_engine.dtypes import FLOATS, INTEGERS
 
 
 class Sizes(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
@@ -47,7 +46,10 @@ SIZES = Sizes()
 SHAPE = Sizes(always_tuple=True)
 FILE = click.Path(dir_okay=False, path_type=Path)
 INDEX_FORMATS = click.Choice([member.value for member in IndexFormat])
-TYPE_NAMES = tuple(dtype.name for dtype in FLOATS + INTEGERS)
+TYPE_NAMES = (
+    *("float16", "bfloat16", "float32", "float64"),
+    *("int8", "uint8", "int16", "int32", "int64"),
+)
 
 _SPEC_OPTIONS = (
     click.option(

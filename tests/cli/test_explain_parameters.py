@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 import pooling_engine
 from pooling_cli.main import cli
+from pooling_cli.options import TYPE_NAMES
 from pooling_engine import (
     DivisorRule,
     InternalError,
@@ -17,6 +18,7 @@ from pooling_engine import (
     InvalidTensorError,
     PoolSpec,
 )
+from pooling_engine.dtypes import FLOATS, INTEGERS
 from tests.cli.support import explain_spec
 
 SEED = (10, 16, 14, 14)
@@ -202,6 +204,10 @@ def test_the_lines_of_a_case(
 )
 def test_the_options_of_the_command(options: tuple[str, ...], line: str) -> None:
     assert f"\n{line}" in explained("--shape", "10,16,14,14", *options)
+
+
+def test_the_command_offers_every_element_type() -> None:
+    assert set(TYPE_NAMES) == {dtype.name for dtype in FLOATS + INTEGERS}
 
 
 @pytest.mark.parametrize(

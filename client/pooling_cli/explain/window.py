@@ -10,13 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import pooling_engine
 from pooling_cli.explain.records import AxisWindow, Region
 from pooling_cli.explain.resolve import adaptive_elements, coordinate_names, resolve_parameters
 from pooling_cli.explain.spec_records import Axis, Parameters
-from pooling_engine import InvalidSpecError, InvalidTensorError, Layout, PoolSpec
-from pooling_engine.calls.checks import as_tensor
-from pooling_engine.dtypes import FLOATS
+from pooling_engine import ForwardCall, InvalidSpecError, InvalidTensorError, Layout, PoolSpec
 
 Array = NDArray[Any]
 
@@ -58,7 +55,7 @@ class View:
     @property
     def has_gradient(self) -> bool:
         """The elements are floating-point numbers; integers have no backward step."""
-        return self.dtype in FLOATS
+        return _is_float(self.dtype)
 
 
 def look_at(x: Array, spec: PoolSpec, at: tuple[int, ...], output_gradient: Array | None) -> View:
@@ -69,8 +66,8 @@ def look_at(x: Array, spec: PoolSpec, at: tuple[int, ...], output_gradient: Arra
         InvalidTensorError: the tensor or the gradient has a wrong shape or element type.
         InternalError: the engine's plan has other parameters.
     """
-    x = as_tensor(x, "input")
-    plan = pooling_engine.plan(spec, x.shape, x.dtype)
+    call = ForwardCall(x, spec)
+    x, plan = call.input, call.plan
     parameters = resolve_parameters(spec, plan)
     sizes = plan.sizes
     at = _checked(at, plan.output_shape, coordinate_names(spec.layout, len(sizes)))
@@ -127,6 +124,10 @@ def windows_on(axis: Axis, window: AxisWindow, tap: int) -> int:
     return earlier + 1 + later
 
 
+def _is_float(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind not in "iu"  # the kind of bfloat16 is not "f"
+
+
 def _slice(window: AxisWindow) -> slice:
     if not window.elements:
         return slice(0, 0)
@@ -134,7 +135,7 @@ def _slice(window: AxisWindow) -> slice:
 
 
 def _region(windows: tuple[AxisWindow, ...], elements: Array) -> Region:
-    number = float if elements.dtype in FLOATS else int
+    number = float if _is_float(elements.dtype) else int
     return Region(
         axes=windows,
         taps=math.prod(axis.taps for axis in windows),
@@ -173,13 +174,13 @@ def _upstream(given: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array
     """Return the output gradient if it fits the output."""
     if given is None:
         return None
-    gradient: Array = as_tensor(given, "output_gradient")
-    if dtype not in FLOATS:
+    gradient: Array = np.asarray(given)
+    if not _is_float(dtype):
         raise InvalidTensorError(
             f"output_gradient is given, but input is {dtype.name}; integers have no gradient",
             field="output_gradient",
         )
-    if gradient.shape != shape or gradient.dtype != dtype:
+    if gradient.shape != shape or gradient.dtype.newbyteorder("=") != dtype:
         raise InvalidTensorError(
             f"output_gradient is {gradient.dtype.name} of shape {gradient.shape}; "
             f"the output is {dtype.name} of shape {shape}",
