@@ -1,4 +1,4 @@
-"""The arena: buffers come back, are bounded, and never belong to two borrowers at once."""
+"""The arena: buffers are reused, bounded in size, and lent to one borrower at a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def address_of(array: np.ndarray) -> int:
 
 
 def borrowed(arena: Arena, shape: tuple[int, ...] = SHAPE, dtype: Any = np.float32) -> int:
-    """Where an array lies that is borrowed, written and given back."""
+    """Borrow, write and return an array; return its address."""
     with arena.borrow(shape, dtype) as array:
         array.fill(1)
         return address_of(array)
@@ -40,7 +40,7 @@ class Held:
             block.__exit__(*error)
 
 
-def test_the_same_memory_comes_back() -> None:
+def test_buffers_are_reused() -> None:
     arena = Arena(8 * MIB)
     first = borrowed(arena)
     assert arena.idle_bytes == 512 << 10
@@ -48,7 +48,7 @@ def test_the_same_memory_comes_back() -> None:
     assert arena.idle_bytes == 512 << 10
 
 
-def test_what_is_lent_is_not_idle() -> None:
+def test_borrowed_buffers_are_not_idle() -> None:
     arena = Arena(8 * MIB)
     borrowed(arena)
     with arena.borrow(SHAPE, np.float32):
@@ -56,7 +56,7 @@ def test_what_is_lent_is_not_idle() -> None:
     assert arena.idle_bytes == 512 << 10
 
 
-def test_a_buffer_fits_other_shapes_and_types_of_about_its_size() -> None:
+def test_a_buffer_fits_arrays_of_similar_size() -> None:
     arena = Arena(8 * MIB)
     first = borrowed(arena, (1, 1, 512, 512), np.float32)
     assert borrowed(arena, (1, 1, 512, 500), np.float32) == first
@@ -69,7 +69,7 @@ def test_a_buffer_fits_other_shapes_and_types_of_about_its_size() -> None:
 @pytest.mark.parametrize(
     "dtype", [np.uint8, np.float16, ml_dtypes.bfloat16, np.float32, np.int64], ids=str
 )
-def test_arrays_are_as_asked(dtype: Any) -> None:
+def test_arrays_have_the_requested_shape_and_type(dtype: Any) -> None:
     with Arena(MIB).borrow((3, 2, 200, 100), dtype) as array:
         assert (array.shape, array.dtype) == ((3, 2, 200, 100), np.dtype(dtype))
         assert array.flags.c_contiguous
@@ -85,14 +85,14 @@ def test_alignment(size: int) -> None:
 
 
 @pytest.mark.parametrize("shape", [(0,), (0, 3, 8, 8), (5, 0, 1 << 40)])
-def test_shapes_of_nothing(shape: tuple[int, ...]) -> None:
+def test_empty_arrays(shape: tuple[int, ...]) -> None:
     arena = Arena(MIB)
     with arena.borrow(shape, np.float64) as array:
         assert array.shape == shape
     assert arena.idle_bytes == 0
 
 
-def test_small_requests_are_not_kept() -> None:
+def test_small_buffers_are_not_kept() -> None:
     arena = Arena(MIB)
     borrowed(arena, (SMALL_BYTES - 1,), np.uint8)
     assert arena.idle_bytes == 0
@@ -100,24 +100,24 @@ def test_small_requests_are_not_kept() -> None:
     assert arena.idle_bytes == SMALL_BYTES
 
 
-def test_the_longest_unused_goes_first() -> None:
+def test_the_least_recently_used_buffer_is_freed_first() -> None:
     arena = Arena(2 * MIB)
     old = borrowed(arena, (MIB,), np.uint8)
     borrowed(arena, (MIB // 2,), np.uint8)
-    assert borrowed(arena, (MIB,), np.uint8) == old  # so that the half is the older
+    assert borrowed(arena, (MIB,), np.uint8) == old  # so that the smaller buffer is the older one
     borrowed(arena, (MIB * 3 // 4,), np.uint8)
     assert arena.idle_bytes == MIB + MIB * 3 // 4
     assert borrowed(arena, (MIB,), np.uint8) == old
 
 
-def test_the_bound_holds_whatever_is_given_back() -> None:
+def test_idle_buffers_never_exceed_the_limit() -> None:
     arena = Arena(2 * MIB)
     with Held(arena, *[(size,) for size in range(100_000, 900_000, 50_000)]):
         assert arena.idle_bytes == 0
     assert MIB < arena.idle_bytes <= 2 * MIB
 
 
-def test_a_request_beyond_the_bound_is_served_and_freed() -> None:
+def test_a_request_over_the_limit_is_served_and_freed() -> None:
     arena = Arena(MIB)
     kept = borrowed(arena)
     borrowed(arena, (4 * MIB,), np.uint8)
@@ -125,19 +125,19 @@ def test_a_request_beyond_the_bound_is_served_and_freed() -> None:
     assert borrowed(arena) == kept
 
 
-def test_nothing_is_kept_where_nothing_may_be() -> None:
+def test_a_limit_of_0_disables_reuse() -> None:
     arena = Arena(0)
     borrowed(arena)
     assert arena.idle_bytes == 0
 
 
-def test_a_negative_bound_is_refused() -> None:
+def test_a_negative_limit_is_rejected() -> None:
     with pytest.raises(ValueError, match="max_bytes is -1; it must be at least 0"):
         Arena(-1)
 
 
 @pytest.mark.parametrize("shape", [(-1, 4), (-400, -400)])
-def test_a_negative_size_is_refused(shape: tuple[int, ...]) -> None:
+def test_a_negative_size_is_rejected(shape: tuple[int, ...]) -> None:
     arena = Arena(MIB)
     with pytest.raises(ValueError, match="negative"), arena.borrow(shape, np.float32):
         pass
@@ -145,7 +145,7 @@ def test_a_negative_size_is_refused(shape: tuple[int, ...]) -> None:
         array.fill(0)
 
 
-def test_errors_give_the_memory_back() -> None:
+def test_errors_return_their_buffers() -> None:
     arena = Arena(8 * MIB)
 
     def fail() -> int:
@@ -160,8 +160,8 @@ def test_errors_give_the_memory_back() -> None:
     assert borrowed(arena) == first
 
 
-def test_after_an_error_memory_waits_for_the_last_view_of_it() -> None:
-    """A thread with a part in the failed work may still write."""
+def test_after_an_error_a_buffer_is_reused_once_no_view_is_left() -> None:
+    """A thread of the failed computation may still write."""
     arena = Arena(8 * MIB)
     views = []
 
@@ -173,7 +173,7 @@ def test_after_an_error_memory_waits_for_the_last_view_of_it() -> None:
     with pytest.raises(KeyError) as caught:
         fail()
     first = caught.value.args[0]
-    del caught  # its frames know the array
+    del caught  # its frames refer to the array
     with arena.borrow(SHAPE, np.float32) as array:
         assert not np.may_share_memory(array, views[0])
     del array
@@ -182,7 +182,7 @@ def test_after_an_error_memory_waits_for_the_last_view_of_it() -> None:
         assert first in (address_of(one), address_of(other))
 
 
-def test_threads_never_share_what_is_lent() -> None:
+def test_threads_never_share_a_borrowed_buffer() -> None:
     arena = Arena(2 * MIB)
     shapes = [(100_000 + 13_000 * step,) for step in range(9)]
     start = threading.Barrier(6)
@@ -190,10 +190,10 @@ def test_threads_never_share_what_is_lent() -> None:
 
     def borrow_and_check(number: int) -> None:
         start.wait()
-        for turn in range(300):
-            with arena.borrow(shapes[(turn * number) % 9], np.uint8) as array:
+        for step in range(300):
+            with arena.borrow(shapes[(step * number) % 9], np.uint8) as array:
                 array.fill(number)
-                with arena.borrow(shapes[turn % 9], np.uint8) as other:
+                with arena.borrow(shapes[step % 9], np.uint8) as other:
                     other.fill(100 + number)
                     if not (array == number).all() or not (other == 100 + number).all():
                         wrong.append(number)
@@ -209,7 +209,7 @@ def test_threads_never_share_what_is_lent() -> None:
 
 @pytest.mark.parametrize("size", [*range(SMALL_BYTES - 9, SMALL_BYTES + 9), 10**6, 10**9 + 7])
 def test_size_classes(size: int) -> None:
-    """Powers of two with quarter steps: at most a quarter more than was asked for."""
+    """There are four sizes per power of two; each is at most a quarter more than requested."""
     kept = size_class(size)
     assert size <= kept < size * 1.25
     assert size_class(kept) == kept

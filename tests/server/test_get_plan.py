@@ -1,4 +1,4 @@
-"""GetPlan: the effective parameters of a spec, without a tensor, through plain stubs."""
+"""GetPlan: the resolved parameters of a spec, without a tensor, through plain stubs."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ def test_adaptive_and_global_windows(stub: Any) -> None:
     assert plan.index_element_type == pb.ELEMENT_TYPE_UINT16
 
 
-def test_no_tensor_is_needed_for_one_of_any_size(stub: Any) -> None:
+def test_a_plan_may_be_far_over_the_limits(stub: Any) -> None:
     plan = stub.GetPlan(request(pb.MODE_SUM, (1000, 1000, 60_000, 60_000), **sliding()))
     assert list(plan.output_shape) == [1000, 1000, 20_000, 20_000]
 
 
-def test_what_forward_would_refuse_is_refused(stub: Any) -> None:
+def test_invalid_arguments_are_rejected_as_by_forward(stub: Any) -> None:
     narrow = request(pb.MODE_MAX, (1, 1, 6, 2), **sliding())
     assert_rejected(stub.GetPlan, narrow, BAD_SPEC, "spec.sliding_windows.axes[1].kernel")
     flat = request(pb.MODE_MAX, (6, 6), **sliding())

@@ -1,4 +1,4 @@
-"""Too much in flight, expired calls, draining, and bugs: the answers that depend on the moment."""
+"""Errors that depend on the state of the server: overload, deadlines, draining, bugs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.waiting import LIMIT_S, wait_until
 
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[PoolingServer, Gate, Any]]:
-    """A server with one slot and two calls in flight at most, whose computations wait."""
+    """Start a server with one slot and a limit of two calls in flight, behind a closed gate."""
     gate = Gate()
     monkeypatch.setattr(PoolingServicer, "forward", lambda *arguments: gate.forward(*arguments))
     server = PoolingServer(ServerConfig(listen="127.0.0.1:0", threads=1, max_in_flight=2))
@@ -35,7 +35,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[PoolingServer, Gate,
     server.stop()
 
 
-def test_one_call_too_many_is_told_when_to_retry(held: Any) -> None:
+def test_overload_is_rejected_with_a_retry_delay(held: Any) -> None:
     _, gate, stub = held
     calls = [stub.Forward.future(forward()) for _ in range(2)]
     gate.wait_entered()
@@ -65,14 +65,14 @@ def test_a_call_that_expires_in_the_queue_is_never_computed(held: Any) -> None:
     assert gate.computed == 1
 
 
-def test_draining_finishes_what_is_in_flight_and_refuses_the_rest(held: Any) -> None:
+def test_draining_finishes_calls_in_flight_and_rejects_new_ones(held: Any) -> None:
     server, gate, stub = held
     first = stub.Forward.future(forward())
     gate.wait_entered()
     results: list[bool] = []
     stopping = threading.Thread(target=lambda: results.append(server.stop()))
     stopping.start()
-    wait_until(lambda: server.executor.is_draining, "it does not drain")
+    wait_until(lambda: server.executor.is_draining, "the server does not drain")
     with pytest.raises(grpc.RpcError) as caught:
         stub.Forward(forward())
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
@@ -83,13 +83,13 @@ def test_draining_finishes_what_is_in_flight_and_refuses_the_rest(held: Any) -> 
     assert results == [True]
 
 
-def test_a_bug_shows_an_id_and_nothing_else(
+def test_a_bug_is_reported_by_an_id_only(
     held: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, gate, stub = held
     gate.open()
     compute = gate.compute
-    monkeypatch.setattr(gate, "compute", lambda *_: {}["the secret of the house"])
+    monkeypatch.setattr(gate, "compute", lambda *_: {}["a secret detail"])
     with pytest.raises(grpc.RpcError) as caught:
         stub.Forward(forward())
     assert caught.value.code() is grpc.StatusCode.INTERNAL
@@ -98,12 +98,12 @@ def test_a_bug_shows_an_id_and_nothing_else(
     assert "secret" not in caught.value.details()
     bug = caught.value.details().split()[2].rstrip(";")
     assert bug in caplog.text
-    assert "the secret of the house" in caplog.text
+    assert "a secret detail" in caplog.text
     monkeypatch.setattr(gate, "compute", compute)
     assert_serves(stub)
 
 
-def test_running_out_of_memory_is_said_and_survived(
+def test_running_out_of_memory_is_reported_and_survived(
     held: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, gate, stub = held

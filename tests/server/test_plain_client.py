@@ -1,4 +1,4 @@
-"""A client that knows the .proto and nothing else of ours: plain stubs, answers by the oracle."""
+"""A client built from the .proto alone: plain stubs, with results checked by the oracle."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def array_of(tensor: pb.Tensor) -> np.ndarray:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_forward_and_backward_from_the_proto_alone(stub: Any, mode: str) -> None:
+def test_forward_and_backward(stub: Any, mode: str) -> None:
     x = np.random.default_rng(1).standard_normal(SHAPE)
     selects = mode in ("max", "min")
     reply = stub.Forward(
@@ -63,7 +63,7 @@ def test_forward_and_backward_from_the_proto_alone(stub: Any, mode: str) -> None
     np.testing.assert_allclose(gradient, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_info_from_the_proto_alone(stub: Any) -> None:
+def test_server_info(stub: Any) -> None:
     info = stub.GetServerInfo(pb.GetServerInfoRequest())
     assert pb.ELEMENT_TYPE_FLOAT16 in info.backends[0].element_types
     assert info.limits.max_message_bytes == 32 << 20

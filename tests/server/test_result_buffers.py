@@ -1,4 +1,4 @@
-"""The memory that results are lent: no call sees another's, and refused calls give it back."""
+"""Reuse of result buffers: calls never share one, and rejected calls return theirs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def fresh() -> Iterator[PoolingServer]:
-    """A server whose arena nobody has used."""
+    """Start a server with an unused arena."""
     server = PoolingServer(ServerConfig(listen="127.0.0.1:0", threads=2, arena_bytes=8 * MIB))
     server.start()
     yield server
@@ -43,20 +43,19 @@ def fresh() -> Iterator[PoolingServer]:
 
 
 @pytest.fixture
-def its_stub(fresh: PoolingServer) -> Iterator[pooling_pb2_grpc.PoolingServiceStub]:
+def fresh_stub(fresh: PoolingServer) -> Iterator[pooling_pb2_grpc.PoolingServiceStub]:
     with grpc.insecure_channel(fresh.address) as channel:
         yield pooling_pb2_grpc.PoolingServiceStub(channel)
 
 
 def idle_bytes(server: PoolingServer) -> int:
-    """What the arena keeps; nothing outside shows it."""
     return server.servicer.arena.idle_bytes
 
 
 def both_ways(
     client: Any, x: np.ndarray, dy: np.ndarray, spec: PoolSpec
 ) -> tuple[np.ndarray | None, ...]:
-    """Output, indices and gradient, of a client or of the engine: they take the same arguments."""
+    """Return output, indices and gradient; `client` can also be the engine."""
     selects = spec.mode in ("max", "min")
     result = client.forward(x, spec, return_indices=selects)
     residual = {"input": x} if spec.mode == "lp" else {"indices": result.indices}
@@ -66,8 +65,8 @@ def both_ways(
 
 
 @pytest.mark.parametrize("mode", ["max", "min", "average", "sum", "lp"])
-def test_calls_at_once_never_see_one_another(fresh: PoolingServer, mode: str) -> None:
-    """Six callers with data of their own, in shapes that share buffers."""
+def test_concurrent_calls_do_not_share_buffers(fresh: PoolingServer, mode: str) -> None:
+    """Six clients send different data, in shapes that fit the same buffers."""
     spec = PoolSpec(mode, kernel=3, stride=1, padding=1)
     wrong: list[int] = []
     start = threading.Barrier(6)
@@ -94,7 +93,7 @@ def test_calls_at_once_never_see_one_another(fresh: PoolingServer, mode: str) ->
 
 
 @pytest.mark.parametrize("index_format", ["window", "plane", "tensor"])
-def test_replies_outlive_the_memory_that_they_were_made_in(
+def test_replies_stay_valid_after_their_buffers_are_reused(
     fresh: PoolingServer, index_format: str
 ) -> None:
     spec = PoolSpec("max", kernel=2, stride=1)
@@ -111,8 +110,8 @@ def test_replies_outlive_the_memory_that_they_were_made_in(
         np.testing.assert_array_equal(reply.indices, expected.indices, strict=True)
 
 
-def test_results_come_from_one_arena_and_go_back(fresh: PoolingServer) -> None:
-    """The first call of a kind takes memory, those after it none."""
+def test_buffers_are_reused(fresh: PoolingServer) -> None:
+    """Only the first call of a kind allocates memory."""
     x = np.ones(SHAPE, np.float32)
     spec = PoolSpec("max", kernel=3, stride=1, padding=1)
     with PoolingClient(fresh.address) as client:
@@ -120,7 +119,7 @@ def test_results_come_from_one_arena_and_go_back(fresh: PoolingServer) -> None:
         output = idle_bytes(fresh)
         assert output == 768 << 10
         indices = client.forward(x, spec, return_indices=True).indices
-        assert idle_bytes(fresh) == output + (192 << 10)  # a byte each, where an output has four
+        assert idle_bytes(fresh) == output + (192 << 10)  # one byte per index, four per output
         client.backward(x, spec, input_shape=SHAPE, indices=indices)
         for _ in range(3):
             both_ways(client, x, x, spec)
@@ -128,7 +127,7 @@ def test_results_come_from_one_arena_and_go_back(fresh: PoolingServer) -> None:
 
 
 @pytest.mark.parametrize("where", ["forward", "backward"])
-def test_memory_is_lent_until_the_reply_is_built(
+def test_buffers_are_returned_after_the_reply_is_encoded(
     fresh: PoolingServer, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     encode = getattr(pooling_wire, f"encode_{where}_response")
@@ -160,7 +159,7 @@ def test_empty_tensors(fresh: PoolingServer) -> None:
     assert idle_bytes(fresh) == 0
 
 
-def test_nothing_is_kept_with_arena_bytes_0() -> None:
+def test_arena_bytes_0_disables_reuse() -> None:
     server = PoolingServer(ServerConfig(listen="127.0.0.1:0", arena_bytes=0))
     server.start()
     x = np.random.default_rng(0).standard_normal(SHAPE, dtype=np.float32)
@@ -177,7 +176,7 @@ SAME = {"adaptive_windows": pb.AdaptiveWindows(output_sizes=(64, 64))}
 
 
 def overflowing() -> pb.ForwardRequest:
-    """A sum of integers that overflows in the last of many blocks."""
+    """Return a request whose sum of integers overflows in the last of many blocks."""
     values = np.zeros(LARGE, "<i8")
     values[..., -8:, -8:] = 2**62
     whole = tensor(LARGE, "int64", data=values.tobytes())
@@ -191,8 +190,8 @@ def with_nan() -> pb.ForwardRequest:
     return forward(spec=spec(windows=SAME, nan_policy=pb.NAN_POLICY_ERROR), input=whole)
 
 
-def forged() -> pb.BackwardRequest:
-    """Indices of which the last is out of range."""
+def with_invalid_index() -> pb.BackwardRequest:
+    """Return a request whose last index is out of range."""
     values = np.zeros(LARGE, np.uint8)
     values[0, -1, -1, -1] = 1
     return backward(
@@ -203,35 +202,35 @@ def forged() -> pb.BackwardRequest:
     )
 
 
-REFUSED = {
+INVALID = {
     "overflow": ("Forward", overflowing(), "input"),
     "nan": ("Forward", with_nan(), "input"),
-    "forged": ("Backward", forged(), "indices"),
+    "invalid index": ("Backward", with_invalid_index(), "indices"),
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_refused_calls_give_back_what_they_were_lent(
-    fresh: PoolingServer, its_stub: Any, case: str
+@pytest.mark.parametrize("case", INVALID)
+def test_rejected_calls_return_their_buffers(
+    fresh: PoolingServer, fresh_stub: Any, case: str
 ) -> None:
-    method, request, field = REFUSED[case]
+    method, request, field = INVALID[case]
     for _ in range(12):
-        assert_rejected(getattr(its_stub, method), request, BAD_TENSOR, field)
+        assert_rejected(getattr(fresh_stub, method), request, BAD_TENSOR, field)
     lent = np.prod(LARGE) * (8 if case == "overflow" else 4)
-    assert lent <= idle_bytes(fresh) <= 3 * lent, "every refusal has taken memory of its own"
+    assert lent <= idle_bytes(fresh) <= 3 * lent, "every rejected call has allocated memory"
 
 
 @pytest.mark.parametrize("where", ["forward", "backward"])
-def test_bugs_give_back_what_was_lent(
-    fresh: PoolingServer, its_stub: Any, monkeypatch: pytest.MonkeyPatch, where: str
+def test_bugs_return_their_buffers(
+    fresh: PoolingServer, fresh_stub: Any, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    """An error after the results are computed, while the reply is built."""
+    """The error occurs after the computation, while the reply is encoded."""
 
     def broken(*_: Any) -> bytes:
         raise ZeroDivisionError
 
     monkeypatch.setattr(f"pooling_wire.encode_{where}_response", broken)
-    # What pytest keeps of the log holds on to the frames of the error, and these to the memory.
+    # Log records that pytest keeps would hold the frames of the error, and thereby the buffers.
     monkeypatch.setattr(logging.getLogger("pooling_server"), "disabled", True)
     whole = spec(pb.MODE_SUM, SAME)
     requests = {
@@ -242,6 +241,6 @@ def test_bugs_give_back_what_was_lent(
     }
     for _ in range(12):
         with pytest.raises(grpc.RpcError) as caught:
-            getattr(its_stub, where.capitalize())(requests[where])
+            getattr(fresh_stub, where.capitalize())(requests[where])
         assert caught.value.code() is grpc.StatusCode.INTERNAL
     assert MIB <= idle_bytes(fresh) <= 3 * MIB

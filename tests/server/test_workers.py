@@ -7,10 +7,8 @@ import os
 import re
 import signal
 import subprocess
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from multiprocessing import Pipe
 from pathlib import Path
 
@@ -73,16 +71,10 @@ def answers(target: str) -> bool:
             return False
 
 
-@pytest.fixture
-def path() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="pooling-") as folder:
-        yield Path(folder) / "s"
-
-
-def test_all_workers_answer_on_one_port_and_stop_together(path: Path) -> None:
-    with process(*FLAGS, "--threads", "3", "--listen", f"unix:{path}") as (server, banner):
+def test_all_workers_answer_on_one_port_and_stop_together(socket_path: Path) -> None:
+    with process(*FLAGS, "--threads", "3", "--listen", f"unix:{socket_path}") as (server, banner):
         assert re.fullmatch(
-            rf"pooling \S+ listening on 127\.0\.0\.1:\d+ and unix:{path}, "
+            rf"pooling \S+ listening on 127\.0\.0\.1:\d+ and unix:{socket_path}, "
             r"computing with numpy \(CPU, 2 threads\), 2 workers on 3 threads",
             banner,
         ), banner
@@ -95,17 +87,17 @@ def test_all_workers_answer_on_one_port_and_stop_together(path: Path) -> None:
             shares = [connections_of(worker, address) for worker in workers]
         assert all(shares), shares
         assert sum(shares) == MANY
-        with PoolingClient(f"unix:{path}") as client:
+        with PoolingClient(f"unix:{socket_path}") as client:
             assert client.info().backends[0].devices == ("CPU, 2 threads",)
         server.terminate()
         assert server.communicate(timeout=LIMIT_S) == ("", "")
         assert server.returncode == 0
     assert not any(map(is_running, workers))
-    assert not path.exists()
+    assert not socket_path.exists()
 
 
-def test_a_killed_worker_is_replaced(path: Path) -> None:
-    with process(*FLAGS, "--listen", f"unix:{path}") as (server, banner):
+def test_a_killed_worker_is_replaced(socket_path: Path) -> None:
+    with process(*FLAGS, "--listen", f"unix:{socket_path}") as (server, banner):
         address, before = address_of(banner), workers_of(server)
         os.kill(before[0], signal.SIGKILL)
         with PoolingClient(address) as client:
@@ -113,7 +105,7 @@ def test_a_killed_worker_is_replaced(path: Path) -> None:
                 client.forward(X, SPEC)
         wait_until(lambda: len(workers_of(server)) == 2 and workers_of(server) != before)
         wait_until(
-            lambda: answers(f"unix:{path}")
+            lambda: answers(f"unix:{socket_path}")
         )  # the socket of the first worker, whichever died
         server.terminate()
         _, err = server.communicate(timeout=LIMIT_S)
@@ -167,7 +159,7 @@ def test_workers_exit_if_the_supervisor_is_killed() -> None:
         wait_until(lambda: not any(map(is_running, workers)))
 
 
-def test_a_second_signal_ends_all_workers_immediately(path: Path) -> None:
+def test_a_second_signal_ends_all_workers_immediately(socket_path: Path) -> None:
     with process(*FLAGS, "--drain-delay-s", "60") as (server, banner):
         workers = workers_of(server)
         server.terminate()
