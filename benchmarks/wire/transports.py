@@ -212,7 +212,7 @@ def ours(payload: Payload, x: np.ndarray, client: PoolingClient, stream_bytes: i
 
 def is_shared(payload: Payload, client: PoolingClient) -> bool:
     """Return True if the client shares tensors of that size and the server has room for them."""
-    arrays = client._sharing.arrays()
+    arrays = client._shared_memory.arrays()
     if arrays is None or payload.request_bytes < _shared_memory.SHARED_BYTES:
         return False
     tensors = [arrays.empty(payload.shape, np.float32) for _ in range(2)]  # both transports

@@ -15,7 +15,7 @@ import pooling_wire
 from pooling_client import _channel
 from pooling_client._calls.jobs import CHUNK_WINDOW, Job
 from pooling_client._limits import UNKNOWN, RequestLimits, request_limits
-from pooling_client._shared_memory import SHARED_BYTES, SharedArrays, Sharing
+from pooling_client._shared_memory import SHARED_BYTES, SharedArrays, SharedMemory
 from pooling_client._streams.retries import Reply, Request
 from pooling_engine import PoolingError, TensorTooLargeError
 
@@ -62,14 +62,14 @@ class Session:
     """State that the calls of one client share.
 
     Args:
-        sharing: shared memory of the client.
+        shared_memory: arrays that the client shares with the server.
 
     Attributes:
         limits: limits of the server, as far as they are known.
     """
 
-    def __init__(self, sharing: Sharing) -> None:
-        self.sharing = sharing
+    def __init__(self, shared_memory: SharedMemory) -> None:
+        self.shared_memory = shared_memory
         self.limits: RequestLimits = UNKNOWN
 
 
@@ -90,7 +90,7 @@ def carry(
     report = progress or _report_nothing
     if call.should_ask(session.limits):
         yield from _ask_limits(session, deadline)
-    arrays = session.sharing.arrays() if call.total_bytes >= SHARED_BYTES else None
+    arrays = session.shared_memory.arrays() if call.total_bytes >= SHARED_BYTES else None
     if arrays is not None and call.share(arrays, session.limits):
         try:
             return (yield from _in_shared_memory(call, arrays, report, deadline))

@@ -1,4 +1,4 @@
-"""How both clients reach a server: the options of their channels and the names of the methods."""
+"""Channel options, method paths and argument checks of both clients."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import json
 import math
 from collections.abc import Callable
 from functools import cache
+from numbers import Real
 from typing import Any, NamedTuple
 
 import pooling_wire
 from pooling_engine import InvalidSpecError
-from pooling_engine.specs.options import number
 from pooling_wire import keepalive as pings
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 DEFAULT_TIMEOUT_S = 30.0
-MOST_SECONDS = 86400
-MOST_TIMEOUT_S = 1e9  # some thirty years; gRPC takes much longer ones for none at all
+MAX_KEEPALIVE_S = 86400
+MAX_TIMEOUT_S = 1e9  # about thirty years; gRPC ignores much longer timeouts
 
 FORWARD = f"/{pooling_wire.SERVICE_NAME}/Forward"
 BACKWARD = f"/{pooling_wire.SERVICE_NAME}/Backward"
@@ -24,9 +24,9 @@ FORWARD_STREAM = f"/{pooling_wire.SERVICE_NAME}/ForwardStream"
 BACKWARD_STREAM = f"/{pooling_wire.SERVICE_NAME}/BackwardStream"
 GET_SERVER_INFO = f"/{pooling_wire.SERVICE_NAME}/GetServerInfo"
 
-# Every call may be repeated, so a server that is away for a moment is asked again; also where it
-# cancelled a call, as gRPC does with what comes in the moment of a stop. Streams are taken up by
-# the client itself, where they had come to.
+# Every call may be repeated, so calls are retried while the server is briefly unavailable.
+# CANCELLED is included because gRPC cancels calls that arrive while a server stops. Streams are
+# resumed by the client itself: see `pooling_client._streams`.
 _RETRY_POLICY = {
     "maxAttempts": 4,
     "initialBackoff": "0.1s",
@@ -38,8 +38,8 @@ _RETRY_POLICY = {
 CHANNEL_OPTIONS: list[tuple[str, str | int]] = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
-    ("grpc.per_rpc_retry_buffer_size", 1 << 30),  # or only small requests would be repeated
-    # By default a second, then up to two minutes: a call would give up before.
+    ("grpc.per_rpc_retry_buffer_size", 1 << 30),  # otherwise only small requests are retried
+    # The default, one second to two minutes, is longer than the deadline of most calls.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000),
     (
@@ -62,13 +62,13 @@ CHANNEL_OPTIONS: list[tuple[str, str | int]] = [
 
 
 class Methods(NamedTuple):
-    """The methods of a channel, by their names.
+    """Multicallables of a channel, by the path of the method.
 
-    Each is made once: that takes as long as encoding a small request.
+    They are cached: creating one takes as long as encoding a small request.
 
     Attributes:
-        unary: gives the multicallable of a unary method.
-        stream: gives that of a stream.
+        unary: returns the multicallable of a unary method.
+        stream: returns the multicallable of a streaming method.
     """
 
     unary: Callable[[str], Any]
@@ -76,51 +76,53 @@ class Methods(NamedTuple):
 
 
 def methods_of(channel: Any) -> Methods:
-    """The methods of a channel of gRPC's, be it for threads or for coroutines."""
+    """Return the methods of a channel of `grpc` or `grpc.aio`."""
     return Methods(cache(channel.unary_unary), cache(channel.stream_stream))
 
 
 def closed() -> Methods:
-    """Takes the place of the methods of a client that is closed.
+    """Stand in for the methods of a closed client.
 
     Raises:
-        ValueError: always, as files do.
+        ValueError: always, as for a closed file.
     """
     raise ValueError("the client is closed")
 
 
 def check_target(target: str) -> None:
-    """Refuses what is no target.
+    """Check the address of a server.
 
     Raises:
-        InvalidSpecError: it is empty, no text, a path or a web address.
+        InvalidSpecError: it is not a string, or it is empty, a path or a web address.
     """
-    is_text = isinstance(target, str) and target
-    if not is_text or target.startswith(("/", ".", "http:", "https:")):
+    is_string = isinstance(target, str) and target
+    if not is_string or target.startswith(("/", ".", "http:", "https:")):
         raise InvalidSpecError(
             f"target is {target!r}; it must be HOST:PORT or unix:/PATH", field="target"
         )
 
 
 def seconds(timeout: float) -> float:
-    """A timeout as gRPC takes it; of one without end, some thirty years.
+    """Return a timeout that gRPC accepts: infinity becomes about thirty years.
 
     Raises:
-        InvalidSpecError: it is no number.
+        InvalidSpecError: it is not a number.
     """
-    value = number("timeout", timeout)
+    is_number = isinstance(timeout, Real) and not isinstance(timeout, bool)
+    value = float(min(timeout, MAX_TIMEOUT_S)) if is_number else math.nan
     if math.isnan(value):
-        raise InvalidSpecError("timeout is nan; it must be a number", field="timeout")
-    return min(value, MOST_TIMEOUT_S)
+        raise InvalidSpecError(f"timeout is {timeout!r}; it must be a number", field="timeout")
+    return value
 
 
 def options_of_each(
     connections: int, keepalive: float, keepalive_timeout: float
 ) -> list[list[tuple[str, str | int]]]:
-    """The options of each of a client's channels; several have a connection each.
+    """Return the options of each channel of a client. Each channel has its own connection.
 
     Raises:
-        InvalidSpecError: `connections` is no integer of at least 1, or the others are no seconds.
+        InvalidSpecError: `connections` is not an integer of at least 1, or the others are not a
+            number of seconds in their range.
     """
     if not isinstance(connections, int) or connections < 1:
         raise InvalidSpecError(
@@ -129,7 +131,7 @@ def options_of_each(
         )
     _check_seconds("keepalive", keepalive, pings.LEAST_INTERVAL_S)
     _check_seconds("keepalive_timeout", keepalive_timeout, 0.001)
-    # By default channels to the same server share one connection.
+    # By default, channels to the same server share one connection.
     own = [("grpc.use_local_subchannel_pool", 1)] if connections > 1 else []
     alive = pings.client_options(keepalive, keepalive_timeout)
     return [[*CHANNEL_OPTIONS, *alive, *own]] * connections
@@ -137,7 +139,9 @@ def options_of_each(
 
 def _check_seconds(name: str, value: float, least: float) -> None:
     is_number = isinstance(value, int | float)
-    if not (is_number and least <= value <= MOST_SECONDS):
+    if not (is_number and least <= value <= MAX_KEEPALIVE_S):
         raise InvalidSpecError(
-            f"{name} is {value!r}; it must be seconds, {least:g} to {MOST_SECONDS}", field=name
+            f"{name} is {value!r}; it must be a number of seconds "
+            f"from {least:g} to {MAX_KEEPALIVE_S}",
+            field=name,
         )

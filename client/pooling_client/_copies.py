@@ -1,4 +1,4 @@
-"""Copies of tensors, which one thread alone makes at a part of the memory's speed."""
+"""Multi-threaded array copies: one thread cannot saturate the memory bandwidth."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Array = NDArray[Any]
 
 
 def copy_into(target: Array, source: Array) -> None:
-    """Copies the elements of an array of the same shape and type, in the engine's threads."""
+    """Copy an array into one of the same shape and element type, in the threads of the engine."""
     if not (target.flags.c_contiguous and source.flags.c_contiguous):
         np.copyto(target, source)
         return
     to, from_ = target.reshape(-1), source.reshape(-1)
 
-    def copy_run(begin: int, end: int) -> None:
+    def copy_range(begin: int, end: int) -> None:
         np.copyto(to[begin:end], from_[begin:end])
 
-    run_range(copy_run, to.size, 2 * to.nbytes)
+    run_range(copy_range, to.size, 2 * to.nbytes)

@@ -25,13 +25,13 @@ from pooling_wire import Place
 from pooling_wire.shared_memory import leases
 
 Array = NDArray[Any]
-SHARED_BYTES = 256 << 10  # measured: calls with less are as fast when they are sent
-GRAIN_BYTES = 64 << 10  # sizes of regions are multiples of it, so that they can be used again
+SHARED_BYTES = 256 << 10  # measured: smaller calls are as fast when they are sent
+GRAIN_BYTES = 64 << 10  # region sizes are multiples of it, so that regions fit later arrays
 _TIMEOUT_S = 10.0
 
 
 class _Region(NamedTuple):
-    """A region, ordered by where it is mapped."""
+    """A region, ordered by its address in this process."""
 
     address: int
     size_bytes: int
@@ -40,15 +40,16 @@ class _Region(NamedTuple):
 
 
 class SharedArrays:
-    """Leases memory from a server, and makes arrays in it; safe to share between threads.
+    """Arrays in memory that a server leases over one connection. Safe to share between threads.
 
-    Memory is used again once no array is in it: fresh pages cost more than the pooling.
+    A region is reused once no array refers to it: page-faulting fresh memory costs more than the
+    pooling.
 
     Args:
-        path: the server's lease socket, `pooling_wire.shared_memory.leases.lease_socket`.
+        path: lease socket of the server: `pooling_wire.shared_memory.leases.lease_socket`.
 
     Raises:
-        OSError: nobody leases memory there, or not to this user.
+        OSError: no server leases memory there, or not to this user.
     """
 
     def __init__(self, path: str) -> None:
@@ -63,10 +64,10 @@ class SharedArrays:
         self._events.register(self._server, select.POLLIN)
         self._lock = threading.Lock()
         self._regions: list[_Region] = []
-        self._free: deque[_Region] = deque()  # finalizers append to it, at any moment
+        self._free: deque[_Region] = deque()  # finalizers append to it at any time
 
     def empty(self, shape: int | Sequence[int], dtype: DTypeLike) -> Array | None:
-        """An uninitialised array in shared memory; None if the server has none left."""
+        """Return an uninitialised array in shared memory; None if the server has none left."""
         dtype, sizes = np.dtype(dtype), tuple(np.atleast_1d(shape).tolist())
         size_bytes = math.prod(sizes) * dtype.itemsize
         if size_bytes == 0:
@@ -75,13 +76,13 @@ class SharedArrays:
             region = self._take(-(-size_bytes // GRAIN_BYTES) * GRAIN_BYTES)
         if region is None:
             return None
-        # Every view of the array holds this object, so the region is free with the last of them.
+        # Every view of the array refers to this object: the region is free after the last view.
         owner = (ctypes.c_ubyte * size_bytes).from_buffer(region.memory)
         weakref.finalize(owner, self._free.append, region).atexit = False
         return np.frombuffer(owner, dtype).reshape(sizes)
 
     def place_of(self, array: Array) -> Place | None:
-        """Where a C-contiguous array is, for the server; None if not in shared memory."""
+        """Return the location of a C-contiguous array; None if it is not in shared memory."""
         address = array.__array_interface__["data"][0]
         with self._lock:
             number = bisect_right(self._regions, address, key=lambda region: region.address) - 1
@@ -91,29 +92,29 @@ class SharedArrays:
         return Place(region.handle, address - region.address)
 
     def find(self, handle: bytes) -> memoryview:
-        """The region of a handle, as a reply names it.
+        """Return the region of a handle in a reply.
 
         Raises:
-            InvalidTensorError: there is none.
+            InvalidTensorError: the server did not lease such a region.
         """
         with self._lock:
             for region in self._regions:
                 if region.handle == handle:
                     return memoryview(region.memory)
-        raise InvalidTensorError("the server names memory that it has not leased")
+        raise InvalidTensorError("the reply names a region of shared memory that is not leased")
 
     def is_alive(self) -> bool:
-        """Whether the server still holds the lease."""
-        with self._lock:  # so that nobody is being answered
+        """Return whether the server still holds the lease."""
+        with self._lock:  # no answer to a lease request is pending
             return not self._events.poll(0)
 
     def close(self) -> None:
-        """Ends the lease; arrays stay what they are."""
+        """End the lease. Arrays stay valid."""
         self._server.close()
 
     def _take(self, size_bytes: int) -> _Region | None:
-        """A region of at least that size that nobody uses, and at most of twice that size."""
-        free = list(self._free)  # at one moment
+        """Return a free region of at least that size and at most twice that size."""
+        free = list(self._free)  # a snapshot
         fitting = [each for each in free if size_bytes <= each.size_bytes <= 2 * size_bytes]
         if fitting:
             region = min(fitting, key=lambda each: each.size_bytes)
@@ -121,10 +122,10 @@ class SharedArrays:
             return region
         try:
             leased = self._lease(size_bytes)
-            if leased is None and self._give_back():
+            if leased is None and self._return_free():
                 leased = self._lease(size_bytes)
             return leased
-        except OSError:  # the server is gone, or this process has no room
+        except OSError:  # the connection is closed, or this process cannot map the memory
             return None
 
     def _lease(self, size_bytes: int) -> _Region | None:
@@ -142,8 +143,8 @@ class SharedArrays:
         insort(self._regions, region, key=lambda each: each.address)
         return region
 
-    def _give_back(self) -> bool:
-        """Gives back all that nobody uses. Returns whether that was anything."""
+    def _return_free(self) -> bool:
+        """Return the free regions to the server; return False if there are none."""
         count = len(self._free)
         for _ in range(count):
             region = self._free.popleft()
@@ -152,11 +153,11 @@ class SharedArrays:
         return count > 0
 
 
-class Sharing:
-    """A client's shared arrays, from its first need on, as long as a server leases memory.
+class SharedMemory:
+    """Shared arrays of a client, leased when first needed and leased again after a lost lease.
 
     Args:
-        target: the server's address; only ``unix:/PATH`` shares memory.
+        target: address of the server; only ``unix:/PATH`` shares memory.
     """
 
     def __init__(self, target: str) -> None:
@@ -165,7 +166,7 @@ class Sharing:
         self._lock = threading.Lock()
 
     def arrays(self) -> SharedArrays | None:
-        """The arrays, of a lease that holds; None if nobody leases memory."""
+        """Return the arrays of a valid lease; None if the server leases no memory."""
         if self._path is None:
             return None
         with self._lock:
@@ -178,13 +179,13 @@ class Sharing:
             return self._arrays
 
     def empty(self, shape: int | Sequence[int], dtype: DTypeLike) -> Array:
-        """An uninitialised array, in shared memory if that can be."""
+        """Return an uninitialised array, in shared memory if possible."""
         shared = self.arrays()
         array = None if shared is None else shared.empty(shape, dtype)
         return np.empty(shape, dtype) if array is None else array
 
     def close(self) -> None:
-        """Ends the lease; arrays stay what they are."""
+        """End the lease. Arrays stay valid."""
         with self._lock:
             if self._arrays is not None:
                 self._arrays.close()

@@ -18,7 +18,7 @@ from pooling_client._calls.backward_job import BackwardJob, backward_job
 from pooling_client._calls.forward_job import ForwardJob, forward_job
 from pooling_client._calls.jobs import MANY_WINDOW, Job, item_of, outcome_of
 from pooling_client._carry import Progress, Session, carry
-from pooling_client._shared_memory import Sharing
+from pooling_client._shared_memory import SharedMemory
 from pooling_client._transports.sync import GrpcTransport, Transport, run
 from pooling_engine import ForwardResult, PoolingError, PoolSpec
 from pooling_wire import BackwardCall, ForwardCall
@@ -72,8 +72,8 @@ class PoolingClient:
             for options in _channel.options_of_each(connections, keepalive, keepalive_timeout)
         ]
         self._transport: Transport = GrpcTransport(target, channels)
-        self._sharing = Sharing(target)
-        self._session = Session(self._sharing)
+        self._shared_memory = SharedMemory(target)
+        self._session = Session(self._shared_memory)
 
     def forward(
         self,
@@ -281,7 +281,7 @@ class PoolingClient:
         Returns:
             The array. It stays valid after the client is closed.
         """
-        return self._sharing.empty(shape, dtype)
+        return self._shared_memory.empty(shape, dtype)
 
     def info(self, *, timeout: float | None = None) -> pooling_wire.ServerInfo:
         """Return the version, backends and limits of the server.
@@ -301,7 +301,7 @@ class PoolingClient:
     def close(self) -> None:
         """Close the connections. Calls in flight are cancelled; later ones raise ValueError."""
         self._transport.close()
-        self._sharing.close()
+        self._shared_memory.close()
 
     def __enter__(self) -> Self:
         return self

@@ -12,7 +12,7 @@ import pooling_engine
 from pooling_client import _carry
 from pooling_client._calls import jobs as _jobs
 from pooling_client._calls.forward_job import ForwardJob
-from pooling_client._shared_memory import Sharing
+from pooling_client._shared_memory import SharedMemory
 from pooling_engine import (
     InvalidTensorError,
     OverloadedError,
@@ -45,7 +45,7 @@ class Caller:
 
     def __init__(self, driver: Driver, server: FakeServer) -> None:
         self._driver, self._server = driver, server
-        self._session = _carry.Session(Sharing("127.0.0.1:1"))
+        self._session = _carry.Session(SharedMemory("127.0.0.1:1"))
         self.progress: list[tuple[int, int]] = []
 
     def report(self, done: int, total: int) -> None:

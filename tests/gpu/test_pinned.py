@@ -277,7 +277,7 @@ def test_a_call_in_flight_keeps_its_region_pinned(served, cuda, monkeypatch):
     wait, pinned = CupyStagingBuffer.wait, []
 
     def end_and_wait(lane):
-        client._sharing.arrays().close()
+        client._shared_memory.arrays().close()
         wait_until(lambda: served.shared_memory.region_count == 0)
         gc.collect()
         pinned.append([what for what, _, _ in cuda.REGISTERED])
@@ -308,7 +308,7 @@ def test_regions_given_up_under_load(served, cuda):
                 time.sleep(0.002 * number)
             else:  # however busy the machine is, some are answered
                 calls[0].exception()
-            client._sharing.arrays().close()
+            client._shared_memory.arrays().close()
             for each in calls:
                 if (refusal := each.exception()) is None:
                     oracle.assert_same_bits(each.result().output, expected)
