@@ -139,7 +139,7 @@ def test_memory_may_be_freed_during_an_allocation(near: PoolingClient) -> None:
             kept.clear()
             return 0
 
-    arrays = near._sharing.arrays()
+    arrays = near._shared_memory.arrays()
     assert arrays is not None
     arrays._free.append(Moment())  # type: ignore[arg-type]
     assert is_shared(near.empty((MIB,), np.uint8))
