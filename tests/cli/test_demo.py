@@ -1,4 +1,4 @@
-"""`pooling demo`: a real server process, checked answers, a picture, and nothing left behind."""
+"""`pooling demo`: a real server process, checked replies, a picture, no process left behind."""
 
 import subprocess
 import sys
@@ -30,7 +30,7 @@ HANGS = "import time; time.sleep(60)"
 
 @pytest.fixture(autouse=True)
 def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[str]]]:
-    """The processes that the demo starts; none may outlive it."""
+    """Processes that the demo starts; every one has ended after the test."""
     processes: list[subprocess.Popen[str]] = []
     popen = subprocess.Popen
 
@@ -43,11 +43,11 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[s
     assert all(process.returncode is not None for process in processes)
 
 
-def test_the_demo_draws_what_a_real_server_answers(
+def test_the_demo_draws_the_replies_of_a_real_server(
     tmp_path: Path, started: list[subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo, "_START_TIMEOUT_S", LIMIT_S)  # kernels may be compiled
-    path = tmp_path / "picture"  # the name is kept as it is
+    path = tmp_path / "picture"  # no suffix is added
 
     text = demo.run_demo(path)
 
@@ -56,21 +56,21 @@ def test_the_demo_draws_what_a_real_server_answers(
     assert "listening on 127.0.0.1:" in lines[0]
     assert "float32 (1, 3, 480, 400)" in lines[1]
     assert [line.split()[:2] for line in lines[2:8]] == [
-        [call, mode] for call in ("forward", "backward") for mode in ("max", "mean", "min")
+        [call, mode] for call in ("forward", "backward") for mode in ("max", "average", "min")
     ]
-    assert all(line.endswith(" ms  equal to the local engine") for line in lines[2:8])
+    assert all(line.endswith(" ms  bit-identical to the local engine") for line in lines[2:8])
     assert len({line.index(" ms ") for line in lines[2:8]}) == 1  # aligned
     assert lines[8:] == [f"picture   {path}"]
     with Image.open(path) as picture:
         assert picture.format == "PNG"
         assert picture.width == 1800
         assert 1200 <= picture.height <= 1800
-        assert len(picture.convert("RGB").getcolors(1 << 24) or []) > 10_000  # no blank sheet
+        assert len(picture.convert("RGB").getcolors(1 << 24) or []) > 10_000  # not a blank picture
     assert path.stat().st_size < 1_500_000
     assert [process.returncode for process in started] == [0]  # stopped, not killed
 
 
-def test_an_answer_that_differs_in_one_bit_is_an_error(
+def test_a_reply_that_differs_in_one_bit_is_an_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     forward = pooling_engine.forward
@@ -90,10 +90,10 @@ def test_an_answer_that_differs_in_one_bit_is_an_error(
 
 @pytest.mark.parametrize(
     ("program", "seconds", "reason"),
-    [(FAILS, 30.0, "error: the port is taken"), (HANGS, 0.5, "nothing heard in 0.5 s")],
-    ids=["it fails", "it hangs"],
+    [(FAILS, 30.0, "error: the port is taken"), (HANGS, 0.5, "no output within 0.5 s")],
+    ids=["fails", "hangs"],
 )
-def test_a_server_that_does_not_start_is_one_clear_error(
+def test_a_server_that_does_not_start_is_a_one_line_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str, seconds: float, reason: str
 ) -> None:
     monkeypatch.setattr(demo, "_SERVER", (sys.executable, "-c", program))
@@ -105,8 +105,8 @@ def test_a_server_that_does_not_start_is_one_clear_error(
     assert str(caught.value) == f"the demo's server did not start: {reason}"
 
 
-def test_a_server_has_the_time_that_it_gives_to_calls_in_flight() -> None:
-    """Killed before that, it would have been about to end in good order."""
+def test_the_stop_timeout_exceeds_the_server_s_own_limits() -> None:
+    """Otherwise a server that is about to stop normally would be killed."""
     config = ServerConfig()
     assert config.drain_delay_s + config.grace_s + 1 < demo._STOP_TIMEOUT_S
 
@@ -126,7 +126,7 @@ def test_a_server_is_killed_only_if_it_does_not_stop(
     assert [process.returncode for process in started] == [code]
 
 
-def test_without_matplotlib_the_demo_says_what_to_install(
+def test_without_matplotlib_the_error_names_the_extra_to_install(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, started: list[subprocess.Popen[str]]
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)

@@ -1,1 +1,1 @@
-"""The command `pooling demo`: a server, a photograph, and a picture of the results."""
+"""The command `pooling demo`: a temporary server, a photograph, and a picture of the results."""
