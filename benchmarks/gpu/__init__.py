@@ -1,1 +1,1 @@
-"""The GPU backend beside PyTorch and CuPy; needs an NVIDIA GPU."""
+"""Benchmark of the GPU backend beside PyTorch and a device copy; needs an NVIDIA GPU."""

@@ -1,6 +1,6 @@
-"""What the engine is meant to reach on a card, and whether a group of measured rows does.
+"""Goals of the engine on a GPU, and their verdicts on groups of measured rows.
 
-A group is one operation in one element type and layout, as on the processor.
+A group is one operation in one element type and layout, as in the CPU benchmark.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from benchmarks.gpu import suite as gpu_suite
 from benchmarks.wire import suite as wire_suite
 
 Row = dict[str, Any]
-LINK_SHARE = 0.8  # of what the link between host and card allows, through shared memory
-LINK, TORCH_PINNED = "the link alone", "PyTorch, pinned copies"
+LINK_SHARE = 0.8  # of the bandwidth between host and GPU, through shared memory
+LINK, TORCH_PINNED = "host-GPU copies only", "PyTorch (page-locked copies)"
 
 
 class Goals(NamedTuple):
-    """The goals of one operation, for every large tensor.
+    """Goals of one operation, for every large tensor.
 
     Attributes:
-        copy: of the bytes per second of a copy on the card.
+        copy: share of the bytes per second of a device copy.
         torch: times faster than PyTorch.
     """
 
@@ -46,12 +46,12 @@ GOALS = {
 
 
 def against_copy(rows: list[Row], goals: Goals) -> str:
-    """The large tensor that is furthest from the copy."""
+    """Judge the large tensor that is slowest relative to the copy."""
     return _worst_large(rows, "copy", goals.copy)
 
 
 def against_torch(rows: list[Row], goals: Goals) -> str:
-    """The mean, and the large tensor with the smallest advantage."""
+    """Judge the mean and the large tensor with the smallest speed-up."""
     rival = engine_goals.torch_of(rows[0]["layout"])
     rows = [row for row in rows if rival in row["times_faster"]]
     if not rows:
@@ -60,7 +60,7 @@ def against_torch(rows: list[Row], goals: Goals) -> str:
 
 
 def of_small(rows: list[Row]) -> str:
-    """The small layer with the least advantage when calls follow one another, and its kernels."""
+    """Judge the small layer with the smallest speed-up, and its number of kernels."""
     rows = [row for row in rows if row["input_bytes"] < gpu_suite.SMALL]
     rival = engine_goals.torch_of(rows[0]["layout"]) if rows else ""
     rows = [row for row in rows if rival in row["calls_faster"]]
@@ -69,16 +69,16 @@ def of_small(rows: list[Row]) -> str:
     row = min(rows, key=lambda row: row["calls_faster"][rival]["median"])
     shown = engine_goals.judged(row["calls_faster"][rival]["median"], 1, row["layer"])
     most = max(len(row["kernels"]) for row in rows)
-    return f"{shown}; kernels a call: {most}, goal 1: {'met' if most == 1 else '**missed**'}"
+    return f"{shown}; kernels per call: {most}, goal 1: {'met' if most == 1 else '**missed**'}"
 
 
 def through_shared_memory(rows: list[Row]) -> str:
-    """The time of both copies over the link, over that of a call."""
+    """Judge the time of the copies to and from the GPU relative to a call."""
     layer = wire_suite.LAYER.name
-    of_way = {row["transport"]: row["rounds"] for row in rows if row["payload"] == layer}
-    if wire_suite.SHARED not in of_way or LINK not in of_way:
+    rounds = {row["transport"]: row["rounds"] for row in rows if row["payload"] == layer}
+    if wire_suite.SHARED not in rounds or LINK not in rounds:
         return "not measured"
-    pairs = zip(of_way[LINK], of_way[wire_suite.SHARED], strict=True)
+    pairs = zip(rounds[LINK], rounds[wire_suite.SHARED], strict=True)
     share = report.spread(link / ours for link, ours in pairs)
     return engine_goals.judged(share["median"], LINK_SHARE)
 

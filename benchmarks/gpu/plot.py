@@ -1,4 +1,4 @@
-"""The measured rows as a picture: bytes per second against bytes moved, below the copy's."""
+"""Picture of the GPU benchmark: bytes per second against bytes moved, and a device copy."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from benchmarks.engine.plot import APART, GREY, MARKS, draw_both
 
 Row = dict[str, Any]
 CONTENDERS = ("torch", "torch_channels_last", "ours")
-COPY = "a copy on the card of as many bytes"
+COPY = "device copy of as many bytes"
 
 
 def draw(rows: list[Row], path: Path) -> None:
-    """Draws bytes per second against bytes moved."""
-    labels = "GB/s: bytes that must move, over the time", "MB that must move, each byte once"
+    """Draw bytes per second against bytes moved."""
+    labels = "GB/s: bytes that must move per time", "MB that must move, each byte once"
     draw_both(rows, path, draw_panel, labels, room=0.5)
 
 
 def draw_panel(axis: Any, rows: list[Row]) -> None:
-    """The copy as a line, each contender as marks, the names of some layers below."""
+    """Draw the copy as a line, contenders as markers, and the names of some layers."""
     rows = sorted(rows, key=moved)
     for name in CONTENDERS:
         able = [row for row in rows if name in row["times_ms"]]
@@ -35,7 +35,7 @@ def draw_panel(axis: Any, rows: list[Row]) -> None:
 
 
 def name_layers(axis: Any, rows: list[Row]) -> None:
-    """Names, along the bottom, of layers that are far enough from one another."""
+    """Write the names of layers along the bottom, skipping those too close together."""
     last = 0.0
     for row in rows:
         if moved(row) < last * 10**APART:

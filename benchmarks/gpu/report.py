@@ -1,4 +1,4 @@
-"""The measured rows as tables and a picture, from the JSON file alone: here or on another machine.
+"""Markdown tables and picture of the GPU benchmark, made from its JSON file on any machine.
 
 python -m benchmarks.gpu.report benchmarks/results/gpu-h100.json
 """
@@ -22,32 +22,36 @@ from benchmarks.report import cell, table
 Row = dict[str, Any]
 Groups = dict[tuple[str, str, str], list[Row]]
 CONTENDERS = {name: TITLES[name] for name in ("ours", "torch", "torch_channels_last")} | {
-    "copy": "copy"
+    "copy": "device copy"
 }
 NOTES = """\
-Milliseconds by the card's clock: the median of the rounds, the smallest and the largest in
-brackets; contenders take turns. Before each sample a gigabyte is read, so that the L2 cache holds
-nothing of use and the host is ahead with its launches. Ratios are taken round by round; more than
-1 means that ours is faster.
+Times are milliseconds by the GPU's clock: the median of the rounds, with the smallest and the
+largest in brackets.
+Contenders take turns.
+A gigabyte is read before each sample: this clears the L2 cache and hides the host's launches.
+Ratios are taken within a round; above 1 means that ours is faster.
 
-- **ours** is a call of `pooling_engine` on tensors of the card, with `out=`; gradients of maxima
-  include the check of every index. **GB/s** are the bytes that must be read and written, each
-  once, over its time. Only a gradient of maxima waits for the card, to hear whether an index was
-  forged; **kernels alone** is its time from the first launch to the end of the last kernel.
-- **PyTorch** allocates its results from its cache. **Channels last** is its memory format of that
-  name; beside NCHW rows its tensors were converted beforehand. Its indices are int64, ours of one
-  byte.
-- **The copy** moves as many bytes within the card as the operation must: "× copy" is ours as a
-  share of the copy's bytes per second.
-- Goals are about inputs over 64 MB, in every element type. **Small layers**, below 8 MB, are also
-  timed by the host's clock, as calls that follow one another.
-- Every result of PyTorch is compared with ours before it is timed; where it is not close, its time
-  is marked "differs".
+- **ours** is a call of `pooling_engine` on tensors of the GPU, with `out=`.
+  Indices of the maximum are allocated in every call.
+  Gradients of maxima include the check of every index.
+  **GB/s** are the bytes that must be read and written, each once, divided by its time.
+  Only a gradient of maxima waits for the GPU, which reports invalid indices.
+  **Kernels only** is its time from the first launch to the end of the last kernel.
+- **PyTorch** allocates its results from its cache.
+  **Channels last** is its memory format of that name.
+  Beside NCHW rows its tensors were converted beforehand.
+  Its indices are int64; ours have one byte.
+- **Device copy** moves as many bytes within the GPU as the operation must.
+  "Relative to device copy" is our share of its bytes per second.
+- Goals apply to inputs over 64 MB, in every element type.
+  **Small layers**, below 8 MB, are also timed by the host's clock, as consecutive calls.
+- Results of PyTorch are compared with ours before timing.
+  If they are not close, the time is marked "differs".
 """
 
 
 def write(path: Path) -> None:
-    """The tables beside a JSON file and, where matplotlib is installed, the picture."""
+    """Write the tables beside a result file and, if Matplotlib is installed, the picture."""
     result = json.loads(path.read_text())
     has_picture = bool(result["rows"] and importlib.util.find_spec("matplotlib"))
     path.with_suffix(".md").write_text(markdown(result, path.stem if has_picture else ""))
@@ -58,25 +62,27 @@ def write(path: Path) -> None:
 
 
 def markdown(result: dict[str, Any], picture: str) -> str:
-    """The whole document.
+    """Return the whole document.
 
     Args:
-        picture: the name of the picture beside it, without what follows the dot; empty: none.
+        picture: file name of the picture without its suffix; empty for none.
     """
-    card, machine, groups = result["card"], result["machine"], grouped(result["rows"])
+    device, machine, groups = result["device"], result["machine"], grouped(result["rows"])
     parts = [
-        f"# The engine on {card['name']}\n",
-        f"{card['multiprocessors']} multiprocessors, {card['memory_gib']} GiB, compute capability "
-        f"{card['compute_capability']}, driver {card['driver']}, CUDA {card['cuda']}; CuPy "
-        f"{card['cupy']}, PyTorch {card['torch']}; {machine['cpu']}, {machine['cores']} cores, "
-        f"load average {result['load_before']} before; Python {machine['python']}; "
-        f"{result['date']}; {result['rounds']} rounds; `{result['command']}`.\n",
+        f"# The engine on {device['name']}\n",
+        f"- GPU: {device['multiprocessors']} multiprocessors, {device['memory_gib']} GiB, "
+        f"compute capability {device['compute_capability']}\n"
+        f"- Machine: {machine['cpu']}, {machine['cores']} cores, load average "
+        f"{result['load_before']} before the run\n"
+        f"- Versions: driver {device['driver']}, CUDA {device['cuda']}, CuPy {device['cupy']}, "
+        f"PyTorch {device['torch']}, Python {machine['python']}\n"
+        f"- Run: {result['date']}, {result['rounds']} rounds, `{result['command']}`\n",
         *incomplete(result),
         *([f"![Bytes per second against bytes moved]({picture}.png)\n"] if picture else []),
         NOTES,
         "## Goals\n",
         goals_table(groups),
-        f"Through shared memory, 103 MB, share of what the link allows: "
+        f"103 MB through shared memory, share of the host-GPU bandwidth: "
         f"{gpu_goals.through_shared_memory(result['serving'])}.\n",
     ]
     if result["serving"]:
@@ -85,12 +91,12 @@ def markdown(result: dict[str, Any], picture: str) -> str:
         parts += [f"## {operation.capitalize()}, {dtype} {layout}\n", times_table(rows)]
         small = [row for row in rows if "calls_ms" in row]
         if small:
-            parts += ["Calls that follow one another, small layers:\n", calls_table(small)]
+            parts += ["Consecutive calls of small layers:\n", calls_table(small)]
     return "\n".join(parts)
 
 
 def grouped(rows: list[Row]) -> Groups:
-    """The rows by element type, layout and operation, in the order of the suite."""
+    """Return the rows by element type, layout and operation, in the order of the suite."""
     keys = [(d, lay, o) for d in DTYPES for lay in LAYOUTS for o in OPERATIONS]
     groups: Groups = {key: [] for key in keys}
     for row in rows:
@@ -99,20 +105,20 @@ def grouped(rows: list[Row]) -> Groups:
 
 
 def incomplete(result: dict[str, Any]) -> list[str]:
-    """What was not measured, of ours or of PyTorch's."""
-    said = [f"**Not measured: {failure}**\n" for failure in result["failures"]]
+    """Return a line for everything that was not measured."""
+    notes = [f"**Not measured: {failure}**\n" for failure in result["failures"]]
     for row in result["rows"]:
         what = f"{row['layer']} {row['operation']} {row['dtype']} {row['layout']}"
         for why in dict.fromkeys(row["unable"].values()):
-            said.append(f"**PyTorch could not: {what}: {why}**\n")
+            notes.append(f"**PyTorch failed: {what}: {why}**\n")
     if result["left_out"]:
-        said.append(f"**There was no time for {result['left_out']} more rows.**\n")
-    return said
+        notes.append(f"**No time was left for {result['left_out']} more rows.**\n")
+    return notes
 
 
 def goals_table(groups: Groups) -> str:
-    """Each group against the copy and PyTorch."""
-    head = ["group", "of the copy's bytes per second", "times faster than PyTorch"]
+    """Return one line per group: verdicts relative to the copy and to PyTorch."""
+    head = ["operation", "share of the copy's bytes per second", "times faster than PyTorch"]
     head.append("small layers: times faster than PyTorch")
     lines = [
         [
@@ -127,12 +133,12 @@ def goals_table(groups: Groups) -> str:
 
 
 def times_table(rows: list[Row]) -> str:
-    """Times and ratios of one group, a line for each layer."""
+    """Return the times and ratios of one group, one line per layer."""
     shown = [name for name in CONTENDERS if any(name in row["times_ms"] for row in rows)]
     is_split = any("kernels_ms" in row for row in rows)
-    head = ["layer", "MB moved", *(CONTENDERS[name] for name in shown), "GB/s"]
-    head += ["kernels alone"] if is_split else []
-    head += [f"× {CONTENDERS[name]}" for name in shown if name != "ours"]
+    head = ["layer", "MB moved", *(f"{CONTENDERS[name]}, ms" for name in shown), "GB/s"]
+    head += ["kernels only, ms"] if is_split else []
+    head += [f"relative to {CONTENDERS[name]}" for name in shown if name != "ours"]
     lines = [
         [
             row["layer"],
@@ -148,13 +154,13 @@ def times_table(rows: list[Row]) -> str:
 
 
 def remark(row: Row, name: str) -> str:
-    """Whether the answer was another than ours."""
+    """Return " differs" if the result differs from ours."""
     return " differs" if name in row["differs"] else ""
 
 
 def calls_table(rows: list[Row]) -> str:
     shown = [name for name in CONTENDERS if any(name in row["calls_ms"] for row in rows)]
-    head = ["layer", *(f"{CONTENDERS[name]}, ms" for name in shown), "kernels of ours"]
+    head = ["layer", *(f"{CONTENDERS[name]}, ms" for name in shown), "our kernels"]
     lines = [
         [row["layer"], *(cell(row["calls_ms"].get(name)) for name in shown), kernels(row)]
         for row in rows
@@ -169,16 +175,16 @@ def kernels(row: Row) -> str:
 def serving_table(rows: list[Row]) -> str:
     """Return one line per transport and one column per payload."""
     payloads = list(dict.fromkeys(row["payload"] for row in rows))
-    of = {(row["transport"], row["payload"]): cell(report.spread(row["rounds"])) for row in rows}
+    cells = {(row["transport"], row["payload"]): cell(report.spread(row["rounds"])) for row in rows}
     lines = [
-        [transport, *(of.get((transport, payload), "—") for payload in payloads)]
+        [transport, *(cells.get((transport, payload), "—") for payload in payloads)]
         for transport in dict.fromkeys(row["transport"] for row in rows)
     ]
     return table(["transport", *payloads], lines, "---:")
 
 
 def gigabytes_per_second(row: Row, name: str) -> float:
-    """The bytes that must be moved, over the time of a contender."""
+    """Return the bytes that must move, divided by the time of a contender."""
     return row["moved_bytes"] / row["times_ms"][name]["median"] / 1e6
 
 

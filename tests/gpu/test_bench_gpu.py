@@ -1,4 +1,4 @@
-"""The benchmark of a card, run on a stand-in for one: it measures nothing, and names no time."""
+"""The GPU benchmark on a stand-in for a GPU; no time is asserted."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from benchmarks import report
 from benchmarks.engine import suite as engine_suite
 from benchmarks.engine.suite import FORWARD_INDICES, FORWARD_MAX, LAYOUTS, OPERATIONS, Layer
 from benchmarks.gpu import __main__ as bench_gpu
-from benchmarks.gpu import card as gpu_card
 from benchmarks.gpu import contenders as gpu_contenders
+from benchmarks.gpu import device as gpu_device
 from benchmarks.gpu import goals as gpu_goals
 from benchmarks.gpu import plot as gpu_plot
 from benchmarks.gpu import report as gpu_report
@@ -41,8 +41,8 @@ FACTS = {
 }
 
 
-class HostCard(gpu_card.Card):
-    """The host: PyTorch's own there, and the kernels behind the shim, on the same memory."""
+class HostDevice(gpu_device.Device):
+    """Stand-in on the host: PyTorch on the CPU and the kernels compiled for the CPU."""
 
     device = "cpu"
 
@@ -64,18 +64,18 @@ class HostCard(gpu_card.Card):
     def launches_ms(self, call):
         return self.calls_ms(call, 1)
 
-    def both_ways(self, host_in, host_out):
+    def copy_in_and_out(self, host_in, host_out):
         return lambda: time.sleep(1e-5)
 
 
 @pytest.fixture
-def card(fault, every_kernel):
-    return HostCard()
+def device(fault, every_kernel):
+    return HostDevice()
 
 
 @pytest.fixture
-def run(card, monkeypatch, tmp_path):
-    """Runs the benchmark of tiny layers; returns its exit code and what it wrote."""
+def run(device, monkeypatch, tmp_path):
+    """Return a function that runs the benchmark on a tiny layer; it returns exit code and JSON."""
     monkeypatch.setattr(gpu_suite, "LAYERS", (TINY,))
     monkeypatch.setattr(bench_gpu, "CALLS", 3)
     monkeypatch.setattr(gpu_serving, "rows", lambda *_: [])
@@ -83,13 +83,13 @@ def run(card, monkeypatch, tmp_path):
     def run(*flags):
         monkeypatch.setattr("sys.argv", ["bench_gpu.py", "--rounds", "2", *flags])
         monkeypatch.setattr("sys.argv", [*bench_gpu.sys.argv, "--output", str(tmp_path)])
-        code = bench_gpu.main(lambda: card)
+        code = bench_gpu.main(lambda: device)
         return code, json.loads((tmp_path / "gpu-nothing-1-fabricated.json").read_text())
 
     return run
 
 
-def test_every_row_has_every_contender_and_the_same_answer(run, tmp_path):
+def test_every_row_has_every_contender_with_equal_results(run, tmp_path):
     code, result = run()
     rows = result["rows"]
     assert [(r["dtype"], r["layout"], r["operation"]) for r in rows] == [
@@ -108,11 +108,11 @@ def test_every_row_has_every_contender_and_the_same_answer(run, tmp_path):
     assert (code, result["failures"], result["left_out"]) == (0, [], 0)
     assert result["command"] == "python -m benchmarks.gpu --rounds 2"
     assert {path.suffix for path in tmp_path.iterdir()} >= {".json", ".md", ".png"}
-    assert "kernels alone" in next(tmp_path.glob("*.md")).read_text()
+    assert "kernels only" in next(tmp_path.glob("*.md")).read_text()
 
 
-def test_tables_are_there_before_the_server_is_asked(run, monkeypatch, tmp_path):
-    """Which may be ended there; and without matplotlib they name no picture."""
+def test_tables_are_written_before_the_calls_through_the_server(run, monkeypatch, tmp_path):
+    """They survive an interrupt there, and name no picture without Matplotlib."""
     seen = []
 
     def rows(*_):
@@ -129,7 +129,7 @@ def test_tables_are_there_before_the_server_is_asked(run, monkeypatch, tmp_path)
 
 
 class StandingEvent:
-    """Says of every span that it took a millisecond."""
+    """CUDA event that reports one millisecond for every span."""
 
     def __init__(self, enable_timing):
         assert enable_timing
@@ -144,8 +144,8 @@ class StandingEvent:
         return 1.0
 
 
-def test_the_card_itself_on_stand_ins(fault, monkeypatch):
-    """Of CuPy and of `torch.cuda`: every line of it runs."""
+def test_the_device_on_stand_ins(fault, monkeypatch):
+    """Every line runs on stand-ins for CuPy and `torch.cuda`."""
     cupy = importlib.import_module("cupy")
     monkeypatch.setattr(cupy, "__version__", "0", raising=False)
     for name in ("driverGetVersion", "runtimeGetVersion"):
@@ -156,30 +156,30 @@ def test_the_card_itself_on_stand_ins(fault, monkeypatch):
     stand_ins |= {"synchronize": lambda: None, "get_device_properties": lambda device: facts}
     for name, stand_in in stand_ins.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
-    monkeypatch.setattr(gpu_card, "SWEEP_BYTES", 64)
-    monkeypatch.setattr(gpu_card.Card, "device", "cpu")
-    card = gpu_card.Card()
-    assert card.facts().keys() >= FACTS.keys()
-    assert card.kernel_ms(lambda: None) == 1
-    assert card.calls_ms(lambda: None, 3) < 1000
+    monkeypatch.setattr(gpu_device, "SWEEP_BYTES", 64)
+    monkeypatch.setattr(gpu_device.Device, "device", "cpu")
+    device = gpu_device.Device()
+    assert device.facts().keys() >= FACTS.keys()
+    assert device.kernel_ms(lambda: None) == 1
+    assert device.calls_ms(lambda: None, 3) < 1000
     events = []
-    monkeypatch.setattr(card, "_begin", SimpleNamespace(record=lambda: events.append("begin")))
+    monkeypatch.setattr(device, "_begin", SimpleNamespace(record=lambda: events.append("begin")))
     end = StandingEvent(enable_timing=True)
     end.record = lambda: events.append("end")
-    monkeypatch.setattr(card, "_end", end)
-    monkeypatch.setattr(card._begin, "elapsed_time", lambda other: 2.0, raising=False)
-    device = select_backend("cupy").device
-    monkeypatch.setattr(type(device), "launch", lambda _, what: events.append(what.name))
+    monkeypatch.setattr(device, "_end", end)
+    monkeypatch.setattr(device._begin, "elapsed_time", lambda other: 2.0, raising=False)
+    launcher = select_backend("cupy").device
+    monkeypatch.setattr(type(launcher), "launch", lambda _, what: events.append(what.name))
     one, two = (SimpleNamespace(name=name) for name in ("one", "two"))
-    assert card.launches_ms(lambda: [device.launch(one), device.launch(two)]) == 2.0
+    assert device.launches_ms(lambda: [launcher.launch(one), launcher.launch(two)]) == 2.0
     assert events == ["begin", "one", "end", "two", "end"]
     source, target = torch.ones(3), torch.zeros(3)
-    card.both_ways(source, target)()
-    assert target.tolist() == [0, 0, 0], "the card's own, which is a copy of the target"
+    device.copy_in_and_out(source, target)()
+    assert target.tolist() == [0, 0, 0], "copied from the GPU, which holds a copy of the target"
 
 
-def test_bytes_that_must_move(card):
-    tensors = gpu_contenders.CardTensors(card, TINY, "float16", "NCHW")
+def test_bytes_that_must_move(device):
+    tensors = gpu_contenders.DeviceTensors(device, TINY, "float16", "NCHW")
     x, y = 2 * 8 * 9 * 12, 2 * 8 * 5 * 6
     assert tensors.moved_bytes(FORWARD_MAX) == 2 * (x + y)
     assert tensors.moved_bytes(FORWARD_INDICES) == 2 * (x + y) + y
@@ -187,7 +187,7 @@ def test_bytes_that_must_move(card):
     assert tensors.moved_bytes("backward average") == 2 * (x + y)
 
 
-def test_what_fails_is_kept_beside_the_rest(run, monkeypatch, tmp_path):
+def test_failures_are_recorded_and_the_rest_is_measured(run, monkeypatch, tmp_path):
     measured_row = bench_gpu.measured_row
 
     def broken(tensors, operation, rounds):
@@ -203,26 +203,26 @@ def test_what_fails_is_kept_beside_the_rest(run, monkeypatch, tmp_path):
     assert f"**Not measured: {said}**" in next(tmp_path.glob("*.md")).read_text()
 
 
-def test_a_layer_that_there_is_no_room_for_is_kept_out(run, monkeypatch):
+def test_a_layer_that_does_not_fit_is_recorded_as_a_failure(run, monkeypatch):
     def full(*_):
         raise MemoryError("no room")
 
     with monkeypatch.context() as patch:
-        patch.setattr(bench_gpu, "CardTensors", full)
+        patch.setattr(bench_gpu, "DeviceTensors", full)
         code, result = run("--dtype", "float32", "--layout", "NCHW")
     assert (code, result["rows"]) == (1, [])
     assert result["failures"] == [f"{TINY.name} float32 NCHW: MemoryError: no room"]
 
 
-def test_an_answer_that_is_not_pytorchs_is_a_failure(run, monkeypatch):
+def test_a_result_that_differs_from_pytorch_fails_the_run(run, monkeypatch):
     theirs = bench_gpu.answer
     monkeypatch.setattr(bench_gpu, "answer", lambda *given: theirs(*given) + 1e-4)
     code, result = run("--only", "forward max$", "--dtype", "float32", "--layout", "NCHW")
     assert (code, result["rows"][0]["differs"]) == (1, ["torch", "torch_channels_last"])
 
 
-def test_what_pytorch_cannot_do_is_measured_without_it(run, monkeypatch, tmp_path):
-    """Of what it has no kernel for is no word; what fails with all of the tensors is told."""
+def test_rows_are_measured_without_a_failing_pytorch(run, monkeypatch, tmp_path):
+    """A missing kernel is not mentioned; a call that fails is, with its reason."""
     theirs = gpu_contenders.engine_torch.torch_call
 
     def call(layer, operation, x, dy, memory_format):
@@ -245,10 +245,10 @@ def test_what_pytorch_cannot_do_is_measured_without_it(run, monkeypatch, tmp_pat
     assert backward["times_ms"].keys() == {"ours", "copy"}
     assert (forward["unable"], backward["unable"]) == ({}, {"torch": "out of memory"})
     text = next(tmp_path.glob("*.md")).read_text()
-    assert f"**PyTorch could not: {TINY.name} backward max float32 NCHW: out of memory**" in text
+    assert f"**PyTorch failed: {TINY.name} backward max float32 NCHW: out of memory**" in text
 
 
-def test_tables_that_cannot_be_written_keep_nothing_from_being_measured(run, monkeypatch):
+def test_a_failure_to_write_tables_does_not_stop_the_run(run, monkeypatch):
     def draw(*_):
         raise ValueError("no backend")
 
@@ -257,22 +257,22 @@ def test_tables_that_cannot_be_written_keep_nothing_from_being_measured(run, mon
     monkeypatch.setattr(gpu_serving, "rows", lambda *_: served)
     code, result = run("--only", "forward max$", "--dtype", "float32", "--layout", "NCHW")
     assert (code, result["serving"], len(result["rows"])) == (1, served, 1)
-    assert set(result["failures"]) == {"the tables: ValueError: no backend"}
+    assert set(result["failures"]) == {"tables: ValueError: no backend"}
 
 
-def test_only_who_differs_is_marked(tmp_path):
+def test_only_differing_contenders_are_marked(tmp_path):
     row = fabricated("a", FORWARD_MAX, 1, copy=1, torch=2, torch_channels_last=3)
     row["differs"] = ["torch_channels_last"]
     table = gpu_report.times_table([row])
     assert "| 2 (2-2) | 3 (3-3) differs |" in table
 
 
-def test_when_the_time_is_up_the_rest_is_left_out(run):
+def test_rows_beyond_the_time_limit_are_skipped(run):
     code, result = run("--seconds", "0")
     assert (code, result["rows"], result["left_out"]) == (1, [], 30)
 
 
-def test_layers_are_those_of_the_processor_fit_and_have_names_of_their_own():
+def test_layers_match_the_cpu_benchmark_fit_and_have_unique_names():
     kinds = {layer._replace(shape=layer.shape[1:]) for layer in engine_suite.LAYERS}
     assert {layer._replace(shape=layer.shape[1:]) for layer in gpu_suite.LAYERS} == kinds
     names = [layer.name for layer in gpu_suite.LAYERS]
@@ -283,7 +283,7 @@ def test_layers_are_those_of_the_processor_fit_and_have_names_of_their_own():
 
 
 def fabricated(layer, operation, ours, moved=10**9, **others):
-    """A row that was never measured."""
+    """Return a row with made-up times."""
     row = {"layer": layer, "operation": operation, "dtype": "float32", "layout": "NCHW"}
     row |= {"input_bytes": moved, "moved_bytes": moved, "kernels": ["select_rows<float>"]}
     times = {"ours": ours} | others
@@ -302,7 +302,7 @@ def fabricated(layer, operation, ours, moved=10**9, **others):
         ("backward average", 0.85, 2),
     ],
 )
-def test_goals_are_judged_by_the_worst_large_tensor(operation, copy, rival):
+def test_goals_use_the_slowest_large_tensor(operation, copy, rival):
     goals = gpu_goals.GOALS[operation]
     good = fabricated("good", operation, 1, copy=copy, torch=rival)
     small = fabricated("small", operation, 1, 10**6, copy=0.1, torch=0.1)
@@ -314,7 +314,7 @@ def test_goals_are_judged_by_the_worst_large_tensor(operation, copy, rival):
             assert f"({name})" in judged
 
 
-def test_small_layers_launch_one_kernel_and_are_no_slower():
+def test_goals_of_small_layers_are_one_kernel_and_no_slower_than_pytorch():
     small = fabricated("small", FORWARD_MAX, 1, 10**6, copy=1, torch=1)
     assert gpu_goals.of_small([small]).count(": met") == 2
     slow = fabricated("slow", FORWARD_MAX, 1, 10**6, copy=1, torch=0.99)
@@ -324,7 +324,7 @@ def test_small_layers_launch_one_kernel_and_are_no_slower():
 
 
 @pytest.mark.parametrize(("link", "verdict"), [(0.8, "met"), (0.79, "**missed**")])
-def test_shared_memory_is_judged_by_the_link(link, verdict):
+def test_the_shared_memory_goal_uses_the_host_gpu_bandwidth(link, verdict):
     layer = {"payload": wire_suite.LAYER.name}
     rows = [{"transport": wire_suite.SHARED, "rounds": [10.0], **layer}]
     assert gpu_goals.through_shared_memory(rows) == "not measured"
@@ -332,50 +332,49 @@ def test_shared_memory_is_judged_by_the_link(link, verdict):
     assert gpu_goals.through_shared_memory(rows).endswith(verdict)
 
 
-def test_tables_and_picture_come_from_the_json_alone(tmp_path):
-    """Of fabricated figures, which stay in this test."""
+def test_tables_and_picture_need_only_the_json(tmp_path):
     rows = [
         fabricated(f"{n} 256x64x{n}x{n} k3 s2", operation, t, moved, torch=2 * t, copy=0.9 * t)
         for operation in OPERATIONS
         for n, moved, t in ((14, 10**6, 0.003), (56, 10**8, 0.04), (224, 10**9, 0.4))
     ]
     serving = [
-        {"payload": "103 MB", "transport": way, "rounds": [9.0, 10.0, 11.0]}
-        for way in (wire_suite.UNARY, wire_suite.SHARED, gpu_goals.LINK)
+        {"payload": "103 MB", "transport": name, "rounds": [9.0, 10.0, 11.0]}
+        for name in (wire_suite.UNARY, wire_suite.SHARED, gpu_goals.LINK)
     ]
-    about = {"card": FACTS, "rounds": 3, "load_before": 0, "left_out": 2, "failures": []}
+    about = {"device": FACTS, "rounds": 3, "load_before": 0, "left_out": 2, "failures": []}
     path = report.write("gpu-x", "the command", rows, tmp_path, serving=serving, **about)
     gpu_report.write(path)
     text = path.with_suffix(".md").read_text()
     assert "# The engine on NVIDIA Nothing 1 (fabricated)" in text
-    assert "**There was no time for 2 more rows.**" in text
-    assert "share of what the link allows: 1.00, goal 0.8: met." in text
+    assert "**No time was left for 2 more rows.**" in text
+    assert "share of the host-GPU bandwidth: 1.00, goal 0.8: met." in text
     assert len([line for line in text.splitlines() if line.startswith("| ---")]) == 2 + 2 * 5
     assert "| 56 256x64x56x56 k3 s2 | 100 | 0.04 (0.04-0.04) |" in text
     with Image.open(path.with_suffix(".png")) as picture:
         assert picture.width == 1800
 
 
-def test_calls_go_through_a_server(card, monkeypatch):
-    """One that computes on the host, for tensors of the host."""
-    monkeypatch.setattr(card, "backend", "numpy", raising=False)
+def test_calls_go_through_a_server(device, monkeypatch):
+    """The server of this test computes on the host."""
+    monkeypatch.setattr(device, "backend", "numpy", raising=False)
     monkeypatch.setattr(gpu_serving, "PAYLOADS", (wire_suite.SMALL, wire_suite.PAYLOADS[3]))
-    monkeypatch.setattr(_jobs, "STREAM_BYTES", _jobs.STREAM_BYTES)  # the ways set it, for good
-    rows = gpu_serving.rows(card, 2)
-    ways = [wire_suite.LOCAL, gpu_goals.TORCH_PINNED, gpu_goals.LINK]
-    expected = [("12 KB", way) for way in (wire_suite.UNARY, wire_suite.STREAM, *ways)]
-    ways = (wire_suite.UNARY, wire_suite.STREAM, wire_suite.SHARED, *ways)
-    expected += [("1 MB", way) for way in ways]
+    monkeypatch.setattr(_jobs, "STREAM_BYTES", _jobs.STREAM_BYTES)  # the transports change it
+    rows = gpu_serving.rows(device, 2)
+    names = [wire_suite.LOCAL, gpu_goals.TORCH_PINNED, gpu_goals.LINK]
+    expected = [("12 KB", name) for name in (wire_suite.UNARY, wire_suite.STREAM, *names)]
+    names = (wire_suite.UNARY, wire_suite.STREAM, wire_suite.SHARED, *names)
+    expected += [("1 MB", name) for name in names]
     assert [(row["payload"], row["transport"]) for row in rows] == expected
     assert all(len(row["rounds"]) == 2 for row in rows)
 
 
-def test_a_way_that_answers_otherwise_is_refused():
-    ways = {gpu_goals.TORCH_PINNED: lambda: np.zeros(2), "wrong": lambda: np.ones(2)}
-    with pytest.raises(ArithmeticError, match="wrong does not give"):
-        gpu_serving.check(ways)
+def test_a_different_result_ends_the_serving_benchmark():
+    calls = {gpu_goals.TORCH_PINNED: lambda: np.zeros(2), "wrong": lambda: np.ones(2)}
+    with pytest.raises(ArithmeticError, match="wrong: the result differs"):
+        gpu_serving.check(calls)
 
 
-def test_the_plot_draws_what_there_is(tmp_path):
+def test_the_plot_draws_available_rows(tmp_path):
     gpu_plot.draw([fabricated("a", "backward average", 1, copy=1)], tmp_path / "one.png")
     assert (tmp_path / "one.png").stat().st_size > 10_000

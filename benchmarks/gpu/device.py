@@ -1,4 +1,4 @@
-"""The card that PyTorch and CuPy both compute on, and its clock."""
+"""GPU shared by PyTorch and CuPy, and its clock."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from benchmarks.engine.torch_layers import Call
 from pooling_engine.backends import select_backend
 from pooling_engine.dtypes import BFLOAT16
 
-# Read before each sample: it leaves nothing else in the L2 cache, and for as long as it takes, a
-# quarter of a millisecond, the host is ahead with its launches.
+# Reading this before each sample clears the L2 cache. It takes a quarter of a millisecond, in which
+# the host can launch the kernels of the sample.
 SWEEP_BYTES = 1 << 30
 
 
-class Card:
-    """The current device, on the stream that both libraries use by default.
+class Device:
+    """Current GPU, on the stream that both libraries use by default.
 
     Attributes:
         backend: the name of the engine's backend.
-        device: as PyTorch names it.
+        device: the name that PyTorch uses.
     """
 
     backend, device = "cupy", "cuda"
@@ -38,7 +38,7 @@ class Card:
         self._up, self._down = torch.cuda.Stream(), torch.cuda.Stream()
 
     def facts(self) -> dict[str, Any]:
-        """What the figures depend on, beside the machine."""
+        """Return the properties of the GPU and the library versions."""
         properties = torch.cuda.get_device_properties(self.device)
         runtime = self._cupy.cuda.runtime
         return {
@@ -54,23 +54,23 @@ class Card:
         }
 
     def native(self, tensor: torch.Tensor) -> Any:
-        """The tensor's memory as the engine's backend takes it without a copy."""
-        if tensor.dtype is torch.bfloat16:  # which CuPy 13 does not take from others
+        """Return the tensor as a CuPy array, without a copy."""
+        if tensor.dtype is torch.bfloat16:  # CuPy 13 does not import it
             return self._cupy.from_dlpack(tensor.view(torch.int16)).view(BFLOAT16)
         return self._cupy.from_dlpack(tensor)
 
     def pinned(self, shape: tuple[int, ...]) -> torch.Tensor:
-        """A float32 tensor of the host, in memory that the card reads by itself."""
+        """Return a float32 host tensor in page-locked memory."""
         return torch.zeros(shape, pin_memory=True)
 
     def synchronize(self) -> None:
-        """Waits for all that was launched."""
+        """Wait until all launched work has finished."""
         torch.cuda.synchronize()
 
     def kernel_ms(self, call: Call) -> float:
-        """Milliseconds that the card takes for a call, by its own clock.
+        """Return the milliseconds of a call by the GPU's clock.
 
-        Where a call waits for an answer from the card, what the host does then is in it.
+        If a call waits for the GPU, the time includes the host's work after that.
         """
         self._sweep.sum()
         self._begin.record()
@@ -80,7 +80,7 @@ class Card:
         return self._begin.elapsed_time(self._end)
 
     def launches_ms(self, call: Call) -> float:
-        """The same from the first launch of a call of the engine to the end of its last."""
+        """Return the milliseconds from an engine call's first launch to the end of its last."""
         self._sweep.sum()
         launched: list[str] = []
 
@@ -97,7 +97,7 @@ class Card:
         return self._begin.elapsed_time(self._end)
 
     def calls_ms(self, call: Call, calls: int) -> float:
-        """Milliseconds of a call among many that follow one another, by the host's clock."""
+        """Return the mean milliseconds of consecutive calls by the host's clock."""
         call()
         self.synchronize()
         start = time.perf_counter()
@@ -106,8 +106,8 @@ class Card:
         self.synchronize()
         return (time.perf_counter() - start) * 1e3 / calls
 
-    def both_ways(self, host_in: torch.Tensor, host_out: torch.Tensor) -> Call:
-        """Copies one tensor to the card and another one from it, at the same time."""
+    def copy_in_and_out(self, host_in: torch.Tensor, host_out: torch.Tensor) -> Call:
+        """Return a call that copies one tensor to the GPU and another one back at the same time."""
         onto, source = (each.to(self.device) for each in (host_in, host_out))
 
         def work() -> None:
@@ -121,7 +121,7 @@ class Card:
 
 
 def kernels_of(backend: str, call: Call) -> list[str]:
-    """The names of the kernels that a call of the engine launches."""
+    """Return the names of the kernels that an engine call launches."""
     names: list[str] = []
 
     def counted(name: str, launch: Call) -> None:
@@ -135,7 +135,7 @@ def kernels_of(backend: str, call: Call) -> list[str]:
 
 @contextlib.contextmanager
 def watched(backend: str, watch: Callable[[str, Call], None]) -> Iterator[None]:
-    """A block in which the engine's launches go through `watch`: by name, and as a call."""
+    """Pass each launch of the engine to `watch`, as its name and a call."""
     device: Any = select_backend(backend).device  # type: ignore[attr-defined]
     launch = device.launch
     device.launch = lambda what, *arrays: watch(what.name, partial(launch, what, *arrays))
