@@ -7,7 +7,8 @@ from typing import Any, NamedTuple, overload
 
 from numpy.typing import ArrayLike, NDArray
 
-from pooling_engine.backends import Backend, select_backend
+from pooling_engine.backends.protocols import Backend
+from pooling_engine.backends.registry import select_backend
 from pooling_engine.calls.arrays import arrays_of
 from pooling_engine.calls.call import INDICES, INPUT_GRADIENT, OUTPUT, BackwardCall, ForwardCall
 from pooling_engine.errors import InvalidSpecError

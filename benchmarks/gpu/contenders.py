@@ -12,6 +12,8 @@ from benchmarks.engine import torch_layers as engine_torch
 from benchmarks.engine.suite import BACKWARD_MAX, FORWARD_INDICES, Layer, Tensors, mode_of
 from benchmarks.engine.torch_layers import Call
 from benchmarks.gpu.device import Device
+from pooling_engine.backends import select_backend
+from pooling_engine.calls import arrays_of
 
 
 class DeviceTensors(Tensors):
@@ -82,8 +84,16 @@ def contenders(tensors: DeviceTensors, operation: str) -> tuple[dict[str, Call],
 def engine_forward(tensors: DeviceTensors, operation: str) -> Call:
     native, has_indices = tensors.gpu.native, operation == FORWARD_INDICES
     x, y, spec = native(tensors.x), native(tensors.y), tensors.spec(mode_of(operation))
-    options = {"return_indices": has_indices, "out": y, "backend": tensors.gpu.backend}
-    return lambda: pooling_engine.forward(x, spec, **options)
+    results, backend = {"output": y}, tensors.gpu.backend
+    if has_indices:
+        results["indices"] = tensors.indices
+
+    def call() -> Any:
+        arrays = arrays_of(x, select_backend(backend))
+        forward = pooling_engine.ForwardCall(x, spec, has_indices, arrays=arrays)
+        return pooling_engine.run(forward, results, backend=backend)
+
+    return call
 
 
 def engine_backward(tensors: DeviceTensors, operation: str) -> Call:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 
-from pooling_engine.backends import Backend
+from pooling_engine.backends.protocols import Backend, DeviceBackend
 from pooling_engine.calls.checks import as_tensor, check_out
 from pooling_engine.errors import InvalidSpecError, InvalidTensorError
 from pooling_engine.plans.indices import from_positions, to_positions
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.specs.enums import IndexFormat
-
-if TYPE_CHECKING:
-    from pooling_engine.backends.cupy_backend.backend import CupyBackend
 
 Array = Any  # of NumPy, or of a device
 
@@ -85,7 +82,7 @@ class HostArrays:
 class DeviceArrays:
     """Arrays on the device of a backend, exchanged with other libraries through DLPack."""
 
-    def __init__(self, backend: CupyBackend) -> None:
+    def __init__(self, backend: DeviceBackend) -> None:
         self._backend = backend
         self._device = backend.device
 
@@ -156,9 +153,9 @@ def arrays_of(array: Any, backend: Backend) -> Arrays:
     """
     if type(array) is np.ndarray or not is_on_device(array):
         return HOST
-    if backend.name != "cupy":
+    if not isinstance(backend, DeviceBackend):
         raise _host_only(backend)
-    return DeviceArrays(cast("CupyBackend", backend))
+    return DeviceArrays(backend)
 
 
 def is_on_device(array: Any) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pooling_engine.errors import InvalidSpecError, InvalidTensorError
-from pooling_engine.plans.indices import refuse_too_many_taps
+from pooling_engine.plans.indices import check_tap_count
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.plans.planning import as_shape, plan_of_array
 from pooling_engine.specs.enums import IndexFormat, Mode
@@ -102,7 +102,7 @@ def check_index_request(plan: PoolPlan, return_indices: bool, index_format: str)
             f'mode "{plan.mode}" selects no element, so it has no indices', field="return_indices"
         )
     if return_indices:
-        refuse_too_many_taps(plan)
+        check_tap_count(plan)
     return chosen
 
 

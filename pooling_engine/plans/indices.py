@@ -17,7 +17,7 @@ Array = NDArray[Any]
 NO_POSITION = -1  # of a window without a valid tap, in the int64 formats
 
 
-def refuse_too_many_taps(plan: PoolPlan) -> None:
+def check_tap_count(plan: PoolPlan) -> None:
     """Refuses windows with more taps than an index can number.
 
     Raises:
@@ -82,7 +82,7 @@ def check_indices(plan: PoolPlan, indices: Any, index_format: IndexFormat | None
         )
     is_positions = indices.dtype == np.int64
     index_format = index_format or (IndexFormat.PLANE if is_positions else IndexFormat.WINDOW)
-    refuse_too_many_taps(plan)
+    check_tap_count(plan)
     expected = plan.index_dtype_of(index_format)
     if indices.dtype != expected:
         raise InvalidTensorError(
@@ -120,7 +120,7 @@ def from_positions(plan: PoolPlan, positions: Array, index_format: IndexFormat) 
     return numbers.astype(plan.index_dtype).reshape(plan.output_shape)
 
 
-def refuse_forged(plan: PoolPlan, indices: Array) -> None:
+def check_window_indices(plan: PoolPlan, indices: Array) -> None:
     """Refuses window indices that name no tap on an element of their window.
 
     Raises:

@@ -42,9 +42,8 @@ def _is_computed(item):
 
 @pytest.fixture(autouse=True, scope="module")
 def backend(request):
-    """What "auto" means in the test."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(backends._loaded, "auto", backends.select_backend(request.param))
+    """Run the tests of a module with this backend as "auto"."""
+    with backends.override("auto", backends.select_backend(request.param)):
         yield request.param
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pooling_engine import backends
+from pooling_engine.backends import override
 from pooling_engine.backends.cupy_backend import backend as cupy_backend
 from pooling_engine.backends.cupy_backend.planning.kernels import all_kernels
 from pooling_engine.backends.cupy_backend.planning.launches import Launch
@@ -33,11 +33,11 @@ def device(every_kernel):
 
 
 @pytest.fixture
-def cupy(device, monkeypatch):
+def cupy(device):
     """The backend on the shim's device."""
     backend = cupy_backend.CupyBackend(device, buffer_bytes=0)
-    monkeypatch.setitem(backends._loaded, "cupy", backend)
-    return backend
+    with override("cupy", backend):
+        yield backend
 
 
 @pytest.fixture(params=["shim", "card"], scope="module")
@@ -45,20 +45,17 @@ def anywhere(request):
     """ "cupy" means the shim, and then the card; that there is none skips, or fails by
     POOLING_REQUIRE_GPU=1.
     """
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "shim":
-            request.getfixturevalue("every_kernel")
-            patch.setitem(backends._loaded, "cupy", _on_shim())
-        else:
-            patch.setitem(backends._loaded, "cupy", _card())
+    if request.param == "shim":
+        request.getfixturevalue("every_kernel")
+    with override("cupy", _on_shim() if request.param == "shim" else _card()):
         yield request.param
 
 
 @pytest.fixture(scope="module")
 def backend():
     """The backend on a card; where there is none, as `anywhere`."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(backends._loaded, "cupy", backend := _card())
+    backend = _card()
+    with override("cupy", backend):
         yield backend
 
 
@@ -68,11 +65,10 @@ def fault(monkeypatch, tmp_path):
     for name in [name for name in sys.modules if name.partition(".")[0] == "cupy"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(FAKES)
-    monkeypatch.setattr(backends, "_loaded", {})
-    monkeypatch.setattr(backends, "_refused", {})
     monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("FAKE_CUPY_FAULT", str(tmp_path / "fault"))
-    yield tmp_path / "fault"
+    with override("cupy", None), override("auto", None):
+        yield tmp_path / "fault"
     for name in [name for name in sys.modules if name.partition(".")[0] == "cupy"]:
         del sys.modules[name]
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import ExitStack
 
 import pytest
 
-from pooling_engine import PoolSpec, backends, backward, forward
+from pooling_engine import PoolSpec, backward, forward
+from pooling_engine.backends import override
 from pooling_engine.backends.cupy_backend import backend as cupy_backend
 from pooling_engine.backends.cupy_backend.device import library
 from pooling_engine.backends.cupy_backend.device.cupy_device import CupyDevice
@@ -38,17 +40,18 @@ def compiler(monkeypatch, fault, every_kernel):
 
 
 @pytest.fixture
-def use(monkeypatch, compiler):
+def use(compiler):
     """A new backend as "cupy", as in another process."""
 
     def backend(in_background):
         made = cupy_backend.CupyBackend(CupyDevice())
         if in_background:
             made.device.compile_in_background()
-        monkeypatch.setitem(backends._loaded, "cupy", made)
+        stack.enter_context(override("cupy", made))
         return made
 
-    return backend
+    with ExitStack() as stack:
+        yield backend
 
 
 def assert_right():

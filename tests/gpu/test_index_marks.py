@@ -9,7 +9,7 @@ import pooling_engine
 from pooling_engine import InvalidTensorError, PoolSpec, forward
 from pooling_engine.backends.cupy_backend.planning import choosing, geometry, kernels
 from pooling_engine.backends.cupy_backend.planning.launches import backward_launch
-from pooling_engine.plans.indices import refuse_forged
+from pooling_engine.plans.indices import check_window_indices
 from tests.gpu import shim
 from tests.support import cases
 
@@ -60,7 +60,7 @@ def assert_forged_are_found(options, shape, seed):
 
 def is_refused(plan, indices):
     try:
-        refuse_forged(plan, indices)
+        check_window_indices(plan, indices)
     except InvalidTensorError:
         return True
     return False

@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from pooling_engine import DeviceMemoryError, PoolSpec, backends, backward, forward
+from pooling_engine import DeviceMemoryError, PoolSpec, backward, forward
+from pooling_engine.backends import override
 from pooling_engine.backends.cupy_backend import backend as cupy_backend
 from pooling_engine.backends.cupy_backend.device.cupy_device import CupyDevice
 from pooling_engine.backends.cupy_backend.transfers import staging
@@ -29,8 +30,8 @@ def backend(fault, every_kernel, monkeypatch):
     """A backend, "cupy" as well, whose lanes are small, and pieces smaller."""
     monkeypatch.setattr(staging, "SEGMENT_BYTES", PIECE)
     backend = cupy_backend.CupyBackend(CupyDevice(), LANE)
-    monkeypatch.setitem(backends._loaded, "cupy", backend)
-    return backend
+    with override("cupy", backend):
+        yield backend
 
 
 @pytest.fixture

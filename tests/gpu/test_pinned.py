@@ -11,7 +11,7 @@ import mmap
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +22,11 @@ from pooling_engine import (
     ForwardCall,
     InvalidTensorError,
     PoolSpec,
-    backends,
     backward,
     forward,
     run,
 )
+from pooling_engine.backends import override
 from pooling_engine.backends.cupy_backend import backend as cupy_backend
 from pooling_engine.backends.cupy_backend.device.cupy_device import CupyDevice, CupyStagingBuffer
 from pooling_engine.backends.cupy_backend.transfers import staging
@@ -63,11 +63,12 @@ def use(cuda, every_kernel, monkeypatch):
 
     def use(lane_bytes):
         backend = cupy_backend.CupyBackend(CupyDevice(), lane_bytes)
-        monkeypatch.setitem(backends._loaded, "cupy", backend)
+        stack.enter_context(override("cupy", backend))
         monkeypatch.setattr(staging, "MIN_PINNED_BYTES", 1)
         return backend
 
-    return use
+    with ExitStack() as stack:
+        yield use
 
 
 class Region:

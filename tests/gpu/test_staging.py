@@ -12,6 +12,7 @@ import random
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -21,10 +22,10 @@ from pooling_engine import (
     DeviceMemoryError,
     InvalidTensorError,
     PoolSpec,
-    backends,
     backward,
     forward,
 )
+from pooling_engine.backends import override
 from pooling_engine.backends.cupy_backend import backend as cupy_backend
 from pooling_engine.backends.cupy_backend.device.cupy_device import CupyDevice, CupyStagingBuffer
 from pooling_engine.backends.cupy_backend.planning.chunks import ChunkLayout, LaunchStep
@@ -65,10 +66,11 @@ def through(fault, every_kernel, monkeypatch):
     def use(lane_bytes, lanes=staging.MAX_BUFFERS):
         backend = cupy_backend.CupyBackend(CupyDevice(), lane_bytes)
         backend.staging.buffers.max_count = lanes
-        monkeypatch.setitem(backends._loaded, "cupy", backend)
+        stack.enter_context(override("cupy", backend))
         return backend
 
-    return use
+    with ExitStack() as stack:
+        yield use
 
 
 @pytest.mark.parametrize("dtype", palettes.DTYPES, ids=lambda dtype: dtype.name)
@@ -269,9 +271,7 @@ def test_after_a_failure_nothing_is_under_way_and_the_next_call_works(through, e
         forward(x, spec, backend="cupy")
     assert [what for _, what in events[-3:]] == ["wait"] * 3, "all its lanes"
     monkeypatch.undo()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(backends._loaded, "cupy", backend)
-        output = forward(x, spec, backend="cupy").output
+    output = forward(x, spec, backend="cupy").output
     oracle.assert_same_bits(output, forward(x, spec, backend="numpy").output)
     assert backend.staging.buffers.count == backend.staging.buffers.idle_count == BUFFERS_PER_CALL
 

@@ -347,7 +347,7 @@ def test_leasing_waits_for_a_free_descriptor(
     listener = Crowded(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(f"{socket_path}{leases.SUFFIX}")
     listener.listen()
-    memory = shared_memory.SharedMemory([listener], MIB, lambda _: None)
+    memory = shared_memory.SharedMemory([listener], MIB, pin=None)
     memory.start()
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
         client.settimeout(LIMIT_S)

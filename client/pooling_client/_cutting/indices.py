@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pooling_client._cutting.chunks import Chunk
 from pooling_engine import IndexFormat, InvalidTensorError, Layout, PoolPlan
-from pooling_engine.plans.indices import NO_POSITION, refuse_forged
+from pooling_engine.plans.indices import NO_POSITION, check_window_indices
 from pooling_engine.plans.planning import make_plan
 
 Array = NDArray[Any]
@@ -51,7 +51,7 @@ def _window_to_chunk(plan: PoolPlan, chunk: Chunk, part: Array) -> Array:
     sizes = tuple(len(range(size)[side]) for size, side in zip(shape, chunk.inputs, strict=True))
     chunk_plan = make_plan(chunk.spec, sizes, plan.dtype)
     if chunk_plan.index_dtype != part.dtype:
-        refuse_forged(chunk_plan, part)  # the smaller type may have no value for an entry
+        check_window_indices(chunk_plan, part)  # the smaller type may have no value for an entry
     return _with_type(part, chunk_plan.index_dtype)
 
 

@@ -35,10 +35,9 @@ from pooling_engine.backends.cupy_backend.planning.steps import (
 )
 from pooling_engine.backends.cupy_backend.transfers.staging import BUFFER_BYTES, Staging
 from pooling_engine.backends.numpy_backend.backend import NumpyBackend
-from pooling_engine.backends.numpy_backend.select import refuse_nan
-from pooling_engine.backends.numpy_backend.sums import refuse_overflow
+from pooling_engine.backends.rules import reject_nan, reject_overflow
 from pooling_engine.dtypes import FLOATS, INTEGERS
-from pooling_engine.plans.indices import from_positions, refuse_forged, to_positions
+from pooling_engine.plans.indices import check_window_indices, from_positions, to_positions
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.plans.planning import make_plan
 from pooling_engine.specs.enums import IndexFormat, Mode
@@ -129,7 +128,7 @@ class CupyBackend:
         steps = partial(forward_steps, has_indices=has_indices)
         try:
             if self._run(plan, steps, {"x": x}, outputs, {}):
-                refuse_nan(plan) if plan.selects else refuse_overflow()
+                reject_nan(plan) if plan.selects else reject_overflow()
         except NotCompiledError:
             self._on_host("forward", plan, (x,), (output, indices))
 
@@ -149,9 +148,9 @@ class CupyBackend:
             self._on_host("backward", plan, (dy, indices, x), (dx,))
             return
         if has_error and residual == "x":
-            refuse_nan(plan)
+            reject_nan(plan)
         elif has_error:  # the host searches for the index that the error names
-            refuse_forged(plan, _required(self._as_host(indices, self.to_host)))
+            check_window_indices(plan, _required(self._as_host(indices, self.to_host)))
 
     def to_host(self, array: Array) -> HostArray:
         """Return a host copy of a device array."""

@@ -42,15 +42,6 @@ class NumbaBackend:
         """The processor and the threads that one call may use."""
         return self._numpy.devices()
 
-    def limit_memory(self, nbytes: int) -> None:
-        """Nothing: it computes on the host."""
-
-    def probe(self) -> None:
-        """Nothing: it computes on the host."""
-
-    def pin(self, memory: Array) -> None:
-        """Nothing: it computes on the host."""
-
     def warm_up(self, *, background: bool) -> None:
         """Compiles the kernels for float32, but for the smallest elements; or finds them on disk.
 

@@ -26,7 +26,7 @@ from pooling_engine.backends.numba_backend.tables.axes import (
 )
 from pooling_engine.backends.numba_backend.tables.index_targets import count_offsets, targets_of
 from pooling_engine.backends.numba_backend.tables.reaching_outputs import gathering_of
-from pooling_engine.backends.numpy_backend.select import extreme_of_nothing
+from pooling_engine.backends.rules import empty_window_extreme
 from pooling_engine.dtypes import BFLOAT16, FLOATS, is_bfloat16
 from pooling_engine.plans.memo import Kept
 from pooling_engine.plans.plan import PoolPlan
@@ -194,7 +194,7 @@ def _zero(plan: PoolPlan) -> Any:
 @lru_cache(maxsize=512)
 def _empty(plan: PoolPlan) -> Any:
     """The extreme of no elements, in that type."""
-    return type(_zero(plan))(extreme_of_nothing(plan))
+    return type(_zero(plan))(empty_window_extreme(plan))
 
 
 @Kept

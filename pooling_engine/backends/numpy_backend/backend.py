@@ -24,7 +24,7 @@ from pooling_engine.backends.numpy_backend.sums import (
 from pooling_engine.backends.numpy_backend.ties import global_tie_backward, tie_backward
 from pooling_engine.backends.numpy_backend.whole import global_backward, global_forward
 from pooling_engine.dtypes import FLOATS, INTEGERS, as_summable, is_bfloat16, store
-from pooling_engine.plans.indices import refuse_forged
+from pooling_engine.plans.indices import check_window_indices
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.runtime.threads import run_blocks, thread_count
 from pooling_engine.specs.enums import IndexFormat, Mode
@@ -47,15 +47,6 @@ class NumpyBackend:
         """The processor and the threads that one call may use."""
         threads = thread_count()
         return (f"CPU, {threads} thread{'s' if threads > 1 else ''}",)
-
-    def limit_memory(self, nbytes: int) -> None:
-        """Nothing: it computes on the host."""
-
-    def probe(self) -> None:
-        """Nothing: it computes on the host."""
-
-    def pin(self, memory: Array) -> None:
-        """Nothing: it computes on the host."""
 
     def forward(self, plan: PoolPlan, x: Array, output: Array, indices: Array | None) -> None:
         """Pools C-contiguous `x` into C-contiguous `output` and, if given, `indices`."""
@@ -94,7 +85,7 @@ class NumpyBackend:
     ) -> None:
         """Computes the gradient into C-contiguous `dx` from C-contiguous arrays."""
         if indices is not None:
-            refuse_forged(plan, indices)
+            check_window_indices(plan, indices)
         if _is_largest_magnitude(plan) and is_bfloat16(plan.dtype):
             wide = np.empty(dx.shape)
             with np.errstate(all="ignore"):

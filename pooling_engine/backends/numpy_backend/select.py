@@ -21,8 +21,8 @@ from pooling_engine.backends.numpy_backend.passes import (
     scratch,
 )
 from pooling_engine.backends.numpy_backend.sums import make_canonical
+from pooling_engine.backends.rules import empty_window_extreme, reject_nan
 from pooling_engine.dtypes import INTEGERS, store
-from pooling_engine.errors import InvalidTensorError
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.specs.enums import Mode, NanPolicy
 
@@ -46,7 +46,7 @@ def select_forward(
         store(output, extremes)
     has_nan, has_zeros_of_both_signs = _doubts(values, extremes)
     if has_nan:
-        refuse_nan(plan)
+        reject_nan(plan)
     is_ambiguous = has_nan or has_zeros_of_both_signs
     if indices is None and not is_ambiguous:
         return
@@ -73,18 +73,6 @@ def select_backward(plan: PoolPlan, block: Block, dy: Array, indices: Array, dx:
     make_canonical(dx)
 
 
-def refuse_nan(plan: PoolPlan) -> None:
-    """Refuses a NaN that was found, if the policy says so.
-
-    Raises:
-        InvalidTensorError: the policy is ERROR.
-    """
-    if plan.nan_policy is NanPolicy.ERROR:
-        raise InvalidTensorError(
-            'input has a NaN in a window; nan_policy "error" refuses it', field="input"
-        )
-
-
 def as_comparable(plan: PoolPlan, x: Array) -> Array:
     """The block in a type that NumPy compares at full speed: 16-bit floats become float32.
 
@@ -108,17 +96,9 @@ def combine_of(plan: PoolPlan) -> np.ufunc:
     return np.minimum if plan.mode is Mode.MIN else np.maximum
 
 
-def extreme_of_nothing(plan: PoolPlan) -> float:
-    """What a window without a tap on an element gives."""
-    if plan.dtype in INTEGERS:
-        limits = np.iinfo(plan.dtype)
-        return limits.max if plan.mode is Mode.MIN else limits.min
-    return np.inf if plan.mode is Mode.MIN else -np.inf
-
-
 def extremes_by_axis(plan: PoolPlan, block: Block, values: Array, output: Array) -> list[Array]:
     """The extremes along the first spatial axis, the first two, and so on to the outputs."""
-    combine, empty = combine_of(plan), extreme_of_nothing(plan)
+    combine, empty = combine_of(plan), empty_window_extreme(plan)
     if plan.nan_policy is NanPolicy.IGNORE and plan.dtype not in INTEGERS:
         empty = np.nan  # what the other taps of a window are compared with: it must not win
     stages: list[Array] = []
@@ -131,7 +111,7 @@ def extremes_by_axis(plan: PoolPlan, block: Block, values: Array, output: Array)
         stages.append(target)
         source = target
     if plan.nan_policy is NanPolicy.IGNORE:
-        _fill_empty_windows(plan, block, source, extreme_of_nothing(plan))
+        _fill_empty_windows(plan, block, source, empty_window_extreme(plan))
     return stages
 
 

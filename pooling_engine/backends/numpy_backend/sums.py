@@ -15,8 +15,8 @@ from pooling_engine.backends.numpy_backend.passes import (
     scratch,
     spread,
 )
+from pooling_engine.backends.rules import may_overflow, reject_overflow
 from pooling_engine.dtypes import FLOATS, INTEGERS, is_bfloat16, store
-from pooling_engine.errors import InvalidTensorError
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.specs.enums import Mode
 
@@ -49,23 +49,9 @@ def total_of(plan: PoolPlan, x: Array, add: Callable[[Array, type], Array]) -> A
     lower = add(np.bitwise_and(x, 0xFFFFFFFF, dtype=np.int64), np.int64)
     upper += lower >> 32
     if upper.size and (upper.min() < -(1 << 31) or upper.max() >= 1 << 31):
-        refuse_overflow()
+        reject_overflow()
     whole: Array = (upper << 32) | (lower & 0xFFFFFFFF)
     return whole
-
-
-def may_overflow(plan: PoolPlan) -> bool:
-    """Whether a window of integers may have a sum that 64 bits do not hold."""
-    return plan.taps << (plan.dtype.itemsize * 8 - 1) >= 1 << 63
-
-
-def refuse_overflow() -> None:
-    """Refuses integers whose sum overflows.
-
-    Raises:
-        InvalidTensorError: always.
-    """
-    raise InvalidTensorError("sum overflows: it does not fit in int64", field="input")
 
 
 def write_sums(plan: PoolPlan, total: Array, divisor: float | Array, output: Array) -> None:

@@ -13,9 +13,9 @@ from pooling_engine.backends.numpy_backend.select import (
     combine_of,
     equal,
     extremes_by_axis,
-    refuse_nan,
 )
 from pooling_engine.backends.numpy_backend.sums import make_canonical
+from pooling_engine.backends.rules import reject_nan
 from pooling_engine.dtypes import store
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.specs.enums import NanPolicy, TiePolicy
@@ -64,7 +64,7 @@ def _has_nan(plan: PoolPlan, extremes: Array) -> bool:
     """Whether NaNs are selected, and so tied with one another."""
     if not np.isnan(extremes).any():
         return False
-    refuse_nan(plan)
+    reject_nan(plan)
     return plan.nan_policy is not NanPolicy.IGNORE
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from pooling_engine.backends.numpy_backend.passes import Array
-from pooling_engine.backends.numpy_backend.select import as_comparable, combine_of, refuse_nan
+from pooling_engine.backends.numpy_backend.select import as_comparable, combine_of
 from pooling_engine.backends.numpy_backend.sums import (
     make_canonical,
     norm_scale,
@@ -16,12 +16,10 @@ from pooling_engine.backends.numpy_backend.sums import (
     total_of,
     write_sums,
 )
+from pooling_engine.backends.rules import BLOCK, LANES, reject_nan
 from pooling_engine.dtypes import as_summable, store
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.specs.enums import Mode, NanPolicy
-
-LANES = 16
-BLOCK = 64 * LANES  # so that no lane adds up many in a row, which would cost accuracy
 
 
 def global_forward(plan: PoolPlan, x: Array, output: Array, indices: Array | None) -> None:
@@ -61,7 +59,7 @@ def _select(plan: PoolPlan, x: Array, output: Array, indices: Array | None) -> N
     is_nan = np.isnan(output)
     is_none = np.zeros_like(is_nan)
     if is_nan.any():
-        refuse_nan(plan)
+        reject_nan(plan)
         if plan.nan_policy is NanPolicy.IGNORE:
             extreme = combine_of(plan).reduce(values, axis=1, keepdims=True)
             chosen = np.argmax(values == extreme, axis=1, keepdims=True)

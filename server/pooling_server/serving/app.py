@@ -13,7 +13,7 @@ import grpc
 
 import pooling_engine
 from pooling_engine import PoolingError, UnavailableError
-from pooling_engine.backends import select_backend
+from pooling_engine.backends import DeviceBackend, select_backend
 from pooling_server.config import MESSAGE_CEILING, ServerConfig
 from pooling_server.processes.device_watchdog import DeviceWatchdog
 from pooling_server.serving.executor import Executor
@@ -67,11 +67,11 @@ class PoolingServer:
         self.on_device_lost: Callable[[], None] = lambda: None
         self._first_loss = threading.Lock()
         self._backend = select_backend(config.backend)
-        if config.device_memory_bytes:
-            self._backend.limit_memory(config.device_memory_bytes)
-        self._watchdog = DeviceWatchdog(
-            self._backend, config.device_watch_s, self._handle_lost_device
-        )
+        device = self._backend if isinstance(self._backend, DeviceBackend) else None
+        if device is not None and config.device_memory_bytes:
+            device.limit_memory(config.device_memory_bytes)
+        probe = None if device is None else device.probe
+        self._watchdog = DeviceWatchdog(probe, config.device_watch_s, self._handle_lost_device)
         self.executor = Executor(pooling_engine.thread_count(), config.max_in_flight)
         self._server = grpc.server(
             ThreadPoolExecutor(_HEALTH_THREADS, "pooling-health"),
@@ -87,7 +87,9 @@ class PoolingServer:
             leases_memory=config.shared_memory_bytes > 0,
         )
         self.shared_memory = SharedMemory(
-            self._listeners.lease_sockets, config.shared_memory_bytes, self._backend.pin
+            self._listeners.lease_sockets,
+            config.shared_memory_bytes,
+            pin=None if device is None else device.pin,
         )
         self.servicer = PoolingServicer(config, self.executor, version(), self.shared_memory)
         self.servicer.on_device_lost = self._handle_lost_device

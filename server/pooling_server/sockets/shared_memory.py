@@ -46,11 +46,12 @@ class SharedMemory:
     Args:
         listeners: bound and listening Unix sockets; `stop` closes them.
         limit_bytes: maximum bytes leased at the same time.
-        pin: function of the compute backend that registers a region with its device
-            (`pooling_engine.backends.Backend.pin`).
+        pin: `DeviceBackend.pin` of the compute backend; None without a device.
     """
 
-    def __init__(self, listeners: Sequence[socket.socket], limit_bytes: int, pin: Pin) -> None:
+    def __init__(
+        self, listeners: Sequence[socket.socket], limit_bytes: int, pin: Pin | None
+    ) -> None:
         self._listeners = listeners
         self._free_bytes = limit_bytes
         self._pin = pin
@@ -159,7 +160,7 @@ class SharedMemory:
         """Map a region and register it with the device; views keep the returned object alive."""
         memory = mmap.mmap(descriptor, size_bytes)
         region = (ctypes.c_ubyte * size_bytes).from_buffer(memory)
-        unpin = self._pin(np.frombuffer(memory, np.uint8))
+        unpin = None if self._pin is None else self._pin(np.frombuffer(memory, np.uint8))
         if unpin is not None:
             weakref.finalize(region, unpin).atexit = False
         return region

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from pooling_engine import backends
+from pooling_engine.backends import override
 from pooling_engine.backends.numba_backend.backend import NumbaBackend
 
 
 @pytest.fixture
-def numba_backend(monkeypatch):
+def numba_backend():
     """What "numba" means in the test: it knows no kernel yet, and nobody else waits for its."""
     backend = NumbaBackend()
-    monkeypatch.setitem(backends._loaded, "numba", backend)
-    return backend
+    with override("numba", backend):
+        yield backend

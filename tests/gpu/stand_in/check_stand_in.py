@@ -23,8 +23,8 @@ LAUNCH_FAILURE = 719
 
 @pytest.fixture(scope="module")
 def backend():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(backends._loaded, "cupy", backend := cupy_backend.load())
+    backend = cupy_backend.load()
+    with backends.override("cupy", backend):
         yield backend
 
 

@@ -21,7 +21,7 @@ from pooling_engine.backends.cupy_backend.planning.launches import (
     residual_norm_launch,
     tie_share_launch,
 )
-from pooling_engine.backends.numpy_backend.sums import may_overflow
+from pooling_engine.backends.rules import may_overflow
 from pooling_engine.dtypes import INTEGERS
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.specs.enums import Mode, NanPolicy, TiePolicy

@@ -13,7 +13,7 @@ import numpy as np
 from pooling_engine.backends.numba_backend.language.elements import averaged, loaded, scratch_for
 from pooling_engine.backends.numba_backend.language.jit import kernel, part
 from pooling_engine.backends.numba_backend.language.pointers import ahead, get, pointer_to, put
-from pooling_engine.backends.numpy_backend.whole import BLOCK, LANES
+from pooling_engine.backends.rules import BLOCK, LANES
 
 
 @part
