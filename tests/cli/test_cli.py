@@ -127,7 +127,7 @@ KERNEL = ("--kernel", "2")
         (("frobnicate",), 2, "No such command"),
     ],
 )
-def test_mistakes_are_one_clear_line(
+def test_misuse_is_a_one_line_error(
     folder: Path, arguments: tuple[str, ...], code: int, text: str
 ) -> None:
     (folder / "text.npy").write_text("pooling")
@@ -146,7 +146,7 @@ def test_mistakes_are_one_clear_line(
     ("output", "reason"),
     [("none/y.npy", "No such file or directory"), ("/dev/full", "No space left on device")],
 )
-def test_an_output_that_cannot_be_written(
+def test_an_output_file_that_cannot_be_written_is_a_one_line_error(
     folder: Path, server: PoolingServer, output: str, reason: str
 ) -> None:
     done = pooling("forward", "x.npy", output, *KERNEL, *to(server), cwd=folder)
@@ -154,7 +154,7 @@ def test_an_output_that_cannot_be_written(
     assert done.stderr == f"error: cannot write {output}: {reason}\n"
 
 
-def test_bfloat16_that_a_file_does_not_name(folder: Path) -> None:
+def test_a_bfloat16_file_is_rejected_with_the_reason(folder: Path) -> None:
     np.save(folder / "b.npy", np.load(folder / "x.npy").astype(ml_dtypes.bfloat16))
     done = pooling("forward", "b.npy", "y.npy", *KERNEL, cwd=folder)
     assert done.returncode == 2
@@ -163,7 +163,7 @@ def test_bfloat16_that_a_file_does_not_name(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("index_format", ["window", "plane", "tensor"])
-def test_indices_of_every_format_go_there_and_back(
+def test_indices_of_every_format_are_accepted_by_backward(
     folder: Path, server: PoolingServer, index_format: str
 ) -> None:
     options = (*KERNEL, "--index-format", index_format, *to(server))
@@ -193,7 +193,9 @@ def test_help_fits_on_80_columns(folder: Path, command: str) -> None:
     assert max(map(len, done.stdout.split("\n"))) <= 80
 
 
-def test_a_large_tensor_has_a_bar_on_a_terminal_only(tmp_path: Path, server: PoolingServer) -> None:
+def test_a_large_tensor_shows_a_progress_bar_on_a_terminal_only(
+    tmp_path: Path, server: PoolingServer
+) -> None:
     np.save(tmp_path / "x.npy", np.ones((5, 16, 256, 256), np.float32))
     arguments = ("forward", "x.npy", "y.npy", "--kernel", "2", *to(server))
     done = pooling(*arguments, cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""`pooling explain --shape`: the effective parameters of a spec, without a tensor."""
+"""`pooling explain --shape`: the resolved parameters of a spec, without a tensor."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ from tests.cli.support import explain_spec
 SEED = (10, 16, 14, 14)
 
 WHOLE = """\
-Max pooling, the effective parameters
-=====================================
+Max pooling, resolved parameters
+================================
 
   input    (10, 16, 14, 14) float32, channels first
   windows  kernel 3 x 3, stride 2 x 2, dilation 1 x 1
   padding  "same_upper": rows 0 before, 1 after; columns 0 before, 1 after
   output   (10, 16, 7, 7) float32
-  indices  uint8 in format "window", 255 for none; int64 in "plane" and "tensor"
-  ties     tie_policy "first": the first of equal cells receives the gradient
-  NaNs     nan_policy "propagate": a NaN outranks every number
+  indices  uint8 in format "window" (255: none); int64 in "plane" and "tensor"
+  ties     tie_policy "first": the first tied element receives the gradient
+  NaNs     nan_policy "propagate": NaN beats every number
 
 Output size
 
   outputs = ceil(size / stride)
-  padding = max(0, (outputs - 1) * stride + kernel - size), split in two halves;
-            of an odd number the larger half goes after ("same_upper")
+  padding = max(0, (outputs - 1) * stride + kernel - size), in two halves;
+            if it is odd, the larger half goes after ("same_upper")
 
      rows: ceil(14 / 2) = 7
            padding max(0, (7 - 1) * 2 + 3 - 14) = 1: 0 before, 1 after
   columns: ceil(14 / 2) = 7
            padding max(0, (7 - 1) * 2 + 3 - 14) = 1: 0 before, 1 after
 
-  Checked against the engine's plan: the same parameters.
+  Checked against the engine's plan: same parameters.
 """
 
 CASES: dict[str, tuple[PoolSpec, tuple[int, ...], str, list[str]]] = {
@@ -62,7 +62,7 @@ CASES: dict[str, tuple[PoolSpec, tuple[int, ...], str, list[str]]] = {
         "float32",
         ["  padding  1 on every side"],
     ),
-    "padding of its own on each side": (
+    "padding for each side": (
         PoolSpec("average", (3, 5), 2, ((1, 0), (2, 2)), (1, 2), ceil_mode=True),
         SEED,
         "int8",
@@ -102,14 +102,14 @@ CASES: dict[str, tuple[PoolSpec, tuple[int, ...], str, list[str]]] = {
         PoolSpec("average", 3, divisor_override=2.5),
         SEED,
         "float64",
-        ['  divisor  rule "override": 2.5, in place of the number of taps'],
+        ['  divisor  rule "override": 2.5, instead of the number of taps'],
     ),
     "adaptive": (
         PoolSpec("min", adaptive_output=(7, 2)),
         (1, 1, 30, 3),
         "float16",
         [
-            "  windows  adaptive: outputs 7 x 2, kernel up to 6 x 2",
+            "  windows  adaptive: output size 7 x 2, kernel up to 6 x 2",
             "  output   (1, 1, 7, 2) float16",
             """
      rows: window 0 from floor(0 * 30 / 7) = 0 up to ceil(1 * 30 / 7) = 5
@@ -128,13 +128,13 @@ CASES: dict[str, tuple[PoolSpec, tuple[int, ...], str, list[str]]] = {
         (10, 16, 30, 64),
         "bfloat16",
         [
-            "  windows  global: one window over everything, kernel 30 x 64",
+            "  windows  global: one window per plane, kernel 30 x 64",
             "  output   (10, 16, 1, 1) bfloat16",
             """
-  indices  uint16 in format "window", 65535 for none; int64 in "plane" and
+  indices  uint16 in format "window" (65535: none); int64 in "plane" and
            "tensor"
-  ties     tie_policy "split": equal cells share the gradient in equal parts
-  NaNs     nan_policy "error": a NaN in any window is refused
+  ties     tie_policy "split": tied elements share the gradient equally
+  NaNs     nan_policy "error": a NaN in any window is rejected
 """,
         ],
     ),
@@ -142,7 +142,7 @@ CASES: dict[str, tuple[PoolSpec, tuple[int, ...], str, list[str]]] = {
         PoolSpec("max", 255),
         (1, 1, 255),
         "uint8",
-        ['  indices  uint8 in format "window", 255 for none; int64 in "plane" and "tensor"'],
+        ['  indices  uint8 in format "window" (255: none); int64 in "plane" and "tensor"'],
     ),
     "more taps than an index can number": (
         PoolSpec("max", 100000, padding=50000),
@@ -150,8 +150,8 @@ CASES: dict[str, tuple[PoolSpec, tuple[int, ...], str, list[str]]] = {
         "int32",
         [
             """
-  indices  none: a window has 10000000000 taps, an index numbers 4294967295 at
-           most
+  indices  none: a window has 10000000000 taps; an index numbers at most
+           4294967295
 """,
             """
      rows: floor((3 + 50000 + 50000 - 100000) / 100000) + 1
@@ -163,19 +163,19 @@ CASES: dict[str, tuple[PoolSpec, tuple[int, ...], str, list[str]]] = {
         PoolSpec("lp", 2, norm_p=1.5),
         SEED,
         "float64",
-        ["Lp pooling with p = 1.5, the effective parameters"],
+        ["Lp pooling with p = 1.5, resolved parameters"],
     ),
 }
 
 
 def explained(*arguments: str) -> str:
-    """What the command prints."""
+    """Return the output of the command."""
     done = CliRunner().invoke(cli, ["explain", *arguments])
     assert done.exit_code == 0, done.output
     return done.output
 
 
-def test_the_command_prints_the_whole() -> None:
+def test_the_command_prints_every_line() -> None:
     options = ("--kernel", "3", "--stride", "2", "--padding", "same_upper")
     assert explained("--shape", "10,16,14,14", *options) == WHOLE
 
@@ -194,10 +194,13 @@ def test_the_lines_of_a_case(
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        (("--adaptive-output", "7,5"), "  windows  adaptive: outputs 7 x 5, kernel up to 2 x 4"),
-        (("--global-window",), "  windows  global: one window over everything, kernel 14 x 14"),
-        (("--kernel", "3", "--tie-policy", "all"), '  ties     tie_policy "all": each of equal'),
-        (("--kernel", "3", "--nan-policy", "ignore"), '  NaNs     nan_policy "ignore": a NaN'),
+        (
+            ("--adaptive-output", "7,5"),
+            "  windows  adaptive: output size 7 x 5, kernel up to 2 x 4",
+        ),
+        (("--global-window",), "  windows  global: one window per plane, kernel 14 x 14"),
+        (("--kernel", "3", "--tie-policy", "all"), '  ties     tie_policy "all": every tied'),
+        (("--kernel", "3", "--nan-policy", "ignore"), '  NaNs     nan_policy "ignore": NaN is'),
         (("--kernel", "3", "--dtype", "bfloat16"), "  output   (10, 16, 4, 4) bfloat16"),
         (("--kernel", "3", "--dtype", "uint8"), "  output   (10, 16, 4, 4) uint8"),
     ],
@@ -225,7 +228,9 @@ def test_the_command_offers_every_element_type() -> None:
         (("--dtype", "int8"), "give INPUT.npy and --at N,C,I,J, or --shape, or --seed-example"),
     ],
 )
-def test_what_does_not_go_together_is_refused(arguments: tuple[str, ...], said: str) -> None:
+def test_options_that_exclude_one_another_are_rejected(
+    arguments: tuple[str, ...], said: str
+) -> None:
     done = CliRunner().invoke(cli, ["explain", *arguments, "--kernel", "2"])
     assert done.exit_code == 2
     assert said in done.output
@@ -242,7 +247,7 @@ def test_what_does_not_go_together_is_refused(arguments: tuple[str, ...], said: 
          "adaptive_output", r"for 2 spatial axes, the tensor has 1"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_refused_as_the_engine_does(
+def test_a_spec_that_does_not_fit_is_rejected_with_the_engine_s_error(
     spec: PoolSpec, shape: tuple[int, ...], dtype: str, kind: Any, field: str, said: str
 ) -> None:
     with pytest.raises(kind, match=said) as caught:
@@ -258,7 +263,7 @@ def test_what_does_not_fit_is_refused_as_the_engine_does(
         ("count_include_pad", False, f"divisor_rule: {DivisorRule.PADDED_TAPS} by"),
     ],
 )
-def test_another_plan_of_the_engine_is_never_explained(
+def test_a_plan_with_other_parameters_is_an_internal_error(
     attribute: str, wrong: Any, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = PoolSpec("average", 3, 2, "same_upper")

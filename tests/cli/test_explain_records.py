@@ -181,7 +181,7 @@ def test_the_records_of_a_selection() -> None:
     assert (step.selected, step.position, step.tap) == (0, (0, 0), 0)
     assert (gradient.receivers, gradient.shares) == ((0,), (1.0, 0.0, 0.0, 0.0))
     assert gradient.other_windows == (0, 1, 1, 3)
-    assert steps.check.compared == ("cell", "output", "gradient")
+    assert steps.check.compared == ("index", "output", "gradient")
 
 
 def test_the_records_of_an_average() -> None:

@@ -24,8 +24,8 @@ TABLE = np.arange(1, 17, dtype=np.float32).reshape(1, 1, 4, 4)
 @pytest.mark.parametrize(
     ("at", "said"),
     [
-        ((0, 0, 1), "at is (0, 0, 1), 3 coordinates; the output has shape (1, 1, 2, 2)"),
-        ((0, 0, 1, 1, 1), "so it must be 4: n, c, row, column"),
+        ((0, 0, 1), "at is (0, 0, 1), which has 3 coordinates; the output has shape (1, 1, 2, 2)"),
+        ((0, 0, 1, 1, 1), "so it must have 4: n, c, row, column"),
         ((0, 0, 2, 1), "coordinate 2 (row) is 2 but must be from 0 to 1"),
         ((0, 0, 0, -1), "coordinate 3 (column) is -1 but must be from 0 to 1"),
         ((0, 1, 0, 0), "coordinate 1 (c) is 1 but must be from 0 to 0"),
@@ -33,21 +33,21 @@ TABLE = np.arange(1, 17, dtype=np.float32).reshape(1, 1, 4, 4)
         (3, "at is 3; it must be 4 integers"),
     ],
 )
-def test_a_wrong_place_is_refused_with_what_is_legal(at: Any, said: str) -> None:
+def test_an_invalid_at_is_rejected_with_the_legal_values(at: Any, said: str) -> None:
     with pytest.raises(InvalidSpecError) as caught:
         explain_window(TIED, PoolSpec("max", 2, 1), at)
     assert caught.value.field == "at"
     assert said in str(caught.value)
 
 
-def test_an_empty_batch_has_no_place() -> None:
+def test_an_empty_batch_has_no_output_to_explain() -> None:
     with pytest.raises(InvalidSpecError, match="the batch is empty") as caught:
         explain_window(np.zeros((0, 1, 4)), PoolSpec("max", 2), (0, 0, 0))
     assert caught.value.field == "at"
 
 
 @pytest.mark.parametrize("gradient", [np.ones((1, 1, 3, 3)), np.ones((1, 1, 2, 2), np.float32)])
-def test_a_gradient_that_does_not_fit_is_refused(gradient: Any) -> None:
+def test_a_gradient_of_another_shape_or_type_is_rejected(gradient: Any) -> None:
     with pytest.raises(InvalidTensorError, match="the output is float64 of shape") as caught:
         explain_window(TIED, PoolSpec("max", 2, 1), (0, 0, 0, 0), gradient)
     assert caught.value.field == "output_gradient"
@@ -55,7 +55,7 @@ def test_a_gradient_that_does_not_fit_is_refused(gradient: Any) -> None:
 
 @pytest.mark.parametrize("mode", ["max", "min", "average", "sum", "lp"])
 @pytest.mark.parametrize("cell", [(0, 0, 0, 0), (0, 0, 0, 2)], ids=["in the window", "beside it"])
-def test_a_wrong_gradient_of_the_engine_is_never_explained(
+def test_a_wrong_gradient_of_the_engine_is_an_internal_error(
     mode: str, cell: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def backward_wrongly(*args: Any, **options: Any) -> Any:
@@ -69,7 +69,7 @@ def test_a_wrong_gradient_of_the_engine_is_never_explained(
 
 
 @pytest.mark.parametrize("mode", ["max", "min", "average", "sum", "lp"])
-def test_a_wrong_output_of_the_engine_is_never_explained(
+def test_a_wrong_output_of_the_engine_is_an_internal_error(
     mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def forward_wrongly(*args: Any, **options: Any) -> Any:
@@ -82,7 +82,7 @@ def test_a_wrong_output_of_the_engine_is_never_explained(
         explain_window(TABLE, PoolSpec(mode, 2), (0, 0, 0, 0))
 
 
-def test_a_wrong_index_of_the_engine_is_never_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_index_of_the_engine_is_an_internal_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def forward_wrongly(*args: Any, **options: Any) -> Any:
         result = forward(*args, **options)
         result.indices[...] = 1
@@ -94,7 +94,7 @@ def test_a_wrong_index_of_the_engine_is_never_explained(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("at", [(0, 0, 0), (0, 0, 1)], ids=["in the window", "in another"])
-def test_a_nan_is_refused_as_the_engine_does(at: tuple[int, ...]) -> None:
+def test_a_nan_is_rejected_with_the_engine_s_error(at: tuple[int, ...]) -> None:
     x = np.array([1.0, NAN, 3.0, 4.0]).reshape(1, 1, 4)
     spec = PoolSpec("max", 2, nan_policy="error")
     with pytest.raises(InvalidTensorError) as engines:
@@ -107,26 +107,26 @@ def test_a_nan_is_refused_as_the_engine_does(at: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("mode", ["sum", "average"])
 @pytest.mark.parametrize("at", [(0, 0, 0), (0, 1, 0)], ids=["in the window", "in another"])
-def test_an_overflow_is_refused_as_the_engine_does(mode: str, at: tuple[int, ...]) -> None:
+def test_an_overflow_is_rejected_with_the_engine_s_error(mode: str, at: tuple[int, ...]) -> None:
     x = np.array([2**62, 2**62, 1, 2], np.int64).reshape(1, 2, 2)
     with pytest.raises(InvalidTensorError, match="sum overflows") as ours:
         explain_window(x, PoolSpec(mode, 2), at)
     assert ours.value.field == "input"
 
 
-def test_a_gradient_of_integers_is_refused() -> None:
+def test_a_gradient_for_integers_is_rejected() -> None:
     gradient = np.ones((1, 1, 1, 1), np.int8)
     with pytest.raises(InvalidTensorError, match="input is int8; integers have no") as caught:
         explain_window(BYTES, PoolSpec("max", 3), (0, 0, 0, 0), gradient)
     assert caught.value.field == "output_gradient"
 
 
-def test_norms_of_integers_are_refused_as_the_engine_does() -> None:
+def test_norms_of_integers_are_rejected_with_the_engine_s_error() -> None:
     with pytest.raises(InvalidTensorError, match='int8; mode "lp" takes float16'):
         explain_window(BYTES, PoolSpec("lp", 3), (0, 0, 0, 0))
 
 
-def test_a_place_outside_an_adaptive_output_is_refused() -> None:
+def test_an_at_outside_an_adaptive_output_is_rejected() -> None:
     with pytest.raises(InvalidSpecError, match=r"coordinate 2 \(position\) is 3") as caught:
         explain_window(SQUARES, PoolSpec("max", adaptive_output=3), (0, 0, 3))
     assert caught.value.field == "at"
@@ -142,7 +142,7 @@ WRONG_GRADIENTS = [
 
 
 @pytest.mark.parametrize(("x", "spec"), WRONG_GRADIENTS)
-def test_a_wrong_gradient_of_any_kind_is_never_explained(
+def test_a_wrong_gradient_of_any_kind_is_an_internal_error(
     x: Any, spec: PoolSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def backward_wrongly(*args: Any, **options: Any) -> Any:
@@ -167,7 +167,7 @@ WRONG_OUTPUTS = [
 
 
 @pytest.mark.parametrize(("x", "spec"), WRONG_OUTPUTS)
-def test_a_wrong_output_of_any_kind_is_never_explained(
+def test_a_wrong_output_of_any_kind_is_an_internal_error(
     x: Any, spec: PoolSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def forward_wrongly(*args: Any, **options: Any) -> Any:
@@ -180,12 +180,12 @@ def test_a_wrong_output_of_any_kind_is_never_explained(
         explain_window(x, spec, (0,) * x.ndim)
 
 
-def test_a_nan_that_the_engine_lets_through_is_never_explained(
+def test_a_nan_that_the_engine_accepts_is_an_internal_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def forward_leniently(x: Any, spec: PoolSpec, **options: Any) -> Any:
         return forward(x, PoolSpec(spec.mode, spec.kernel), **options)
 
     monkeypatch.setattr(_check, "forward", forward_leniently)
-    with pytest.raises(InternalError, match="disagree on a NaN in the window: refused by"):
+    with pytest.raises(InternalError, match="disagree on a NaN in the window: rejected by"):
         explain_window(GAPS, PoolSpec("max", 3, nan_policy="error"), (0, 0, 0, 0))

@@ -20,14 +20,14 @@ SEED_BLOCKS = [
 """,
     """
   The largest of the 9 values is 12688.05480956, at row 0, column 2.
-  It is tap 2 of the window, counted row by row from 0.
+  Its index is 2, counted from 0 row by row in the window.
 
   output[0, 0, 0, 0] = 12688.05480956
 """,
     """
   g = -1.4552119186e-08, the upstream gradient of output[0, 0, 0, 0].
 
-  The output is a copy of one cell. The mask is 1 there and 0 elsewhere:
+  The output is a copy of one element. The mask is 1 there and 0 elsewhere:
 
   column |  0  1  2
   -------+----------
@@ -35,13 +35,13 @@ SEED_BLOCKS = [
    row 1 |  0  0  0
    row 2 |  0  0  0
 
-  mask * g: row 0, column 2 receives all of g; the other 8 cells receive 0.
+  mask * g: row 0, column 2 receives all of g; the other 8 elements receive 0.
 """,
     """
-  average: 66920.14032377 / 9 = 7435.571147085556; each of the nine cells
+  average: 66920.14032377 / 9 = 7435.571147085556; each of the nine elements
            receives g / 9 = -1.6169021317777777e-09.
-  min:     2468.53560093, at row 2, column 0; that cell receives all of g, the
-           others 0.
+  min:     2468.53560093, at row 2, column 0; that element receives all of g,
+           the others 0.
 """,
     """
      rows: floor((14 + 0 + 0 - 3) / 2) + 1 = floor(11 / 2) + 1 = 6
@@ -57,11 +57,11 @@ def test_the_seed_example_in_golden_lines(expected: str) -> None:
     assert_has(explain_seed_example(), expected)
 
 
-def test_the_seed_example_says_what_ties_would_do() -> None:
+def test_the_seed_example_describes_ties() -> None:
     text = " ".join(explain_seed_example().split())
     assert "region == max" in text
-    assert "each would receive the whole of g (tie policy ALL)" in text
-    assert "the first of them alone (tie policy FIRST)" in text
+    assert 'each would receive all of g (tie_policy "all")' in text
+    assert 'only the first of them receives it (tie_policy "first")' in text
 
 
 CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
@@ -72,11 +72,11 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
         [
             """
   The largest of the 9 values is 5.0, at row 0, column 0. It is the first of 3
-  equal ones.
-  It is tap 0 of the window, counted row by row from 0.
+  equal values.
+  Its index is 0, counted from 0 row by row in the window.
 """,
-            '  Of equal cells the first alone receives it (tie policy "first").',
-            "  Checked against the engine: same cell, output and gradient, exactly.",
+            '  Of the tied elements, only the first receives it (tie_policy "first").',
+            "  Checked against the engine: same index, output and gradient, exactly.",
         ],
     ),
     "min": (
@@ -109,11 +109,11 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
   output[0, 0, 0, 1] = 1.0
 """,
             """
-  Every cell enters the output divided by 4, so each of the 4 cells receives
+  The output is the sum divided by 4, so each of the 4 elements receives
 
   g / 4 = 1.0 / 4 = 0.25
 
-  Other windows reach 3 of the 4 cells too and add their shares on top.
+  Other windows also contain 3 of the 4 elements and add their own shares.
   The gradient has the shape of the input (3 x 3), not of the output (2 x 2).
 """,
         ],
@@ -139,7 +139,7 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
    row 0 |  pad  5.0  1.0
    row 1 |  pad  3.0  5.0
 
-  pad: the tap is in the padding; it adds nothing.
+  pad: a tap in the padding; it adds nothing.
 """,
             "  divisor = 9: 4 taps on elements and 5 in the padding",
         ],
@@ -150,17 +150,16 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
         (0, 0, 0, 0),
         [
             """
-  divisor = 4, the taps on elements; padding does not count (count_include_pad
-            is off)
+  divisor = 4, the number of taps on elements; count_include_pad is off
   average = 14.0 / 4 = 3.5
 """
         ],
     ),
-    "average with a divisor of its own": (
+    "average with divisor_override": (
         TIED,
         PoolSpec("average", 2, 1, divisor_override=2.5),
         (0, 0, 0, 1),
-        ["  divisor = 2.5, set by divisor_override in place of the number of taps"],
+        ["  divisor = 2.5, set by divisor_override"],
     ),
     "ceil mode": (
         RAMP,
@@ -172,14 +171,14 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
   ---------+-------------------
      value |   5.0   pad  over
 
-  pad: the tap is in the padding; it adds nothing.
-  over: the tap is beyond the padding, where ceil mode lets the last window hang
-        over; it adds nothing.
+  pad: a tap in the padding; it adds nothing.
+  over: a tap beyond the padding, where ceil mode lets the last window overhang;
+        it adds nothing.
 """,
             """
   sum     = 5.0
-  divisor = 2: 1 tap on elements and 1 in the padding; the 1 beyond the padding
-            never count
+  divisor = 2: 1 tap on elements and 1 in the padding; those beyond the padding
+            (1) never count
 """,
             "  positions: ceil((5 + 0 + 1 - 3) / 2) + 1 = ceil(3 / 2) + 1 = 3",
         ],
@@ -192,7 +191,7 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
             """
   positions: ceil((5 + 0 + 0 - 1) / 3) + 1 = ceil(4 / 3) + 1 = 3
              but the last would start at (3 - 1) * 3 - 0 = 6, past the last
-             element, 4: it is dropped, and 2 remain
+             element (4), so it is dropped: 2 remain
 """
         ],
     ),
@@ -213,7 +212,7 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
 
   output[0, 0, 1, 1] = 40.0
 """,
-            "  Every cell enters the output as it is, so each of the 4 cells receives",
+            "  The output is the sum of the elements, so each of the 4 elements receives",
             """
   columns: e = (2 - 1) * 3 + 1 = 4
            floor((5 + 0 + 0 - 4) / 1) + 1 = floor(1 / 1) + 1 = 2
@@ -225,7 +224,7 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
         PoolSpec("sum", 3, 2, "same_upper"),
         (0, 0, 6),
         [
-            "  taps     3 taps, 2 of them on elements: positions 12 to 14",
+            "  taps     3 window positions, 2 of them on elements: positions 12 to 14",
             """
   positions: ceil(14 / 2) = 7
              padding max(0, (7 - 1) * 2 + 3 - 14) = 1: 0 before, 1 after
@@ -238,7 +237,7 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
         (0, 0, 0),
         [
             """
-  |x|^2 of each tap:
+  |x|^2 of each element:
 
   position |   0     1
   ---------+-------------
@@ -251,13 +250,13 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
   output[0, 0, 0] = 5.0
 """,
             """
-  Each cell receives g * x / y:
+  Each element receives g * x / y:
 
   position |   0     1
   ---------+-------------
      value |   0.6  -0.8
 
-  Other windows reach 1 of the 2 cells too and add their shares on top.
+  Other windows also contain 1 of the 2 elements and add their own shares.
 """,
         ],
     ),
@@ -267,12 +266,12 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
         (0, 0, 0),
         [
             """
-  m = 4e+200, the largest |x|; a power of it would leave the range of float64,
-      so m is divided out first.
+  m = 4e+200, the largest |x|. Its power would leave the range of float64, so
+      each |x| is divided by m first.
 
-  (|x| / m)^3 of each tap:
+  (|x| / m)^3 of each element:
 """,
-            "  Each cell receives g * sign(x) * (|x| / y)^2:",
+            "  Each element receives g * sign(x) * (|x| / y)^2:",
         ],
     ),
     "lp with p = inf": (
@@ -281,7 +280,7 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
         (0, 0, 0),
         [
             "  With p = inf the norm is the largest magnitude: that of -4.0, at position 1.",
-            "  mask * g * sign(x): position 1 receives -1.0; the other cell receives 0.",
+            "  mask * g * sign(x): position 1 receives -1.0; the other element receives 0.",
         ],
     ),
     "NaN": (
@@ -290,9 +289,9 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
         (0, 0, 0),
         [
             """
-  A NaN outranks every number: selected is the NaN at position 1. It is the
-  first of 2 NaNs.
-  It is tap 1 of the window, counted from 0.
+  NaN beats every number: the NaN at position 1 is selected. It is the first of
+  2 NaNs.
+  Its index is 1, counted from 0 in the window.
 
   output[0, 0, 0] = nan
 """
@@ -302,16 +301,16 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
         np.array([1.0, NAN]).reshape(1, 1, 2),
         PoolSpec("lp", 2),
         (0, 0, 0),
-        ["  The output is nan, which has no slope; what flows back means nothing."],
+        ["  The output is nan, where the gradient is undefined."],
     ),
     "no tap on an element": (
         np.array([[[7.0]]]),
         PoolSpec("max", 2, 1, padding=1, dilation=2),
         (0, 0, 0),
         [
-            "  taps     2 taps, none on elements: positions -1, 1",
+            "  taps     2 window positions, none on elements: positions -1, 1",
             "  output[0, 0, 0] = -inf",
-            "  No cell is there to receive it: it is dropped.",
+            "  The window has no element to receive it: it is dropped.",
         ],
     ),
     "an overflowing sum": (
@@ -320,7 +319,7 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
         (0, 0, 0),
         [
             "  output[0, 0, 0] = inf",
-            "  Checked against the engine: same gradient, to the rounding of float64",
+            "  Checked against the engine: same gradient, within the rounding of float64",
         ],
     ),
     "one axis in panels": (
@@ -340,7 +339,10 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
         PoolSpec("max", 2, 1),
         (0, 0, 1, 0, 1),
         [
-            "  taps     8 taps, all on elements: depths 1, 2; rows 0, 1; columns 1, 2",
+            """
+  taps     8 window positions, all on elements: depths 1, 2; rows 0, 1;
+           columns 1, 2
+""",
             """
   depth 2:
   column |   1     2
@@ -349,7 +351,7 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
    row 1 |  22.0  23.0
 """,
             "  The largest of the 8 values is 23.0, at depth 2, row 1, column 2.",
-            "  mask * g: depth 2, row 1, column 2 receives all of g; the other 7 cells",
+            "  mask * g: depth 2, row 1, column 2 receives all of g; the other 7 elements",
         ],
     ),
     "six axes": (
@@ -371,7 +373,7 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
         [
             "  input    (1, 4, 4, 2) float64, channels last",
             "  output   (1, 2, 2, 2) float64",
-            "  here     output[0, 1, 0, 1]: n 0, row 1, column 0, c 1",
+            "  explains output[0, 1, 0, 1]: n 0, row 1, column 0, c 1",
             "  The smallest of the 4 values is 17.0, at row 2, column 0.",
         ],
     ),
@@ -393,7 +395,7 @@ def test_the_lines_of_a_case(
         assert_has(text, lines)
 
 
-def test_a_large_window_still_shows_the_selected_cell() -> None:
+def test_a_large_window_still_shows_the_selected_element() -> None:
     x = np.zeros((1, 1, 40, 40))
     x[0, 0, 17, 23] = 9
     assert "   row 17 |" not in explain_window(x * 0, PoolSpec("max", 40), (0, 0, 0, 0))
@@ -403,7 +405,7 @@ def test_a_large_window_still_shows_the_selected_cell() -> None:
     assert max(map(len, lines)) <= 80
 
 
-def test_the_given_gradient_is_the_one_of_this_output() -> None:
+def test_the_given_gradient_is_read_at_the_explained_output() -> None:
     gradient = np.arange(4.0).reshape(1, 1, 2, 2)
     text = explain_window(TIED, PoolSpec("max", 2, 1), (0, 0, 1, 0), gradient)
     assert_has(text, "  g = 2.0, the upstream gradient of output[0, 0, 1, 0].")

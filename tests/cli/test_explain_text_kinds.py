@@ -31,20 +31,20 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
         (0, 0, 1),
         [
             """
-  windows  adaptive: outputs 3, kernel up to 4
+  windows  adaptive: output size 3, kernel up to 4
   padding  none
   output   (1, 1, 3) float64
-  indices  uint8 in format "window", 255 for none; int64 in "plane" and "tensor"
+  indices  uint8 in format "window" (255: none); int64 in "plane" and "tensor"
 """,
-            "  taps     4 taps, all on elements: positions 3 to 6",
+            "  taps     4 window positions, all on elements: positions 3 to 6",
             "  The largest of the 4 values is 36.0, at position 6.",
             """
-  1 other window reaches this cell too; a window that selects it adds its own
-  gradient on top.
+  1 other window also contains this element; a window that selects it adds its
+  own gradient.
 """,
             """
-  the number of outputs is given; along an axis, window i is from element
-  floor(i * size / outputs) up to, but without, ceil((i + 1) * size / outputs)
+  the output size is given; along an axis, window i starts at element
+  floor(i * size / outputs) and ends before ceil((i + 1) * size / outputs)
 
   positions: window 1 from floor(1 * 10 / 3) = 3 up to ceil(2 * 10 / 3) = 7
 """,
@@ -55,12 +55,12 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
         PoolSpec("average", adaptive_output=(3, 4)),
         (0, 0, 1, 3),
         [
-            "  windows  adaptive: outputs 3 x 4, kernel up to 4 x 3",
+            "  windows  adaptive: output size 3 x 4, kernel up to 4 x 3",
             '  divisor  rule "padded_taps": the number of taps on elements or in the padding',
-            "  taps     8 taps, all on elements: rows 3 to 6; columns 5, 6",
+            "  taps     8 window positions, all on elements: rows 3 to 6; columns 5, 6",
             "  divisor = 8, the number of taps",
             "  average = 296.0 / 8 = 37.0",
-            "  Other windows reach 6 of the 8 cells too and add their shares on top.",
+            "  Other windows also contain 6 of the 8 elements and add their own shares.",
             """
      rows: window 1 from floor(1 * 10 / 3) = 3 up to ceil(2 * 10 / 3) = 7
   columns: window 3 from floor(3 * 7 / 4) = 5 up to ceil(4 * 7 / 4) = 7
@@ -74,8 +74,7 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
         [
             """
   The largest of the 8 values is 48.0, at row 6, column 6.
-  It is tap 10 of the window, counted row by row from 0 as in the largest
-  window, 4 x 3.
+  Its index is 10, counted from 0 row by row in the largest window (4 x 3).
 """
         ],
     ),
@@ -84,9 +83,9 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
         PoolSpec("sum", adaptive_output=5),
         (0, 0, 4),
         [
-            "  windows  adaptive: outputs 5, kernel 2",
+            "  windows  adaptive: output size 5, kernel 2",
             "  sum = 64.0 + 81.0",
-            "  No other window reaches these cells.",
+            "  No other window contains these elements.",
             "  positions: window 4 from floor(4 * 10 / 5) = 8 up to ceil(5 * 10 / 5) = 10",
         ],
     ),
@@ -95,15 +94,15 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
         PoolSpec("min", global_window=True),
         (0, 0, 0, 0),
         [
-            "  windows  global: one window over everything, kernel 10 x 7",
-            "  taps     70 taps, all on elements: rows 0 to 9; columns 0 to 6",
+            "  windows  global: one window per plane, kernel 10 x 7",
+            "  taps     70 window positions, all on elements: rows 0 to 9; columns 0 to 6",
             "  The smallest of the 70 values is 0.0, at row 0, column 0.",
-            "  No other window reaches this cell.",
+            "  No other window contains this element.",
             """
-  a global window has every element, so each axis has one output
+  a global window covers the whole plane, so each axis has one output
 
-     rows: 1 output, of elements 0 to 9
-  columns: 1 output, of elements 0 to 6
+     rows: 1 output, from elements 0 to 9
+  columns: 1 output, from elements 0 to 6
 """,
         ],
     ),
@@ -122,9 +121,9 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
         PoolSpec("max", 3, tie_policy="all"),
         (0, 0, 0, 0),
         [
-            '  ties     tie_policy "all": each of equal cells receives the whole gradient',
+            '  ties     tie_policy "all": every tied element receives the whole gradient',
             """
-  3 cells equal the output. The mask is 1 at each of them and 0 elsewhere:
+  3 elements equal the output. The mask is 1 at each of them and 0 elsewhere:
 
   column |  0  1  2
   -------+----------
@@ -132,12 +131,12 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
    row 1 |  0  1  0
    row 2 |  0  0  1
 
-  mask * g: each of the 3 equal cells receives all of g; the other 6 cells
+  mask * g: each of the 3 tied elements receives all of g; the other 6 elements
             receive 0.
-  The equal cells (tie policy "all"): row 0, column 0; row 1, column 1;
+  Tied elements (tie_policy "all"): row 0, column 0; row 1, column 1;
   row 2, column 2.
 
-  No other window reaches these cells.
+  No other window contains these elements.
 """,
         ],
     ),
@@ -146,12 +145,12 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
         PoolSpec("max", 3, tie_policy="split"),
         (0, 0, 0, 0),
         [
-            '  ties     tie_policy "split": equal cells share the gradient in equal parts',
+            '  ties     tie_policy "split": tied elements share the gradient equally',
             """
-  mask * g / 3: each of the 3 equal cells receives g / 3 = 1.0 / 3 =
-                0.3333333333333333; the other 6 cells receive 0.
+  mask * g / 3: each of the 3 tied elements receives g / 3 = 1.0 / 3 =
+                0.3333333333333333; the other 6 elements receive 0.
 """,
-            "  Checked against the engine: same cell, output and gradient, exactly.",
+            "  Checked against the engine: same index, output and gradient, exactly.",
         ],
     ),
     "split between windows that overlap": (
@@ -160,8 +159,8 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
         (0, 0, 1, 1),
         [
             """
-  Other windows reach 1 of these 2 cells too; a window that selects one adds its
-  own gradient on top.
+  Other windows also contain 1 of these 2 elements; a window that selects one
+  adds its own gradient.
 """
         ],
     ),
@@ -171,8 +170,8 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
         (0, 0, 0, 0),
         [
             """
-  mask * g: row 1, column 2 receives all of g; the other 8 cells receive 0.
-  No other cell equals it (tie policy "split").
+  mask * g: row 1, column 2 receives all of g; the other 8 elements receive 0.
+  No other element is tied with it (tie_policy "split").
 """
         ],
     ),
@@ -181,9 +180,9 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
         PoolSpec("max", global_window=True, tie_policy="split"),
         (0, 0, 0),
         [
-            "  mask * g / 100: each of the 100 equal cells receives g / 100 = 1.0 / 100 =",
+            "  mask * g / 100: each of the 100 tied elements receives g / 100 = 1.0 / 100 =",
             """
-  The equal cells (tie policy "split"): position 0; position 1; position 2;
+  Tied elements (tie_policy "split"): position 0; position 1; position 2;
   position 3; position 4; position 5; and 94 more.
 """,
         ],
@@ -193,8 +192,8 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
         PoolSpec("min", 4, tie_policy="split"),
         (0, 0, 0),
         [
-            "  3 cells are NaN as the output is. The mask is 1 at each of them and 0",
-            '  The equal cells (tie policy "split"): position 0; position 2; position 3.',
+            "  3 elements are NaN, as is the output. The mask is 1 at each of them and 0",
+            '  Tied elements (tie_policy "split"): position 0; position 2; position 3.',
         ],
     ),
     "NaN policy ignore": (
@@ -202,10 +201,10 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
         PoolSpec("max", 3, nan_policy="ignore"),
         (0, 0, 0, 0),
         [
-            '  NaNs     nan_policy "ignore": a NaN is skipped',
+            '  NaNs     nan_policy "ignore": NaN is skipped',
             """
-  2 of the 9 values are NaN and are skipped (nan_policy "ignore"). The largest
-  of the 7 left is 5.0, at row 0, column 0. It is the first of 3 equal ones.
+  2 of the 9 values are NaN and skipped (nan_policy "ignore"). The largest of
+  the remaining 7 is 5.0, at row 0, column 0. It is the first of 3 equal values.
 """,
         ],
     ),
@@ -215,10 +214,10 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
         (0, 0, 0),
         [
             """
-  1 of the 2 values is NaN and is skipped (nan_policy "ignore"). The one left is
-  3.0, at position 1.
+  1 of the 2 values is NaN and skipped (nan_policy "ignore"). The remaining one
+  is 3.0, at position 1.
 """,
-            '  No other cell equals it (tie policy "all").',
+            '  No other element is tied with it (tie_policy "all").',
         ],
     ),
     "a window of ignored NaNs": (
@@ -228,12 +227,12 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
         [
             """
   The 2 values are all NaN and skipped (nan_policy "ignore"): the output is NaN,
-  its index none.
+  the index none.
 
   output[0, 0, 0] = nan
 """,
             """
-  No cell is selected, so none receives it: it is dropped.
+  No element is selected to receive it: it is dropped.
 
   The gradient has the shape of the input (3), not of the output (2).
 """,
@@ -244,7 +243,7 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
         TIED,
         PoolSpec("max", 3, nan_policy="error"),
         (0, 0, 0, 0),
-        ['  NaNs     nan_policy "error": a NaN in any window is refused'],
+        ['  NaNs     nan_policy "error": a NaN in any window is rejected'],
     ),
     "average of int8": (
         BYTES,
@@ -265,7 +264,10 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
 
 3. Output size
 """,
-            "  Checked against the engine: same output, to the rounding of float32 (1.2e-07).",
+            """
+  Checked against the engine: same output, within the rounding of float32
+  (1.2e-07).
+""",
         ],
     ),
     "sum of int64": (
@@ -304,7 +306,7 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
         [
             "  The smallest of the 9 values is -128, at row 2, column 1.",
             "  output[0, 0, 0, 0] = -128",
-            "  Checked against the engine: same cell and output, exactly.",
+            "  Checked against the engine: same index and output, exactly.",
         ],
     ),
     "max of int16 without a tap on an element": (
@@ -313,7 +315,7 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
         (0, 0, 0),
         [
             """
-  No tap of this window is on an element; by convention, mode "max" then gives
+  No tap of this window is on an element. By convention, mode "max" then gives
   -32768, the limit of int16.
 """
         ],
@@ -322,7 +324,7 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
         np.zeros((1, 1, 16, 16), np.uint8),
         PoolSpec("max", 16),
         (0, 0, 0, 0),
-        ['  indices  uint16 in format "window", 65535 for none; int64 in "plane" and'],
+        ['  indices  uint16 in format "window" (65535: none); int64 in "plane" and'],
     ),
 }
 
@@ -337,7 +339,7 @@ def test_the_lines_of_a_case(
     assert max(map(len, text.split("\n"))) <= 80
 
 
-def test_the_command_takes_every_kind(tmp_path: Path) -> None:
+def test_the_command_accepts_adaptive_windows_and_policies(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", TIED)
     options = ["--adaptive-output", "1,2", "--tie-policy", "split", "--nan-policy", "ignore"]
     arguments = ["explain", str(tmp_path / "x.npy"), "--at", "0,0,0,1", *options]
@@ -345,7 +347,8 @@ def test_the_command_takes_every_kind(tmp_path: Path) -> None:
     spec = PoolSpec("max", adaptive_output=(1, 2), tie_policy="split", nan_policy="ignore")
     assert done.output == explain_window(TIED, spec, (0, 0, 0, 1)) + "\n"
     assert_has(
-        done.output, "  mask * g / 2: each of the 2 equal cells receives g / 2 = 1.0 / 2 = 0.5; the"
+        done.output,
+        "  mask * g / 2: each of the 2 tied elements receives g / 2 = 1.0 / 2 = 0.5; the",
     )
 
 
@@ -370,15 +373,15 @@ def test_three_axes_of_a_large_window_take_few_lines() -> None:
         (
             PoolSpec("max", 5, tie_policy="split"),
             """
-  mask * g / 3: each of the 3 equal cells receives g / 3 = 1 / 3 = 0.333984; the
-                other 2 cells receive 0.
+  mask * g / 3: each of the 3 tied elements receives g / 3 = 1 / 3 = 0.333984;
+                the other 2 elements receive 0.
 """,
         ),
         (PoolSpec("average", 3), "  output[0, 0, 0] = 1.39844   (rounded to bfloat16)"),
         (
             PoolSpec("lp", 3),
             """
-  Checked against the engine: same output and gradient, to the rounding of
+  Checked against the engine: same output and gradient, within the rounding of
   bfloat16 (7.8e-03).
 """,
         ),

@@ -61,7 +61,7 @@ class Answer:
     shares: Array | None
 
 
-def refuse_what_the_engine_refuses(x: Array, view: View) -> None:
+def reject_as_the_engine_does(x: Array, view: View) -> None:
     """Let the engine reject the tensor for a NaN or an overflow, also in another window.
 
     Raises:
@@ -148,7 +148,7 @@ def _alone(view: View) -> Array:
 def _compare_output(view: View, worked: Worked, output: Any) -> None:
     region, step = view.region, worked.forward
     if view.spec.nan_policy is NanPolicy.ERROR and any(map(math.isnan, region.values)):
-        raise disagreement("a NaN in the window", "refused", output)
+        raise disagreement("a NaN in the window", "rejected", output)
     if isinstance(step, Selection) and view.spec.mode is not Mode.LP and step.tied:
         selected = view.plane.reshape(view.sizes)[step.position]
         if selected.tobytes() != output.tobytes():

@@ -80,7 +80,7 @@ def by(sizes: Sequence[int]) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """Return a number of things: "1 cell", "9 cells"."""
+    """Return a number of things: "1 tap", "9 taps"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 

@@ -225,7 +225,7 @@ class Check:
     """The comparison of the explanation with the engine, which found no difference.
 
     Attributes:
-        compared: the compared results: "cell" or "index", "output", "gradient".
+        compared: the compared results: "index", "output", "gradient".
         tolerance: the relative difference allowed; 0 if the results are equal.
     """
 

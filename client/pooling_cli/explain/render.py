@@ -30,18 +30,18 @@ from pooling_cli.explain.spec_records import SpecSteps
 _MOST_POSITIONS = 6  # of one axis that are written out
 _INTRODUCTION = (
     "This project started from an article that max-pools an activation of shape "
-    "(10, 16, 14, 14), 10 items of 16 channels, with kernel 3 x 3 and stride 2 x 2. It gives "
-    "one region of one plane, in float64, and the gradient that comes back to that region's "
-    "output. Rows and columns are counted here from the region's own corner."
+    "(10, 16, 14, 14), 10 items of 16 channels, with kernel 3 x 3 and stride 2 x 2. It shows "
+    "one region of one plane, in float64, and the upstream gradient of that region's output. "
+    "Here, rows and columns are counted from the region's upper left corner."
 )
 _OVERLAP = (
-    "In the whole plane the stride, 2, is less than the kernel, 3: neighboring windows share "
-    "a row or a column with this one and add what they send to the cells they share."
+    "In the whole plane, the stride (2) is smaller than the kernel (3): neighboring windows "
+    "share a row or a column with this one and add their gradients to the shared elements."
 )
 _TIES = (
-    "The article makes its mask by comparison: region == max. If several cells held the "
-    "maximum, each would receive the whole of g (tie policy ALL). By default we give it to "
-    "the first of them alone (tie policy FIRST). This region has no tie: both agree."
+    "The article makes its mask by comparison: region == max. If several elements held the "
+    'maximum, each would receive all of g (tie_policy "all"). By default, only the first of '
+    'them receives it (tie_policy "first"). This region has no tie, so both agree.'
 )
 
 
@@ -80,12 +80,13 @@ def _title(steps: WindowSteps) -> list[str]:
     numbers = zip(steps.coordinates, steps.at, strict=True)
     where = ", ".join(unbroken(f"{name} {number}") for name, number in numbers)
     taps = "; ".join(unbroken(_positions(axis)) for axis in region.axes)
+    positions = count(region.taps, "window position")
     on_elements = "all" if inside == region.taps else f"{inside} of them" if inside else "none"
     return [
         *heading(f"{mode_name(steps.parameters)}, one window step by step"),
         *parameter_lines(steps.parameters),
-        *paragraph(f"{output_name(steps)}: {where}", "here     "),
-        *paragraph(f"{count(region.taps, 'tap')}, {on_elements} on elements: {taps}", "taps     "),
+        *paragraph(f"{output_name(steps)}: {where}", "explains "),
+        *paragraph(f"{positions}, {on_elements} on elements: {taps}", "taps     "),
     ]
 
 
@@ -108,7 +109,8 @@ def _check(steps: WindowSteps) -> list[str]:
     check = steps.check
     closeness = "exactly"
     if check.tolerance:
-        closeness = f"to the rounding of {steps.parameters.output_dtype} ({check.tolerance:.1e})"
+        dtype = steps.parameters.output_dtype
+        closeness = f"within the rounding of {dtype} ({check.tolerance:.1e})"
     *first, last = check.compared
     same = f"{', '.join(first)} and {last}" if first else last
     return paragraph(f"Checked against the engine: same {same}, {closeness}.")
@@ -116,11 +118,11 @@ def _check(steps: WindowSteps) -> list[str]:
 
 def _spec(steps: SpecSteps) -> list[str]:
     return [
-        *heading(f"{mode_name(steps.parameters)}, the effective parameters"),
+        *heading(f"{mode_name(steps.parameters)}, resolved parameters"),
         *parameter_lines(steps.parameters),
         *section("Output size", size_lines(steps.parameters, steps.output_size)),
         "",
-        *paragraph("Checked against the engine's plan: the same parameters."),
+        *paragraph("Checked against the engine's plan: same parameters."),
     ]
 
 
@@ -152,7 +154,7 @@ def _seed_average(steps: WindowSteps) -> list[str]:
     assert gradient is not None
     assert gradient.shares is not None
     return paragraph(
-        f"{step.total} / 9 = {typed(steps.output.value, 'float64')}; each of the nine cells "
+        f"{step.total} / 9 = {typed(steps.output.value, 'float64')}; each of the nine elements "
         f"receives g / 9 = {gradient.shares[0]}.",
         "average: ",
     )
@@ -163,5 +165,5 @@ def _seed_min(steps: WindowSteps) -> list[str]:
     assert gradient is not None
     assert gradient.receivers is not None
     where = place(steps.region.axes, steps.region.tap(gradient.receivers[0]))
-    told = f"{steps.output.value}, at {where}; that cell receives all of g, the others 0."
-    return paragraph(told, "min:     ")
+    text = f"{steps.output.value}, at {where}; that element receives all of g, the others 0."
+    return paragraph(text, "min:     ")

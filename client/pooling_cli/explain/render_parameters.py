@@ -8,14 +8,14 @@ from pooling_cli.explain.layout import INDENT, WIDTH, by, paragraph, plain, plur
 from pooling_cli.explain.spec_records import AdaptiveWindow, Axis, Indices, OutputSize, Parameters
 
 _TIES = {
-    "first": "the first of equal cells receives the gradient",
-    "all": "each of equal cells receives the whole gradient",
-    "split": "equal cells share the gradient in equal parts",
+    "first": "the first tied element receives the gradient",
+    "all": "every tied element receives the whole gradient",
+    "split": "tied elements share the gradient equally",
 }
 _NANS = {
-    "propagate": "a NaN outranks every number",
-    "ignore": "a NaN is skipped",
-    "error": "a NaN in any window is refused",
+    "propagate": "NaN beats every number",
+    "ignore": "NaN is skipped",
+    "error": "a NaN in any window is rejected",
 }
 _MOST_WINDOWS = 6  # of one axis that are written out
 _ROOM = WIDTH - len(INDENT) - len("positions: ")
@@ -68,10 +68,10 @@ def _windows(parameters: Parameters) -> str:
     axes = parameters.axes
     largest = by([axis.kernel for axis in axes])
     if parameters.windows == "global":
-        return f"global: one window over everything, kernel {largest}"
+        return f"global: one window per plane, kernel {largest}"
     if parameters.windows == "adaptive":
         most = "" if all(axis.stride for axis in axes) else "up to "
-        return f"adaptive: outputs {by([a.outputs for a in axes])}, kernel {most}{largest}"
+        return f"adaptive: output size {by([a.outputs for a in axes])}, kernel {most}{largest}"
     parts = [
         f"kernel {largest}",
         f"stride {by([axis.stride for axis in axes])}",
@@ -95,7 +95,7 @@ def _padding(parameters: Parameters) -> str:
 def _divisor(parameters: Parameters) -> str:
     match parameters.divisor_rule:
         case "override":
-            return f"{plain(parameters.divisor_override or 0)}, in place of the number of taps"
+            return f"{plain(parameters.divisor_override or 0)}, instead of the number of taps"
         case "valid_taps":
             return "the number of taps on elements"
         case _:
@@ -104,33 +104,32 @@ def _divisor(parameters: Parameters) -> str:
 
 def _indices(indices: Indices, taps: int) -> str:
     if indices.dtype is None:
-        return f"none: a window has {taps} taps, an index numbers {indices.most_taps} at most"
+        return f"none: a window has {taps} taps; an index numbers at most {indices.most_taps}"
     return (
-        f'{indices.dtype} in format "window", {indices.none} for none; '
-        'int64 in "plane" and "tensor"'
+        f'{indices.dtype} in format "window" ({indices.none}: none); int64 in "plane" and "tensor"'
     )
 
 
 def _formulas(parameters: Parameters, rule: str, is_dilated: bool) -> list[str]:
     if rule == "global":
-        return ["a global window has every element, so each axis has one output"]
+        return ["a global window covers the whole plane, so each axis has one output"]
     if rule == "adaptive":
         return [
-            "the number of outputs is given; along an axis, window i is from element",
-            "floor(i * size / outputs) up to, but without, ceil((i + 1) * size / outputs)",
+            "the output size is given; along an axis, window i starts at element",
+            "floor(i * size / outputs) and ends before ceil((i + 1) * size / outputs)",
         ]
     extent = "e" if is_dilated else "kernel"
-    lines = ["e = (kernel - 1) * dilation + 1, from the first tap to the last"] * is_dilated
+    lines = ["e = (kernel - 1) * dilation + 1, the extent of a window"] * is_dilated
     if rule == "same":
         side = "after" if parameters.padding == "same_upper" else "before"
         return [
             *lines,
             "outputs = ceil(size / stride)",
-            f"padding = max(0, (outputs - 1) * stride + {extent} - size), split in two halves;",
-            f'{" " * 10}of an odd number the larger half goes {side} ("{parameters.padding}")',
+            f"padding = max(0, (outputs - 1) * stride + {extent} - size), in two halves;",
+            f'{" " * 10}if it is odd, the larger half goes {side} ("{parameters.padding}")',
         ]
     if parameters.padding == "valid":
-        lines.append('padding "valid" is none: every window is inside the input')
+        lines.append('padding "valid": none; every window lies inside the input')
     return [*lines, f"outputs = {rule}((size + pad before + pad after - {extent}) / stride) + 1"]
 
 
@@ -138,7 +137,7 @@ def _steps(axis: Axis, size: OutputSize, is_dilated: bool) -> list[str]:
     """Return the formula of one axis with its numbers."""
     match size.rule:
         case "global":
-            return [f"1 output, of elements 0 to {axis.size - 1}"]
+            return [f"1 output, from elements 0 to {axis.size - 1}"]
         case "adaptive":
             return [_adaptive_step(axis, window) for window in _shown(size.windows)]
     a = axis
@@ -165,7 +164,7 @@ def _drop(axis: Axis, size: OutputSize) -> list[str]:
     return [
         f"but the last would start at ({size.by_formula} - 1) * {axis.stride} - "
         f"{axis.padding_before} = {size.dropped_start}, past the last",
-        f"element, {axis.size - 1}: it is dropped, and {axis.outputs} remain",
+        f"element ({axis.size - 1}), so it is dropped: {axis.outputs} remain",
     ]
 
 

@@ -28,8 +28,8 @@ from pooling_cli.explain.records import (
 )
 from pooling_cli.explain.spec_records import Parameters
 
-_NOTHING = "No tap of this window is on an element; there is nothing to add, so the output is 0."
-_MOST_PLACES = 6  # of equal cells that are written out
+_NOTHING = "No tap of this window is on an element, so the output is 0."
+_MOST_PLACES = 6  # of tied elements that are written out
 
 
 def output_name(steps: WindowSteps) -> str:
@@ -44,12 +44,11 @@ def region_lines(steps: WindowSteps) -> list[str]:
     lines = _grid(steps, lambda element: _element(steps, element))
     fate = "never wins" if isinstance(steps.forward, Selection) else "adds nothing"
     if within > inside:
-        lines += ["", f"{INDENT}pad: the tap is in the padding; it {fate}."]
+        lines += ["", f"{INDENT}pad: a tap in the padding; it {fate}."]
     if region.taps > within:
         lines += [""] * (within == inside)
         lines += paragraph(
-            f"the tap is beyond the padding, where ceil mode lets the last window "
-            f"hang over; it {fate}.",
+            f"a tap beyond the padding, where ceil mode lets the last window overhang; it {fate}.",
             "over: ",
         )
     return lines
@@ -68,20 +67,19 @@ def forward_lines(steps: WindowSteps) -> list[str]:
 
 
 def backward_lines(steps: WindowSteps, gradient: Gradient) -> list[str]:
-    """Return what the cells receive from this window."""
-    default = "" if gradient.is_upstream_given else ": none was given, so 1"
-    told = f"g = {_upstream(steps, gradient)}, the upstream gradient of {output_name(steps)}"
-    lines = [*paragraph(f"{told}{default}."), ""]
+    """Return what the elements receive from this window."""
+    default = "" if gradient.is_upstream_given else " (the default)"
+    text = f"g = {_upstream(steps, gradient)}{default}, the upstream gradient of"
+    lines = [*paragraph(f"{text} {output_name(steps)}."), ""]
     match gradient.outcome:
         case "no_elements":
-            return [*lines, *paragraph("No cell is there to receive it: it is dropped.")]
+            return [*lines, *paragraph("The window has no element to receive it: it is dropped.")]
         case "none_selected":
-            told = "No cell is selected, so none receives it: it is dropped."
-            return [*lines, *paragraph(told)]
+            return [*lines, *paragraph("No element is selected to receive it: it is dropped.")]
         case "undefined":
             output = steps.output.unrounded
-            told = f"The output is {output}, which has no slope; what flows back means nothing."
-            return [*lines, *paragraph(told)]
+            text = f"The output is {output}, where the gradient is undefined."
+            return [*lines, *paragraph(text)]
     match steps.forward:
         case Selection() as step:
             return lines + _selection_gradient(steps, step, gradient)
@@ -92,27 +90,27 @@ def backward_lines(steps: WindowSteps, gradient: Gradient) -> list[str]:
 
 
 def overlap_lines(steps: WindowSteps, gradient: Gradient) -> list[str]:
-    """Return which of the cells that receive something are in other windows, too."""
+    """Return which of the elements that receive a share are in other windows, too."""
     others = gradient.other_windows
     if not others:
         return []
     if gradient.receivers is not None:
         return _selected_overlap([others[element] for element in gradient.receivers])
-    cells, shared = len(others), sum(windows > 0 for windows in others)
-    which = f"{shared} of the {cells} cells"
-    if shared in (0, cells):
-        which = "this cell" if cells == 1 else "these cells"
+    elements, shared = len(others), sum(windows > 0 for windows in others)
+    which = f"{shared} of the {elements} elements"
+    if shared in (0, elements):
+        which = "this element" if elements == 1 else "these elements"
     if shared == 0:
-        return paragraph(f"No other window reaches {which}.")
-    return paragraph(f"Other windows reach {which} too and add their shares on top.")
+        return paragraph(f"No other window contains {which}.")
+    return paragraph(f"Other windows also contain {which} and add their own shares.")
 
 
 def shape_lines(parameters: Parameters) -> list[str]:
-    """Return which shape the gradient has."""
+    """Return the shape of the gradient."""
     axes = parameters.axes
     inputs, outputs = by([axis.size for axis in axes]), by([axis.outputs for axis in axes])
-    told = f"The gradient has the shape of the input ({inputs})"
-    return paragraph(told + (f", not of the output ({outputs})." if inputs != outputs else "."))
+    text = f"The gradient has the shape of the input ({inputs})"
+    return paragraph(text + (f", not of the output ({outputs})." if inputs != outputs else "."))
 
 
 def _grid(steps: WindowSteps, text_of: Callable[[int], str]) -> list[str]:
@@ -153,49 +151,51 @@ def _selection(steps: WindowSteps, step: Selection) -> list[str]:
     """Return the selected element, the reason, and the number of its tap."""
     if step.selected is None:
         return paragraph(_nothing_selected(steps))
-    told = f"{_reason_selected(steps, step, step.selected)} {_where(steps, step.selected)}."
+    text = _reason_selected(steps, step, step.selected)
     if len(step.tied) > 1:
-        kind = "NaNs" if math.isnan(steps.output.unrounded) else "equal ones"
-        told += f" It is the first of {len(step.tied)} {kind}."
-    number = f"It is tap {step.tap} of the window, {_counting(steps, step)}."
-    return [*paragraph(told), *paragraph(number)]
+        kind = "NaNs" if math.isnan(steps.output.unrounded) else "equal values"
+        text += f" It is the first of {len(step.tied)} {kind}."
+    noun = "window position" if step.extreme == "largest_magnitude" else "index"
+    number = f"Its {noun} is {step.tap}, {_counting(steps, step)}."
+    return [*paragraph(text), *paragraph(number)]
 
 
 def _reason_selected(steps: WindowSteps, step: Selection, selected: int) -> str:
-    """Return which element is selected and why, up to its position."""
+    """Return which element is selected, and why."""
+    where = _where(steps, selected)
     if math.isnan(steps.output.unrounded):
-        return "A NaN outranks every number: selected is the NaN at"
+        return f"NaN beats every number: the NaN at {where} is selected."
     value, values = _element(steps, selected), len(steps.region.values)
     if step.extreme == "largest_magnitude":
-        return f"With p = inf the norm is the largest magnitude: that of {value}, at"
+        return f"With p = inf the norm is the largest magnitude: that of {value}, at {where}."
     if not step.skipped:
-        return f"The {step.extreme} of the {count(values, 'value')} is {value}, at"
-    verb = "is NaN and is" if step.skipped == 1 else "are NaN and are"
+        return f"The {step.extreme} of the {count(values, 'value')} is {value}, at {where}."
+    are = "is" if step.skipped == 1 else "are"
     left = values - step.skipped
-    which = "one left" if left == 1 else f"{step.extreme} of the {left} left"
-    skipped = f'{step.skipped} of the {values} values {verb} skipped (nan_policy "ignore").'
-    return f"{skipped} The {which} is {value}, at"
+    which = "remaining one" if left == 1 else f"{step.extreme} of the remaining {left}"
+    skipped = f'{step.skipped} of the {values} values {are} NaN and skipped (nan_policy "ignore").'
+    return f"{skipped} The {which} is {value}, at {where}."
 
 
 def _nothing_selected(steps: WindowSteps) -> str:
     values, dtype = len(steps.region.values), steps.parameters.input_dtype
     if values:
-        told = "The one value is" if values == 1 else f"The {values} values are all"
-        return f'{told} NaN and skipped (nan_policy "ignore"): the output is NaN, its index none.'
+        text = "The only value is" if values == 1 else f"The {values} values are all"
+        return f'{text} NaN and skipped (nan_policy "ignore"): the output is NaN, the index none.'
     limit = f", the limit of {dtype}" if steps.backward is None else ""
-    told = f'mode "{steps.parameters.mode}" then gives {steps.output.unrounded}{limit}.'
-    return f"No tap of this window is on an element; by convention, {told}"
+    text = f'mode "{steps.parameters.mode}" then gives {steps.output.unrounded}{limit}.'
+    return f"No tap of this window is on an element. By convention, {text}"
 
 
 def _counting(steps: WindowSteps, step: Selection) -> str:
-    """Return how the taps are numbered; an adaptive window may be smaller than the largest."""
+    """Return the origin of an index; adaptive windows may be smaller than the largest."""
     axes = steps.region.axes
     order = " row by row" if len(axes) > 1 else ""
-    told = f"counted{order} from 0"
+    window = "the window"
     pairs = zip(axes[1:], step.counted_in[1:], strict=True)
     if any(axis.taps < largest for axis, largest in pairs):
-        told += f" as in the largest window, {by(step.counted_in)}"
-    return told
+        window = f"the largest window ({by(step.counted_in)})"
+    return f"counted from 0{order} in {window}"
 
 
 def _result(steps: WindowSteps) -> list[str]:
@@ -203,16 +203,14 @@ def _result(steps: WindowSteps) -> list[str]:
     value = typed(output.value, dtype)
     line = f"{INDENT}{output_name(steps)} = {value}"
     if output.depends_on_order:
-        told = (
-            "Some partial sums overflow float64: this is what the engine's order of adding gives."
-        )
-        return [line, "", *paragraph(told)]
+        text = "Partial sums overflow float64, so the result depends on the order of addition."
+        return [line, "", *paragraph(text)]
     if isinstance(steps.forward, Selection) or value == str(output.unrounded):
         return [line]
     if dtype != "float64":
         return [f"{line}   (rounded to {dtype})"]
-    told = "The engine takes the steps in another order, which rounds the last digits otherwise."
-    return [line, "", *paragraph(told)]
+    text = "The engine computes in another order, so the last digits differ."
+    return [line, "", *paragraph(text)]
 
 
 def _sum(steps: WindowSteps, step: Sum) -> list[str]:
@@ -234,15 +232,15 @@ def _sum(steps: WindowSteps, step: Sum) -> list[str]:
 def _reason_divisor(divisor: Divisor) -> str:
     """Return where the divisor of an average comes from."""
     if divisor.rule == "override":
-        return ", set by divisor_override in place of the number of taps"
+        return ", set by divisor_override"
     if divisor.rule == "valid_taps":
-        return ", the taps on elements; padding does not count (count_include_pad is off)"
+        return ", the number of taps on elements; count_include_pad is off"
     reason = ", the number of taps"
     if divisor.in_padding:
         on_elements = count(divisor.on_elements, "tap")
         reason = f": {on_elements} on elements and {divisor.in_padding} in the padding"
     if divisor.beyond_padding:
-        reason += f"; the {divisor.beyond_padding} beyond the padding never count"
+        reason += f"; those beyond the padding ({divisor.beyond_padding}) never count"
     return reason
 
 
@@ -253,9 +251,9 @@ def _norm(steps: WindowSteps, step: Norm) -> list[str]:
     lines = []
     if step.scale != 1:
         name, scale = "(|x| / m)", "m * "
-        told = "a power of it would leave the range of float64, so m is divided out first"
-        lines += [*paragraph(f"{step.scale}, the largest |x|; {told}.", "m = "), ""]
-    lines += [f"{INDENT}{name}^{p} of each tap:", ""]
+        text = "Its power would leave the range of float64, so each |x| is divided by m first"
+        lines += [*paragraph(f"{step.scale}, the largest |x|. {text}.", "m = "), ""]
+    lines += [f"{INDENT}{name}^{p} of each element:", ""]
     lines += [*_grid(steps, lambda element: str(step.powers[element])), ""]
     lines += sum_lines("sum", [str(power) for power in step.powers], str(step.total))
     root = f"{scale}sum" if p == "1" else f"{scale}{step.total}^(1/{p})"
@@ -268,88 +266,90 @@ def _selection_gradient(steps: WindowSteps, step: Selection, gradient: Gradient)
     copied, product, gift = "a copy", "mask * g", "all of g"
     if step.extreme == "largest_magnitude":
         copied, product, gift = "the magnitude", "mask * g * sign(x)", share
-    told = f"The output is {copied} of one cell. The mask is 1 there and 0 elsewhere:"
+    text = f"The output is {copied} of one element. The mask is 1 there and 0 elsewhere:"
     if len(receivers) > 1:
         is_nan = math.isnan(steps.output.unrounded)
-        alike = "are NaN as the output is" if is_nan else "equal the output"
-        told = f"{ties} cells {alike}. The mask is 1 at each of them and 0 elsewhere:"
+        alike = "are NaN, as is the output" if is_nan else "equal the output"
+        text = f"{ties} elements {alike}. The mask is 1 at each of them and 0 elsewhere:"
     if gradient.parts > 1:
         product = f"mask * g / {ties}"
         gift = f"g / {ties} = {_upstream(steps, gradient)} / {ties} = {share}"
     lines = [
-        *paragraph(told),
+        *paragraph(text),
         "",
         *_grid(steps, lambda element: "01"[element in mask]),
         "",
-        *paragraph(f"{_who(steps, receivers)} {gift}{_rest(steps, receivers)}.", f"{product}: "),
+        *paragraph(
+            f"{_receivers_text(steps, receivers)} {gift}{_others_text(steps, receivers)}.",
+            f"{product}: ",
+        ),
     ]
     if len(receivers) < ties:
-        lines += paragraph('Of equal cells the first alone receives it (tie policy "first").')
+        rule = "" if policy is None else f' (tie_policy "{policy}")'
+        lines += paragraph(f"Of the tied elements, only the first receives it{rule}.")
     if policy in ("all", "split"):
-        lines += _equal_cells(steps, receivers, policy)
+        lines += _tied_elements(steps, receivers, policy)
     return lines
 
 
-def _who(steps: WindowSteps, receivers: Taps) -> str:
+def _receivers_text(steps: WindowSteps, receivers: Taps) -> str:
     if len(receivers) > 1:
-        return f"each of the {len(receivers)} equal cells receives"
+        return f"each of the {len(receivers)} tied elements receives"
     return f"{_where(steps, receivers[0])} receives"
 
 
-def _rest(steps: WindowSteps, receivers: Taps) -> str:
-    """Return what the cells receive that are not selected."""
+def _others_text(steps: WindowSteps, receivers: Taps) -> str:
+    """Return what the elements receive that are not selected."""
     others = len(steps.region.values) - len(receivers)
     if others == 1:
-        return "; the other cell receives 0"
-    return f"; the other {others} cells receive 0" if others else ""
+        return "; the other element receives 0"
+    return f"; the other {others} elements receive 0" if others else ""
 
 
-def _equal_cells(steps: WindowSteps, receivers: Taps, policy: str) -> list[str]:
-    """Return where the cells are that share the gradient; many are cut short."""
+def _tied_elements(steps: WindowSteps, receivers: Taps, policy: str) -> list[str]:
+    """Return the positions of the tied elements; long lists are cut short."""
     if len(receivers) == 1:
-        return paragraph(f'No other cell equals it (tie policy "{policy}").')
+        return paragraph(f'No other element is tied with it (tie_policy "{policy}").')
     listed = [_where(steps, element) for element in receivers[:_MOST_PLACES]]
     more = len(receivers) - len(listed)
     listed += [f"and {more} more"] * (more > 0)
-    return paragraph(f'The equal cells (tie policy "{policy}"): {"; ".join(listed)}.')
+    return paragraph(f'Tied elements (tie_policy "{policy}"): {"; ".join(listed)}.')
 
 
 def _sum_gradient(steps: WindowSteps, step: Sum, gradient: Gradient) -> list[str]:
-    cells = len(steps.region.values)
-    entry, share = "as it is", "g"
+    elements = len(steps.region.values)
+    output, share = "the sum of the elements", "g"
     if step.divisor is not None:
         divisor = plain(step.divisor.value)
-        entry = f"divided by {divisor}"
+        output = f"the sum divided by {divisor}"
         share = f"g / {divisor} = {_upstream(steps, gradient)} / {divisor}"
-    receives = "the one cell receives" if cells == 1 else f"each of the {cells} cells receives"
-    told = f"Every cell enters the output {entry}, so {receives}"
-    return [*paragraph(told), "", f"{INDENT}{share} = {_share(steps, gradient, 0)}"]
+    who = "the only element" if elements == 1 else f"each of the {elements} elements"
+    text = f"The output is {output}, so {who} receives"
+    return [*paragraph(text), "", f"{INDENT}{share} = {_share(steps, gradient, 0)}"]
 
 
 def _norm_gradient(steps: WindowSteps, step: Norm, gradient: Gradient) -> list[str]:
     p = step.p
     formula = "g * sign(x)" if p == 1 else f"g * sign(x) * (|x| / y)^{plain(p - 1)}"
-    told = f"Each cell receives {'g * x / y' if p == 2 else formula}:"
+    text = f"Each element receives {'g * x / y' if p == 2 else formula}:"
     if step.result == 0:
-        told = "The output is 0, where it has no slope; by convention each cell receives 0:"
+        text = "The norm has no gradient at 0; by convention, each element receives 0:"
     return [
-        *paragraph(told),
+        *paragraph(text),
         "",
         *_grid(steps, lambda element: _share(steps, gradient, element)),
     ]
 
 
 def _selected_overlap(others: list[int]) -> list[str]:
-    """Return how many other windows reach each cell that receives the gradient."""
+    """Return how many other windows contain each element that receives the gradient."""
     shared = sum(windows > 0 for windows in others)
     if not shared:
-        which = "this cell" if len(others) == 1 else "these cells"
-        return paragraph(f"No other window reaches {which}.") if others else []
-    reach = f"{count(others[0], 'other window')} {'reaches' if others[0] == 1 else 'reach'}"
-    which, one = "this cell", "it"
+        which = "this element" if len(others) == 1 else "these elements"
+        return paragraph(f"No other window contains {which}.") if others else []
+    contain = "contains" if others[0] == 1 else "contain"
+    who, which, one = f"{count(others[0], 'other window')} also {contain}", "this element", "it"
     if len(others) > 1:
-        which = "these cells" if shared == len(others) else f"{shared} of these {len(others)} cells"
-        reach, one = "Other windows reach", "one"
-    return paragraph(
-        f"{reach} {which} too; a window that selects {one} adds its own gradient on top."
-    )
+        some = "these" if shared == len(others) else f"{shared} of these {len(others)}"
+        who, which, one = "Other windows also contain", f"{some} elements", "one"
+    return paragraph(f"{who} {which}; a window that selects {one} adds its own gradient.")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import pooling_engine
 from pooling_cli.explain.arithmetic import Worked, work_out
-from pooling_cli.explain.check import Answer, ask_engine, refuse_what_the_engine_refuses, tolerance
+from pooling_cli.explain.check import Answer, ask_engine, reject_as_the_engine_does, tolerance
 from pooling_cli.explain.records import (
     Check,
     Gradient,
@@ -53,7 +53,7 @@ def window_steps(
         InternalError: the explanation and the engine disagree.
     """
     view = look_at(x, spec, at, output_gradient)
-    refuse_what_the_engine_refuses(x, view)
+    reject_as_the_engine_does(x, view)
     worked = work_out(view)
     answer = ask_engine(view, worked)
     parameters = view.parameters
@@ -149,7 +149,7 @@ def _check(view: View, worked: Worked) -> Check:
     step, dtype = worked.forward, view.parameters.output_dtype
     compared = []
     if isinstance(step, Selection) and view.spec.mode is not Mode.LP:
-        compared = ["cell"] if step.tied else ["index"]
+        compared = ["index"]
     compared += ["output"] * math.isfinite(worked.output_slack)
     compared += ["gradient"] * (worked.shares is not None)
     is_exact = isinstance(step, Selection) or "int" in dtype

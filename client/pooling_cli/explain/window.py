@@ -155,16 +155,18 @@ def _checked(at: Any, shape: tuple[int, ...], names: tuple[str, ...]) -> tuple[i
         ) from None
     if len(coordinates) != len(shape):
         raise InvalidSpecError(
-            f"at is {coordinates}, {len(coordinates)} coordinates; the output has shape {shape}, "
-            f"so it must be {len(shape)}: {', '.join(names)}",
+            f"at is {coordinates}, which has {len(coordinates)} coordinates; the output has shape "
+            f"{shape}, so it must have {len(shape)}: {', '.join(names)}",
             field="at",
         )
     for number, (name, coordinate, size) in enumerate(zip(names, coordinates, shape, strict=True)):
         if not 0 <= coordinate < size:
-            legal = f"from 0 to {size - 1}" if size else "nothing: the batch is empty"
+            text = f"at is {coordinates}; the output has shape {shape}"
+            if not size:
+                raise InvalidSpecError(f"{text}: the batch is empty", field="at")
             raise InvalidSpecError(
-                f"at is {coordinates}; the output has shape {shape}, so coordinate {number} "
-                f"({name}) is {coordinate} but must be {legal}",
+                f"{text}, so coordinate {number} ({name}) is {coordinate} but must be from 0 to "
+                f"{size - 1}",
                 field="at",
             )
     return coordinates
