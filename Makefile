@@ -13,7 +13,7 @@ PYTEST := -m pytest -n 2 --dist loadfile
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench protos \
 	test-deep test-large test-lowest fuzz protos-check protos-baseline \
-	bench-engine bench-wire bench-decisions exactness gpu-check gpu-compile gpu-stand-in clean
+	bench-engine bench-wire bench-decisions exactness gpu-check gpu-compile clean
 
 ##@ Main targets (Python 3.11 or later; the tests also need Node 20)
 
@@ -88,19 +88,10 @@ exactness: $(VENV)/.test  ## compare answers with four libraries; uses flax and 
 
 OUT ?= benchmarks/results
 gpu-check:  ## test and measure on an NVIDIA GPU with the packages of python3; ten minutes, no network
-	$(PYTHON) scripts/gpu_check.py --output "$(OUT)"
+	$(PYTHON) scripts/gpu/check.py --output "$(OUT)"
 
 gpu-compile: $(GPU)/.compiler  ## compile every CUDA kernel for two GPU generations; needs no GPU
-	$(GPU)/bin/python scripts/compile_kernels.py sm_80 sm_90
-
-# Tests that need PyTorch on a GPU, or 4 GB there, need a real GPU.
-ON_STAND_IN := (card or stand_in) and not (pytorch or need_a_gradient or 64_bits)
-STAND_IN := LD_LIBRARY_PATH=build/stand_in $(GPU)/bin/python
-gpu-stand-in: $(GPU)/.tests  ## run the real CuPy on a stand-in for CUDA; overwrites functions in CuPy's wheel
-	$(STAND_IN) -m tests.gpu.stand_in.place
-	POOLING_REQUIRE_GPU=1 $(STAND_IN) -m pytest -p tests.gpu.stand_in.place -k "$(ON_STAND_IN)" \
-		tests/gpu/stand_in/check_stand_in.py tests/gpu/test_card.py tests/gpu/test_bits.py \
-		tests/gpu/test_positions.py tests/gpu/test_norms.py
+	$(GPU)/bin/python scripts/gpu/compile_kernels.py sm_80 sm_90
 
 ##@ Housekeeping
 
@@ -149,9 +140,4 @@ $(GPU)/.compiler: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(GPU)
 	$(GPU)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		nvidia-cuda-nvrtc --editable '.[gpu-cuda13]'
-	touch $@
-
-$(GPU)/.tests: $(GPU)/.compiler
-	$(GPU)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		pytest hypothesis
 	touch $@

@@ -18,7 +18,7 @@ from pooling_engine import (
     run,
 )
 from pooling_engine.calls.arrays import arrays_of
-from tests.gpu.card import CardArray
+from tests.gpu.shim_device import DeviceArray
 from tests.support import cases, oracle, pairs, palettes
 
 SHAPE = (2, 4, 9, 7)
@@ -26,20 +26,20 @@ SPEC = PoolSpec("max", 3, 2, 1)
 LAST = PoolSpec("max", 2, layout="channels_last")
 
 
-def on_card(backend, array):
+def on_device(backend, array):
     return backend.to_device(np.ascontiguousarray(array))
 
 
 def test_arrays_of_the_card_stay_there(cupy, device):
     x = cases.normal(SHAPE)
-    given = on_card(cupy, x)
+    given = on_device(cupy, x)
     device.copied.clear()
     result = forward(given, SPEC, return_indices=True, backend="cupy")
     assert device.copied == []
     dx = backward(result.output, SPEC, input=given, backend="cupy")
     assert device.copied == [4, 4], "only the mark of doubt about indices"
     spread = backward(result.output, PoolSpec("sum", 3, 2, 1), input_shape=SHAPE, backend="cupy")
-    assert all(type(array) is CardArray for array in (*result, dx, spread))
+    assert all(type(array) is DeviceArray for array in (*result, dx, spread))
     assert device.copied == [4, 4]
     expected = forward(x, SPEC, return_indices=True, backend="numpy")
     for array, other in zip(result, expected, strict=True):
@@ -52,11 +52,11 @@ def test_arrays_of_the_card_stay_there(cupy, device):
 def test_positions_of_arrays_of_the_card(cupy, device, index_format):
     x = cases.normal(SHAPE)
     asked = {"return_indices": True, "index_format": index_format}
-    given = on_card(cupy, x)
+    given = on_device(cupy, x)
     device.copied.clear()
     ours = forward(given, SPEC, backend="cupy", **asked)
     theirs = forward(x, SPEC, backend="numpy", **asked)
-    assert type(ours.indices) is CardArray
+    assert type(ours.indices) is DeviceArray
     residual = {"input_shape": SHAPE, "index_format": index_format}
     dx = backward(ours.output, SPEC, indices=ours.indices, backend="cupy", **residual)
     assert set(device.copied) == {4}, "only marks of doubt"
@@ -67,7 +67,7 @@ def test_positions_of_arrays_of_the_card(cupy, device, index_format):
 
 def test_what_is_not_contiguous_on_the_card_is_copied_there(cupy, device):
     x = cases.normal(SHAPE)
-    transposed = CardArray(x.transpose(0, 1, 3, 2))
+    transposed = DeviceArray(x.transpose(0, 1, 3, 2))
     output = forward(transposed, SPEC, backend="cupy").output
     assert device.copied == []
     expected = forward(x.transpose(0, 1, 3, 2), SPEC, backend="numpy").output
@@ -91,7 +91,7 @@ def test_what_is_remembered_of_a_call_depends_on_where_its_arrays_begin(cupy, de
     for device.shift in (0, 1, 0):
         device.launched.clear()
         oracle.assert_same_bits(
-            cupy.to_host(forward(on_card(cupy, x), LAST, backend="cupy").output), expected
+            cupy.to_host(forward(on_device(cupy, x), LAST, backend="cupy").output), expected
         )
         (name,) = device.launched
         assert name.endswith(", 1>") == (device.shift == 1), name
@@ -100,7 +100,7 @@ def test_what_is_remembered_of_a_call_depends_on_where_its_arrays_begin(cupy, de
 @pytest.mark.parametrize("index_format", ["window", "plane", "tensor"])
 def test_results_in_arrays_of_the_device(cupy, index_format):
     x = cases.normal(SHAPE)
-    given = on_card(cupy, x)
+    given = on_device(cupy, x)
     call = ForwardCall(given, SPEC, True, index_format, arrays=arrays_of(given, cupy))
     results = {name: cupy.device.empty(*made) for name, made in call.result_specs.items()}
     ours = run(call, results, backend="cupy")
@@ -111,7 +111,7 @@ def test_results_in_arrays_of_the_device(cupy, index_format):
 
 
 def test_a_call_on_the_device_runs_on_its_backend_alone(cupy):
-    x = on_card(cupy, cases.normal(SHAPE))
+    x = on_device(cupy, cases.normal(SHAPE))
     call = ForwardCall(x, SPEC, arrays=arrays_of(x, cupy))
     with pytest.raises(InvalidSpecError, match="on a CUDA device") as caught:
         run(call, backend="numpy")
@@ -124,12 +124,12 @@ def test_a_call_on_the_device_runs_on_its_backend_alone(cupy):
         (lambda cupy, x: np.empty((2, 4, 5, 4), np.float32), "must be on the device"),
         (lambda cupy, x: cupy.device.empty((2, 4, 5, 4), np.float64), "must be a C-contiguous"),
         (lambda cupy, x: cupy.device.empty((2, 4, 4, 5), np.float32), "must be a C-contiguous"),
-        (lambda cupy, x: CardArray(np.empty((2, 4, 4, 5), "f4").swapaxes(2, 3)), "C-contiguous"),
-        (lambda cupy, x: CardArray(x._memory.reshape(-1)[:160].reshape(2, 4, 5, 4)), "shares"),
+        (lambda cupy, x: DeviceArray(np.empty((2, 4, 4, 5), "f4").swapaxes(2, 3)), "C-contiguous"),
+        (lambda cupy, x: DeviceArray(x.memory.reshape(-1)[:160].reshape(2, 4, 5, 4)), "shares"),
     ],
 )
 def test_out_that_cannot_be_written_into(cupy, out, says):
-    x = on_card(cupy, cases.normal(SHAPE))
+    x = on_device(cupy, cases.normal(SHAPE))
     with pytest.raises(InvalidTensorError, match=says) as refusal:
         forward(x, SPEC, out=out(cupy, x), backend="cupy")
     assert refusal.value.field == "out"
@@ -139,7 +139,7 @@ def test_out_that_cannot_be_written_into(cupy, out, says):
 @pytest.mark.parametrize("field", ["input", "out"])
 def test_an_array_that_is_not_handed_out_is_refused_by_name(cupy, monkeypatch, error, field):
     """As PyTorch's that need a gradient, and those on another card."""
-    x, out = on_card(cupy, cases.normal(SHAPE)), on_card(cupy, cases.normal((2, 4, 5, 4)))
+    x, out = on_device(cupy, cases.normal(SHAPE)), on_device(cupy, cases.normal((2, 4, 5, 4)))
     named, adopt = {"input": x, "out": out}[field], cupy.device.adopt
 
     def picky(array):
@@ -154,7 +154,7 @@ def test_an_array_that_is_not_handed_out_is_refused_by_name(cupy, monkeypatch, e
 
 
 def test_the_processor_does_not_take_arrays_of_the_card(cupy):
-    x = on_card(cupy, cases.normal(SHAPE))
+    x = on_device(cupy, cases.normal(SHAPE))
     for backend in ("numba", "numpy"):
         with pytest.raises(InvalidSpecError, match="on a CUDA device") as refusal:
             forward(x, SPEC, backend=backend)
@@ -165,17 +165,17 @@ def test_memory_of_both_kinds_in_one_call(cupy):
     """What comes beside the gradient is taken to where that is."""
     x = cases.normal(SHAPE)
     output = forward(x, SPEC, backend="numpy").output
-    dx = backward(on_card(cupy, output), SPEC, input=x, backend="cupy")
-    assert type(dx) is CardArray
+    dx = backward(on_device(cupy, output), SPEC, input=x, backend="cupy")
+    assert type(dx) is DeviceArray
     with pytest.raises(InvalidTensorError, match="is no array"):
-        backward(output, SPEC, input=on_card(cupy, x), backend="cupy")
+        backward(output, SPEC, input=on_device(cupy, x), backend="cupy")
 
 
 def test_what_has_no_kernel_is_computed_by_numpy(cupy, caplog):
     spec, x = PoolSpec("max", 2), cases.normal((2, 2, 3, 3, 3, 3))
     with caplog.at_level(logging.INFO, "pooling_engine"):
         dy = forward(x, spec, backend="numpy").output
-        ours = backward(on_card(cupy, dy), spec, input=x, backend="cupy")
+        ours = backward(on_device(cupy, dy), spec, input=x, backend="cupy")
         theirs = backward(dy, spec, input=x, backend="numpy")
     oracle.assert_same_bits(cupy.to_host(ours), theirs)
     assert "has no compiled CUDA kernel; NumPy computes it" in caplog.text
@@ -199,12 +199,12 @@ def test_forged_indices_are_refused_by_name(cupy, index, where):
 def test_a_nan_is_refused_where_the_policy_says_so(cupy):
     spec = PoolSpec("max", 2, nan_policy="error")
     x = cases.normal(SHAPE)
-    forward(on_card(cupy, x), spec, backend="cupy")
+    forward(on_device(cupy, x), spec, backend="cupy")
     x[..., -1] = np.nan  # in no window
-    forward(on_card(cupy, x), spec, backend="cupy")
+    forward(on_device(cupy, x), spec, backend="cupy")
     x[1, 1, 1, 1] = np.nan
     with pytest.raises(InvalidTensorError, match='nan_policy "error" refuses it'):
-        forward(on_card(cupy, x), spec, backend="cupy")
+        forward(on_device(cupy, x), spec, backend="cupy")
 
 
 @pytest.mark.parametrize("policy", ["all", "split"])
@@ -248,15 +248,15 @@ def test_a_nan_among_ties_is_refused_where_the_policy_says_so(cupy, policy):
 @pytest.mark.parametrize("mode", ["sum", "average"])
 def test_a_sum_that_overflows_is_refused(cupy, device, mode):
     spec, x = PoolSpec(mode, 2), cases.integers(SHAPE, "int64")
-    forward(on_card(cupy, x), spec, backend="cupy")
+    forward(on_device(cupy, x), spec, backend="cupy")
     x[..., -1] = 2**63 - 1  # in no window
-    forward(on_card(cupy, x), spec, backend="cupy")
+    forward(on_device(cupy, x), spec, backend="cupy")
     x[1, 1, :2, :2] = 2**62
     with pytest.raises(InvalidTensorError, match="sum overflows") as refusal:
-        forward(on_card(cupy, x), spec, backend="cupy")
+        forward(on_device(cupy, x), spec, backend="cupy")
     assert refusal.value.field == "input"
     device.copied.clear()
-    forward(on_card(cupy, x.astype(np.int32)), spec, backend="cupy")
+    forward(on_device(cupy, x.astype(np.int32)), spec, backend="cupy")
     assert device.copied == [4 * x.size], "nothing to ask a card about"
 
 
@@ -265,7 +265,7 @@ def test_a_sum_that_overflows_is_refused(cupy, device, mode):
 def test_indices_of_integers_of_the_card(cupy, device, dtype, index_format):
     options = {"dilation": 2, "padding": 2, "stride": 3}  # some windows have no tap
     x, spec = cases.extremes((2, 4, 9, 1), dtype), PoolSpec("min", (3, 2), **options)
-    given = on_card(cupy, x)
+    given = on_device(cupy, x)
     device.copied.clear()
     asked = {"return_indices": True, "index_format": index_format}
     ours = forward(given, spec, backend="cupy", **asked)

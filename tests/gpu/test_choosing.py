@@ -22,7 +22,7 @@ def test_auto_is_cupy_where_a_device_answers(fault):
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ("driver", "CUDARuntimeError: cudaError35: as the test wants it"),
+        ("driver", "CUDARuntimeError: cudaError35: requested by the test"),
         ("no device", "ImportError: there is no CUDA device"),
         ("nvrtc", 'RuntimeError: Failure finding "libnvrtc.so"'),
         ("silent", "ArithmeticError: the maximum of 1, 3, 2 is "),

@@ -338,7 +338,7 @@ def test_what_cannot_be_pinned_is_copied_as_ever(served, fault, cuda, copied, ca
     assert copied
     assert [record.getMessage() for record in caplog.records if "cannot pin" in record.message] == [
         f"cannot pin {nbytes} bytes of shared memory, tensors in it are copied instead: "
-        "cudaError1: as the test wants it"
+        "cudaError1: requested by the test"
         for nbytes in (49 << 16, 13 << 16)
     ]
 

@@ -94,8 +94,10 @@ def test_a_position_outside_its_window_is_refused_by_name(options, output, posit
     given = {"input_shape": SHAPE, "index_format": index_format}
     expected = pairs.outcome(backward, dy, spec, indices=taken, backend="numpy", **given)
     backend = select_backend("cupy")
-    on_card = backend.to_device(dy), backend.to_device(taken)
-    found = pairs.outcome(backward, on_card[0], spec, indices=on_card[1], backend="cupy", **given)
+    on_device = backend.to_device(dy), backend.to_device(taken)
+    found = pairs.outcome(
+        backward, on_device[0], spec, indices=on_device[1], backend="cupy", **given
+    )
     assert (type(found), found.field, str(found)) == (
         type(expected),
         expected.field,

@@ -1,6 +1,6 @@
 """What only a card can show: its own arithmetic, arrays of other libraries, streams, large tensors.
 
-Needs NumPy, CuPy, PyTorch and pytest, no more: `scripts/gpu_check.py` runs it on machines that have
+Needs NumPy, CuPy, PyTorch and pytest, no more: `scripts/gpu/check.py` runs it on machines that have
 nothing else. The tests named short are those that compute-sanitizer watches.
 """
 
@@ -56,7 +56,7 @@ def values(shape, dtype, is_hard):
     return source.choice(np.array(palette).astype(dtype), shape)
 
 
-def on_card(backend, array):
+def on_device(backend, array):
     return backend.to_device(np.ascontiguousarray(array))
 
 
@@ -68,7 +68,7 @@ def assert_same_calls(backend, options, x):
     """Both directions of every mode, on arrays of the card: the bits are NumPy's."""
     for mode in MODES:
         spec, selects = PoolSpec(**mode, **options), mode["mode"] != "average"
-        given = on_card(backend, x)
+        given = on_device(backend, x)
         theirs = forward(x, spec, return_indices=selects, backend="numpy")
         assert_same(backend, forward(given, spec, backend="cupy").output, theirs.output)
         residual = {"input_shape": x.shape}
@@ -79,7 +79,7 @@ def assert_same_calls(backend, options, x):
             assert_same(backend, ours.indices, theirs.indices)
             residual["indices"], given_residual["indices"] = theirs.indices, ours.indices
         dy = values(theirs.output.shape, x.dtype, is_hard=False)
-        given_dy = on_card(backend, dy)
+        given_dy = on_device(backend, dy)
         expected = backward(dy, spec, backend="numpy", **residual)
         assert_same(backend, backward(given_dy, spec, backend="cupy", **given_residual), expected)
         for policy in ("all", "split") if selects else ():
@@ -91,13 +91,13 @@ def assert_same_calls(backend, options, x):
 def assert_close_norms(backend, options, x):
     """Both directions of norms, on arrays of the card: as close to NumPy's as either is exact."""
     for p in NORMS:
-        spec, given = PoolSpec("lp", norm_p=p, **options), on_card(backend, x)
+        spec, given = PoolSpec("lp", norm_p=p, **options), on_device(backend, x)
         theirs = forward(x, spec, backend="numpy").output
         ours = backend.to_host(forward(given, spec, backend="cupy").output)
         oracle.assert_close(ours, theirs.astype(np.float64), ULPS[x.dtype.name])
         dy = values(theirs.shape, x.dtype, is_hard=False)
         expected = backward(dy, spec, input=x, backend="numpy")
-        dx = backend.to_host(backward(on_card(backend, dy), spec, input=given, backend="cupy"))
+        dx = backend.to_host(backward(on_device(backend, dy), spec, input=given, backend="cupy"))
         oracle.assert_close(dx, expected.astype(np.float64), ULPS[x.dtype.name], SLACK)
 
 
@@ -157,7 +157,7 @@ def test_arrays_of_the_host(dtype):
             oracle.assert_same_bits(one, other)
 
 
-def test_forged_indices_are_refused(backend):
+def test_invalid_indices_are_rejected(backend):
     x = values(SHAPE, np.float32, is_hard=False)
     output, indices = forward(x, SPEC, return_indices=True, backend="numpy")
     indices[1, 1, 1, 1] = 200
@@ -242,7 +242,7 @@ def test_results_are_on_the_current_stream_of_cupy(backend):
     expected = forward(x, SPEC, backend="numpy").output
     with cupy.cuda.Stream(non_blocking=True) as stream:
         for _ in range(3):
-            ours = forward(on_card(backend, x), SPEC, backend="cupy").output
+            ours = forward(on_device(backend, x), SPEC, backend="cupy").output
             assert_same(backend, ours, expected)
         stream.synchronize()
 

@@ -1,6 +1,6 @@
-"""Compiles every kernel that ships for the card that is there, on all cores, and loads each once.
+"""Compile every kernel for the GPU of this machine, on all cores, and load each once.
 
-What is compiled is kept where CuPy keeps its own (CUPY_CACHE_DIR), for all that runs later.
+The compiled kernels stay in CuPy's cache folder (CUPY_CACHE_DIR) for later steps.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from pooling_engine.backends.cupy_backend.planning.launches import Launch
 from pooling_engine.runtime.cores import usable_cores
 
 
-def compile_for(architecture: str, name: Name) -> int:
-    """Bytes of the machine code of a kernel."""
+def compiled_size(architecture: str, name: Name) -> int:
+    """Compile a kernel, or find it in the cache; return the bytes of its machine code."""
     return len(load_or_compile(*name, architecture).code)
 
 
 def compile_all(architecture: str) -> None:
-    """Compiles every kernel, or finds it on disk."""
+    """Compile every kernel, or find it in the cache."""
     names, start = list(all_kernels()), time.monotonic()
-    fresh = multiprocessing.get_context("spawn")  # a card is no friend of forks
-    with ProcessPoolExecutor(usable_cores(), fresh) as pool:
-        sizes = pool.map(functools.partial(compile_for, architecture), names, chunksize=16)
+    spawn = multiprocessing.get_context("spawn")  # a process that uses CUDA must not be forked
+    with ProcessPoolExecutor(usable_cores(), spawn) as pool:
+        sizes = pool.map(functools.partial(compiled_size, architecture), names, chunksize=16)
         size = sum(sizes)
     seconds = time.monotonic() - start
     print(f"{len(names)} kernels for {architecture}: {size >> 10} KiB, {seconds:.0f} s", flush=True)
 
 
 def load_all() -> None:
-    """Loads every kernel into the current device."""
+    """Load every kernel into the current device."""
     device, start = CupyDevice(), time.monotonic()
     names = list(all_kernels())
     for name in names:
