@@ -18,7 +18,7 @@ a service; they stand here so that a call reads the same whether it is local or 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 LOST_DEVICE = "device lost"
 
@@ -30,9 +30,12 @@ class PoolingError(Exception):
         reason: the stable name of the class; it crosses the wire.
         field: the argument at fault, such as ``stride[1]``, or empty.
         facts: what a program may want to read without parsing the text.
+        plan: the `PoolPlan` of the call, if the constructor of the call raised the error after
+            planning; else None. A server uses it to check the limits of an invalid call.
     """
 
     reason: ClassVar[str] = "POOLING"
+    plan: Any = None  # set on instances; the class cannot import PoolPlan
 
     def __init__(
         self, message: str, *, field: str = "", facts: Mapping[str, str] | None = None

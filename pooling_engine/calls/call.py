@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pooling_engine.calls.arrays import HOST, Arrays
 from pooling_engine.calls.checks import check_index_format, check_index_request, plan_backward
+from pooling_engine.errors import PoolingError
 from pooling_engine.plans.indices import check_indices
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.plans.planning import plan_of_array
@@ -76,7 +77,11 @@ class ForwardCall:
     ) -> None:
         tensor = arrays.as_tensor(input, "input")
         plan = plan_of_array(spec, tensor.shape, tensor.dtype)
-        chosen = check_index_request(plan, return_indices, index_format)
+        try:
+            chosen = check_index_request(plan, return_indices, index_format)
+        except PoolingError as error:
+            error.plan = plan
+            raise
         put = object.__setattr__
         put(self, "input", tensor)
         put(self, "spec", spec)
@@ -149,10 +154,14 @@ class BackwardCall:
         taps = None if indices is None else arrays.as_tensor(indices, "indices")
         plan = plan_backward(spec, dy, input_shape, taps, x)
         chosen = None
-        if taps is not None or index_format is not None:
-            chosen = check_index_format(index_format, taps)
-        if taps is not None:
-            chosen = check_indices(plan, taps, chosen)
+        try:
+            if taps is not None or index_format is not None:
+                chosen = check_index_format(index_format, taps)
+            if taps is not None:
+                chosen = check_indices(plan, taps, chosen)
+        except PoolingError as error:
+            error.plan = plan
+            raise
         put = object.__setattr__
         put(self, "output_gradient", dy)
         put(self, "spec", spec)

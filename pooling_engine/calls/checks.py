@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pooling_engine.errors import InvalidSpecError, InvalidTensorError
+from pooling_engine.errors import InvalidSpecError, InvalidTensorError, PoolingError
 from pooling_engine.plans.indices import check_tap_count
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.plans.planning import as_shape, plan_of_array
@@ -49,6 +49,16 @@ def plan_backward(
     plan = plan_of_array(
         spec, shape, dy.dtype, shape_field="input_shape", dtype_field="output_gradient"
     )
+    try:
+        _check_gradient(plan, dy, x)
+        _refuse_wrong_residual(plan, indices is not None, x is not None)
+    except PoolingError as error:
+        error.plan = plan
+        raise
+    return plan
+
+
+def _check_gradient(plan: PoolPlan, dy: Array, x: Array | None) -> None:
     if not plan.is_float:
         raise InvalidTensorError(
             f"output_gradient is {dy.dtype.name}; integer tensors have no gradient",
@@ -65,8 +75,6 @@ def plan_backward(
             f"input is {x.dtype.name}, output_gradient {dy.dtype.name}; they must be the same",
             field="input",
         )
-    _refuse_wrong_residual(plan, indices is not None, x is not None)
-    return plan
 
 
 def _refuse_wrong_residual(plan: PoolPlan, has_indices: bool, has_input: bool) -> None:

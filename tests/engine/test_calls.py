@@ -15,6 +15,7 @@ from pooling_engine import (
     IndexFormat,
     InvalidSpecError,
     InvalidTensorError,
+    PoolingError,
     PoolSpec,
     run,
 )
@@ -128,6 +129,24 @@ def test_construction_rejects_wrong_arguments(make, error, field):
     with pytest.raises(error) as caught:
         make()
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("make", "is_planned"),
+    [
+        (lambda: ForwardCall(X, PoolSpec("sum", 2), True), True),
+        (lambda: BackwardCall(DY, SPEC, (2, 3, 2**40, 7), np.zeros(SHAPE, "u1")), True),
+        (lambda: BackwardCall(DY, SPEC, X.shape), True),
+        (lambda: BackwardCall(DY, SPEC, X.shape, np.zeros(SHAPE, "u2")), True),
+        (lambda: ForwardCall([["x"]], SPEC), False),
+        (lambda: BackwardCall(DY, SPEC), False),
+    ],
+)
+def test_errors_after_planning_have_the_plan(make, is_planned):
+    """A server checks the limits of such a call, too."""
+    with pytest.raises(PoolingError) as caught:
+        make()
+    assert (caught.value.plan is not None) == is_planned
 
 
 @pytest.mark.parametrize(
