@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-import pooling_wire
 from benchmarks import report
-from pooling_engine import PoolSpec
+from pooling_engine import ForwardCall, PoolSpec
+from pooling_wire import FORWARD
 from pooling_wire.payloads import parsing
 from pooling_wire.v1 import pooling_pb2 as pb
 
@@ -51,7 +51,7 @@ def main() -> None:
     rows = []
     for payload, shape in SHAPES.items():
         x = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-        data = pooling_wire.encode_forward_request(pooling_wire.ForwardCall(x, SPEC))
+        data = FORWARD.encode_request(ForwardCall(x, SPEC))
         if to_views(data) != by_generated_class(data):
             raise SystemExit("the two decoders disagree")
         pairs = [

@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-import pooling_wire
 from benchmarks import report
-from pooling_engine import PoolSpec
+from pooling_engine import ForwardCall, PoolSpec
+from pooling_wire import FORWARD
 from pooling_wire.messages.specs import encode_spec
 from pooling_wire.v1 import pooling_pb2 as pb
 
@@ -24,7 +24,7 @@ ROUNDS = 21
 
 
 def by_join(x: np.ndarray) -> bytes:
-    return pooling_wire.encode_forward_request(pooling_wire.ForwardCall(x, SPEC))
+    return FORWARD.encode_request(ForwardCall(x, SPEC))
 
 
 def by_generated_classes(x: np.ndarray) -> bytes:

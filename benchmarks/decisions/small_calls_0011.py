@@ -18,7 +18,6 @@ import grpc
 import numpy as np
 
 import pooling_engine
-import pooling_wire
 from benchmarks import report
 from benchmarks.wire import servers as wire_servers
 from benchmarks.wire import suite, transports
@@ -28,15 +27,16 @@ from pooling_server import ServerConfig
 from pooling_server.serving.app import PoolingServer
 from pooling_server.serving.executor import Executor
 from pooling_server.serving.servicer import PoolingServicer
-from pooling_wire.messages import decoding, encoding
+from pooling_wire import FORWARD
+from pooling_wire.messages import forward
 from pooling_wire.payloads import tensors
 
 Call = Callable[[], object]
 PAYLOAD = suite.SEED
 ROUNDS, CALLS = 9, 200
 CALLERS, SECONDS = 16, 1.0
-MESSAGES = (decoding.FORWARD_CALLS, decoding.FORWARD_RESULTS)
-CACHES = (encoding._forward_head, tensors._tensor_start)
+MESSAGES = (FORWARD.request.cache, FORWARD.response.cache)
+CACHES = (forward._request_head, tensors._tensor_start)
 
 
 def forget() -> None:
@@ -51,17 +51,17 @@ def stages() -> dict[str, Call]:
     """Return the stages of one call, on memory in the CPU cache."""
     x, spec = PAYLOAD.tensor(), PAYLOAD.spec
     servicer = PoolingServicer(ServerConfig(), Executor(1, 1), "", None)  # no memory is shared
-    call = pooling_wire.ForwardCall(x, spec)
-    request = pooling_wire.encode_forward_request(call)
+    call = pooling_engine.ForwardCall(x, spec)
+    request = FORWARD.encode_request(call)
     reply = servicer.forward(request)
     result = pooling_engine.forward(x, spec)
     return {
-        "client: encode": lambda: pooling_wire.encode_forward_request(call),
-        "server: decode": lambda: pooling_wire.decode_forward_request(request),
+        "client: encode": lambda: FORWARD.encode_request(call),
+        "server: decode": lambda: FORWARD.decode_request(request),
         "server: engine": lambda: pooling_engine.forward(x, spec, out=result.output),
-        "server: encode": lambda: pooling_wire.encode_forward_response(result),
+        "server: encode": lambda: FORWARD.encode_response(result),
         "server: all": lambda: servicer.forward(request),
-        "client: decode": lambda: pooling_wire.decode_forward_response(reply),
+        "client: decode": lambda: FORWARD.decode_response(reply),
     }
 
 
@@ -106,7 +106,7 @@ def serve_fixed_reply() -> None:
 
 def wire_rows() -> list[dict[str, object]]:
     x = PAYLOAD.tensor()
-    request = pooling_wire.encode_forward_request(pooling_wire.ForwardCall(x, PAYLOAD.spec))
+    request = FORWARD.encode_request(pooling_engine.ForwardCall(x, PAYLOAD.spec))
     with contextlib.ExitStack() as ends:
         others = ends.enter_context(wire_servers.other_server("grpc"))
         ours = ends.enter_context(wire_servers.pooling_server())

@@ -9,8 +9,10 @@ with PoolingClient("127.0.0.1:50051") as client:
 from pooling_client._async import AsyncPoolingClient
 from pooling_client._sync import PoolingClient
 from pooling_engine import (
+    BackwardCall,
     DeadlineError,
     DeviceMemoryError,
+    ForwardCall,
     ForwardResult,
     IndexFormat,
     InternalError,
@@ -29,7 +31,7 @@ from pooling_engine import (
     UnsupportedError,
     Window,
 )
-from pooling_wire import BackendInfo, BackwardCall, ForwardCall, Limits, ServerInfo
+from pooling_wire import BackendInfo, Limits, ServerInfo
 
 __all__ = [
     "AsyncPoolingClient",

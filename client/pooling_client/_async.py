@@ -20,8 +20,7 @@ from pooling_client._calls.jobs import MANY_WINDOW, Job, item_of, outcome_of
 from pooling_client._carry import Progress, Session, carry
 from pooling_client._shared_memory import SharedMemory
 from pooling_client._transports.aio import AsyncGrpcTransport, AsyncTransport, one_by_one, run
-from pooling_engine import ForwardResult, PoolingError, PoolSpec
-from pooling_wire import BackwardCall, ForwardCall
+from pooling_engine import BackwardCall, ForwardCall, ForwardResult, PoolingError, PoolSpec
 from pooling_wire import keepalive as pings
 
 Array = NDArray[Any]

@@ -21,8 +21,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from pooling_client._copies import copy_into
 from pooling_engine import InvalidTensorError
-from pooling_wire import Place
-from pooling_wire.shared_memory import leases
+from pooling_wire.shared_memory import Place, leases
 
 Array = NDArray[Any]
 SHARED_BYTES = 256 << 10  # measured: smaller calls are as fast when they are sent

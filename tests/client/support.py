@@ -13,6 +13,7 @@ from pooling_client import _channel
 from pooling_client._transports import aio, sync
 from pooling_engine import PoolingError
 from pooling_server import PoolingServer
+from pooling_wire import FORWARD
 
 UNLIMITED = pooling_wire.Limits(1 << 30, 1 << 30, 1 << 60, 32)
 
@@ -60,18 +61,18 @@ class FakeServer:
         if name == "GetServerInfo":
             info = pooling_wire.ServerInfo("0", (), self.limits)
             return pooling_wire.encode_server_info(info)
-        call = pooling_wire.decode_forward_request(request)
+        call, _ = FORWARD.decode_request(request)
         result = pooling_engine.forward(call.input, call.spec, backend="numpy")
-        return pooling_wire.encode_forward_response(result, {})
+        return FORWARD.encode_response(result)
 
     def answer_item(self, item: Any) -> Any:
         self.items += 1
         if isinstance(item, PoolingError):
             return item
-        id_, call = pooling_wire.decode_forward_item(item)
+        id_, call = FORWARD.decode_item(item)
         assert not isinstance(call, PoolingError)
         result = pooling_engine.forward(call.input, call.spec, backend="numpy")
-        return pooling_wire.encode_forward_item_reply(id_, result)
+        return FORWARD.encode_reply(id_, result)
 
 
 class FakeTransport(sync.Transport):

@@ -292,7 +292,7 @@ def test_a_call_that_a_server_cancels_is_asked_again() -> None:
         asked.append(len(request))
         if len(asked) == 1:
             context.abort(grpc.StatusCode.CANCELLED, "")
-        return pooling_wire.encode_forward_response(expected, {})
+        return pooling_wire.FORWARD.encode_response(expected)
 
     server = grpc.server(ThreadPoolExecutor(1))
     handlers = {"Forward": grpc.unary_unary_rpc_method_handler(answer)}

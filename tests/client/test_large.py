@@ -172,13 +172,13 @@ def test_an_interrupted_call_gives_everything_back(own: PoolingServer) -> None:
 def test_the_deadline_holds_for_the_whole_stream(
     own: PoolingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compute = pooling_engine.forward
+    compute = pooling_engine.run
 
     def slow(*arguments: Any, **options: Any) -> Any:
         time.sleep(0.1)
         return compute(*arguments, **options)
 
-    monkeypatch.setattr(pooling_engine, "forward", slow)
+    monkeypatch.setattr(pooling_engine, "run", slow)
     with PoolingClient(own.address) as client, pytest.raises(DeadlineError):
         client.forward(X, MAX, timeout=0.5)
 

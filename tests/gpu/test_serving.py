@@ -17,7 +17,7 @@ from pooling_engine import DeviceMemoryError, PoolSpec, UnavailableError, forwar
 from pooling_engine.backends.cupy_backend.backend import PROBE_BYTES
 from pooling_engine.backends.cupy_backend.device import faults
 from pooling_server import PoolingServer, ServerConfig
-from pooling_wire import SERVICE_NAME, decode_error, encode_forward_item, encode_forward_request
+from pooling_wire import FORWARD, SERVICE_NAME, decode_error
 from tests.support import cases, oracle
 from tests.support.processes import process
 from tests.support.waiting import LIMIT_S, wait_until
@@ -110,8 +110,8 @@ def forward_by(channel, method):
     """One call without a client, which would try again; it is refused."""
     call, method = ForwardCall(cases.normal((2, 3, 8, 8)), SPEC), f"/{SERVICE_NAME}/{method}"
     if method.endswith("Stream"):
-        return list(channel.stream_stream(method)(iter([encode_forward_item(1, call)])))
-    return channel.unary_unary(method)(encode_forward_request(call))
+        return list(channel.stream_stream(method)(iter([FORWARD.encode_item(1, call)])))
+    return channel.unary_unary(method)(FORWARD.encode_request(call))
 
 
 @pytest.mark.parametrize("method", ["Forward", "ForwardStream"])
@@ -145,7 +145,7 @@ def test_calls_in_flight_hear_of_it_too(fault):
     with processes(fault=fault) as (server, banner):
         with grpc.insecure_channel(address_of(banner)) as channel:
             call = channel.unary_unary(f"/{SERVICE_NAME}/Forward")
-            request = encode_forward_request(ForwardCall(x, SPEC))
+            request = FORWARD.encode_request(ForwardCall(x, SPEC))
             call(request)
             futures = [call.future(request) for _ in range(20)]
             fault.write_text("46")

@@ -15,7 +15,7 @@ from pooling_client import ForwardCall, PoolingClient
 from pooling_engine import UnavailableError
 from pooling_engine.backends import select_backend
 from pooling_server.processes.device_watchdog import TIMEOUT_INTERVALS, DeviceWatchdog
-from pooling_wire import SERVICE_NAME, decode_error, encode_forward_item, encode_forward_request
+from pooling_wire import FORWARD, SERVICE_NAME, decode_error
 from tests.gpu.test_serving import (
     SPEC,
     address_of,
@@ -82,9 +82,9 @@ def test_a_card_that_hangs_with_calls_in_flight(fault):
         assert next(health).status == SERVING
         fault.write_text("hang")
         unary = channel.unary_unary(f"/{SERVICE_NAME}/Forward")
-        futures = [unary.future(encode_forward_request(call)) for _ in range(4)]
+        futures = [unary.future(FORWARD.encode_request(call)) for _ in range(4)]
         stream = channel.stream_stream(f"/{SERVICE_NAME}/ForwardStream")
-        replies = stream(iter([encode_forward_item(1, call)]))
+        replies = stream(iter([FORWARD.encode_item(1, call)]))
         assert statuses_until_the_end(health) == [NOT_SERVING]
         errors = [decode_error(future.exception(), "") for future in futures]
         with pytest.raises(grpc.RpcError) as caught:

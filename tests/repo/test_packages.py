@@ -106,7 +106,7 @@ def test_client_and_server_run_with_grpcio_protobuf_and_numpy(bare: list[str]) -
     done = run_bare(bare, SERVES)
     assert done.stdout == (
         "from source [[[[5.0, 7.0], [13.0, 15.0]]]]\n"
-        "refuses the call (INVALID_ARGUMENT: input has a NaN in a window; "
+        "rejected the call (INVALID_ARGUMENT: input has a NaN in a window; "
         'nan_policy "error" refuses it)\n'
     )
     assert "grpcio-health-checking is not installed" in done.stderr
@@ -163,7 +163,7 @@ def test_bfloat16_without_ml_dtypes_is_rejected_by_name() -> None:
         "tensor = pb.Tensor(element_type=pb.ELEMENT_TYPE_BFLOAT16, shape=(1, 1, 2))\n"
         "request = pb.ForwardRequest(input=tensor).SerializeToString()\n"
         "try:\n"
-        "    pooling_wire.decode_forward_request(request)\n"
+        "    pooling_wire.FORWARD.decode_request(request)\n"
         "except pooling_engine.UnsupportedError as error:\n"
         "    print(error.field, '-', error)\n"
         "from pooling_engine.backends.cupy_backend.planning.kernels import all_kernels\n"

@@ -225,7 +225,11 @@ BACKWARD_ERRORS = {
         TOO_LARGE,
         "",
     ),
-    "2 GiB shape that fits nothing": (backward(input_shape=(1, 1, GIB2, 4)), TOO_LARGE, ""),
+    "2 GiB shape of another gradient": (
+        backward(input_shape=(1, 1, GIB2, 4)),
+        BAD_TENSOR,
+        "output_gradient",
+    ),
     "shape beyond 64 bits": (backward(input_shape=(2**40, 2**40, 4, 4)), TOO_LARGE, ""),
     "gradient too short": (
         backward(output_gradient=tensor((1, 1, 2, 2), data=b"\0" * 15)),

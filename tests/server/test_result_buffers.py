@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import pooling_engine
-import pooling_wire
 from pooling_client import PoolingClient
 from pooling_engine import PoolSpec
 from pooling_server import PoolingServer, ServerConfig
+from pooling_wire import BACKWARD, FORWARD
 from pooling_wire.v1 import pooling_pb2 as pb
 from pooling_wire.v1 import pooling_pb2_grpc
 from tests.server.support import (
@@ -31,6 +31,7 @@ from tests.support.waiting import LIMIT_S
 
 SHAPE = (2, 16, 64, 96)  # 768 KiB of float32
 MIB = 1 << 20
+METHODS = {"forward": FORWARD, "backward": BACKWARD}
 
 
 @pytest.fixture
@@ -130,15 +131,16 @@ def test_buffers_are_reused(fresh: PoolingServer) -> None:
 def test_buffers_are_returned_after_the_reply_is_encoded(
     fresh: PoolingServer, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    encode = getattr(pooling_wire, f"encode_{where}_response")
+    codec = METHODS[where].response
+    parts = codec.parts
     idle: list[int] = []
 
-    def watched(result: Any, places: Any) -> bytes:
-        reply: bytes = encode(result, places)
+    def watched(result: Any, places: Any, start: int) -> Any:
+        reply = parts(result, places, start)
         idle.append(idle_bytes(fresh))
         return reply
 
-    monkeypatch.setattr(pooling_wire, f"encode_{where}_response", watched)
+    monkeypatch.setattr(codec, "parts", watched)
     x = np.ones(SHAPE, np.float32)
     spec = PoolSpec("sum", kernel=1)
     with PoolingClient(fresh.address) as client:
@@ -229,7 +231,7 @@ def test_bugs_return_their_buffers(
     def broken(*_: Any) -> bytes:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(f"pooling_wire.encode_{where}_response", broken)
+    monkeypatch.setattr(METHODS[where].response, "parts", broken)
     # Log records that pytest keeps would hold the frames of the error, and thereby the buffers.
     monkeypatch.setattr(logging.getLogger("pooling_server"), "disabled", True)
     whole = spec(pb.MODE_SUM, SAME)

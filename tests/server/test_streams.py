@@ -129,7 +129,7 @@ def test_forged_indices_and_bytes_that_do_not_parse(channel: grpc.Channel) -> No
     assert [reply.id for reply in replies] == [1, 0, 3, 4]
     assert "99" in replies[0].error.message
     assert replies[0].error.field == "indices"
-    assert "do not parse" in replies[1].error.message
+    assert "cannot be parsed" in replies[1].error.message
     assert replies[2].HasField("response")
     assert replies[3].error.field == "request"
 
@@ -137,7 +137,7 @@ def test_forged_indices_and_bytes_that_do_not_parse(channel: grpc.Channel) -> No
 def test_a_bug_in_one_item_shows_an_id_and_the_stream_goes_on(
     stub: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    compute, calls = pooling_engine.forward, []
+    compute, calls = pooling_engine.run, []
 
     def broken(*arguments: Any, **options: Any) -> Any:
         calls.append(1)
@@ -145,7 +145,7 @@ def test_a_bug_in_one_item_shows_an_id_and_the_stream_goes_on(
             raise ZeroDivisionError("the secret of the house")
         return compute(*arguments, **options)
 
-    monkeypatch.setattr(pooling_engine, "forward", broken)
+    monkeypatch.setattr(pooling_engine, "run", broken)
     replies = list(stub.ForwardStream(iter([item(1), item(2), item(3)])))
     assert [reply.HasField("response") for reply in replies] == [True, False, True]
     assert replies[1].error.reason == "INTERNAL"
@@ -253,9 +253,9 @@ def test_draining_answers_what_was_received_and_ends_idle_streams(held: Any) -> 
 
 FLOOD = """
 import sys, grpc, numpy as np, pooling_wire
-from pooling_engine import PoolSpec
-call = pooling_wire.ForwardCall(np.ones((2, 16, 64, 96), np.float32), PoolSpec("max", 2))
-item = pooling_wire.encode_forward_item(1, call)
+from pooling_engine import ForwardCall, PoolSpec
+call = ForwardCall(np.ones((2, 16, 64, 96), np.float32), PoolSpec("max", 2))
+item = pooling_wire.FORWARD.encode_item(1, call)
 channel = grpc.insecure_channel(sys.argv[1])
 stream = channel.stream_stream("/pooling.v1.PoolingService/ForwardStream")
 for number, reply in enumerate(stream(iter(lambda: item, None))):

@@ -1,4 +1,4 @@
-"""A message that is decoded as one before was, says what it would say if it were the first."""
+"""The message cache: a message that is rebuilt from a cached header equals the parsed one."""
 
 from __future__ import annotations
 
@@ -9,79 +9,62 @@ from typing import Any
 import numpy as np
 import pytest
 
-import pooling_wire
-from pooling_engine import PoolingError, PoolSpec
-from pooling_wire import Place
-from pooling_wire.messages import decoding
-from pooling_wire.messages import stream_items as items
+from pooling_engine import BackwardCall, ForwardCall, PoolingError, PoolSpec
+from pooling_wire import BACKWARD, FORWARD, METHODS
+from pooling_wire.messages import codec, stream_items
 from pooling_wire.payloads import message_cache
+from pooling_wire.shared_memory import Place
 from pooling_wire.v1 import pooling_pb2 as pb
-from tests.wire.test_items import ITEMS
-from tests.wire.test_wire import CALLS
+from tests.wire.support import MESSAGES, argument_names
 
-CACHES = (
-    decoding.FORWARD_CALLS,
-    decoding.BACKWARD_CALLS,
-    decoding.FORWARD_RESULTS,
-    decoding.GRADIENTS,
-)
+CACHES = [codec.cache for method in METHODS for codec in (method.request, method.response)]
 Decode = Callable[[bytes], Any]
-REAL: dict[str, tuple[bytes, Decode]] = {
-    **{
-        f"{name} item": (encode(7, CALLS[what][0]), decode)
-        for name, (what, encode, decode, *_) in ITEMS.items()
-    },
-    **{
-        name: (encode(value), decode)
-        for name, (value, encode, decode) in CALLS.items()
-        if name != "info"
-    },
-}
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_known() -> Iterator[None]:
-    forget()
+def _empty_caches() -> Iterator[None]:
+    clear()
     yield
-    forget()
+    clear()
 
 
-def forget() -> None:
-    for each in CACHES:
-        each.clear()
+def clear() -> None:
+    for cache in CACHES:
+        cache.clear()
 
 
-def known() -> int:
+def cached() -> int:
+    """The number of cached headers."""
     return sum(map(len, CACHES))
 
 
-def said(decode: Decode, data: bytes) -> str:
-    """What a message says, or why it says nothing."""
+def described(decode: Decode, data: bytes) -> str:
+    """A description of the decoded message, or of the error that it causes."""
     try:
-        return said_by(decode(data))
+        return description(decode(data))
     except PoolingError as error:
-        return said_by(error)
+        return description(error)
 
 
-def said_by(value: Any) -> str:
+def description(value: Any) -> str:
     if isinstance(value, PoolingError):
         return f"{type(value).__name__} of {value.field}: {value}"
     if isinstance(value, np.ndarray):
         assert not value.flags.writeable
         return f"{value.dtype} {value.shape} {value.tobytes()!r}"
     if isinstance(value, tuple):
-        return str([said_by(each) for each in value])
-    if hasattr(value, "__slots__") and not isinstance(value, PoolSpec):
-        return str({name: said_by(getattr(value, name)) for name in value.__slots__})
+        return str([description(each) for each in value])
+    if isinstance(value, ForwardCall | BackwardCall):
+        return str({name: description(getattr(value, name)) for name in argument_names(value)})
     return repr(value)
 
 
-@pytest.mark.parametrize("name", REAL)
-def test_what_is_known_changes_nothing(name: str) -> None:
-    """Any bit changed, any byte left out: with the message known before, and without."""
-    data, decode = REAL[name]
-    said(decode, data)
-    assert known() == 1
+@pytest.mark.parametrize("name", MESSAGES)
+def test_damaged_messages_decode_the_same_with_and_without_the_cache(name: str) -> None:
+    """Each bit changed and each byte left out."""
+    data, decode = MESSAGES[name].data, MESSAGES[name].decode
+    described(decode, data)
+    assert cached() == 1
     variants = [data[:at] + data[at + 1 :] for at in range(len(data))]
     variants += [
         data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
@@ -90,93 +73,104 @@ def test_what_is_known_changes_nothing(name: str) -> None:
     ]
     expected = []
     for variant in (data, *variants):
-        forget()
-        expected.append(said(decode, variant))
-    forget()
-    assert said(decode, data) == expected[0]
+        clear()
+        expected.append(described(decode, variant))
+    clear()
+    assert described(decode, data) == expected[0]
     for variant, each in zip(variants, expected[1:], strict=True):
-        assert said(decode, variant) == each
-        assert said(decode, data) == expected[0]
+        assert described(decode, variant) == each
+        assert described(decode, data) == expected[0]
 
 
-@pytest.mark.parametrize("name", REAL)
-def test_the_second_is_not_parsed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    data, decode = REAL[name]
-    first = said(decode, data)
+@pytest.mark.parametrize("name", MESSAGES)
+def test_a_repeated_message_is_not_parsed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, decode = MESSAGES[name].data, MESSAGES[name].decode
+    first = described(decode, data)
 
-    def refuse(*_: Any) -> None:
+    def fail(*_: Any) -> None:
         raise AssertionError("parsed again")
 
-    monkeypatch.setattr(decoding, "parse", refuse)
-    monkeypatch.setattr(items, "parse", refuse)
-    assert said(decode, data) == first
+    monkeypatch.setattr(codec, "parse", fail)
+    monkeypatch.setattr(stream_items, "parse", fail)
+    assert described(decode, data) == first
 
 
 def request_of(*shape: int, stride: int = 1) -> bytes:
-    x = np.zeros(shape, np.uint8)
-    call = pooling_wire.ForwardCall(x, PoolSpec("max", 1, stride))
-    return pooling_wire.encode_forward_request(call)
+    return FORWARD.encode_request(
+        ForwardCall(np.zeros(shape, np.uint8), PoolSpec("max", 1, stride))
+    )
 
 
-def test_what_is_kept_is_bounded() -> None:
+def test_the_number_of_cached_headers_is_bounded() -> None:
     for size in range(1, 3 * message_cache.MAX_SIZES):
-        pooling_wire.decode_forward_request(request_of(1, 1, size))
-        assert known() <= message_cache.MAX_SIZES
-    forget()
+        FORWARD.decode_request(request_of(1, 1, size))
+        assert cached() <= message_cache.MAX_SIZES
+    clear()
     for stride in range(1, 3 * message_cache.MAX_HEADERS_PER_SIZE):
-        pooling_wire.decode_forward_request(request_of(1, 1, 9, stride=stride))
-    assert known() == message_cache.MAX_HEADERS_PER_SIZE
+        FORWARD.decode_request(request_of(1, 1, 9, stride=stride))
+    assert cached() == message_cache.MAX_HEADERS_PER_SIZE
 
 
-def test_long_messages_without_elements_are_not_kept() -> None:
+def test_long_headers_are_not_cached() -> None:
     unknown_field = b"\xfa\x3e" + b"\xff\x7f" + bytes(0x3FFF)  # field 1007, of 16,383 bytes
     data = request_of(1, 1, 9) + unknown_field
-    assert pooling_wire.decode_forward_request(data).input.shape == (1, 1, 9)
-    assert known() == 0
+    assert FORWARD.decode_request(data).call.input.shape == (1, 1, 9)
+    assert cached() == 0
 
 
 def both_residuals() -> bytes:
-    """Of indices and input, the last counts."""
-    sent = pooling_wire.BackwardCall(np.ones((1, 1, 4), np.uint8), PoolSpec("max", 1))
-    with_indices = pb.BackwardRequest(indices=tensor_of(b"abcd")).SerializeToString()
-    with_input = pb.BackwardRequest(input=tensor_of(b"efgh")).SerializeToString()
-    return pooling_wire.encode_backward_request(sent) + with_indices + with_input
-
-
-def tensor_of(data: bytes) -> pb.Tensor:
-    return pb.Tensor(element_type=pb.ELEMENT_TYPE_UINT8, shape=[1, 1, len(data)], data=data)
-
-
-UNLIKE = {
-    "no elements": (request_of(0, 1, 9), pooling_wire.decode_forward_request),
-    "two residuals": (both_residuals(), pooling_wire.decode_backward_request),
-    "a place for the output": (
-        pooling_wire.encode_forward_request(
-            pooling_wire.ForwardCall(
-                np.ones((1, 1, 9), np.uint8),
-                PoolSpec("max", 1),
-                places={"output": Place(b"handle", 64)},
+    """A request with indices and then the input, of which only the last counts."""
+    ones = np.ones((1, 1, 4), np.uint8)
+    head = pb.BackwardRequest(input_shape=ones.shape)
+    head.MergeFrom(
+        pb.BackwardRequest.FromString(
+            BACKWARD.encode_request(
+                BackwardCall(
+                    np.ones((1, 1, 4), np.float32), PoolSpec("max", 1), None, None, floats()
+                )
             )
+        )
+    )
+    head.ClearField("input")
+    with_indices = pb.BackwardRequest(indices=tensor_of(ones, pb.ELEMENT_TYPE_UINT8))
+    with_input = pb.BackwardRequest(input=tensor_of(floats(), pb.ELEMENT_TYPE_FLOAT32))
+    return b"".join(part.SerializeToString() for part in (head, with_indices, with_input))
+
+
+def floats() -> np.ndarray:
+    return np.ones((1, 1, 4), np.float32)
+
+
+def tensor_of(array: np.ndarray, element_type: Any) -> pb.Tensor:
+    return pb.Tensor(element_type=element_type, shape=array.shape, data=array.tobytes())
+
+
+NOT_CACHED = {
+    "no elements": (request_of(0, 1, 9), FORWARD.decode_request),
+    "two residuals": (both_residuals(), BACKWARD.decode_request),
+    "location of the output": (
+        FORWARD.encode_request(
+            ForwardCall(np.ones((1, 1, 9), np.uint8), PoolSpec("max", 1)),
+            {"output": Place(b"handle", 64)},
         ),
-        pooling_wire.decode_forward_request,
+        FORWARD.decode_request,
     ),
 }
 
 
-@pytest.mark.parametrize("name", UNLIKE)
-def test_what_others_cannot_be_like_is_not_kept(name: str) -> None:
-    data, decode = UNLIKE[name]
-    first = said(decode, data)
-    assert known() == 0
-    assert said(decode, data) == first
-    assert not isinstance(decode(data), PoolingError)
+@pytest.mark.parametrize("name", NOT_CACHED)
+def test_messages_that_are_never_cached(name: str) -> None:
+    data, decode = NOT_CACHED[name]
+    first = description(decode(data))
+    assert cached() == 0
+    assert description(decode(data)) == first
 
 
-def test_nothing_of_a_message_is_kept_alive() -> None:
+def test_the_cache_keeps_no_message_alive() -> None:
     data = bytearray(request_of(1, 1, 9))
     view = memoryview(data)
     alive = weakref.ref(view)
-    pooling_wire.decode_forward_request(view)
+    FORWARD.decode_request(view)
     del view
-    assert known() == 1
+    assert cached() == 1
     assert alive() is None

@@ -1,6 +1,6 @@
-"""The enum tables: each engine name and its number on the wire, in both directions.
+"""Enum tables: each engine name and its number on the wire, in both directions.
 
-The only place that knows both. A name or a number without a partner fails at import.
+A name without a number, or a number without a name, fails at import.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ E = TypeVar("E", bound=StrEnum)
 
 
 class EnumTable(Generic[E]):
-    """One engine enum and its wire enum; numbers are looked up and refused, never trusted."""
+    """One engine enum and its wire enum; unknown numbers are rejected."""
 
     def __init__(self, numbers: Mapping[E, int], names: type[E], wire: Any) -> None:
         self._numbers = dict(numbers)
@@ -39,14 +39,14 @@ class EnumTable(Generic[E]):
         _assert_total(set(self._names), set(wire.values()) - {0}, f"{wire.DESCRIPTOR.name} numbers")
 
     def number(self, name: E) -> Any:
-        """The wire number of a name."""
+        """Return the wire number of a name."""
         return self._numbers[name]
 
     def name(self, number: int, field: str, default: E | None = None) -> E:
-        """The name of a wire number; `default` for 0.
+        """Return the name of a wire number, or `default` for 0.
 
         Raises:
-            InvalidSpecError: the number is unknown, or 0 and there is no default.
+            InvalidSpecError: the number is unknown, or 0 without a default.
         """
         if number == 0 and default is not None:
             return default
@@ -128,7 +128,7 @@ DIVISOR_RULES = EnumTable(
     pb.DivisorRule,
 )
 
-# NumPy's name of each element type; that of bfloat16 is there with ml_dtypes only.
+# By NumPy's name of the type; NumPy knows bfloat16 only if ml_dtypes is installed.
 _ELEMENT_TYPES: dict[str, int] = {
     "float16": pb.ELEMENT_TYPE_FLOAT16,
     "bfloat16": pb.ELEMENT_TYPE_BFLOAT16,
@@ -147,10 +147,10 @@ _assert_total(set(_ELEMENT_NAMES), set(pb.ElementType.values()) - {0}, "ElementT
 
 
 def element_type_number(dtype: np.dtype[Any]) -> Any:
-    """The wire number of a NumPy type.
+    """Return the wire number of a NumPy type.
 
     Raises:
-        InvalidTensorError: it cannot travel.
+        InvalidTensorError: the contract has no such element type.
     """
     try:
         return _ELEMENT_TYPES[dtype.name]
@@ -161,11 +161,11 @@ def element_type_number(dtype: np.dtype[Any]) -> Any:
 
 
 def element_dtype(number: int, field: str) -> np.dtype[Any]:
-    """The NumPy type, little-endian as on the wire, of a wire number.
+    """Return the NumPy type of a wire number, little-endian as on the wire.
 
     Raises:
         InvalidTensorError: the number is 0 or unknown.
-        UnsupportedError: NumPy has no such type.
+        UnsupportedError: the type is bfloat16 and ml_dtypes is not installed.
     """
     if number not in _ELEMENT_NAMES:
         legal = ", ".join(f"{known} ({name})" for known, name in sorted(_ELEMENT_NAMES.items()))
@@ -180,4 +180,4 @@ def element_dtype(number: int, field: str) -> np.dtype[Any]:
                 field=field,
             )
         return BFLOAT16
-    return np.dtype(np.dtype(name).newbyteorder("<").str)  # native where the machine is so, too
+    return np.dtype(np.dtype(name).newbyteorder("<").str)  # .str makes it native if it is

@@ -1,4 +1,4 @@
-"""Errors on the wire: one table from the engine's classes to gRPC statuses, used both ways."""
+"""Errors on the wire: one table of error classes and gRPC statuses, used in both directions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pooling_wire.v1 import pooling_pb2 as pb
 
 try:
     from google.rpc import error_details_pb2, status_pb2
-except ImportError:  # a status has its code and its text alone, and no details
+except ImportError:  # a status then has its code and its text, but no details
     status_pb2 = None
 
 DOMAIN = "pooling.v1"
@@ -45,9 +45,9 @@ STATUS_CODES: dict[type[PoolingError], grpc.StatusCode] = {
 }
 _CLASSES = {error.reason: error for error in STATUS_CODES}
 
-# A status without our details comes from gRPC itself: what it means, and what to say.
+# A status without our details comes from gRPC itself: its error class and text.
 _FOREIGN: dict[grpc.StatusCode, tuple[type[PoolingError], str]] = {
-    grpc.StatusCode.INVALID_ARGUMENT: (InvalidTensorError, "{target} refuses the call"),
+    grpc.StatusCode.INVALID_ARGUMENT: (InvalidTensorError, "{target} rejected the call"),
     grpc.StatusCode.UNAVAILABLE: (UnavailableError, "no server answers at {target}"),
     grpc.StatusCode.DEADLINE_EXCEEDED: (DeadlineError, "{target} did not answer in time"),
     grpc.StatusCode.CANCELLED: (UnavailableError, "the call to {target} was cancelled"),
@@ -55,10 +55,13 @@ _FOREIGN: dict[grpc.StatusCode, tuple[type[PoolingError], str]] = {
         TensorTooLargeError,
         "a message is too large for {target} (its option --max-message-bytes)",
     ),
-    grpc.StatusCode.UNIMPLEMENTED: (UnsupportedError, "{target} is no pooling.v1 server"),
+    grpc.StatusCode.UNIMPLEMENTED: (
+        UnsupportedError,
+        "{target} does not implement pooling.v1.PoolingService",
+    ),
 }
 
-# Where an argument of the engine stands in a request.
+# The path in a request of each argument of the engine.
 _PATHS = {
     "mode": "spec.mode",
     "kernel": "spec.sliding_windows.axes",
@@ -93,7 +96,9 @@ class Status:
     """A gRPC status.
 
     Attributes:
-        details: the serialised google.rpc.Status; empty without googleapis-common-protos.
+        code: status code.
+        message: text for people.
+        details: serialised google.rpc.Status; empty without googleapis-common-protos.
     """
 
     code: grpc.StatusCode
@@ -102,7 +107,7 @@ class Status:
 
 
 def encode_error(error: PoolingError) -> Status:
-    """The status of an error: ErrorInfo always, BadRequest or RetryInfo where they say more."""
+    """Return the status of an error, with ErrorInfo and, if applicable, BadRequest or RetryInfo."""
     code = STATUS_CODES[type(error)]
     return Status(code, str(error), _details_of(error, code) if status_pb2 else b"")
 
@@ -131,7 +136,7 @@ def _details_of(error: PoolingError, code: grpc.StatusCode) -> bytes:
 
 
 def decode_error(error: grpc.RpcError, target: str) -> PoolingError:
-    """The error that a failed call to `target` stands for: the class that the server raised."""
+    """Return the error of a failed call to `target`, of the class that the server raised."""
     text = error.details() or ""
     info = _error_info(error)
     if info is not None:
@@ -143,7 +148,7 @@ def decode_error(error: grpc.RpcError, target: str) -> PoolingError:
 
 
 def encode_stream_error(error: PoolingError) -> pb.StreamError:
-    """What `encode_error` says, for one item of a stream."""
+    """Return the message of an error of one stream item; its content is that of `encode_error`."""
     message = pb.StreamError(
         code=STATUS_CODES[type(error)].value[0],
         message=str(error),
@@ -157,7 +162,7 @@ def encode_stream_error(error: PoolingError) -> pb.StreamError:
 
 
 def decode_stream_error(message: pb.StreamError) -> PoolingError:
-    """The error that refused one item of a stream: the class that the server raised."""
+    """Return the error of one stream item, of the class that the server raised."""
     facts = dict(message.metadata)
     class_ = _CLASSES.get(message.reason, InternalError)
     return class_(message.message, field=facts.pop("field", ""), facts=facts)
@@ -175,7 +180,7 @@ def _error_info(error: grpc.RpcError) -> error_details_pb2.ErrorInfo | None:
 
 
 def field_path(field: str) -> str:
-    """The path in a request of an engine argument such as ``padding[1][0]``."""
+    """Return the path in a request of an engine argument such as ``padding[1][0]``."""
     name, *numbers = re.split(r"[\[\]]+", field.rstrip("]"))
     if not numbers:
         return _PATHS.get(name, field)

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-import pooling_wire
 from pooling_client import _channel
 from pooling_client._calls.jobs import Array, Job, handed_over, owned, refuse_other, unwrapped
 from pooling_client._cutting.chunks import (
@@ -20,10 +19,10 @@ from pooling_client._cutting.chunks import (
 from pooling_client._cutting.indices import to_chunk
 from pooling_client._limits import RequestLimits
 from pooling_client._shared_memory import Placing, SharedArrays
-from pooling_engine import IndexFormat, PoolingError, PoolSpec
-from pooling_engine.calls.checks import as_tensor, check_index_format, check_out, plan_backward
-from pooling_engine.plans.indices import check_indices
-from pooling_wire.shared_memory.places import INPUT_GRADIENT
+from pooling_engine import BackwardCall, IndexFormat, PoolingError, PoolSpec
+from pooling_engine.calls.checks import check_out
+from pooling_wire import BACKWARD
+from pooling_wire.shared_memory import INPUT_GRADIENT, NO_PLACES
 
 
 class BackwardJob(Job[Array]):
@@ -45,23 +44,17 @@ class BackwardJob(Job[Array]):
         index_format: str | None,
         out: Array | None = None,
     ) -> None:
-        dy = as_tensor(output_gradient, "output_gradient")
-        x = None if input_ is None else as_tensor(input_, "input")
-        taps = None if indices is None else as_tensor(indices, "indices")
-        plan = plan_backward(spec, dy, input_shape, taps, x)
-        chosen = check_index_format(index_format, taps)
-        if taps is not None:
-            chosen = check_indices(plan, taps, chosen)
-        check_out(out, plan.input_shape, plan.dtype, dy, x, taps)
-        shape = plan.input_shape if x is None else None  # the input says its own
-        self._call = self._sent = pooling_wire.BackwardCall(dy, spec, shape, taps, x, chosen)
-        self._out = out
+        call = BackwardCall(output_gradient, spec, input_shape, indices, input_, index_format)
+        plan, tensors = call.plan, (call.output_gradient, call.input, call.indices)
+        check_out(out, plan.input_shape, plan.dtype, *tensors)
+        self._call, self._out = call, out
+        self.unshare()
         self.spec, self.plan = spec, plan
-        sent = sum(tensor.nbytes for tensor in (dy, x, taps) if tensor is not None)
+        sent = sum(tensor.nbytes for tensor in tensors if tensor is not None)
         self.total_bytes = max(sent, plan.input_bytes)
 
     def request(self) -> bytes:
-        return pooling_wire.encode_backward_request(self._sent)
+        return BACKWARD.encode_request(self._sent, self._places)
 
     def slabs(self, sizes: RequestLimits) -> list[Chunk] | None:
         slabs = super().slabs(sizes)
@@ -82,9 +75,8 @@ class BackwardJob(Job[Array]):
             )
         )
         if placing.is_whole and dy is not None:
-            self._sent = replace(
-                call, output_gradient=dy, indices=taps, input=x, places=placing.places
-            )
+            self._sent = replace(call, output_gradient=dy, indices=taps, input=x)
+            self._places = placing.places
         return placing.is_whole
 
     def _shared_slab(self, slab: Chunk, placing: Placing) -> bytes:
@@ -101,31 +93,28 @@ class BackwardJob(Job[Array]):
             )
         )
         assert dy is not None
-        shape = part.shape if x is None else None
-        part_call = pooling_wire.BackwardCall(
-            dy, self.spec, shape, taps, x, call.index_format, places=placing.places
-        )
-        return pooling_wire.encode_backward_request(part_call)
+        part_call = BackwardCall(dy, self.spec, part.shape, taps, x, call.index_format)
+        return BACKWARD.encode_request(part_call, placing.places)
 
     def unshare(self) -> None:
-        self._sent = self._call
+        self._sent, self._places = self._call, NO_PLACES
 
     def shared_result(self, reply: bytes, shared: SharedArrays) -> Array:
-        pooling_wire.decode_backward_response(reply, shared)
+        BACKWARD.decode_response(reply, shared)
         return handed_over(self._shared_gradient, self._out)
 
     def result(self, reply: bytes) -> Array:
-        return self.owned(pooling_wire.decode_backward_response(reply))
+        return self.owned(BACKWARD.decode_response(reply))
 
     def owned(self, result: Array) -> Array:
         """A gradient that is a view of a reply, in an array that the caller owns."""
         return owned(result, self._out)
 
     def item(self, id_: int) -> bytes:
-        return pooling_wire.encode_backward_item(id_, self._call)
+        return BACKWARD.encode_item(id_, self._call)
 
     def item_result(self, reply: bytes) -> Array | PoolingError:
-        _, result = pooling_wire.decode_backward_item_reply(reply)
+        _, result = BACKWARD.decode_reply(reply)
         return result if isinstance(result, PoolingError) else self.owned(result)
 
     def pieces(self, slab_bytes: int, band_bytes: int) -> Iterator[Chunk]:
@@ -139,15 +128,15 @@ class BackwardJob(Job[Array]):
         format_ = call.index_format or IndexFormat.WINDOW
         self._gradient = self._fresh()
         for id_, piece in enumerate(self._pieces_for(sizes)):
-            part = pooling_wire.BackwardCall(
+            part = BackwardCall(
                 call.output_gradient[piece.outputs],
                 piece.spec,
-                self._gradient[piece.inputs].shape if x is None else None,
+                self._gradient[piece.inputs].shape,
                 None if taps is None else to_chunk(plan, piece, taps, format_),
                 None if x is None else x[piece.inputs],
                 call.index_format,
             )
-            yield piece, pooling_wire.encode_backward_item(id_, part)
+            yield piece, BACKWARD.encode_item(id_, part)
 
     def _fresh(self) -> Array:
         has_gaps = has_unreached_rows(self.plan)
@@ -158,7 +147,7 @@ class BackwardJob(Job[Array]):
         return self._out
 
     def place(self, piece: Chunk, reply: bytes | PoolingError) -> int:
-        result = unwrapped(piece, reply, pooling_wire.decode_backward_item_reply)
+        result = unwrapped(piece, reply, BACKWARD.decode_reply)
         target = self._gradient[piece.computed]
         target[...] = result[piece.part]
         return target.size * self.total_bytes // self._gradient.size
@@ -167,9 +156,9 @@ class BackwardJob(Job[Array]):
         return self._gradient
 
 
-def backward_job(call: pooling_wire.BackwardCall) -> BackwardJob:
+def backward_job(call: BackwardCall) -> BackwardJob:
     """The job of a call whose arguments nobody has checked."""
-    refuse_other(call, pooling_wire.BackwardCall)
+    refuse_other(call, BackwardCall)
     return BackwardJob(
         call.output_gradient,
         call.spec,

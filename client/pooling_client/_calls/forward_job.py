@@ -9,17 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-import pooling_wire
 from pooling_client import _channel
 from pooling_client._calls.jobs import Array, Job, handed_over, owned, refuse_other, unwrapped
 from pooling_client._cutting.chunks import Chunk, forward_chunks, forward_row_bytes
 from pooling_client._cutting.indices import to_call
 from pooling_client._limits import RequestLimits
 from pooling_client._shared_memory import Placing, SharedArrays
-from pooling_engine import ForwardResult, IndexFormat, PoolingError, PoolSpec
-from pooling_engine.calls.checks import as_tensor, check_index_request, check_out
-from pooling_engine.plans.planning import make_plan
-from pooling_wire.shared_memory.places import INDICES, OUTPUT
+from pooling_engine import ForwardCall, ForwardResult, IndexFormat, PoolingError, PoolSpec
+from pooling_engine.calls.checks import check_out
+from pooling_wire import FORWARD
+from pooling_wire.shared_memory import INDICES, NO_PLACES, OUTPUT
 
 
 class ForwardJob(Job[ForwardResult]):
@@ -39,18 +38,17 @@ class ForwardJob(Job[ForwardResult]):
         index_format: str,
         out: Array | None = None,
     ) -> None:
-        tensor = as_tensor(x, "input")
-        plan = make_plan(spec, tensor.shape, tensor.dtype)
-        chosen = check_index_request(plan, return_indices, index_format)
-        check_out(out, plan.output_shape, plan.output_dtype, tensor)
-        self._call = self._sent = pooling_wire.ForwardCall(tensor, spec, return_indices, chosen)
-        self._out = out
+        call = ForwardCall(x, spec, return_indices, index_format)
+        plan = call.plan
+        check_out(out, plan.output_shape, plan.output_dtype, call.input)
+        self._call, self._out = call, out
+        self.unshare()
         self.spec, self.plan = spec, plan
-        index_bytes = plan.index_bytes(chosen) if return_indices else 0
+        index_bytes = plan.index_bytes(call.index_format) if return_indices else 0
         self.total_bytes = max(plan.input_bytes, plan.output_bytes + index_bytes)
 
     def request(self) -> bytes:
-        return pooling_wire.encode_forward_request(self._sent)
+        return FORWARD.encode_request(self._sent, self._places)
 
     def slabs(self, sizes: RequestLimits) -> list[Chunk] | None:
         slabs, call = super().slabs(sizes), self._call
@@ -69,7 +67,7 @@ class ForwardJob(Job[ForwardResult]):
                 INDICES, None, plan.output_shape, plan.index_dtype
             )
         if placing.is_whole:
-            self._sent = replace(call, input=tensor, places=placing.places)
+            self._sent, self._places = replace(call, input=tensor), placing.places
         return placing.is_whole
 
     def _shared_slab(self, slab: Chunk, placing: Placing) -> bytes:
@@ -78,21 +76,20 @@ class ForwardJob(Job[ForwardResult]):
             if made is not None:
                 part = made[slab.outputs]
                 placing.wanted(name, part, part.shape, part.dtype)
-        part_call = replace(self._sent, input=tensor, places=placing.places)
-        return pooling_wire.encode_forward_request(part_call)
+        return FORWARD.encode_request(replace(self._sent, input=tensor), placing.places)
 
     def unshare(self) -> None:
-        self._sent = self._call
+        self._sent, self._places = self._call, NO_PLACES
 
     def shared_result(self, reply: bytes, shared: SharedArrays) -> ForwardResult:
-        result = pooling_wire.decode_forward_response(reply, shared)
+        result = FORWARD.decode_response(reply, shared)
         indices = self._shared_indices
         if indices is None and result.indices is not None:
             indices = result.indices.copy()
         return ForwardResult(handed_over(self._shared_output, self._out), indices)
 
     def result(self, reply: bytes) -> ForwardResult:
-        return self.owned(pooling_wire.decode_forward_response(reply))
+        return self.owned(FORWARD.decode_response(reply))
 
     def owned(self, result: ForwardResult) -> ForwardResult:
         """A result whose arrays are views of a reply, in arrays that the caller owns."""
@@ -100,10 +97,10 @@ class ForwardJob(Job[ForwardResult]):
         return ForwardResult(owned(result.output, self._out), indices)
 
     def item(self, id_: int) -> bytes:
-        return pooling_wire.encode_forward_item(id_, self._call)
+        return FORWARD.encode_item(id_, self._call)
 
     def item_result(self, reply: bytes) -> ForwardResult | PoolingError:
-        _, result = pooling_wire.decode_forward_item_reply(reply)
+        _, result = FORWARD.decode_reply(reply)
         return result if isinstance(result, PoolingError) else self.owned(result)
 
     @property
@@ -126,13 +123,13 @@ class ForwardJob(Job[ForwardResult]):
         if call.return_indices:
             self._indices = np.empty(plan.output_shape, self._index_dtype)
         for id_, piece in enumerate(self._pieces_for(sizes)):
-            part = pooling_wire.ForwardCall(
+            part = ForwardCall(
                 call.input[piece.inputs], piece.spec, call.return_indices, call.index_format
             )
-            yield piece, pooling_wire.encode_forward_item(id_, part)
+            yield piece, FORWARD.encode_item(id_, part)
 
     def place(self, piece: Chunk, reply: bytes | PoolingError) -> int:
-        result = unwrapped(piece, reply, pooling_wire.decode_forward_item_reply)
+        result = unwrapped(piece, reply, FORWARD.decode_reply)
         self._output[piece.outputs] = result.output
         if self._indices is not None:
             format_ = self._call.index_format
@@ -143,7 +140,7 @@ class ForwardJob(Job[ForwardResult]):
         return ForwardResult(self._output, self._indices)
 
 
-def forward_job(call: pooling_wire.ForwardCall) -> ForwardJob:
+def forward_job(call: ForwardCall) -> ForwardJob:
     """The job of a call whose arguments nobody has checked."""
-    refuse_other(call, pooling_wire.ForwardCall)
+    refuse_other(call, ForwardCall)
     return ForwardJob(call.input, call.spec, call.return_indices, call.index_format)

@@ -22,6 +22,7 @@ from pooling_engine import (
     PoolPlan,
     PoolSpec,
 )
+from pooling_wire.shared_memory import Places
 
 Array = NDArray[Any]
 Result = TypeVar("Result")
@@ -44,6 +45,7 @@ class Job(Generic[Result]):
     spec: PoolSpec
     plan: PoolPlan
     total_bytes: int
+    _places: Places
 
     def should_ask(self, sizes: RequestLimits) -> bool:
         """Whether to ask the server what it takes first: small calls do not pay for it."""

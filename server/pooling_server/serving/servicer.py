@@ -5,23 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import grpc
-import numpy as np
 from numpy.typing import NDArray
 
 import pooling_engine
 import pooling_wire
 from pooling_engine import (
+    BackwardCall,
+    ForwardCall,
     ForwardResult,
-    IndexFormat,
-    InvalidSpecError,
     PoolingError,
     UnavailableError,
 )
 from pooling_engine.errors import LOST_DEVICE
-from pooling_engine.plans.planning import make_plan
 from pooling_server.config import ServerConfig
 from pooling_server.serving.arena import Arena, Loan
 from pooling_server.serving.error_replies import abort, error_reply
@@ -31,22 +29,13 @@ from pooling_server.serving.server_info import describe
 from pooling_server.serving.streams import answer_items
 from pooling_server.sockets.listening import is_unix
 from pooling_server.sockets.shared_memory import SharedMemory
-from pooling_wire.shared_memory.places import (
-    INDICES,
-    INPUT_GRADIENT,
-    NO_REGIONS,
-    OUTPUT,
-    Places,
-    Regions,
-    array_at,
-)
+from pooling_wire import BACKWARD, FORWARD, Method
+from pooling_wire.shared_memory import NO_PLACES, NO_REGIONS, Places, Regions, array_at
 
 Context = grpc.ServicerContext
 Compute = Callable[[bytes], bytes]
 Answer = Callable[[bytes, Regions], bytes]
 Array = NDArray[Any]
-Call = TypeVar("Call")
-Result = TypeVar("Result")
 
 
 class PoolingServicer:
@@ -106,125 +95,63 @@ class PoolingServicer:
 
     def forward(self, request: bytes, regions: Regions = NO_REGIONS) -> bytes:
         """Return the reply to a ForwardRequest, whose tensors may be in shared memory."""
-        call = pooling_wire.decode_forward_request(request, regions)
-        with self.arena.loan() as loan:
-            result = self._forward(call, loan, regions)
-            return pooling_wire.encode_forward_response(result, call.places)
+        return self._reply(FORWARD, request, regions)
 
     def backward(self, request: bytes, regions: Regions = NO_REGIONS) -> bytes:
         """Return the reply to a BackwardRequest, whose tensors may be in shared memory."""
-        call = pooling_wire.decode_backward_request(request, regions)
-        with self.arena.loan() as loan:
-            gradient = self._backward(call, loan, regions)
-            return pooling_wire.encode_backward_response(gradient, call.places)
+        return self._reply(BACKWARD, request, regions)
 
     def forward_item(self, item: bytes) -> bytes:
         """Return the reply to a ForwardStreamRequest: a result or an error."""
-        decode, encode = pooling_wire.decode_forward_item, pooling_wire.encode_forward_item_reply
-        return self._answer_item(decode, self._forward, encode, item)
+        return self._answer_item(FORWARD, item)
 
     def backward_item(self, item: bytes) -> bytes:
         """Return the reply to a BackwardStreamRequest: a result or an error."""
-        decode, encode = pooling_wire.decode_backward_item, pooling_wire.encode_backward_item_reply
-        return self._answer_item(decode, self._backward, encode, item)
+        return self._answer_item(BACKWARD, item)
 
     def plan(self, request: bytes, regions: Regions = NO_REGIONS) -> bytes:
         """Return the reply to a GetPlanRequest."""
         return pooling_wire.encode_plan_response(pooling_wire.decode_plan_request(request))
 
-    def _forward(
-        self, call: pooling_wire.ForwardCall, loan: Loan, regions: Regions = NO_REGIONS
-    ) -> ForwardResult:
-        """Compute a forward call into the client's locations, or into buffers of `loan`."""
-        results = self._results(loan, call, regions)
-        checked = pooling_engine.ForwardCall(
-            call.input, call.spec, call.return_indices, call.index_format
-        )
-        return pooling_engine.run(checked, results, backend=self.backend)
+    def _reply(self, method: Method[Any, Any], request: bytes, regions: Regions) -> bytes:
+        call, places = method.decode_request(request, regions)
+        with self.arena.loan() as loan:
+            result = self._run(call, loan, places, regions)
+            return method.encode_response(result, places)
 
-    def _backward(
-        self, call: pooling_wire.BackwardCall, loan: Loan, regions: Regions = NO_REGIONS
-    ) -> Array:
-        """Compute a backward call into the client's location, or into a buffer of `loan`."""
-        return pooling_engine.backward(
-            call.output_gradient,
-            call.spec,
-            input_shape=call.input_shape,
-            indices=call.indices,
-            input=call.input,
-            index_format=call.index_format,
-            backend=self.backend,
-            out=self._gradient(loan, call, regions),
-        )
-
-    def _answer_item(
-        self,
-        decode: Callable[[bytes], tuple[int, Call | PoolingError]],
-        compute: Callable[[Call, Loan], Result],
-        encode: Callable[[int, Result | PoolingError], bytes],
-        item: bytes,
-    ) -> bytes:
+    def _answer_item(self, method: Method[Any, Any], item: bytes) -> bytes:
         id_ = 0
         try:
-            id_, call = decode(item)
+            id_, call = method.decode_item(item)
             if isinstance(call, PoolingError):
-                return encode(id_, error_reply(call))
+                return method.encode_reply(id_, error_reply(call))
             check_message_size(item, self._config)
             with self.arena.loan() as loan:
-                return encode(id_, compute(call, loan))
+                return method.encode_reply(id_, self._run(call, loan))
         except UnavailableError:  # e.g. a lost device: the stream ends, another server takes over
             raise
         except Exception as error:
-            return encode(id_, error_reply(error))
+            return method.encode_reply(id_, error_reply(error))
 
-    def _results(
-        self, loan: Loan, call: pooling_wire.ForwardCall, regions: Regions
-    ) -> dict[str, Array]:
-        """Return the arrays for the output and the indices."""
-        plan = make_plan(call.spec, call.input.shape, call.input.dtype)
-        is_window = call.index_format is IndexFormat.WINDOW
-        has_indices = call.return_indices and plan.selects
-        if INDICES in call.places and not (has_indices and is_window):
-            raise InvalidSpecError(
-                "indices_place applies only with return_indices, in the window format",
-                field="indices_place",
-            )
-        sent = 0 if OUTPUT in call.places else plan.output_bytes
-        if call.return_indices and INDICES not in call.places:
-            sent += plan.index_bytes(call.index_format)
-        check_plan_limits(plan, sent, "input", self._config)
-        shape = plan.output_shape
-        wanted = {OUTPUT: plan.output_dtype}
-        if has_indices and is_window:
-            wanted[INDICES] = plan.index_dtype
-        return {
-            name: self._lend(loan, call.places, regions, name, shape, dtype)
-            for name, dtype in wanted.items()
+    def _run(
+        self,
+        call: ForwardCall | BackwardCall,
+        loan: Loan,
+        places: Places = NO_PLACES,
+        regions: Regions = NO_REGIONS,
+    ) -> ForwardResult | Array:
+        """Compute a call into the client's locations, or into buffers of `loan`."""
+        specs = call.result_specs
+        sent = sum(spec.nbytes for name, spec in specs.items() if name not in places)
+        field = "input" if isinstance(call, ForwardCall) else "input_shape"
+        check_plan_limits(call.plan, sent, field, self._config)
+        results = {
+            name: array_at(places[name], *spec, regions, f"{name}_place")
+            if name in places
+            else loan.array(*spec)
+            for name, spec in specs.items()
         }
-
-    def _gradient(
-        self, loan: Loan, call: pooling_wire.BackwardCall, regions: Regions
-    ) -> Array | None:
-        """Return the array for the gradient; None without a shape, which the engine rejects."""
-        shape = call.input_shape if call.input is None else call.input.shape
-        if shape is None:
-            return None
-        dtype = call.output_gradient.dtype
-        plan = make_plan(
-            call.spec, shape, dtype, shape_field="input_shape", dtype_field="output_gradient"
-        )
-        sent = 0 if INPUT_GRADIENT in call.places else plan.input_bytes
-        check_plan_limits(plan, sent, "input_shape", self._config)
-        return self._lend(loan, call.places, regions, INPUT_GRADIENT, plan.input_shape, plan.dtype)
-
-    def _lend(
-        self, loan: Loan, places: Places, regions: Regions, name: str,
-        shape: tuple[int, ...], dtype: np.dtype[Any],
-    ) -> Array:  # fmt: skip
-        """Return the array for a result: at the client's location, or borrowed from `loan`."""
-        if name in places:
-            return array_at(places[name], shape, dtype, regions, f"{name}_place")
-        return loan.array(shape, dtype)
+        return pooling_engine.run(call, results, backend=self.backend)
 
     def _answer(self, answer: Answer, requests: Iterator[bytes], context: Context) -> bytes:
         def work() -> bytes:

@@ -1,4 +1,4 @@
-"""Plans: what a caller asks of a spec without sending a tensor, and the answer."""
+"""Plans: requests for the plan of a spec decoded, and plans encoded."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from pooling_engine import PoolPlan
 from pooling_engine.plans.plan import MAX_INDEXED_TAPS
 from pooling_engine.plans.planning import make_plan
 from pooling_wire.enums import DIVISOR_RULES, element_dtype, element_type_number
-from pooling_wire.messages.decoding import required_spec
+from pooling_wire.messages.fields import required_spec
 from pooling_wire.payloads.parsing import parse
 from pooling_wire.payloads.tensors import decode_shape
 from pooling_wire.v1 import pooling_pb2 as pb
 
 
 def decode_plan_request(data: bytes) -> PoolPlan:
-    """The plan that a GetPlanRequest asks for.
+    """Return the plan that a GetPlanRequest requests.
 
     Raises:
-        InvalidSpecError, InvalidTensorError, UnsupportedError: the request is wrong.
+        InvalidSpecError, InvalidTensorError, UnsupportedError: the request is invalid.
     """
     request = parse(pb.GetPlanRequest, data).message
     return make_plan(
@@ -29,7 +29,7 @@ def decode_plan_request(data: bytes) -> PoolPlan:
 
 
 def encode_plan_response(plan: PoolPlan) -> bytes:
-    """The bytes of a GetPlanResponse."""
+    """Return the bytes of a GetPlanResponse."""
     response = pb.GetPlanResponse(
         output_shape=plan.output_shape,
         output_element_type=element_type_number(plan.output_dtype),

@@ -1,4 +1,4 @@
-"""What a server says of itself."""
+"""Server information: version, backends and limits, encoded and decoded."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class BackendInfo:
-    """One way in which a server computes: its devices, modes, types and index formats.
+    """A compute backend of a server: its devices, modes, element types and index formats.
 
-    Of what a server says, that is left out which has no name here: bfloat16 without ml_dtypes, or
-    what a newer server has.
+    Values that this client does not know are left out: those of a newer server, and bfloat16
+    without ml_dtypes.
     """
 
     name: str
@@ -33,7 +33,7 @@ class BackendInfo:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a server refuses to exceed; sizes in bytes."""
+    """Limits of a server; sizes are in bytes."""
 
     max_message_bytes: int
     max_tensor_bytes: int
@@ -43,7 +43,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """A server: its version, its backends (the default first) and its limits."""
+    """Version, backends (the default first) and limits of a server."""
 
     version: str
     backends: tuple[BackendInfo, ...]
@@ -51,7 +51,7 @@ class ServerInfo:
 
 
 def encode_server_info(info: ServerInfo) -> bytes:
-    """The bytes of a GetServerInfoResponse."""
+    """Return the bytes of a GetServerInfoResponse."""
     response = pb.GetServerInfoResponse(version=info.version)
     for backend in info.backends:
         response.backends.add(
@@ -67,7 +67,7 @@ def encode_server_info(info: ServerInfo) -> bytes:
 
 
 def decode_server_info(data: bytes) -> ServerInfo:
-    """The server in a GetServerInfoResponse."""
+    """Return the server information in a GetServerInfoResponse."""
     response = pb.GetServerInfoResponse.FromString(data)
     backends = tuple(
         BackendInfo(
@@ -86,7 +86,7 @@ def decode_server_info(data: bytes) -> ServerInfo:
 
 
 def _known(name_of: Callable[[int, str], T], numbers: Iterable[int]) -> tuple[T, ...]:
-    """The names of those numbers that have one."""
+    """Return the names of the numbers that have one."""
     names = []
     for number in numbers:
         with suppress(PoolingError):

@@ -1,4 +1,4 @@
-"""Specs: `PoolSpec` to its message and back."""
+"""Specs: `PoolSpec` encoded to its message and decoded."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ from pooling_engine.specs.spec import OPTION_MODES, option_error
 from pooling_wire.enums import LAYOUTS, MODES, NAMED_PADDINGS, NAN_POLICIES, TIE_POLICIES
 from pooling_wire.v1 import pooling_pb2 as pb
 
-_MOST_KEPT_BYTES = 256  # of a spec whose decoded form is kept: ours take some 40
+_MAX_CACHED_BYTES = 256  # size of a spec message whose decoded spec is cached; ours take about 40
 
 
-@lru_cache(maxsize=512)  # to build the message costs more than to pool a small tensor
+@lru_cache(maxsize=512)  # building the message takes longer than pooling a small tensor
 def encode_spec(spec: PoolSpec, spatial_axes: int) -> pb.PoolSpec:
-    """The message of a spec, for a tensor with `spatial_axes` spatial axes; not to be changed.
+    """Return the message of a spec for a tensor with `spatial_axes` spatial axes.
+
+    The message is cached and must not be changed.
 
     Raises:
-        InvalidSpecError: the spec names another number of axes.
+        InvalidSpecError: the spec has another number of axes.
     """
     message = pb.PoolSpec(mode=MODES.number(spec.mode), layout=LAYOUTS.number(spec.layout))
     if spec.global_window:
@@ -48,17 +50,17 @@ def encode_spec(spec: PoolSpec, spatial_axes: int) -> pb.PoolSpec:
 
 
 def decode_spec(message: pb.PoolSpec) -> PoolSpec:
-    """The spec of a message.
+    """Return the spec in a message.
 
     Raises:
         InvalidSpecError: an option is missing, illegal, or does not apply to the mode.
     """
     data = message.SerializeToString(deterministic=True)
-    return _decode_again(data) if len(data) <= _MOST_KEPT_BYTES else _decode(message)
+    return _decode_cached(data) if len(data) <= _MAX_CACHED_BYTES else _decode(message)
 
 
-@lru_cache(maxsize=512)  # specs are frozen, few, and come with every call
-def _decode_again(data: bytes) -> PoolSpec:
+@lru_cache(maxsize=512)  # every request has a spec, and few of them differ
+def _decode_cached(data: bytes) -> PoolSpec:
     return _decode(pb.PoolSpec.FromString(data))
 
 
@@ -107,7 +109,7 @@ def _decode_windows(message: pb.PoolSpec) -> dict[str, Any]:
         return {"adaptive_output": tuple(message.adaptive_windows.output_sizes)}
     if kind is None or not message.sliding_windows.axes:
         raise InvalidSpecError(
-            "the spec has no windows; it needs one record for each spatial axis", field="kernel"
+            "the spec has no windows; it needs one entry per spatial axis", field="kernel"
         )
     return _decode_sliding(message.sliding_windows)
 

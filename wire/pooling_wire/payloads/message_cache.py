@@ -78,14 +78,6 @@ class MessageCache(Generic[T]):
         """Remove all headers."""
         self._by_size.clear()
 
-    def get_or_decode(self, data: Buffer, decode: Callable[[], T]) -> T:
-        """Return the decoded message: rebuilt from the cache, or decoded and then cached."""
-        decoded = self.get(data, 0, len(data))
-        if decoded is None:
-            decoded = decode()
-            self.put(data, 0, len(data), decoded)
-        return decoded
-
     def get(self, data: Buffer, begin: int, end: int) -> T | None:
         """Return the message at `data[begin:end]` if its header is cached.
 

@@ -1,9 +1,10 @@
-"""Parsing without copies: small fields by the generated classes, payloads as views of the bytes.
+"""Copy-free parsing: payloads become views, and the generated classes parse everything else.
 
-The generated class gets the message without its payloads, so it alone decides what every other
-byte means. It gets the message whole, and copies, if the message is small or anything about it is
-unusual: a tensor or a payload that occurs twice (protobuf merges those), a group, a length that
-makes no sense, or more fields than an honest sender has.
+A payload is the `data` of a tensor: its elements. The generated class receives the message without
+its payloads, so that it alone decides the meaning of all other bytes. It receives the whole
+message, and copies the payloads, if the message is small or unusual: a tensor or a payload occurs
+twice (protobuf merges those), there is a group, a length is invalid, or there are more fields than
+any of our messages has.
 """
 
 from __future__ import annotations
@@ -26,26 +27,26 @@ M = TypeVar("M", bound=Message)
 Buffer = bytes | memoryview
 Payloads = Mapping[str, memoryview]
 
-WHOLE_BELOW_BYTES = ALIGNED_BYTES  # a smaller message is copied sooner than it is looked at here
+WHOLE_BELOW_BYTES = ALIGNED_BYTES  # copying a smaller message is faster than scanning it here
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
-_MAX_BYTES = 2**31 - 1  # of a message, in protobuf
-_ID_TAG, _NESTED_TAG = 1 << 3 | _VARINT, 15 << 3 | _LENGTH  # of the items of streams
-_MAX_FIELDS = 64  # of a message; more are walked over sooner by the generated parser
+_MAX_BYTES = 2**31 - 1  # protobuf's limit of a message
+_ID_TAG, _NESTED_TAG = 1 << 3 | _VARINT, 15 << 3 | _LENGTH  # of stream items
+_MAX_FIELDS = 64  # per message; the generated parser is faster for more
 
 
 class _UnusualError(Exception):
-    """The message is for the generated class alone."""
+    """The message must be parsed by the generated class alone."""
 
 
 class Parsed(NamedTuple, Generic[M]):
-    """A message, and the payloads that are not in it.
+    """A parsed message, and the payloads that were left out of it.
 
     Attributes:
-        message: what the generated class parsed.
-        payloads: read-only views of tensors' elements, by the name of the tensor's field. The
-            elements of a tensor that has none here are in the message.
-        regions: of shared memory, where other tensors may be.
+        message: the message without those payloads.
+        payloads: read-only views of the elements of tensors, by the name of the tensor's field. A
+            tensor without an entry has its elements in the message.
+        regions: regions of shared memory that tensors may be in.
     """
 
     message: M
@@ -54,10 +55,10 @@ class Parsed(NamedTuple, Generic[M]):
 
 
 def parse(type_: type[M], data: Buffer) -> Parsed[M]:
-    """The message that the bytes are.
+    """Parse the bytes of a message.
 
     Raises:
-        InvalidTensorError: they do not parse.
+        InvalidTensorError: the bytes are not such a message.
     """
     try:
         try:
@@ -66,18 +67,18 @@ def parse(type_: type[M], data: Buffer) -> Parsed[M]:
             return Parsed(type_.FromString(bytes(data)), {})
     except DecodeError:
         raise InvalidTensorError(
-            f"the message is no {type_.DESCRIPTOR.full_name}: {len(data)} bytes that do not parse"
+            f"the {len(data)} bytes of the message cannot be parsed as {type_.DESCRIPTOR.full_name}"
         ) from None
 
 
 def payload_spans(
     type_: type[Message], data: Buffer, begin: int, end: int
 ) -> dict[str, tuple[int, int]] | None:
-    """Where the elements of each tensor are in the message from `begin` to `end`.
+    """Find the payloads of the message at `data[begin:end]`.
 
     Returns:
-        Their begin and end in `data`, by the name of the tensor's field; None if that is not
-        plain to see.
+        Begin and end of each payload in `data`, by the name of the tensor's field; None if the
+        message is unusual.
     """
     spans: dict[str, tuple[int, int]] = {}
     try:
@@ -95,10 +96,11 @@ def payload_spans(
 
 
 def nested_span(data: Buffer) -> tuple[int, int, int] | None:
-    """The number of an item of a stream, and where the message in it begins and ends.
+    """Find the message in a stream item or a reply.
 
     Returns:
-        None if the item is anything but a number, in field 1, and then a message, in field 15.
+        The id, and begin and end of the message; None unless the item consists of a number in
+        field 1 (or nothing, for id 0) and then a message in field 15.
     """
     try:
         id_, at = (0, 0) if data[0] != _ID_TAG else _varint(data, 1, 9)
@@ -111,7 +113,7 @@ def nested_span(data: Buffer) -> tuple[int, int, int] | None:
 
 
 def parse_number(type_: type[M], field: str, data: Buffer) -> int:
-    """An int64 field of a message that does not parse, as far as it can be read; else 0."""
+    """Return an int64 field of a message that cannot be parsed; 0 if the field cannot be read."""
     number = type_.DESCRIPTOR.fields_by_name[field].number
     occurrences = []
     with suppress(_UnusualError, IndexError):
@@ -132,13 +134,13 @@ def _parse_in_parts(type_: type[M], data: Buffer) -> Parsed[M]:
     return Parsed(type_.FromString(rest), payloads)
 
 
-# By tag: the name of a message field, and its own carriers; of a payload, none.
+# By tag: the name of a field, and the carriers in it; None for a payload.
 _Carriers = Mapping[int, tuple[str, Any]]
 
 
 @cache
 def _carriers(message: Descriptor) -> _Carriers:
-    """The fields of a message that are payloads, or have payloads further in."""
+    """Return the fields of a message that are payloads or contain payloads."""
     if message is pb.Tensor.DESCRIPTOR:
         return {pb.Tensor.DATA_FIELD_NUMBER << 3 | _LENGTH: ("", None)}
     nested = ((field, field.message_type) for field in message.fields)
@@ -157,7 +159,7 @@ def _without_payloads(
     name: str,
     spans: dict[str, tuple[int, int]],
 ) -> bytes:
-    """The bytes of the message `name` less its payloads, whose places are added to `spans`."""
+    """Return a message without its payloads, and add their positions to `spans`."""
     parts: list[Buffer] = []
     seen = []
     kept = begin
@@ -180,7 +182,7 @@ def _without_payloads(
 
 
 def _fields(data: Buffer, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """The tag of each field, where it begins, where its content begins, and where that ends."""
+    """Yield each field: its tag, begin, begin of the content, and end."""
     for _ in repeat(None, _MAX_FIELDS):
         if at >= end:
             break
@@ -211,7 +213,7 @@ def _fields(data: Buffer, at: int, end: int) -> Iterator[tuple[int, int, int, in
 
 
 def _varint(data: Buffer, at: int, most: int) -> tuple[int, int]:
-    """A number of at most so many bytes, and where it ends."""
+    """Return a varint of at most `most` bytes, and its end."""
     value = 0
     for place in range(most):
         byte = data[at + place]

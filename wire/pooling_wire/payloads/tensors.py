@@ -1,4 +1,4 @@
-"""Tensors: arrays to messages and messages to read-only views."""
+"""Tensors: arrays encoded to messages, and messages decoded to read-only views."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from pooling_wire.shared_memory.places import (
 from pooling_wire.v1 import pooling_pb2 as pb
 
 MAX_AXES = 8
-ALIGNED_BYTES = 1 << 17  # of a payload; a message with a smaller one is copied by its reader
-ALIGNMENT = 16  # bytes: what `malloc`, which makes a message, keeps to; a vector of the kernels
+ALIGNED_BYTES = 1 << 17  # smallest payload to align; readers copy messages with smaller ones
+ALIGNMENT = 16  # bytes: the alignment of `malloc`, which allocates messages
 
 
 Parts = list[bytes | memoryview]
@@ -39,19 +39,20 @@ def message_parts(
     places: Places = NO_PLACES,
     start: int = 0,
 ) -> Parts:
-    """The bytes of a message and the tensors in it, by the name of their field; to be joined.
+    """Return a message with tensors, in parts to be joined.
 
-    Of a tensor that has a place in shared memory, only that is written.
-    Joined, they are the same bytes as the generated classes give where nothing has a place, but
-    each payload is copied once: protobuf copies it four times on its way, and that costs more than
-    the pooling. A large payload is aligned.
+    The joined bytes are those of the generated classes, but each payload is copied once. Protobuf
+    copies it four times, which takes longer than pooling it. Large payloads are aligned.
 
     Args:
+        type_: generated class of the message.
         head: the message without its tensors.
-        start: how many bytes are sent before the message.
+        tensors: the tensors by the name of their field; None for an absent one.
+        places: locations of tensors in shared memory; of these, only the location is sent.
+        start: number of bytes sent before the message.
 
     Raises:
-        InvalidTensorError: an element type that cannot travel.
+        InvalidTensorError: the contract has no such element type.
     """
     parts: Parts = [head]
     for name, number in _tensor_fields(type_.DESCRIPTOR):
@@ -68,17 +69,19 @@ def message_parts(
 
 @cache
 def _tensor_fields(message: Descriptor) -> tuple[tuple[str, int], ...]:
-    """The fields of a message that are tensors, as they are written: by their numbers."""
+    """Return name and number of the tensor fields of a message, in the order of numbers."""
     fields = message.fields
     named = ((f.name, f.number) for f in fields if f.message_type is pb.Tensor.DESCRIPTOR)
     return tuple(sorted(named, key=lambda field: field[1]))
 
 
 def nested_parts(message: Message, field: str, parts_at: Callable[[int], Parts]) -> Parts:
-    """The bytes of a message whose last field is another; to be joined.
+    """Return a message with another message as its last field, in parts to be joined.
 
     Args:
-        parts_at: the parts of that, given how many bytes are sent before it.
+        message: the outer message without that field.
+        field: name of the field.
+        parts_at: returns the parts of the inner message, given the number of bytes before it.
     """
     number = message.DESCRIPTOR.fields_by_name[field].number
     head, parts = message.SerializeToString(), parts_at(0)
@@ -95,20 +98,23 @@ def _size(parts: Parts) -> int:
 
 
 def _tensor_field(number: int, array: NDArray[Any], at: int) -> Parts:
-    """The field of a tensor, before which `at` bytes are sent."""
+    """Return a tensor field that begins `at` bytes after the start, in parts to be joined."""
     place = at % ALIGNMENT if array.nbytes >= ALIGNED_BYTES else None
     start, dtype = _tensor_start(number, array.dtype, array.shape, place)
     return [start, np.ascontiguousarray(array, dtype).reshape(-1).view(np.uint8).data]
 
 
-@lru_cache(maxsize=512)  # to build it costs more than to pool a small tensor
+@lru_cache(maxsize=512)  # building it takes longer than pooling a small tensor
 def _tensor_start(
     number: int, dtype: np.dtype[Any], shape: tuple[int, ...], place: int | None
 ) -> tuple[bytes, np.dtype[Any]]:
-    """A field that is a tensor, up to its elements, and their type on the wire.
+    """Return a tensor field up to its elements, and the element type on the wire.
 
     Args:
-        place: where it begins, modulo `ALIGNMENT`; None: its elements are not aligned.
+        number: number of the field.
+        dtype: element type of the tensor.
+        shape: shape of the tensor.
+        place: begin of the field modulo `ALIGNMENT`; None if the elements are not aligned.
     """
     header = pb.Tensor(element_type=element_type_number(dtype), shape=shape).SerializeToString()
     nbytes = math.prod(shape) * dtype.itemsize
@@ -121,15 +127,15 @@ def _tensor_start(
 
 
 def _filler(at: int) -> bytes:
-    """The field that moves what would begin after `at` bytes to a multiple of `ALIGNMENT`.
+    """Return the filler field that moves a payload at position `at` to a multiple of `ALIGNMENT`.
 
-    It may make the length of a field around it a byte longer, once in millions of sizes. Then the
-    payload is not aligned, which a reader must expect in any case.
+    For one in millions of sizes it makes the length of an enclosing field a byte longer. Then the
+    payload is not aligned; readers must accept that anyway.
     """
     gap = -at % ALIGNMENT
     if gap == 0:
         return b""
-    size = gap - 2 if gap > 1 else gap + ALIGNMENT - 2  # a tag and a length come before
+    size = gap - 2 if gap > 1 else gap + ALIGNMENT - 2  # minus a tag and a length
     return field_start(pb.Tensor.FILLER_FIELD_NUMBER, size) + bytes(size)
 
 
@@ -140,7 +146,7 @@ def _shared_tensor(array: NDArray[Any], place: Place) -> pb.Tensor:
 
 
 def field_start(number: int, length: int) -> bytes:
-    """The tag and the length of a length-delimited field."""
+    """Return tag and length of a length-delimited field."""
     tag = number << 3 | 2
     if tag < 0x80 and length < 0x80:
         return bytes((tag, length))
@@ -159,20 +165,20 @@ def _varint(value: int) -> bytes:
 def decode_tensor(
     message: pb.Tensor, field: str, payload: memoryview | None = None
 ) -> NDArray[Any]:
-    """A read-only view of a tensor's elements, which may be unaligned.
+    """Return a tensor as a read-only view of its elements, which may be unaligned.
 
     Args:
         message: the tensor.
-        field: its path in the request.
-        payload: its elements, if they are not in the message.
+        field: path of the tensor in the request.
+        payload: the elements, if they are not in the message.
 
     Raises:
-        InvalidTensorError: type, shape or length are wrong.
-        UnsupportedError: the element type is legal, but not built yet.
+        InvalidTensorError: element type, shape or length are invalid.
+        UnsupportedError: the element type is not supported here.
     """
     dtype = element_dtype(message.element_type, f"{field}.element_type")
     shape = decode_shape(message.shape, f"{field}.shape")
-    data = message.data if payload is None else payload  # every read of the field makes a copy
+    data = message.data if payload is None else payload  # reading the field copies it
     expected = math.prod(shape) * dtype.itemsize
     if len(data) != expected:
         raise InvalidTensorError(
@@ -185,15 +191,21 @@ def decode_tensor(
 def decode_shared_tensor(
     message: pb.Tensor, field: str, payload: memoryview | None, regions: Regions
 ) -> NDArray[Any]:
-    """A read-only view of a tensor's elements in shared memory; arguments as in `decode_tensor`.
+    """Return a tensor in shared memory as a read-only view.
+
+    Args:
+        message: the tensor.
+        field: path of the tensor in the request.
+        payload: elements that were sent, which is invalid.
+        regions: the regions that the client may use.
 
     Raises:
-        InvalidTensorError: type, shape or place are wrong, or elements were sent as well.
-        UnsupportedError: no memory is shared here.
+        InvalidTensorError: element type, shape or location are invalid, or elements were sent too.
+        UnsupportedError: this connection has no shared memory.
     """
     if payload or message.data:
         raise InvalidTensorError(
-            f"{field} has data, and a place in shared memory; it must have one of them",
+            f"{field} has both data and a location in shared memory; it must have one of them",
             field=f"{field}.shared",
         )
     dtype = element_dtype(message.element_type, f"{field}.element_type")
@@ -204,10 +216,10 @@ def decode_shared_tensor(
 
 
 def decode_shape(sizes: Any, field: str) -> tuple[int, ...]:
-    """The sizes of a message as a tuple.
+    """Return a shape in a message as a tuple.
 
     Raises:
-        InvalidTensorError: there are too many, or one is negative.
+        InvalidTensorError: there are too many axes, or a size is negative.
     """
     if len(sizes) > MAX_AXES:
         raise InvalidTensorError(

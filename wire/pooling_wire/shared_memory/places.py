@@ -1,11 +1,11 @@
-"""Places in shared memory: where a tensor's elements are, or are to be put, without being sent."""
+"""Locations in shared memory, where a tensor is read or written without being sent."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,85 +14,110 @@ from pooling_engine import InvalidTensorError, UnsupportedError
 from pooling_wire.v1 import pooling_pb2 as pb
 
 Array = NDArray[Any]
+Call = TypeVar("Call")
 RESULTS = OUTPUT, INDICES, INPUT_GRADIENT = "output", "indices", "input_gradient"
 
 
 class Place(NamedTuple):
-    """A place in a leased region.
+    """Location in a leased region of shared memory.
 
     Attributes:
-        handle: that came with the region.
-        offset: of the first element, in bytes.
+        handle: handle of the region.
+        offset: offset of the first element, in bytes.
     """
 
     handle: bytes
     offset: int
 
     def message(self) -> pb.SharedMemory:
-        """The place as its message."""
+        """Return the location as a message."""
         return pb.SharedMemory(handle=self.handle, offset=self.offset)
 
 
 Places = Mapping[str, Place]  # by the name of the tensor's field
 
-
 NO_PLACES: Places = MappingProxyType({})
 
 
+class Placed(NamedTuple, Generic[Call]):
+    """A call, and where the client wants its results in shared memory.
+
+    Attributes:
+        call: the call.
+        places: locations of results, by the names in `call.result_specs`; results without one are
+            sent in the reply.
+    """
+
+    call: Call
+    places: Places
+
+
 class Regions(Protocol):
-    """Who knows the regions of handles."""
+    """Lookup of leased regions by handle."""
 
     def find(self, handle: bytes) -> memoryview:
-        """The region of a handle.
+        """Return the region of a handle.
 
         Raises:
-            InvalidTensorError: there is none.
-            UnsupportedError: no memory is shared here.
+            InvalidTensorError: the handle is unknown.
+            UnsupportedError: this connection has no shared memory.
         """
 
 
 class _NoRegions:
     def find(self, handle: bytes) -> memoryview:
-        raise UnsupportedError(
-            "memory is shared only with callers over a Unix socket, and in unary calls"
-        )
+        raise UnsupportedError("shared memory is available only in unary calls over a Unix socket")
 
 
 NO_REGIONS: Regions = _NoRegions()
 
 
 def decode_place(message: pb.SharedMemory) -> Place:
-    """The place of a message."""
+    """Return the location in a message."""
     return Place(message.handle, message.offset)
+
+
+def region_at(place: Place, regions: Regions, field: str) -> memoryview:
+    """Return the region of a location.
+
+    Args:
+        field: path of the location in the request.
+
+    Raises:
+        InvalidTensorError: the handle is unknown.
+        UnsupportedError: this connection has no shared memory.
+    """
+    try:
+        return regions.find(place.handle)
+    except (InvalidTensorError, UnsupportedError) as error:
+        raise type(error)(f"{field}: {error}", field=field) from None
 
 
 def array_at(
     place: Place, shape: tuple[int, ...], dtype: np.dtype[Any], regions: Regions, field: str
 ) -> Array:
-    """The elements at a place, as a writable view of its region.
+    """Return the array at a location, as a writable view of its region.
 
     Args:
-        field: the path of the place in the request.
+        field: path of the location in the request.
 
     Raises:
-        InvalidTensorError: they are not all in a region of that handle, or not aligned.
-        UnsupportedError: no memory is shared here.
+        InvalidTensorError: the handle is unknown, or the array would be unaligned or extend beyond
+            the region.
+        UnsupportedError: this connection has no shared memory.
     """
-    try:
-        region = regions.find(place.handle)
-    except (InvalidTensorError, UnsupportedError) as error:
-        raise type(error)(f"{field}: {error}", field=field) from None
-    size = math.prod(shape) * dtype.itemsize  # of Python's integers, which have no end
+    region = region_at(place, regions, field)
+    size = math.prod(shape) * dtype.itemsize  # Python integers do not overflow
     if place.offset < 0 or place.offset + size > len(region):
         raise InvalidTensorError(
-            f"{field}: {size} bytes from {place.offset} on are not all in the region, "
-            f"which has {len(region)}",
+            f"{field}: {size} bytes at offset {place.offset} are not within the region of "
+            f"{len(region)} bytes",
             field=field,
         )
     if place.offset % dtype.itemsize:
         raise InvalidTensorError(
             f"{field}.offset is {place.offset}; it must be a multiple of {dtype.itemsize}, "
-            f"the size of an element",
+            f"the element size",
             field=f"{field}.offset",
         )
     return np.ndarray(shape, dtype, region, place.offset)
