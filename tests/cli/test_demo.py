@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 import pooling_engine
-from pooling_cli.demo import run as demo
+from pooling_cli.demo.run import run_demo
+from pooling_cli.demo.server import STOP_TIMEOUT_S, address_in, running_server
 from pooling_engine import ForwardResult, InternalError, UnavailableError, UnsupportedError
 from pooling_server import ServerConfig
-from tests.support.waiting import LIMIT_S
 
 STUBBORN = """
 import signal, sys, time
@@ -44,12 +44,11 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[s
 
 
 def test_the_demo_draws_the_replies_of_a_real_server(
-    tmp_path: Path, started: list[subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, started: list[subprocess.Popen[str]]
 ) -> None:
-    monkeypatch.setattr(demo, "_START_TIMEOUT_S", LIMIT_S)  # kernels may be compiled
     path = tmp_path / "picture"  # no suffix is added
 
-    text = demo.run_demo(path)
+    text = run_demo(path)
 
     lines = text.splitlines()
     assert lines[0].startswith("server    pooling ")
@@ -81,10 +80,9 @@ def test_a_reply_that_differs_in_one_bit_is_an_error(
         return result
 
     monkeypatch.setattr(pooling_engine, "forward", wrong)
-    monkeypatch.setattr(demo, "_START_TIMEOUT_S", LIMIT_S)
 
     with pytest.raises(InternalError, match="max: the server and the local engine differ"):
-        demo.run_demo(tmp_path / "demo.png")
+        run_demo(tmp_path / "demo.png")
     assert not list(tmp_path.iterdir())
 
 
@@ -94,34 +92,35 @@ def test_a_reply_that_differs_in_one_bit_is_an_error(
     ids=["fails", "hangs"],
 )
 def test_a_server_that_does_not_start_is_a_one_line_error(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str, seconds: float, reason: str
+    program: str, seconds: float, reason: str
 ) -> None:
-    monkeypatch.setattr(demo, "_SERVER", (sys.executable, "-c", program))
-    monkeypatch.setattr(demo, "_START_TIMEOUT_S", seconds)
-
-    with pytest.raises(UnavailableError) as caught:
-        demo.run_demo(tmp_path / "demo.png")
+    with (
+        pytest.raises(UnavailableError) as caught,
+        running_server((sys.executable, "-c", program), start_timeout_s=seconds),
+    ):
+        pass
 
     assert str(caught.value) == f"the demo's server did not start: {reason}"
+
+
+def test_a_banner_without_an_address_is_a_one_line_error() -> None:
+    assert address_in("pooling 0 listening on 127.0.0.1:1, computing") == "127.0.0.1:1"
+    with pytest.raises(UnavailableError, match="printed 'pooling 0', without its address"):
+        address_in("pooling 0")
 
 
 def test_the_stop_timeout_exceeds_the_server_s_own_limits() -> None:
     """Otherwise a server that is about to stop normally would be killed."""
     config = ServerConfig()
-    assert config.drain_delay_s + config.grace_s + 1 < demo._STOP_TIMEOUT_S
+    assert config.drain_delay_s + config.grace_s + 1 < STOP_TIMEOUT_S
 
 
 @pytest.mark.parametrize(("how", "seconds", "code"), [("now", 60.0, 0), ("for good", 0.1, -9)])
 def test_a_server_is_killed_only_if_it_does_not_stop(
-    monkeypatch: pytest.MonkeyPatch,
-    started: list[subprocess.Popen[str]],
-    how: str,
-    seconds: float,
-    code: int,
+    started: list[subprocess.Popen[str]], how: str, seconds: float, code: int
 ) -> None:
-    monkeypatch.setattr(demo, "_SERVER", (sys.executable, "-c", STUBBORN, how))
-    monkeypatch.setattr(demo, "_STOP_TIMEOUT_S", seconds)
-    with demo._running_server() as banner:
+    command = (sys.executable, "-c", STUBBORN, how)
+    with running_server(command, stop_timeout_s=seconds) as banner:
         assert banner == "pooling 0 listening on 127.0.0.1:1"
     assert [process.returncode for process in started] == [code]
 
@@ -132,5 +131,5 @@ def test_without_matplotlib_the_error_names_the_extra_to_install(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
 
     with pytest.raises(UnsupportedError, match=r"pip install 'pooling-service\[demo\]'"):
-        demo.run_demo(tmp_path / "demo.png")
+        run_demo(tmp_path / "demo.png")
     assert not started

@@ -6,35 +6,25 @@ of the US Navy, public domain (https://commons.wikimedia.org/wiki/File:Grace_Hop
 
 from __future__ import annotations
 
-import re
 import statistics
-import subprocess
-import sys
-import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 import pooling_engine
 from pooling_cli.demo.picture import Reply, draw
+from pooling_cli.demo.server import address_in, running_server
 from pooling_client import PoolingClient
-from pooling_engine import InternalError, PoolSpec, UnavailableError, UnsupportedError
+from pooling_engine import InternalError, PoolSpec, UnsupportedError
 
 Array = NDArray[Any]
 T = TypeVar("T")
 
-# NumPy has no kernels to compile at the first start, and its results are bit-identical.
-_OPTIONS = ("--listen", "127.0.0.1:0", "--backend", "numpy")
-_SERVER = (sys.executable, "-m", "pooling_server", *_OPTIONS)
-_START_TIMEOUT_S = 60.0
-_STOP_TIMEOUT_S = 60.0  # longer than the server's own limits for stopping
 _CALLS = 9  # timed calls of each kind
 _SPECS = {
     "max": PoolSpec("max", kernel=8, stride=3),
@@ -58,7 +48,7 @@ def run_demo(output: Path) -> str:
         UnsupportedError: matplotlib is not installed.
     """
     photo = _read_photograph()
-    with _running_server() as banner, PoolingClient(_address(banner)) as client:
+    with running_server() as banner, PoolingClient(address_in(banner)) as client:
         pooled = _forward(client, photo)
         contrast = pooled["max"].array - pooled["min"].array
         gradients = _backward(client, photo, contrast, pooled)
@@ -142,46 +132,3 @@ def _check(what: str, remote: Array, local: Array) -> None:
 def _line(call: str, mode: str, reply: Reply) -> str:
     shape, same = str(reply.array.shape), "bit-identical to the local engine"
     return f"{call:<8}  {mode:<7}  {shape:<16}  {reply.ms:5.1f} ms  {same}"
-
-
-@contextmanager
-def _running_server() -> Iterator[str]:
-    """Run a server process, yield its banner, and stop it."""
-    with (
-        tempfile.TemporaryFile("w+") as log,
-        subprocess.Popen(_SERVER, stdout=subprocess.PIPE, stderr=log, text=True) as process,
-    ):
-        try:
-            yield _banner(process, log)
-        finally:
-            _stop(process)
-
-
-def _banner(process: subprocess.Popen[str], log: IO[str]) -> str:
-    assert process.stdout is not None
-    guard = threading.Timer(_START_TIMEOUT_S, process.kill)  # ends the wait for the banner
-    guard.start()
-    try:
-        banner = process.stdout.readline().strip()
-    finally:
-        guard.cancel()
-    if banner:
-        return banner
-    log.seek(0)
-    said = log.read().strip().splitlines() or [f"no output within {_START_TIMEOUT_S:g} s"]
-    raise UnavailableError(f"the demo's server did not start: {said[-1]}")
-
-
-def _address(banner: str) -> str:
-    found = re.search(r"listening on (\S+:\d+)", banner)
-    if found is None:
-        raise UnavailableError(f"the demo's server printed {banner!r}, without its address")
-    return found[1]
-
-
-def _stop(process: subprocess.Popen[str]) -> None:
-    process.terminate()
-    try:
-        process.wait(_STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
