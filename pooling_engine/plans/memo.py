@@ -1,66 +1,61 @@
-"""What is worked out once for a plan, and kept as long as that takes little memory."""
+"""Byte-bounded memoisation of per-plan tables."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Callable, Hashable
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from pooling_engine.plans.plan import PoolPlan
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value", bound=tuple[Any, ...])
 
-Answer = TypeVar("Answer", bound=tuple[Any, ...])
-
-KEPT_BYTES = 64 << 20  # of the arrays in the answers of one function
-KEPT_ANSWERS = 256
+MAX_BYTES = 64 << 20  # of the arrays in the values of one function
+MAX_ENTRIES = 256
 
 
-class Kept(Generic[Answer]):
-    """A function of a plan whose last answers are kept, but for those that are too large.
+class Memo(Generic[Key, Value]):
+    """Function whose latest values are remembered, within a limit of bytes. Thread-safe.
 
-    A table has entries for every output along an axis: those of long rows take more memory than the
-    rows, so counting answers is not enough. For use by many threads at once.
+    A table has an entry for every output along an axis: tables of long rows take more memory than
+    the rows, so a limit on their number is not enough. The oldest values make room for new ones.
+    A look-up takes no lock: it is part of every small call.
 
     Args:
-        function: gives a tuple, of arrays among others, which nobody writes to.
+        function: returns a tuple of arrays and other items; nobody may write to the arrays.
     """
 
-    def __init__(self, function: Callable[[PoolPlan], Answer]) -> None:
+    def __init__(self, function: Callable[[Key], Value]) -> None:
         self._function = function
-        self._answers: dict[PoolPlan, Answer] = {}
+        self._values: dict[Key, Value] = {}
         self._bytes = 0
         self._lock = threading.Lock()
         self.__doc__ = function.__doc__
 
-    def __call__(self, plan: PoolPlan) -> Answer:
-        """The answer for a plan, worked out if it is not kept."""
-        answer = self._answers.get(plan)
-        return self._work_out(plan) if answer is None else answer
+    def __call__(self, key: Key) -> Value:
+        """Return the value for a key; it is computed unless it is remembered."""
+        value = self._values.get(key)
+        return self._compute(key) if value is None else value
 
     def cache_clear(self) -> None:
-        """Forgets all answers."""
+        """Forget all values."""
         with self._lock:
-            self._answers.clear()
+            self._values.clear()
             self._bytes = 0
 
-    def _work_out(self, plan: PoolPlan) -> Answer:
-        answer = self._function(plan)
-        size = _nbytes(answer)
+    def _compute(self, key: Key) -> Value:
+        value = self._function(key)
+        size = _nbytes(value)
         with self._lock:
-            if size <= KEPT_BYTES and plan not in self._answers:
-                self._answers[plan] = answer
+            if size <= MAX_BYTES and key not in self._values:
+                self._values[key] = value
                 self._bytes += size
-                while self._bytes > KEPT_BYTES or len(self._answers) > KEPT_ANSWERS:
-                    oldest = next(iter(self._answers))
-                    self._bytes -= _nbytes(self._answers.pop(oldest))
-        return answer
+                while self._bytes > MAX_BYTES or len(self._values) > MAX_ENTRIES:
+                    oldest = next(iter(self._values))
+                    self._bytes -= _nbytes(self._values.pop(oldest))
+        return value
 
 
-def _nbytes(answer: tuple[Any, ...]) -> int:
-    return sum(array.nbytes for array in _arrays(answer))
-
-
-def _arrays(answer: tuple[Any, ...]) -> Iterator[np.ndarray[Any, Any]]:
-    return (item for item in answer if isinstance(item, np.ndarray))
+def _nbytes(value: tuple[Any, ...]) -> int:
+    return sum(item.nbytes for item in value if isinstance(item, np.ndarray))

@@ -8,11 +8,9 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pooling_engine.dtypes import FLOATS
 from pooling_engine.plans.geometry import AdaptiveAxis, Axis
-from pooling_engine.plans.memo import Kept
 from pooling_engine.specs.enums import (
     SELECTING_MODES,
     DivisorRule,
@@ -172,16 +170,3 @@ class PoolPlan:
     def shares_ties(self) -> bool:
         """Whether the backward pass needs the input to find all tied taps."""
         return self.selects and self.tie_policy is not TiePolicy.FIRST
-
-    @property
-    def divisors(self) -> tuple[NDArray[np.int64], ...]:
-        """The divisor of mode AVERAGE, factored over the spatial axes; at least 1."""
-        return _divisors(self)
-
-
-@Kept
-def _divisors(plan: PoolPlan) -> tuple[NDArray[np.int64], ...]:
-    if plan.count_include_pad:
-        return tuple(np.maximum(1, axis.counts_with_padding()) for axis in plan.axes)
-    limits = [axis.tap_limits() for axis in plan.axes]
-    return tuple(np.maximum(1, stop - first) for first, stop in limits)

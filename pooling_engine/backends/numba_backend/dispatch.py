@@ -28,7 +28,8 @@ from pooling_engine.backends.numba_backend.tables.index_targets import count_off
 from pooling_engine.backends.numba_backend.tables.reaching_outputs import gathering_of
 from pooling_engine.backends.rules import empty_window_extreme
 from pooling_engine.dtypes import BFLOAT16, FLOATS, is_bfloat16
-from pooling_engine.plans.memo import Kept
+from pooling_engine.plans.divisors import divisors
+from pooling_engine.plans.memo import Memo
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.specs.enums import Mode
 
@@ -197,7 +198,7 @@ def _empty(plan: PoolPlan) -> Any:
     return type(_zero(plan))(empty_window_extreme(plan))
 
 
-@Kept
+@Memo
 def divisors_of(plan: PoolPlan) -> tuple[float, NDArray[np.float64]]:
     """The divisor of all outputs, or else those of each, factored over the axes of a geometry."""
     none = np.empty(0)
@@ -205,7 +206,7 @@ def divisors_of(plan: PoolPlan) -> tuple[float, NDArray[np.float64]]:
         return 1.0, none
     if plan.divisor_override is not None:
         return float(plan.divisor_override), none
-    factors = plan.divisors
+    factors = divisors(plan)
     if all(factor.min() == factor.max() for factor in factors):
         return float(math.prod(int(factor[0]) for factor in factors)), none
     if len(factors) > 1 and is_left(plan.axes[0]):

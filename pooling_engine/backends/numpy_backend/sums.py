@@ -17,6 +17,7 @@ from pooling_engine.backends.numpy_backend.passes import (
 )
 from pooling_engine.backends.rules import may_overflow, reject_overflow
 from pooling_engine.dtypes import FLOATS, INTEGERS, is_bfloat16, store
+from pooling_engine.plans.divisors import divisors
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.specs.enums import Mode
 
@@ -205,7 +206,7 @@ def _divisor(plan: PoolPlan, block: Block) -> float | Array:
     """The divisor of each output of a block, as a number where they are all the same."""
     if plan.divisor_override is not None:
         return plan.divisor_override
-    factors = list(plan.divisors)
+    factors = list(divisors(plan))
     factors[0] = factors[0][slice(*block.outputs)]
     if all(factor.size and factor.min() == factor.max() for factor in factors):
         return float(math.prod(int(factor[0]) for factor in factors))

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pooling_engine.plans.divisors import divisors
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.specs.enums import DivisorRule
 
@@ -51,8 +52,8 @@ def division_of(plan: PoolPlan) -> Division:
         return _by(plan, 1.0)
     if plan.divisor_override is not None:
         return _by(plan, float(plan.divisor_override))
-    if all(factor.min() == factor.max() for factor in plan.divisors):
-        return _by(plan, float(math.prod(int(factor[0]) for factor in plan.divisors)))
+    if all(factor.min() == factor.max() for factor in divisors(plan)):
+        return _by(plan, float(math.prod(int(factor[0]) for factor in divisors(plan))))
     taps = VALID_TAPS if rule is DivisorRule.VALID_TAPS else PADDED_TAPS
     return Division(taps, _scale(1.0, 0.0))
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pooling_engine.plans.geometry import Axis, SlidingAxis
-from pooling_engine.plans.memo import Kept
+from pooling_engine.plans.memo import Memo
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.specs.window import Window
 
@@ -48,7 +48,7 @@ class Geometry(NamedTuple):
     slabs: int
 
 
-@Kept
+@Memo
 def geometry_of(plan: PoolPlan) -> Geometry:
     """The geometry of the forward pass of a plan."""
     planes, axes = planes_and_axes(plan)
@@ -161,7 +161,7 @@ class Reach(NamedTuple):
     slabs: int
 
 
-@Kept
+@Memo
 def reach_of(plan: PoolPlan) -> Reach:
     """The reach of the outputs of a plan."""
     planes, axes = planes_and_axes(plan)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pooling_engine.backends.numba_backend.tables.axes import Integers, planes_and_axes
 from pooling_engine.plans.geometry import Axis, SlidingAxis
-from pooling_engine.plans.memo import Kept
+from pooling_engine.plans.memo import Memo
 from pooling_engine.plans.plan import PoolPlan
 
 SLAB_BYTES = 128 << 10  # of the gradient in one slab; its sums in float64 fill half of 512 KiB
@@ -53,7 +53,7 @@ class Targets(NamedTuple):
     slabs: int
 
 
-@Kept
+@Memo
 def targets_of(plan: PoolPlan) -> Targets:
     """The targets of the indices of a plan."""
     planes, axes = planes_and_axes(plan)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pooling_engine.backends.numba_backend.tables.axes import Integers, planes_and_axes
 from pooling_engine.backends.numba_backend.tables.index_targets import FORGED, targets_of
 from pooling_engine.plans.geometry import Axis
-from pooling_engine.plans.memo import Kept
+from pooling_engine.plans.memo import Memo
 from pooling_engine.plans.plan import PoolPlan
 
 
@@ -63,7 +63,7 @@ class Gathering(NamedTuple):
     slabs: int
 
 
-@Kept
+@Memo
 def gathering_of(plan: PoolPlan) -> Gathering:
     """What `gather` needs of a plan."""
     _, (first, *others) = planes_and_axes(plan)
