@@ -8,7 +8,7 @@ dx = backward(dy, spec, input_shape=x.shape, indices=result.indices)
 """
 
 from pooling_engine.api import ForwardResult, backward, forward, plan, run, warm_up
-from pooling_engine.calls.call import ArraySpec, BackwardCall, ForwardCall
+from pooling_engine.calls import ArraySpec, BackwardCall, ForwardCall
 from pooling_engine.errors import (
     DeadlineError,
     DeviceMemoryError,
@@ -21,19 +21,19 @@ from pooling_engine.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from pooling_engine.plans.plan import PlannedAxis, PoolPlan
-from pooling_engine.runtime.threads import set_thread_count, thread_count
-from pooling_engine.specs.enums import (
+from pooling_engine.plans import PlannedAxis, PoolPlan
+from pooling_engine.runtime import set_thread_count, thread_count
+from pooling_engine.specs import (
     DivisorRule,
     IndexFormat,
     Layout,
     Mode,
     NamedPadding,
     NanPolicy,
+    PoolSpec,
     TiePolicy,
+    Window,
 )
-from pooling_engine.specs.spec import PoolSpec
-from pooling_engine.specs.window import Window
 
 __all__ = [
     "ArraySpec",

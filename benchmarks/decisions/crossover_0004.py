@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks import report
 from pooling_engine import PoolSpec, set_thread_count
 from pooling_engine.backends.numba_backend.dispatch import forward_call
-from pooling_engine.plans.planning import make_plan
+from pooling_engine.plans import make_plan
 from pooling_engine.runtime.threads import BYTES_PER_PART, run_blocks
 
 PLANE = (28, 28)

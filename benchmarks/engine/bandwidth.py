@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numba
 import numpy as np
 
-from pooling_engine.runtime.threads import run_range
+from pooling_engine.runtime import run_range
 
 WORD = 8  # bytes
 

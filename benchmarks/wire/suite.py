@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pooling_engine import PoolSpec
-from pooling_engine.plans.planning import make_plan
+from pooling_engine.plans import make_plan
 
 
 class Payload(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pooling_engine.runtime.threads import run_range
+from pooling_engine.runtime import run_range
 
 Array = NDArray[Any]
 

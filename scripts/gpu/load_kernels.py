@@ -14,7 +14,7 @@ from pooling_engine.backends.cupy_backend.device.compiling import load_or_compil
 from pooling_engine.backends.cupy_backend.device.cupy_device import CupyDevice
 from pooling_engine.backends.cupy_backend.planning.kernels import Name, all_kernels
 from pooling_engine.backends.cupy_backend.planning.launches import Launch
-from pooling_engine.runtime.cores import usable_cores
+from pooling_engine.runtime import usable_cores
 
 
 def compiled_size(architecture: str, name: Name) -> int:

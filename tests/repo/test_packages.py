@@ -13,10 +13,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("pooling_engine", "pooling_wire", "pooling_server", "pooling_client")
+ENGINE_FACES = tuple(
+    f"pooling_engine.{name}" for name in ("backends", "calls", "plans", "runtime", "specs")
+)
 HEAVY = "{'torch', 'matplotlib', 'PIL', 'pytest', 'hypothesis'}"
 
 
-@pytest.mark.parametrize("name", PACKAGES)
+@pytest.mark.parametrize("name", PACKAGES + ENGINE_FACES)
 def test_all_lists_every_export(name: str) -> None:
     package = importlib.import_module(name)
     assert package.__doc__

@@ -20,7 +20,7 @@ from pooling_client._cutting.indices import to_chunk
 from pooling_client._limits import RequestLimits
 from pooling_client._shared_memory import Placing, SharedArrays
 from pooling_engine import BackwardCall, IndexFormat, PoolingError, PoolSpec
-from pooling_engine.calls.checks import check_out
+from pooling_engine.calls import check_out
 from pooling_wire import BACKWARD
 from pooling_wire.shared_memory import INPUT_GRADIENT, NO_PLACES
 

@@ -16,7 +16,7 @@ from pooling_client._cutting.indices import to_call
 from pooling_client._limits import RequestLimits
 from pooling_client._shared_memory import Placing, SharedArrays
 from pooling_engine import ForwardCall, ForwardResult, IndexFormat, PoolingError, PoolSpec
-from pooling_engine.calls.checks import check_out
+from pooling_engine.calls import check_out
 from pooling_wire import FORWARD
 from pooling_wire.shared_memory import INDICES, NO_PLACES, OUTPUT
 

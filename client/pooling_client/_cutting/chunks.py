@@ -20,7 +20,7 @@ from pooling_client._cutting.row_bands import (
     row_band_spec,
 )
 from pooling_engine import Layout, PoolPlan, PoolSpec
-from pooling_engine.plans.geometry import Axis, SlidingAxis
+from pooling_engine.plans import Axis, SlidingAxis
 
 Box = tuple[slice, ...]
 ALL = slice(None)

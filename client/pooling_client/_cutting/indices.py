@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from pooling_client._cutting.chunks import Chunk
 from pooling_engine import IndexFormat, InvalidTensorError, Layout, PoolPlan
-from pooling_engine.plans.indices import NO_POSITION, check_window_indices
-from pooling_engine.plans.planning import make_plan
+from pooling_engine.plans import NO_POSITION, check_window_indices, make_plan
 
 Array = NDArray[Any]
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from pooling_engine import PoolPlan, PoolSpec
-from pooling_engine.plans.geometry import MAX_TAPS_PER_AXIS, AdaptiveAxis, Axis, SlidingAxis
+from pooling_engine.plans import MAX_TAPS_PER_AXIS, AdaptiveAxis, Axis, SlidingAxis
 
 Range = tuple[int, int]  # begin and end
 

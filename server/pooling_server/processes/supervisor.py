@@ -12,7 +12,7 @@ import time
 from contextlib import ExitStack
 from multiprocessing.connection import Connection, wait
 
-from pooling_engine.runtime.cores import usable_cores
+from pooling_engine.runtime import usable_cores
 from pooling_server.config import ServerConfig
 from pooling_server.processes.devices import environment_for, split_devices
 from pooling_server.processes.process import Events

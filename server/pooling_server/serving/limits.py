@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pooling_engine import TensorTooLargeError
-from pooling_engine.plans.plan import PoolPlan
+from pooling_engine.plans import PoolPlan
 from pooling_server.config import ServerConfig, flag
 
 _REPLY_OVERHEAD_BYTES = 1024  # upper bound of a reply without the elements of its tensors

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pooling_engine import PoolPlan
-from pooling_engine.plans.plan import MAX_INDEXED_TAPS
-from pooling_engine.plans.planning import make_plan
+from pooling_engine.plans import MAX_INDEXED_TAPS, make_plan
 from pooling_wire.enums import DIVISOR_RULES, element_dtype, element_type_number
 from pooling_wire.messages.fields import required_spec
 from pooling_wire.payloads.parsing import parse

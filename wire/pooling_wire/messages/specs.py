@@ -13,7 +13,7 @@ from pooling_engine import (
     PoolSpec,
     TiePolicy,
 )
-from pooling_engine.specs.spec import OPTION_MODES, option_error
+from pooling_engine.specs import OPTION_MODES, option_error
 from pooling_wire.enums import LAYOUTS, MODES, NAMED_PADDINGS, NAN_POLICIES, TIE_POLICIES
 from pooling_wire.v1 import pooling_pb2 as pb
 
