@@ -54,13 +54,15 @@ def test_a_gradient_of_another_shape_or_type_is_rejected(gradient: Any) -> None:
 
 
 @pytest.mark.parametrize("mode", ["max", "min", "average", "sum", "lp"])
-@pytest.mark.parametrize("cell", [(0, 0, 0, 0), (0, 0, 0, 2)], ids=["in the window", "beside it"])
+@pytest.mark.parametrize(
+    "element", [(0, 0, 0, 0), (0, 0, 0, 2)], ids=["in the window", "beside it"]
+)
 def test_a_wrong_gradient_of_the_engine_is_an_internal_error(
-    mode: str, cell: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+    mode: str, element: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def backward_wrongly(*args: Any, **options: Any) -> Any:
         gradient = backward(*args, **options)
-        gradient[cell] += 1e-5
+        gradient[element] += 1e-5
         return gradient
 
     monkeypatch.setattr(_check, "backward", backward_wrongly)

@@ -310,7 +310,7 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
         [
             "  taps     2 window positions, none on elements: positions -1, 1",
             "  output[0, 0, 0] = -inf",
-            "  The window has no element to receive it: it is dropped.",
+            "  The window has no element to receive g, so g is dropped.",
         ],
     ),
     "an overflowing sum": (

@@ -232,7 +232,7 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
   output[0, 0, 0] = nan
 """,
             """
-  No element is selected to receive it: it is dropped.
+  No element is selected to receive g, so g is dropped.
 
   The gradient has the shape of the input (3), not of the output (2).
 """,

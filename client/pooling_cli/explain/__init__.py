@@ -1,9 +1,9 @@
 """The arithmetic of one window, step by step: records of the steps, and their text.
 
-    tensor -> View (window) -> Worked (arithmetic) -> Answer (check) -> records (steps)
+    tensor -> View (window) -> Expected (arithmetic) -> EngineResults (check) -> records (steps)
     records -> text (render), or JSON (as_json)
 
-Every number is worked out twice: in plain Python over the taps of the one window, and by the
+Every number is computed twice: in plain Python over the taps of the one window, and by the
 engine. Where the two disagree, `InternalError` is raised and nothing is explained.
 """
 

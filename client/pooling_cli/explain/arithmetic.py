@@ -27,7 +27,7 @@ _SAFE_POWER = 290.0  # decimal digits of a power that float64 holds with room fo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Worked:
+class Expected:
     """The results of the arithmetic, and how far the engine's may differ.
 
     Attributes:
@@ -51,7 +51,7 @@ class Worked:
     share_slack: float = 0.0
 
 
-def work_out(view: View) -> Worked:
+def expected_results(view: View) -> Expected:
     """Return the output of a window and the gradients of its elements."""
     match view.spec.mode:
         case Mode.LP if math.isinf(view.spec.norm_p):
@@ -64,7 +64,7 @@ def work_out(view: View) -> Worked:
             return _sum(view)
 
 
-def _extreme(view: View) -> Worked:
+def _extreme(view: View) -> Expected:
     """Select the extreme, and the elements that receive the gradient."""
     values, spec = view.region.values, view.spec
     is_max = spec.mode is Mode.MAX
@@ -78,7 +78,7 @@ def _extreme(view: View) -> Worked:
     else:
         output = math.nan if values else _extreme_of_nothing(view.dtype, is_max)
     skipped = sum(map(math.isnan, values)) if skips_nan else 0
-    return Worked(
+    return Expected(
         forward=_selection(view, "largest" if is_max else "smallest", tied, skipped),
         output=output,
         receivers=receivers,
@@ -87,7 +87,7 @@ def _extreme(view: View) -> Worked:
     )
 
 
-def _largest_magnitude(view: View) -> Worked:
+def _largest_magnitude(view: View) -> Expected:
     """Select the largest magnitude: the norm with p = inf."""
     values = view.region.values
     tied = _tied([abs(value) for value in values], is_max=True)
@@ -96,7 +96,7 @@ def _largest_magnitude(view: View) -> Worked:
         value = values[tied[0]]
         output = abs(value)
         shares = _spread(tied[:1], float(view.upstream) * _sign(value), len(values))
-    return Worked(
+    return Expected(
         forward=_selection(view, "largest_magnitude", tied, 0),
         output=output,
         receivers=tied[:1],
@@ -104,7 +104,7 @@ def _largest_magnitude(view: View) -> Worked:
     )
 
 
-def _sum(view: View) -> Worked:
+def _sum(view: View) -> Expected:
     values, rule = view.region.values, view.parameters.divisor_rule
     divisor = None if rule is None else _divisor(view, rule)
     total = _add(values) if view.has_gradient else sum(values)
@@ -114,12 +114,12 @@ def _sum(view: View) -> Worked:
     if not view.has_gradient:
         is_rounded = divisor is not None and math.isfinite(output)
         slack = 2 * _ROUNDING * abs(output) if is_rounded else 0.0
-        return Worked(forward=step, output=output, shares=None, output_slack=slack)
+        return Expected(forward=step, output=output, shares=None, output_slack=slack)
     finite = [abs(value) for value in values if math.isfinite(value)]
     # An infinity or a NaN decides the sum, unless finite values overflow as well.
     rounding = _ROUNDING * len(values) if len(finite) == len(values) else 0.0
     most = _add(finite)
-    return Worked(
+    return Expected(
         forward=step,
         output=output,
         shares=[float(view.upstream) / by] * len(values),
@@ -128,7 +128,7 @@ def _sum(view: View) -> Worked:
     )
 
 
-def _norm(view: View) -> Worked:
+def _norm(view: View) -> Expected:
     """Return the norm for finite p, the magnitudes scaled where a power would overflow."""
     p, values = view.spec.norm_p, view.region.values
     magnitudes = [abs(value) for value in values]
@@ -137,7 +137,7 @@ def _norm(view: View) -> Worked:
     total = _add(powers)
     output = scale * total ** (1 / p)
     slack = 8 * _ROUNDING * max(1, len(values)) * p
-    return Worked(
+    return Expected(
         forward=Norm(p=p, scale=scale, powers=powers, total=total, result=output),
         output=output,
         shares=_norm_shares(values, output, p, float(view.upstream)),

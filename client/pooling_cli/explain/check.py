@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pooling_cli.explain.arithmetic import Worked
+from pooling_cli.explain.arithmetic import Expected
 from pooling_cli.explain.records import Selection
 from pooling_cli.explain.resolve import disagreement
 from pooling_cli.explain.window import Array, View
@@ -49,12 +49,12 @@ _FORMATS = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answer:
+class EngineResults:
     """The engine's results for the window, in their element types.
 
     Attributes:
         output: the value of the output.
-        shares: the gradient of each element; None where `Worked` has none.
+        shares: the gradient of each element; None where `Expected` has none.
     """
 
     output: Any
@@ -73,11 +73,11 @@ def reject_as_the_engine_does(x: Array, view: View) -> None:
         forward(x, view.spec, backend=_BACKEND)
 
 
-def ask_engine(view: View, worked: Worked) -> Answer:
+def engine_results(view: View, expected: Expected) -> EngineResults:
     """Return the engine's results for the plane, with the upstream gradient of one output.
 
     Raises:
-        InternalError: they differ from `worked`.
+        InternalError: they differ from `expected`.
     """
     spec, plane, windows = view.spec, view.plane, view.region.axes
     at = _in_plane(view, tuple(axis.output for axis in windows))
@@ -87,11 +87,11 @@ def ask_engine(view: View, worked: Worked) -> Answer:
     if result.output.shape != shape:
         raise disagreement("the shape of the output", shape, result.output.shape)
     output = result.output[at]
-    _compare_output(view, worked, output)
+    _compare_output(view, expected, output)
     if result.indices is not None:
-        _compare_index(worked, result.indices[at])
-    if worked.shares is None:
-        return Answer(output, None)
+        _compare_index(expected, result.indices[at])
+    if expected.shares is None:
+        return EngineResults(output, None)
     dy = np.zeros_like(result.output)
     dy[at] = view.upstream
     x = _residual(view)
@@ -102,8 +102,8 @@ def ask_engine(view: View, worked: Worked) -> Answer:
     dx[view.elements] = 0
     if np.any(dx != 0):
         raise disagreement("the gradient outside the window", 0, dx[dx != 0])
-    _compare_shares(worked, worked.shares, shares)
-    return Answer(output, shares)
+    _compare_shares(expected, expected.shares, shares)
+    return EngineResults(output, shares)
 
 
 def tolerance(dtype: str) -> float:
@@ -145,8 +145,8 @@ def _alone(view: View) -> Array:
     return alone.reshape(view.plane.shape)
 
 
-def _compare_output(view: View, worked: Worked, output: Any) -> None:
-    region, step = view.region, worked.forward
+def _compare_output(view: View, expected: Expected, output: Any) -> None:
+    region, step = view.region, expected.forward
     if view.spec.nan_policy is NanPolicy.ERROR and any(map(math.isnan, region.values)):
         raise disagreement("a NaN in the window", "rejected", output)
     if isinstance(step, Selection) and view.spec.mode is not Mode.LP and step.tied:
@@ -154,23 +154,23 @@ def _compare_output(view: View, worked: Worked, output: Any) -> None:
         if selected.tobytes() != output.tobytes():
             raise disagreement("the output, bit for bit", selected, output)
     elif output.dtype.kind in "iu":
-        if worked.output != int(output):
-            raise disagreement("the output", worked.output, output)
-    elif not math.isinf(worked.output_slack):
-        _compare("the output", [worked.output], np.array([output]), worked.output_slack)
+        if expected.output != int(output):
+            raise disagreement("the output", expected.output, output)
+    elif not math.isinf(expected.output_slack):
+        _compare("the output", [expected.output], np.array([output]), expected.output_slack)
 
 
-def _compare_index(worked: Worked, index: Any) -> None:
-    tap = worked.forward.tap if isinstance(worked.forward, Selection) else None
+def _compare_index(expected: Expected, index: Any) -> None:
+    tap = expected.forward.tap if isinstance(expected.forward, Selection) else None
     number = np.iinfo(index.dtype).max if tap is None else tap
     if number != index:
         raise disagreement("the selected tap", number, index)
 
 
-def _compare_shares(worked: Worked, ours: list[float], shares: Array) -> None:
+def _compare_shares(expected: Expected, ours: list[float], shares: Array) -> None:
     larger = np.maximum(np.abs(ours), np.abs(shares.astype(np.float64)))
-    is_exact = isinstance(worked.forward, Selection)
-    _compare("the gradient", ours, shares, 0.0 if is_exact else worked.share_slack * larger)
+    is_exact = isinstance(expected.forward, Selection)
+    _compare("the gradient", ours, shares, 0.0 if is_exact else expected.share_slack * larger)
 
 
 def _compare(what: str, ours: list[float], engines: Array, slack: Any) -> None:

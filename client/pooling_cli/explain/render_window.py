@@ -73,9 +73,9 @@ def backward_lines(steps: WindowSteps, gradient: Gradient) -> list[str]:
     lines = [*paragraph(f"{text} {output_name(steps)}."), ""]
     match gradient.outcome:
         case "no_elements":
-            return [*lines, *paragraph("The window has no element to receive it: it is dropped.")]
+            return [*lines, *paragraph("The window has no element to receive g, so g is dropped.")]
         case "none_selected":
-            return [*lines, *paragraph("No element is selected to receive it: it is dropped.")]
+            return [*lines, *paragraph("No element is selected to receive g, so g is dropped.")]
         case "undefined":
             output = steps.output.unrounded
             text = f"The output is {output}, where the gradient is undefined."

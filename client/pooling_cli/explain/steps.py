@@ -1,4 +1,4 @@
-"""The steps of an explanation: works them out, checks them, and returns them as records."""
+"""The steps of an explanation: computes and checks them, and returns them as records."""
 
 from __future__ import annotations
 
@@ -11,8 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pooling_engine
-from pooling_cli.explain.arithmetic import Worked, work_out
-from pooling_cli.explain.check import Answer, ask_engine, reject_as_the_engine_does, tolerance
+from pooling_cli.explain.arithmetic import Expected, expected_results
+from pooling_cli.explain.check import (
+    EngineResults,
+    engine_results,
+    reject_as_the_engine_does,
+    tolerance,
+)
 from pooling_cli.explain.records import (
     Check,
     Gradient,
@@ -24,7 +29,7 @@ from pooling_cli.explain.records import (
 )
 from pooling_cli.explain.resolve import coordinate_names, output_sizes, resolve_parameters
 from pooling_cli.explain.spec_records import SpecSteps
-from pooling_cli.explain.window import Array, View, look_at, windows_on
+from pooling_cli.explain.window import Array, View, view_window, windows_on
 from pooling_engine import Mode, PoolSpec
 
 SEED_REGION = (
@@ -52,21 +57,21 @@ def window_steps(
         InvalidTensorError: the tensor or the gradient has a wrong shape or element type.
         InternalError: the explanation and the engine disagree.
     """
-    view = look_at(x, spec, at, output_gradient)
+    view = view_window(x, spec, at, output_gradient)
     reject_as_the_engine_does(x, view)
-    worked = work_out(view)
-    answer = ask_engine(view, worked)
+    expected = expected_results(view)
+    results = engine_results(view, expected)
     parameters = view.parameters
     return WindowSteps(
         parameters=parameters,
         at=view.at,
         coordinates=coordinate_names(parameters.layout, len(parameters.axes)),
         region=view.region,
-        forward=worked.forward,
-        output=_output(worked, answer),
-        backward=_gradient(view, worked, answer) if view.has_gradient else None,
+        forward=expected.forward,
+        output=_output(expected, results),
+        backward=_gradient(view, expected, results) if view.has_gradient else None,
         output_size=output_sizes(spec, parameters.axes, tuple(a.output for a in view.region.axes)),
-        check=_check(view, worked),
+        check=_check(view, expected),
     )
 
 
@@ -103,20 +108,20 @@ def seed_steps() -> SeedSteps:
     return SeedSteps(**modes, plane=plane)
 
 
-def _output(worked: Worked, answer: Answer) -> Output:
+def _output(expected: Expected, results: EngineResults) -> Output:
     return Output(
-        value=answer.output.item() if answer.output.dtype.kind in "iu" else float(answer.output),
-        unrounded=worked.output,
-        depends_on_order=math.isinf(worked.output_slack),
+        value=results.output.item() if results.output.dtype.kind in "iu" else float(results.output),
+        unrounded=expected.output,
+        depends_on_order=math.isinf(expected.output_slack),
     )
 
 
-def _gradient(view: View, worked: Worked, answer: Answer) -> Gradient:
-    shares = answer.shares
+def _gradient(view: View, expected: Expected, results: EngineResults) -> Gradient:
+    shares = results.shares
     outcome: Outcome = "passed"
     if not view.region.values:
         outcome = "no_elements"
-    elif isinstance(worked.forward, Selection) and not worked.forward.tied:
+    elif isinstance(expected.forward, Selection) and not expected.forward.tied:
         outcome = "none_selected"
     elif shares is None:
         outcome = "undefined"
@@ -124,8 +129,8 @@ def _gradient(view: View, worked: Worked, answer: Answer) -> Gradient:
         upstream=float(view.upstream),
         is_upstream_given=view.is_upstream_given,
         outcome=outcome,
-        receivers=worked.receivers,
-        parts=worked.parts,
+        receivers=expected.receivers,
+        parts=expected.parts,
         shares=_floats(shares) if outcome == "passed" and shares is not None else None,
         other_windows=_other_windows(view),
     )
@@ -144,13 +149,13 @@ def _other_windows(view: View) -> tuple[int, ...]:
     return tuple(math.prod(windows) - 1 for windows in product(*along))
 
 
-def _check(view: View, worked: Worked) -> Check:
+def _check(view: View, expected: Expected) -> Check:
     """Return which results were compared with the engine's, and how closely."""
-    step, dtype = worked.forward, view.parameters.output_dtype
+    step, dtype = expected.forward, view.parameters.output_dtype
     compared = []
     if isinstance(step, Selection) and view.spec.mode is not Mode.LP:
         compared = ["index"]
-    compared += ["output"] * math.isfinite(worked.output_slack)
-    compared += ["gradient"] * (worked.shares is not None)
+    compared += ["output"] * math.isfinite(expected.output_slack)
+    compared += ["gradient"] * (expected.shares is not None)
     is_exact = isinstance(step, Selection) or "int" in dtype
     return Check(compared=tuple(compared), tolerance=0.0 if is_exact else tolerance(dtype))

@@ -58,7 +58,9 @@ class View:
         return _is_float(self.dtype)
 
 
-def look_at(x: Array, spec: PoolSpec, at: tuple[int, ...], output_gradient: Array | None) -> View:
+def view_window(
+    x: Array, spec: PoolSpec, at: tuple[int, ...], output_gradient: Array | None
+) -> View:
     """Return the window of output `at` of tensor `x`.
 
     Raises:
