@@ -25,8 +25,7 @@ from benchmarks.wire.__main__ import load
 from pooling_client import PoolingClient, _channel
 from pooling_server import ServerConfig
 from pooling_server.serving.app import PoolingServer
-from pooling_server.serving.executor import Executor
-from pooling_server.serving.servicer import PoolingServicer
+from pooling_server.serving.call_processor import CallProcessor
 from pooling_wire import FORWARD
 from pooling_wire.messages import forward
 from pooling_wire.payloads import tensors
@@ -50,17 +49,17 @@ def forget() -> None:
 def stages() -> dict[str, Call]:
     """Return the stages of one call, on memory in the CPU cache."""
     x, spec = PAYLOAD.tensor(), PAYLOAD.spec
-    servicer = PoolingServicer(ServerConfig(), Executor(1, 1), "", None)  # no memory is shared
+    calls = CallProcessor(ServerConfig())
     call = pooling_engine.ForwardCall(x, spec)
     request = FORWARD.encode_request(call)
-    reply = servicer.forward(request)
+    reply = calls.answer(FORWARD, request)
     result = pooling_engine.forward(x, spec)
     return {
         "client: encode": lambda: FORWARD.encode_request(call),
         "server: decode": lambda: FORWARD.decode_request(request),
         "server: engine": lambda: pooling_engine.forward(x, spec, out=result.output),
         "server: encode": lambda: FORWARD.encode_response(result),
-        "server: all": lambda: servicer.forward(request),
+        "server: all": lambda: calls.answer(FORWARD, request),
         "client: decode": lambda: FORWARD.decode_response(reply),
     }
 
@@ -96,7 +95,7 @@ def stage_rows() -> list[dict[str, object]]:
 def serve_fixed_reply() -> None:
     """Run our server with a handler that returns the same bytes for every request."""
     reply = bytes(PAYLOAD.reply_bytes)
-    PoolingServicer.forward = lambda self, request, regions=None: reply
+    CallProcessor.answer = lambda self, method, request, regions=None: reply
     server = PoolingServer(ServerConfig(listen="127.0.0.1:0"))
     server.start()
     print(f"listening on {server.address},", flush=True)

@@ -26,7 +26,7 @@ def threads_of_streams() -> list[str]:
 
 def in_flight(server: PoolingServer) -> int:
     """Return the number of calls in flight of a server."""
-    return server.servicer._executor._in_flight
+    return server.executor.in_flight
 
 
 class FakeServer:

@@ -8,9 +8,28 @@ from pathlib import Path
 
 import pytest
 
+from pooling_server import PoolingServer, ServerConfig
+
 
 @pytest.fixture
 def socket_path() -> Iterator[Path]:
     """Return a path for a Unix socket; paths under `tmp_path` can be too long for one."""
     with tempfile.TemporaryDirectory(prefix="pooling-") as folder:
         yield Path(folder) / "s"
+
+
+@pytest.fixture
+def unix_server(socket_path: Path) -> Iterator[PoolingServer]:
+    """Start a server with a Unix socket and a port, which leases up to 16 MiB."""
+    config = ServerConfig(
+        listen=f"unix:{socket_path},127.0.0.1:0",
+        backend="numpy",
+        warm_up=False,
+        shared_memory_bytes=16 << 20,
+    )
+    server = PoolingServer(config)
+    server.start()
+    yield server
+    assert server.stop()
+    assert server.stop()  # once more, to no effect
+    assert list(socket_path.parent.iterdir()) == []

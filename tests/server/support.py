@@ -7,13 +7,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import grpc
-import numpy as np
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
+import pooling_engine
 from pooling_server import PoolingServer
-from pooling_server.serving.servicer import PoolingServicer
-from pooling_wire.v1 import pooling_pb2 as pb
+from tests.support.requests import forward
 from tests.support.waiting import LIMIT_S, wait_until
 
 
@@ -28,73 +27,6 @@ BAD_SPEC = Rejection(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_SPEC")
 BAD_TENSOR = Rejection(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_TENSOR")
 UNSUPPORTED = Rejection(grpc.StatusCode.UNIMPLEMENTED, "UNSUPPORTED")
 TOO_LARGE = Rejection(grpc.StatusCode.RESOURCE_EXHAUSTED, "TENSOR_TOO_LARGE")
-
-
-def tensor(
-    sizes: tuple[int, ...] = (1, 1, 4, 4), dtype: str = "float32", **changes: Any
-) -> pb.Tensor:
-    """Return a tensor message of ones, with some fields replaced."""
-    number = pb.ElementType.Value(f"ELEMENT_TYPE_{dtype.upper()}")
-    message = pb.Tensor(element_type=number, shape=sizes, data=np.ones(sizes, dtype).tobytes())
-    return changed(message, changes)
-
-
-def positions(*values: int) -> pb.Tensor:
-    """Return four int64 plane indices."""
-    return tensor((1, 1, 2, 2), "int64", data=np.array(values, "<i8").tobytes())
-
-
-def window(**changes: Any) -> pb.Window:
-    return changed(pb.Window(kernel=2), changes)
-
-
-def sliding(
-    axes: int = 2, ceil_mode: bool = False, named: int = 0, **changes: Any
-) -> dict[str, Any]:
-    """Return the windows of a spec: one record per axis, with changes in the last."""
-    records = [window() for _ in range(axes - 1)] + [window(**changes)]
-    return {
-        "sliding_windows": pb.SlidingWindows(axes=records, ceil_mode=ceil_mode, named_padding=named)
-    }
-
-
-def adaptive(*sizes: int) -> dict[str, Any]:
-    return {"adaptive_windows": pb.AdaptiveWindows(output_sizes=sizes)}
-
-
-def spec(
-    mode: int = pb.MODE_MAX, windows: dict[str, Any] | None = None, **options: Any
-) -> pb.PoolSpec:
-    return pb.PoolSpec(mode=mode, **(sliding() if windows is None else windows), **options)
-
-
-def forward(**changes: Any) -> pb.ForwardRequest:
-    return changed(pb.ForwardRequest(spec=spec(), input=tensor()), changes)
-
-
-def backward(**changes: Any) -> pb.BackwardRequest:
-    request = pb.BackwardRequest(
-        spec=spec(),
-        input_shape=(1, 1, 4, 4),
-        indices=tensor((1, 1, 2, 2), "uint8"),
-        output_gradient=tensor((1, 1, 2, 2)),
-    )
-    return changed(request, changes)
-
-
-def changed(message: Any, changes: dict[str, Any]) -> Any:
-    """Replace fields of the message; None clears a field."""
-    for name, value in changes.items():
-        message.ClearField(name)
-        if value is None:
-            continue
-        if hasattr(value, "CopyFrom"):
-            getattr(message, name).CopyFrom(value)
-        elif isinstance(value, tuple):
-            getattr(message, name).extend(value)
-        else:
-            setattr(message, name, value)
-    return message
 
 
 def details_of(error: grpc.RpcError) -> dict[str, Any]:
@@ -140,27 +72,35 @@ def assert_serves(stub: Any) -> None:
 
 
 class Gate:
-    """Holds the computation of every call until it is opened; counts the calls computed."""
+    """Replacement of `pooling_engine.run` that blocks every computation until it is opened.
+
+    Attributes:
+        computed: number of calls computed so far.
+        compute: function that computes a call once the gate is open.
+    """
 
     def __init__(self) -> None:
         self.computed = 0
-        self.compute = PoolingServicer.forward
+        self.compute: Callable[..., Any] = pooling_engine.run
         self._entered = threading.Semaphore(0)
         self._open = threading.Event()
 
-    def forward(self, servicer: PoolingServicer, request: bytes, *regions: Any) -> bytes:
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
         self._entered.release()
         assert self._open.wait(LIMIT_S)
         self.computed += 1
-        return self.compute(servicer, request, *regions)
+        return self.compute(*arguments, **options)
 
     def wait_entered(self) -> None:
+        """Wait until one more computation is at the gate."""
         assert self._entered.acquire(timeout=LIMIT_S)
 
     def was_entered(self) -> bool:
+        """Return True if one more computation is at the gate."""
         return self._entered.acquire(blocking=False)
 
     def open(self) -> None:
+        """Let all computations continue."""
         self._open.set()
 
 
@@ -168,3 +108,15 @@ def wait_for_in_flight(server: PoolingServer, count: int) -> None:
     """Wait until exactly `count` calls are waiting or running."""
     executor = server.executor
     wait_until(lambda: executor.in_flight == count, f"there are never {count} calls in flight")
+
+
+def wait_for_unfinished(server: PoolingServer, count: int) -> None:
+    """Wait until exactly `count` calls are in flight or have a reply that is not sent yet."""
+    executor = server.executor
+    wait_until(lambda: executor.unfinished == count, f"there are never {count} unfinished calls")
+
+
+def wait_for_regions(server: PoolingServer, count: int) -> None:
+    """Wait until exactly `count` regions are leased."""
+    memory = server.shared_memory
+    wait_until(lambda: memory.region_count == count, f"there are never {count} leased regions")

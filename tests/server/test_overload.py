@@ -9,16 +9,11 @@ from typing import Any
 import grpc
 import pytest
 
+import pooling_engine
 from pooling_server import PoolingServer, ServerConfig
-from pooling_server.serving.servicer import PoolingServicer
 from pooling_wire.v1 import pooling_pb2_grpc
-from tests.server.support import (
-    Gate,
-    assert_serves,
-    details_of,
-    forward,
-    wait_for_in_flight,
-)
+from tests.server.support import Gate, assert_serves, details_of, wait_for_in_flight
+from tests.support.requests import forward
 from tests.support.waiting import LIMIT_S, wait_until
 
 
@@ -26,7 +21,7 @@ from tests.support.waiting import LIMIT_S, wait_until
 def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[PoolingServer, Gate, Any]]:
     """Start a server with one slot and a limit of two calls in flight, behind a closed gate."""
     gate = Gate()
-    monkeypatch.setattr(PoolingServicer, "forward", lambda *arguments: gate.forward(*arguments))
+    monkeypatch.setattr(pooling_engine, "run", gate)
     server = PoolingServer(ServerConfig(listen="127.0.0.1:0", threads=1, max_in_flight=2))
     server.start()
     with grpc.insecure_channel(server.address) as channel:
@@ -89,7 +84,7 @@ def test_a_bug_is_reported_by_an_id_only(
     _, gate, stub = held
     gate.open()
     compute = gate.compute
-    monkeypatch.setattr(gate, "compute", lambda *_: {}["a secret detail"])
+    monkeypatch.setattr(gate, "compute", lambda *_, **__: {}["a secret detail"])
     with pytest.raises(grpc.RpcError) as caught:
         stub.Forward(forward())
     assert caught.value.code() is grpc.StatusCode.INTERNAL
@@ -109,7 +104,7 @@ def test_running_out_of_memory_is_reported_and_survived(
     _, gate, stub = held
     gate.open()
 
-    def exhausted(*_: Any) -> bytes:
+    def exhausted(*_: Any, **__: Any) -> Any:
         raise MemoryError("no room for 5 GiB")
 
     compute = gate.compute

@@ -15,23 +15,15 @@ import pooling_engine
 from pooling_client import PoolingClient
 from pooling_engine import PoolSpec
 from pooling_server import PoolingServer, ServerConfig
-from pooling_wire import BACKWARD, FORWARD
+from pooling_wire import FORWARD, METHODS, Method
 from pooling_wire.v1 import pooling_pb2 as pb
 from pooling_wire.v1 import pooling_pb2_grpc
-from tests.server.support import (
-    BAD_TENSOR,
-    adaptive,
-    assert_rejected,
-    backward,
-    forward,
-    spec,
-    tensor,
-)
+from tests.server.support import BAD_TENSOR, assert_rejected
+from tests.support.requests import adaptive, backward, forward, spec, tensor
 from tests.support.waiting import LIMIT_S
 
 SHAPE = (2, 16, 64, 96)  # 768 KiB of float32
 MIB = 1 << 20
-METHODS = {"forward": FORWARD, "backward": BACKWARD}
 
 
 @pytest.fixture
@@ -50,7 +42,7 @@ def fresh_stub(fresh: PoolingServer) -> Iterator[pooling_pb2_grpc.PoolingService
 
 
 def idle_bytes(server: PoolingServer) -> int:
-    return server.servicer.arena.idle_bytes
+    return server.calls.arena.idle_bytes
 
 
 def both_ways(
@@ -127,24 +119,23 @@ def test_buffers_are_reused(fresh: PoolingServer) -> None:
     assert idle_bytes(fresh) == output + (192 << 10)
 
 
-@pytest.mark.parametrize("where", ["forward", "backward"])
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_buffers_are_returned_after_the_reply_is_encoded(
-    fresh: PoolingServer, monkeypatch: pytest.MonkeyPatch, where: str
+    fresh: PoolingServer, monkeypatch: pytest.MonkeyPatch, method: Method[Any, Any]
 ) -> None:
-    codec = METHODS[where].response
-    parts = codec.parts
+    encode = method.response.encode
     idle: list[int] = []
 
-    def watched(result: Any, places: Any, start: int) -> Any:
-        reply = parts(result, places, start)
+    def watched(result: Any, places: Any) -> bytes:
+        reply: bytes = encode(result, places)
         idle.append(idle_bytes(fresh))
         return reply
 
-    monkeypatch.setattr(codec, "parts", watched)
+    monkeypatch.setattr(method.response, "encode", watched)
     x = np.ones(SHAPE, np.float32)
     spec = PoolSpec("sum", kernel=1)
     with PoolingClient(fresh.address) as client:
-        if where == "forward":
+        if method is FORWARD:
             client.forward(x, spec)
         else:
             client.backward(x, spec, input_shape=SHAPE)
@@ -222,27 +213,27 @@ def test_rejected_calls_return_their_buffers(
     assert lent <= idle_bytes(fresh) <= 3 * lent, "every rejected call has allocated memory"
 
 
-@pytest.mark.parametrize("where", ["forward", "backward"])
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_bugs_return_their_buffers(
-    fresh: PoolingServer, fresh_stub: Any, monkeypatch: pytest.MonkeyPatch, where: str
+    fresh: PoolingServer, fresh_stub: Any, monkeypatch: pytest.MonkeyPatch, method: Method[Any, Any]
 ) -> None:
     """The error occurs after the computation, while the reply is encoded."""
 
     def broken(*_: Any) -> bytes:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(METHODS[where].response, "parts", broken)
+    monkeypatch.setattr(method.response, "encode", broken)
     # Log records that pytest keeps would hold the frames of the error, and thereby the buffers.
     monkeypatch.setattr(logging.getLogger("pooling_server"), "disabled", True)
     whole = spec(pb.MODE_SUM, SAME)
     requests = {
-        "forward": forward(spec=whole, input=tensor(LARGE)),
-        "backward": backward(
+        "Forward": forward(spec=whole, input=tensor(LARGE)),
+        "Backward": backward(
             spec=whole, input_shape=LARGE, indices=None, output_gradient=tensor(LARGE)
         ),
     }
     for _ in range(12):
         with pytest.raises(grpc.RpcError) as caught:
-            getattr(fresh_stub, where.capitalize())(requests[where])
+            getattr(fresh_stub, method.name)(requests[method.name])
         assert caught.value.code() is grpc.StatusCode.INTERNAL
     assert MIB <= idle_bytes(fresh) <= 3 * MIB

@@ -14,16 +14,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pooling_server import PoolingServer, ServerConfig
 from pooling_wire.v1 import pooling_pb2 as pb
 from pooling_wire.v1 import pooling_pb2_grpc
-from tests.server.support import (
-    assert_serves,
-    backward,
-    details_of,
-    forward,
-    spec,
-    tensor,
-    wait_for_in_flight,
-)
+from tests.server.support import assert_serves, details_of, wait_for_in_flight, wait_for_unfinished
 from tests.support.proxy import Proxy
+from tests.support.requests import backward, forward, spec, tensor
 from tests.support.waiting import LIMIT_S, wait_until
 
 MOST = 2
@@ -129,6 +122,7 @@ def slow(server: PoolingServer) -> Iterator[tuple[Proxy, Any]]:
         )
         stub = pooling_pb2_grpc.PoolingServiceStub(channel)
         stub.Forward(forward())
+        wait_for_unfinished(server, 0)
         proxy.hold_replies()
         yield proxy, stub
 
@@ -137,7 +131,7 @@ def wait_for_unsent(server: PoolingServer, count: int) -> None:
     """Wait until exactly `count` replies are built but not sent, and no call is in flight."""
     executor = server.executor
     wait_until(
-        lambda: (executor.in_flight, executor.unsent) == (0, count),
+        lambda: (executor.unfinished, executor.in_flight) == (count, 0),
         f"there are never {count} unsent replies",
     )
 

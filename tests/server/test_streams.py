@@ -1,4 +1,4 @@
-"""Streams over a real socket: order, ids, refusals in place, and how a stream may end."""
+"""Streams over a real socket: order, ids, errors of single items, and the ends of streams."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any
 
@@ -20,26 +20,17 @@ import pooling_engine
 from pooling_engine import PoolSpec
 from pooling_server import PoolingServer, ServerConfig
 from pooling_server.serving import streams
-from pooling_server.serving.servicer import PoolingServicer
 from pooling_wire.v1 import pooling_pb2 as pb
 from pooling_wire.v1 import pooling_pb2_grpc
-from tests.server.support import (
-    Gate,
-    backward,
-    details_of,
-    forward,
-    sliding,
-    spec,
-    tensor,
-    wait_for_in_flight,
-)
+from tests.server.support import Gate, details_of, wait_for_in_flight, wait_for_unfinished
+from tests.support.requests import backward, forward, sliding, spec, tensor
 from tests.support.waiting import LIMIT_S, wait_until
 
 SHAPE = (2, 16, 64, 96)
 
 
 class Feed:
-    """Requests that the test puts one by one; iterating ends at None."""
+    """Requests that a test sends one by one; None ends the iteration."""
 
     def __init__(self, *items: Any) -> None:
         self._queue: SimpleQueue[Any] = SimpleQueue()
@@ -66,10 +57,10 @@ def wait_for_end_of_receivers() -> None:
     def names() -> list[str]:
         return [thread.name for thread in threading.enumerate()]
 
-    wait_until(lambda: "pooling-stream" not in names(), "a receiving thread is left")
+    wait_until(lambda: "pooling-stream" not in names(), "a receiving thread is still running")
 
 
-def test_replies_come_in_order_under_the_ids_of_the_items(stub: Any) -> None:
+def test_replies_have_the_order_and_the_ids_of_the_items(stub: Any) -> None:
     replies = list(stub.ForwardStream(numbered(value) for value in range(200)))
     assert [reply.id for reply in replies] == [7 * value for value in range(200)]
     for value, reply in enumerate(replies):
@@ -86,11 +77,11 @@ def test_backward_items(stub: Any) -> None:
     assert all(reply.response == expected for reply in replies)
 
 
-def test_an_empty_stream_is_answered_by_an_empty_one(stub: Any) -> None:
+def test_an_empty_stream_has_no_replies(stub: Any) -> None:
     assert list(stub.ForwardStream(iter([]))) == []
 
 
-BAD = {
+INVALID = {
     "spec": (forward(spec=spec(windows=sliding(stride=-1))), 3, "INVALID_SPEC"),
     "length": (forward(input=tensor(data=b"abc")), 3, "INVALID_TENSOR"),
     "missing": (pb.ForwardRequest(), 3, "INVALID_TENSOR"),
@@ -98,9 +89,9 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_a_refused_item_is_told_why_in_its_place(stub: Any, case: str) -> None:
-    request, code, reason = BAD[case]
+@pytest.mark.parametrize("case", INVALID)
+def test_a_rejected_item_is_reported_in_its_reply(stub: Any, case: str) -> None:
+    request, code, reason = INVALID[case]
     replies = list(stub.ForwardStream(iter([item(1), item(2, request), item(3)])))
     assert [reply.id for reply in replies] == [1, 2, 3]
     assert [reply.WhichOneof("result") for reply in replies] == ["response", "error", "response"]
@@ -116,10 +107,10 @@ def test_a_refused_item_is_told_why_in_its_place(stub: Any, case: str) -> None:
     assert dict(error.metadata) == dict(info.metadata)
 
 
-def test_forged_indices_and_bytes_that_do_not_parse(channel: grpc.Channel) -> None:
-    forged = backward(indices=tensor((1, 1, 2, 2), "uint8", data=bytes([0, 1, 2, 99])))
+def test_invalid_indices_and_items_that_do_not_parse(channel: grpc.Channel) -> None:
+    invalid = backward(indices=tensor((1, 1, 2, 2), "uint8", data=bytes([0, 1, 2, 99])))
     items = [
-        pb.BackwardStreamRequest(id=1, request=forged).SerializeToString(),
+        pb.BackwardStreamRequest(id=1, request=invalid).SerializeToString(),
         b"\xff\xff\xff",
         pb.BackwardStreamRequest(id=3, request=backward()).SerializeToString(),
         pb.BackwardStreamRequest(id=4).SerializeToString(),
@@ -134,7 +125,7 @@ def test_forged_indices_and_bytes_that_do_not_parse(channel: grpc.Channel) -> No
     assert replies[3].error.field == "request"
 
 
-def test_a_bug_in_one_item_shows_an_id_and_the_stream_goes_on(
+def test_a_bug_in_one_item_does_not_end_the_stream(
     stub: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     compute, calls = pooling_engine.run, []
@@ -142,7 +133,7 @@ def test_a_bug_in_one_item_shows_an_id_and_the_stream_goes_on(
     def broken(*arguments: Any, **options: Any) -> Any:
         calls.append(1)
         if len(calls) == 2:
-            raise ZeroDivisionError("the secret of the house")
+            raise ZeroDivisionError("a secret detail")
         return compute(*arguments, **options)
 
     monkeypatch.setattr(pooling_engine, "run", broken)
@@ -154,28 +145,10 @@ def test_a_bug_in_one_item_shows_an_id_and_the_stream_goes_on(
 
 
 @pytest.fixture
-def ended(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Set once gRPC's server knows of the end of a stream, whoever ended it."""
-    ended, answer = threading.Event(), PoolingServicer._answer_stream
-
-    def watched(servicer: PoolingServicer, compute: Any, items: Any, context: Any) -> Any:
-        context.add_callback(ended.set)
-        return answer(servicer, compute, items, context)
-
-    monkeypatch.setattr(PoolingServicer, "_answer_stream", watched)
-    return ended
-
-
-@pytest.fixture
-def held(
-    monkeypatch: pytest.MonkeyPatch, ended: threading.Event
-) -> Iterator[tuple[PoolingServer, Gate, Any]]:
-    """A server with one slot and two calls in flight at most, whose items wait."""
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[PoolingServer, Gate, Any]]:
+    """Start a server with one slot and a limit of two calls in flight, behind a closed gate."""
     gate = Gate()
-    gate.compute = PoolingServicer.forward_item
-    monkeypatch.setattr(
-        PoolingServicer, "forward_item", lambda *arguments: gate.forward(*arguments)
-    )
+    monkeypatch.setattr(pooling_engine, "run", gate)
     server = PoolingServer(ServerConfig(listen="127.0.0.1:0", threads=1, max_in_flight=2))
     server.start()
     with grpc.insecure_channel(server.address) as channel:
@@ -202,26 +175,26 @@ def test_a_stream_is_one_call_in_flight(held: Any) -> None:
     assert [reply.id for reply in stub.ForwardStream(iter([item(3)]))] == [3]
 
 
-def test_items_of_an_expired_stream_are_never_computed(held: Any, ended: threading.Event) -> None:
+def test_items_of_an_expired_stream_are_never_computed(held: Any) -> None:
     server, gate, stub = held
-    for timeout_s in (0.4, 4, 40):  # a busy machine may take as long until the first is computed
+    for timeout_s in (0.4, 4, 40):  # on a busy machine, the first item may arrive late
         with pytest.raises(grpc.RpcError) as caught:
             list(stub.ForwardStream(iter([item(1), item(2), item(3)]), timeout=timeout_s))
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         if gate.was_entered():
             break
-    assert ended.wait(LIMIT_S)
+    wait_for_unfinished(server, 0)
     gate.open()
     wait_for_in_flight(server, 0)
     assert gate.computed == 1
 
 
-def test_a_cancelled_stream_computes_no_more(held: Any, ended: threading.Event) -> None:
+def test_a_cancelled_stream_computes_no_further_items(held: Any) -> None:
     server, gate, stub = held
     stream = stub.ForwardStream(iter([item(1), item(2), item(3), item(4)]))
     gate.wait_entered()
     stream.cancel()
-    assert ended.wait(LIMIT_S)
+    wait_for_unfinished(server, 0)
     gate.open()
     wait_for_in_flight(server, 0)
     wait_for_end_of_receivers()
@@ -229,7 +202,7 @@ def test_a_cancelled_stream_computes_no_more(held: Any, ended: threading.Event) 
     assert [reply.id for reply in stub.ForwardStream(iter([item(9)]))] == [9]
 
 
-def test_draining_answers_what_was_received_and_ends_idle_streams(held: Any) -> None:
+def test_draining_answers_received_items_and_ends_streams(held: Any) -> None:
     server, gate, stub = held
     busy, idle = Feed(item(1)), Feed()
     streams = [stub.ForwardStream(iter(busy)), stub.ForwardStream(iter(idle))]
@@ -252,19 +225,18 @@ def test_draining_answers_what_was_received_and_ends_idle_streams(held: Any) -> 
 
 
 FLOOD = """
-import sys, grpc, numpy as np, pooling_wire
+import sys, grpc, numpy as np
 from pooling_engine import ForwardCall, PoolSpec
-call = ForwardCall(np.ones((2, 16, 64, 96), np.float32), PoolSpec("max", 2))
-item = pooling_wire.FORWARD.encode_item(1, call)
-channel = grpc.insecure_channel(sys.argv[1])
-stream = channel.stream_stream("/pooling.v1.PoolingService/ForwardStream")
+from pooling_wire import FORWARD
+item = FORWARD.encode_item(1, ForwardCall(np.ones((2, 16, 64, 96), np.float32), PoolSpec("max", 2)))
+stream = grpc.insecure_channel(sys.argv[1]).stream_stream(FORWARD.stream_path)
 for number, reply in enumerate(stream(iter(lambda: item, None))):
     if number == 5:
         print("flowing", flush=True)
 """
 
 
-def test_a_killed_client_leaves_nothing_behind() -> None:
+def test_a_killed_client_leaves_no_call_and_no_thread() -> None:
     server = PoolingServer(ServerConfig(listen="127.0.0.1:0", threads=1))
     server.start()
     client = subprocess.Popen(
@@ -279,8 +251,8 @@ def test_a_killed_client_leaves_nothing_behind() -> None:
     client.communicate(timeout=LIMIT_S)
     wait_for_in_flight(server, 0)
     wait_for_end_of_receivers()
-    lent = 2 * 16 * 32 * 48 * 4
-    assert 0 < server.servicer.arena.idle_bytes <= 2 * lent
+    result_bytes = 2 * 16 * 32 * 48 * 4
+    assert 0 < server.calls.arena.idle_bytes <= 2 * result_bytes
     assert server.stop()
 
 
@@ -296,7 +268,7 @@ def test_results_of_large_items_use_the_arena() -> None:
         replies = list(stub.ForwardStream(item(id_, request) for id_ in range(6)))
     expected = pooling_engine.forward(x, PoolSpec("sum", (2, 2))).output
     assert all(reply.response.output.data == expected.tobytes() for reply in replies)
-    assert server.servicer.arena.idle_bytes <= 2 * expected.nbytes
+    assert server.calls.arena.idle_bytes <= 2 * expected.nbytes
     assert server.stop()
 
 
@@ -304,8 +276,8 @@ IDLE_S = 0.3
 
 
 @pytest.fixture
-def impatient(ended: threading.Event) -> Iterator[tuple[PoolingServer, Any]]:
-    """A server that lets streams wait for their callers no longer than that."""
+def impatient() -> Iterator[tuple[PoolingServer, Any]]:
+    """Start a server with an idle timeout of `IDLE_S`."""
     config = ServerConfig(listen="127.0.0.1:0", backend="numpy", stream_idle_s=IDLE_S)
     server = PoolingServer(config)
     server.start()
@@ -315,7 +287,7 @@ def impatient(ended: threading.Event) -> Iterator[tuple[PoolingServer, Any]]:
     wait_for_end_of_receivers()
 
 
-def test_a_stream_whose_caller_sends_nothing_ends(impatient: Any) -> None:
+def test_a_stream_ends_if_its_client_sends_nothing(impatient: Any) -> None:
     server, stub = impatient
     for feed in (Feed(), Feed(numbered(1), numbered(2))):
         stream = stub.ForwardStream(iter(feed))
@@ -332,21 +304,34 @@ def test_a_stream_whose_caller_sends_nothing_ends(impatient: Any) -> None:
         feed.put(None)
 
 
-def test_a_stream_whose_caller_takes_nothing_ends(impatient: Any, ended: threading.Event) -> None:
+def test_a_stream_ends_if_its_client_reads_nothing(
+    impatient: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server, stub = impatient
+    call, ended = server.executor.call, threading.Event()
+
+    @contextmanager
+    def watched(*arguments: Any) -> Iterator[None]:
+        try:
+            with call(*arguments):
+                yield
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(server.executor, "call", watched)
     x = np.zeros((1, 1, 1024, 512), np.float32)
     same = spec(windows=sliding(kernel=1))
     large = item(1, forward(spec=same, input=tensor(x.shape, data=x.tobytes())))
-    stream = stub.ForwardStream(iter([large] * 20))  # more than the buffers on the way hold
-    assert ended.wait(LIMIT_S), "the stream waits for its caller"
-    wait_for_in_flight(server, 0)
+    stream = stub.ForwardStream(iter([large] * 20))  # more than the network buffers hold
+    assert ended.wait(LIMIT_S), "the stream waits for its client"
+    assert server.executor.in_flight == 0
     with pytest.raises(grpc.RpcError) as caught:
         list(stream)
     assert caught.value.code() is grpc.StatusCode.CANCELLED
 
 
 class Clock:
-    """In place of `time`, for the server's streams; they look at it whenever it goes on."""
+    """Replacement of `time` in the streams; their timers are checked when it advances."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._now, self._checks = 0.0, []
@@ -357,39 +342,42 @@ class Clock:
     def monotonic(self) -> float:
         return self._now
 
-    def go_on(self, seconds: float) -> None:
+    def advance(self, seconds: float) -> None:
         self._now += seconds
         checks, self._checks = self._checks, []
         for check in checks:
             check()
 
 
-def test_a_stream_is_not_idle_while_it_computes_or_goes_on(
+def test_a_stream_is_not_idle_while_it_computes_or_receives_items(
     impatient: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, stub = impatient
-    clock, feed, compute = Clock(monkeypatch), Feed(), PoolingServicer.forward_item
+    clock, feed, compute = Clock(monkeypatch), Feed(), pooling_engine.run
 
-    def slow(*arguments: Any) -> bytes:
-        clock.go_on(2 * IDLE_S)
-        return compute(*arguments)
+    def slow(*arguments: Any, **options: Any) -> Any:
+        clock.advance(2 * IDLE_S)
+        computed.append(1)
+        return compute(*arguments, **options)
 
+    computed: list[int] = []
     stream = stub.ForwardStream(iter(feed))
     for value in range(8):
         feed.put(numbered(value))
         assert next(stream).id == 7 * value
-        clock.go_on(0.8 * IDLE_S)
-    monkeypatch.setattr(PoolingServicer, "forward_item", slow)
+        clock.advance(0.8 * IDLE_S)
+    monkeypatch.setattr(pooling_engine, "run", slow)
     for id_ in (1, 2):
         feed.put(item(id_))
         assert next(stream).id == id_
-    clock.go_on(1.2 * IDLE_S)
+    assert computed == [1, 1]
+    clock.advance(1.2 * IDLE_S)
     with pytest.raises(grpc.RpcError):
         next(stream)
     feed.put(None)
 
 
-def test_any_wait_is_allowed_by_0(stub: Any) -> None:
+def test_0_disables_the_idle_timeout() -> None:
     server = PoolingServer(ServerConfig(listen="127.0.0.1:0", backend="numpy", stream_idle_s=0))
     server.start()
     feed = Feed(item(1))
@@ -397,7 +385,6 @@ def test_any_wait_is_allowed_by_0(stub: Any) -> None:
         stream = pooling_pb2_grpc.PoolingServiceStub(channel).ForwardStream(iter(feed))
         assert next(stream).id == 1
         assert not [each for each in threading.enumerate() if each.name == "pooling-idle-timer"]
-        time.sleep(IDLE_S)
         feed.put(item(2))
         assert next(stream).id == 2
         feed.put(None)

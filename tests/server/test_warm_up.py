@@ -79,14 +79,13 @@ def test_numpy_computes_until_the_warm_up_is_done(
 ) -> None:
     """Both methods use the backend that compiles nothing."""
     used: list[str] = []
-    for name in ("forward", "backward"):
-        compute = getattr(pooling_engine, name)
+    compute = pooling_engine.run
 
-        def watched(*arguments: Any, compute: Any = compute, **options: Any) -> Any:
-            used.append(options["backend"])
-            return compute(*arguments, **options)
+    def watched(*arguments: Any, backend: str) -> Any:
+        used.append(backend)
+        return compute(*arguments, backend=backend)
 
-        monkeypatch.setattr(pooling_engine, name, watched)
+    monkeypatch.setattr(pooling_engine, "run", watched)
     server = PoolingServer(ServerConfig(listen="127.0.0.1:0"))
     starting = threading.Thread(target=server.start)
     starting.start()

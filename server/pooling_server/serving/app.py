@@ -16,6 +16,7 @@ from pooling_engine import PoolingError, UnavailableError
 from pooling_engine.backends import DeviceBackend, select_backend
 from pooling_server.config import MESSAGE_CEILING, ServerConfig
 from pooling_server.processes.device_watchdog import DeviceWatchdog
+from pooling_server.serving.call_processor import CallProcessor
 from pooling_server.serving.executor import Executor
 from pooling_server.serving.health import Health, add_reflection
 from pooling_server.serving.server_info import used_backends
@@ -52,7 +53,7 @@ class PoolingServer:
         addresses: listening addresses, with port 0 replaced by the actual port.
         address: the first of them.
         grace_s: seconds that calls in flight have to finish when the server stops.
-        servicer: implementation of the RPC methods.
+        calls: computes calls; its arena holds the buffers of results.
         executor: admission control; shows how many calls are in flight.
         shared_memory: regions that are leased to clients.
         on_device_lost: called once when the device is lost; only a new process can use the device
@@ -91,10 +92,11 @@ class PoolingServer:
             config.shared_memory_bytes,
             pin=None if device is None else device.pin,
         )
-        self.servicer = PoolingServicer(config, self.executor, version(), self.shared_memory)
-        self.servicer.on_device_lost = self._handle_lost_device
-        calls = ThreadPoolExecutor(config.max_in_flight + _SPARE_THREADS, "pooling-call")
-        self._server.add_generic_rpc_handlers((self.servicer.handlers(calls),))
+        self.calls = CallProcessor(config)
+        servicer = PoolingServicer(config, self.executor, self.calls, version(), self.shared_memory)
+        servicer.on_device_lost = self._handle_lost_device
+        threads = ThreadPoolExecutor(config.max_in_flight + _SPARE_THREADS, "pooling-call")
+        self._server.add_generic_rpc_handlers((servicer.handlers(threads),))
         self.addresses = self._listeners.addresses
         self.address = self.addresses[0]
 
@@ -111,7 +113,7 @@ class PoolingServer:
         bit-identical, except for Lp norms, which are equally accurate.
         """
         if self._config.warm_up:
-            self.servicer.backend = used_backends(self._config.backend)[-1].name
+            self.calls.backend = used_backends(self._config.backend)[-1].name
         self.shared_memory.start()
         self._server.start()
         self._watchdog.start()
@@ -135,7 +137,7 @@ class PoolingServer:
                 _log.exception("warm-up failed; serving anyway")
             finally:
                 notice.cancel()
-        self.servicer.backend = self._config.backend
+        self.calls.backend = self._config.backend
         self._health.serve()
 
     def stop(self) -> bool:

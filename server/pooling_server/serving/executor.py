@@ -32,7 +32,7 @@ class Executor:
         self._slots = threading.BoundedSemaphore(slots)
         self._max_in_flight = max_in_flight
         self._in_flight = 0
-        self._open = 0  # in flight, or reply not sent yet
+        self._unfinished = 0
         self._is_draining = False
         self._streams: set[Callable[[], None]] = set()
         self._changed = threading.Condition()
@@ -43,10 +43,13 @@ class Executor:
         return self._in_flight
 
     @property
-    def unsent(self) -> int:
-        """Number of replies that are built but not sent yet."""
-        with self._changed:
-            return self._open - self._in_flight
+    def unfinished(self) -> int:
+        """Number of calls in flight, plus calls whose reply is not sent yet.
+
+        A call that the client ends leaves this number at once, but stays in flight until its
+        computation has ended.
+        """
+        return self._unfinished
 
     @property
     def is_draining(self) -> bool:
@@ -103,7 +106,9 @@ class Executor:
             self._is_draining = True
             for end in self._streams:
                 end()
-            return self._changed.wait_for(lambda: self._in_flight == self._open == 0, timeout_s)
+            return self._changed.wait_for(
+                lambda: self._in_flight == self._unfinished == 0, timeout_s
+            )
 
     def _enter(self, end: Callable[[], None] | None = None) -> None:
         with self._changed:
@@ -111,13 +116,13 @@ class Executor:
                 raise UnavailableError(
                     "the server is shutting down; retry, preferably on another server"
                 )
-            unsent = self._open - self._in_flight
+            unsent = self._unfinished - self._in_flight
             if self._in_flight >= self._max_in_flight:
                 raise self._overloaded(f"{self._in_flight} calls are in flight")
             if unsent >= self._max_in_flight:
                 raise self._overloaded(f"the replies to {unsent} calls are not sent yet")
             self._in_flight += 1
-            self._open += 1
+            self._unfinished += 1
             if end is not None:
                 self._streams.add(end)
 
@@ -130,7 +135,7 @@ class Executor:
 
     def _close(self) -> None:
         with self._changed:
-            self._open -= 1
+            self._unfinished -= 1
             self._changed.notify_all()
 
     def _overloaded(self, what: str) -> OverloadedError:

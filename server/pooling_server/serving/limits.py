@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pooling_engine import TensorTooLargeError
-from pooling_engine.plans import PoolPlan
+from pooling_engine import PoolPlan, TensorTooLargeError
 from pooling_server.config import ServerConfig, flag
 
 _REPLY_OVERHEAD_BYTES = 1024  # upper bound of a reply without the elements of its tensors

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import grpc
 
-from pooling_wire.shared_memory import leases
+from pooling_wire.shared_memory import SUFFIX, lease_socket
 
 _UNIX = "unix:"
-_MAX_PATH_BYTES = 107 - len(leases.SUFFIX)  # sockaddr_un has room for 107
+_MAX_PATH_BYTES = 107 - len(SUFFIX)  # sockaddr_un has room for 107
 _ALL_INTERFACES = ("0.0.0.0", "[::]")
 
 
@@ -95,8 +95,8 @@ class Listeners:
             )
         except OSError:
             self.remove_files()
-            for lease_socket in self.lease_sockets:
-                lease_socket.close()
+            for listener in self.lease_sockets:
+                listener.close()
             raise
 
     def remove_files(self) -> None:
@@ -119,18 +119,18 @@ class Listeners:
         return address
 
     def _bind_lease_socket(self, address: str, mode: int) -> None:
-        path = Path(leases.lease_socket(address) or "")
+        path = Path(lease_socket(address) or "")
         if path.is_socket():
             path.unlink()  # left behind by an earlier server: its main socket was stale
-        lease_socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         try:
             with _file_mode(mode):
-                lease_socket.bind(os.fspath(path))
+                listener.bind(os.fspath(path))
         except OSError as error:
-            lease_socket.close()
+            listener.close()
             raise OSError(f"cannot lease memory at {path}: {error.strerror or error}") from None
-        lease_socket.listen()
-        self.lease_sockets.append(lease_socket)
+        listener.listen()
+        self.lease_sockets.append(listener)
         self._files.append((path, _identity(path)))
 
 

@@ -28,7 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pooling_engine import InvalidTensorError
-from pooling_wire.shared_memory import leases
+from pooling_wire.shared_memory import (
+    HANDLE_BYTES,
+    LONGEST_PACKET,
+    decode_packet,
+    encode_size,
+)
 
 _log = logging.getLogger("pooling_server")
 MAX_CLIENTS = 256  # connections; further ones are closed, and their calls send their tensors
@@ -127,7 +132,7 @@ class SharedMemory:
     def _answer(self, client: socket.socket) -> None:
         """Answer one packet, or disconnect a client that has gone or sends an invalid packet."""
         try:
-            packet = leases.decode_packet(client.recv(leases.LONGEST_PACKET))
+            packet = decode_packet(client.recv(LONGEST_PACKET))
             if isinstance(packet, int):
                 self._lease(client, packet)
             elif packet is not None and packet in self._leases[client]:
@@ -142,9 +147,9 @@ class SharedMemory:
         handles = self._leases[client]
         has_no_slot = len(handles) == MAX_REGIONS
         if has_no_slot or not 0 < size_bytes <= self._free_bytes:
-            client.send(leases.encode_size(0 if has_no_slot else self._free_bytes))
+            client.send(encode_size(0 if has_no_slot else self._free_bytes))
             return
-        handle = secrets.token_bytes(leases.HANDLE_BYTES)
+        handle = secrets.token_bytes(HANDLE_BYTES)
         descriptor = os.memfd_create("pooling", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
         try:
             os.ftruncate(descriptor, size_bytes)

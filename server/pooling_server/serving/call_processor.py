@@ -1,0 +1,107 @@
+"""Processing of pooling calls: decode, check limits, borrow result buffers, compute, encode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pooling_engine
+from pooling_engine import PoolingError, UnavailableError
+from pooling_server.config import ServerConfig
+from pooling_server.serving.arena import Arena, Loan
+from pooling_server.serving.error_replies import error_reply
+from pooling_server.serving.limits import check_message_size, check_plan_limits
+from pooling_wire import BACKWARD, Method
+from pooling_wire.shared_memory import NO_PLACES, NO_REGIONS, Placed, Regions, array_at
+
+
+class CallProcessor:
+    """Stateless processing of one request or stream item, the same for every method.
+
+    Args:
+        config: limits and backend.
+
+    Attributes:
+        arena: reusable buffers for results.
+        backend: name of the backend for the next calls.
+    """
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._config = config
+        self.arena = Arena(config.arena_bytes)
+        self.backend = config.backend
+
+    def answer(
+        self, method: Method[Any, Any], request: bytes, regions: Regions = NO_REGIONS
+    ) -> bytes:
+        """Return the response to a request.
+
+        Args:
+            method: row of the method table.
+            request: serialized request; its tensors may be in shared memory.
+            regions: regions of shared memory that the client may use.
+
+        Raises:
+            PoolingError: the request is invalid, exceeds a limit or cannot be computed.
+        """
+        try:
+            placed = method.decode_request(request, regions)
+        except PoolingError as error:
+            self._check_limits_of_invalid(method, error)
+            raise
+        with self.arena.loan() as loan:
+            result = self._compute(method, placed, loan, regions)
+            return method.encode_response(result, placed.places)
+
+    def answer_item(self, method: Method[Any, Any], item: bytes) -> bytes:
+        """Return the reply to a stream item: a response or an error.
+
+        Raises:
+            UnavailableError: the device is lost; the stream has to end, so that the client
+                continues on another server.
+        """
+        id_ = 0
+        try:
+            id_, call = method.decode_item(item)
+            if isinstance(call, PoolingError):
+                self._check_limits_of_invalid(method, call)
+                raise call
+            check_message_size(item, self._config)
+            with self.arena.loan() as loan:
+                result = self._compute(method, Placed(call, NO_PLACES), loan, NO_REGIONS)
+                return method.encode_reply(id_, result)
+        except UnavailableError:
+            raise
+        except Exception as error:
+            return method.encode_reply(id_, error_reply(error))
+
+    def _compute(
+        self, method: Method[Any, Any], placed: Placed[Any], loan: Loan, regions: Regions
+    ) -> Any:
+        """Compute a call into the client's locations or, without one, into borrowed buffers."""
+        call, places = placed
+        specs = call.result_specs
+        reply_bytes = sum(spec.nbytes for name, spec in specs.items() if name not in places)
+        check_plan_limits(call.plan, reply_bytes, _size_field(method), self._config)
+        results = {
+            name: array_at(places[name], spec.shape, spec.dtype, regions, f"{name}_place")
+            if name in places
+            else loan.array(spec.shape, spec.dtype)
+            for name, spec in specs.items()
+        }
+        return pooling_engine.run(call, results, backend=self.backend)
+
+    def _check_limits_of_invalid(self, method: Method[Any, Any], error: PoolingError) -> None:
+        """Check the limits of a call that was planned, but rejected by its other checks.
+
+        Such a call is reported as too large, because the client must fix that first.
+
+        Raises:
+            TensorTooLargeError: the call also exceeds a limit.
+        """
+        if error.plan is not None:
+            check_plan_limits(error.plan, 0, _size_field(method), self._config)
+
+
+def _size_field(method: Method[Any, Any]) -> str:
+    """Return the field of the request that determines the sizes of a call."""
+    return "input_shape" if method is BACKWARD else "input"
