@@ -118,7 +118,7 @@ def wire_rows() -> list[dict[str, object]]:
             return ends.enter_context(grpc.insecure_channel(server.addresses[0], options=options))
 
         def bare(server: wire_servers.Server) -> Call:
-            method = channel(server).unary_unary(_channel.FORWARD)
+            method = channel(server).unary_unary(FORWARD.path)
             return lambda: method(request, timeout=transports.TIMEOUT_S)
 
         client = ends.enter_context(PoolingClient(ours.addresses[0], timeout=transports.TIMEOUT_S))

@@ -26,8 +26,7 @@ import numpy as np
 
 import pooling_engine
 from benchmarks import report
-from pooling_client import ForwardCall, PoolingClient
-from pooling_client._calls import jobs as _jobs
+from pooling_client import ForwardCall, PoolingClient, _limits
 from pooling_engine import PoolSpec
 from pooling_wire.v1 import pooling_pb2 as pb
 from pooling_wire.v1 import pooling_pb2_grpc
@@ -124,12 +123,12 @@ def naive(stub: pooling_pb2_grpc.PoolingServiceStub, x: np.ndarray) -> np.ndarra
 
 
 def stream_of(client: PoolingClient, x: np.ndarray, chunk: int, out: np.ndarray) -> None:
-    _jobs.CHUNK_BYTES, _jobs.STREAM_BYTES = chunk, 0
+    _limits.CHUNK_BYTES, _limits.STREAM_BYTES = chunk, 0
     client.forward(x, SPEC, out=out, timeout=120)
 
 
 def unary_of(client: PoolingClient, x: np.ndarray, out: np.ndarray) -> None:
-    _jobs.STREAM_BYTES = 1 << 40
+    _limits.STREAM_BYTES = 1 << 40
     client.forward(x, SPEC, out=out, timeout=120)
 
 
@@ -164,7 +163,7 @@ def large_rows(client, stub, echo_channel, pid, rounds):
         size = int(chunk * MIB)
         calls[f"stream {chunk} MiB"] = lambda size=size: stream_of(client, x, size, out)
         calls[f"echo {chunk} MiB"] = lambda size=size: echo_stream(
-            echo_channel, x, size, _jobs.CHUNK_WINDOW
+            echo_channel, x, size, _limits.CHUNK_WINDOW
         )
     peaks = {}
     for name, work in calls.items():
@@ -211,7 +210,7 @@ def small_rows(client, echo_channel, rounds):
         for _ in client.forward_many(ForwardCall(x, SPEC) for _ in range(SMALL_CALLS)):
             pass
 
-    _jobs.STREAM_BYTES = 1 << 40
+    _limits.STREAM_BYTES = 1 << 40
     calls = {"unary": unary, "stream": stream}
     whole = np.frombuffer(message * SMALL_CALLS, np.uint8)
     calls["echo stream"] = lambda: echo_stream(echo_channel, whole, len(message), 16)

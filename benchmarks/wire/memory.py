@@ -17,8 +17,7 @@ import numpy as np
 
 from benchmarks.wire import servers as wire_servers
 from benchmarks.wire.suite import LAYER, SMALL, STREAM, UNARY, UNARY_60, Payload
-from pooling_client import PoolingClient
-from pooling_client._calls import jobs as _jobs
+from pooling_client import PoolingClient, _limits
 
 MIB = 1 << 20
 
@@ -43,7 +42,7 @@ def above_idle(pid: int, client: PoolingClient, payload: Payload, stream_bytes: 
     out = np.zeros(payload.output_shape, np.float32)
     client.forward(SMALL.tensor(), SMALL.spec)
     idle = reset_peak(pid)
-    _jobs.STREAM_BYTES = stream_bytes
+    _limits.STREAM_BYTES = stream_bytes
     client.forward(x, payload.spec, out=out, timeout=60)
     return peak_bytes(pid) - idle
 

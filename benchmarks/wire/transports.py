@@ -15,14 +15,13 @@ from benchmarks.wire import floats as wire_floats
 from benchmarks.wire import suite
 from benchmarks.wire.servers import Server
 from benchmarks.wire.suite import Payload
-from pooling_client import PoolingClient, _channel, _shared_memory
-from pooling_client._calls import jobs as _jobs
+from pooling_client import PoolingClient, _channel, _limits, _shared_memory
 from pooling_wire.v1 import pooling_pb2 as pb
 
 Call = Callable[[], Any]
 TIMEOUT_S = 60
 FLIGHT_BATCH_BYTES = 4 << 20
-NEVER, ALWAYS, SOMETIMES = 1 << 60, 0, _jobs.STREAM_BYTES
+NEVER, ALWAYS, SOMETIMES = 1 << 60, 0, _limits.STREAM_BYTES
 
 
 class Connections(NamedTuple):
@@ -91,13 +90,13 @@ def echo(payload: Payload, channel: grpc.Channel) -> Call:
 def echo_stream(payload: Payload, x: np.ndarray, channel: grpc.Channel) -> Call:
     """Send chunks of the size of ours, cut while sending, as many in flight as ours."""
     data = memoryview(x.reshape(-1).view(np.uint8))
-    count = -(-payload.request_bytes // _jobs.CHUNK_BYTES)
+    count = -(-payload.request_bytes // _limits.CHUNK_BYTES)
     chunk = -(-payload.request_bytes // count)
     head = (payload.reply_bytes // count).to_bytes(8, "little")
     call = channel.stream_stream("/bench/EchoStream")
 
     def work() -> None:
-        room = threading.Semaphore(_jobs.CHUNK_WINDOW)
+        room = threading.Semaphore(_limits.CHUNK_WINDOW)
 
         def requests() -> Iterator[bytes]:
             for at in range(0, len(data), chunk):
@@ -117,7 +116,7 @@ def echo_many(payload: Payload, channel: grpc.Channel) -> Call:
     call = channel.stream_stream("/bench/EchoStream")
 
     def work() -> None:
-        room = threading.Semaphore(_jobs.MANY_WINDOW)
+        room = threading.Semaphore(_limits.MANY_WINDOW)
 
         def requests() -> Iterator[bytes]:
             for _ in range(suite.MANY):
@@ -204,7 +203,7 @@ def ours(payload: Payload, x: np.ndarray, client: PoolingClient, stream_bytes: i
     out, spec = np.empty(payload.output_shape, np.float32), payload.spec
 
     def work() -> np.ndarray:
-        _jobs.STREAM_BYTES = stream_bytes
+        _limits.STREAM_BYTES = stream_bytes
         return client.forward(x, spec, out=out, timeout=TIMEOUT_S).output
 
     return work

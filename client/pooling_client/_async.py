@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
@@ -14,11 +14,14 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 import pooling_wire
 from pooling_client import _channel
-from pooling_client._calls.backward_job import BackwardJob, backward_job
-from pooling_client._calls.forward_job import ForwardJob, forward_job
-from pooling_client._calls.jobs import MANY_WINDOW, Job, item_of, outcome_of
-from pooling_client._carry import Progress, Session, carry
+from pooling_client._calls.backward import PreparedBackward
+from pooling_client._calls.base import PreparedCall
+from pooling_client._calls.forward import PreparedForward
+from pooling_client._calls.many import item_of, outcome_of
+from pooling_client._carry import GET_SERVER_INFO_PATH, Progress, Session, carry
+from pooling_client._limits import MANY_WINDOW
 from pooling_client._shared_memory import SharedMemory
+from pooling_client._streams.retries import Request
 from pooling_client._transports.aio import AsyncGrpcTransport, AsyncTransport, one_by_one, run
 from pooling_engine import BackwardCall, ForwardCall, ForwardResult, PoolingError, PoolSpec
 from pooling_wire import keepalive as pings
@@ -124,8 +127,8 @@ class AsyncPoolingClient:
             InternalError: the server has a bug.
             ValueError: the client is closed.
         """
-        job = ForwardJob(x, spec, return_indices, index_format, out)
-        return await self._run(job, timeout, progress)
+        call = ForwardCall(x, spec, return_indices, index_format)
+        return await self._run(PreparedForward(call, out), timeout, progress)
 
     async def backward(
         self,
@@ -174,8 +177,8 @@ class AsyncPoolingClient:
             InternalError: the server has a bug.
             ValueError: the client is closed.
         """
-        job = BackwardJob(output_gradient, spec, input_shape, indices, input, index_format, out)
-        return await self._run(job, timeout, progress)
+        call = BackwardCall(output_gradient, spec, input_shape, indices, input, index_format)
+        return await self._run(PreparedBackward(call, out), timeout, progress)
 
     @overload
     def forward_many(
@@ -219,8 +222,7 @@ class AsyncPoolingClient:
             PoolingError: a call or the stream failed, with the classes of `forward`.
             ValueError: the client is closed.
         """
-        method = _channel.FORWARD_STREAM
-        return self._many(calls, forward_job, method, return_exceptions, timeout)
+        return self._many(PreparedForward, calls, return_exceptions, timeout)
 
     @overload
     def backward_many(
@@ -264,8 +266,7 @@ class AsyncPoolingClient:
             PoolingError: a call or the stream failed, with the classes of `backward`.
             ValueError: the client is closed.
         """
-        method = _channel.BACKWARD_STREAM
-        return self._many(calls, backward_job, method, return_exceptions, timeout)
+        return self._many(PreparedBackward, calls, return_exceptions, timeout)
 
     def empty(self, shape: int | Sequence[int], dtype: DTypeLike = np.float32) -> Array:
         """Return an uninitialised array, in memory shared with the server if possible.
@@ -294,7 +295,7 @@ class AsyncPoolingClient:
             DeadlineError: the timeout has passed.
             ValueError: the client is closed.
         """
-        reply = await self._transport.send(_channel.GET_SERVER_INFO, b"", self._seconds(timeout))
+        reply = await self._transport.send(GET_SERVER_INFO_PATH, b"", self._seconds(timeout))
         return pooling_wire.decode_server_info(reply)
 
     async def close(self) -> None:
@@ -317,32 +318,31 @@ class AsyncPoolingClient:
         return self._timeout_s if timeout is None else _channel.seconds(timeout)
 
     async def _run(
-        self, job: Job[Result], timeout_s: float | None, progress: Progress | None
+        self, call: PreparedCall[Any, Result], timeout_s: float | None, progress: Progress | None
     ) -> Result:
         deadline = time.monotonic() + self._seconds(timeout_s)
-        return await run(carry(job, self._session, progress, deadline), self._transport)
+        return await run(carry(call, self._session, progress, deadline), self._transport)
 
     async def _many(
         self,
+        prepared_type: type[PreparedCall[Any, Result]],
         calls: AsyncIterable[Any] | Iterable[Any],
-        job_of: Callable[[Any], Job[Result]],
-        method: str,
         return_exceptions: bool,
         timeout_s: float | None,
     ) -> AsyncIterator[Result | PoolingError]:
-        async def items() -> AsyncIterator[tuple[Job[Result] | None, bytes | PoolingError]]:
+        async def items() -> AsyncIterator[tuple[PreparedCall[Any, Result] | None, Request]]:
             id_ = 0
             async for call in one_by_one(calls):
-                yield item_of(id_, call, job_of)
+                yield item_of(id_, call, prepared_type)
                 id_ += 1
 
         replies = self._transport.stream(
-            method,
+            prepared_type.method.stream_path,
             items(),
             window=MANY_WINDOW,
             timeout_s=None if timeout_s is None else _channel.seconds(timeout_s),
         )
         async with aclosing(replies):
-            async for job, reply in replies:
-                outcome = outcome_of(job, reply, return_exceptions)
+            async for prepared, reply in replies:
+                outcome = outcome_of(prepared, reply, return_exceptions)
                 yield outcome

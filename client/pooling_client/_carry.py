@@ -12,10 +12,11 @@ from time import monotonic
 from typing import Any, NamedTuple, TypeVar
 
 import pooling_wire
-from pooling_client import _channel
-from pooling_client._calls.jobs import CHUNK_WINDOW, Job
+from pooling_client import _limits
+from pooling_client._calls.base import PreparedCall
+from pooling_client._calls.shared import SharedCall, share
 from pooling_client._limits import UNKNOWN, RequestLimits, request_limits
-from pooling_client._shared_memory import SHARED_BYTES, SharedArrays, SharedMemory
+from pooling_client._shared_memory import SHARED_BYTES, SharedMemory
 from pooling_client._streams.retries import Reply, Request
 from pooling_engine import PoolingError, TensorTooLargeError
 
@@ -55,6 +56,7 @@ class Stream(NamedTuple):
     timeout_s: float
 
 
+GET_SERVER_INFO_PATH = pooling_wire.path_of(pooling_wire.GET_SERVER_INFO)
 Steps = Generator[Send | Stream, Any, Result]
 
 
@@ -74,7 +76,10 @@ class Session:
 
 
 def carry(
-    call: Job[Result], session: Session, progress: Progress | None, deadline: float
+    call: PreparedCall[Any, Result],
+    session: Session,
+    progress: Progress | None,
+    deadline: float,
 ) -> Steps[Result]:
     """Yield the steps of a call and return its result.
 
@@ -82,79 +87,84 @@ def carry(
     that does not fit one of them goes on with the next.
 
     Args:
-        call: a prepared call.
+        call: the call.
         session: state of the client.
         progress: called with the bytes done and the total.
         deadline: time of `time.monotonic` at which the call fails.
     """
+    total = call.total_bytes
     report = progress or _report_nothing
-    if call.should_ask(session.limits):
+    if session.limits is UNKNOWN and total > _limits.STREAM_BYTES:  # smaller calls need not wait
         yield from _ask_limits(session, deadline)
-    arrays = session.shared_memory.arrays() if call.total_bytes >= SHARED_BYTES else None
-    if arrays is not None and call.share(arrays, session.limits):
+    arrays = session.shared_memory.arrays() if total >= SHARED_BYTES else None
+    if arrays is not None and (shared := share(call, arrays, session.limits)) is not None:
         try:
-            return (yield from _in_shared_memory(call, arrays, report, deadline))
+            return (yield from _in_shared_memory(call, shared, report, deadline))
         except PoolingError as error:
-            call.unshare()
             if not isinstance(error, TensorTooLargeError) and arrays.is_alive():
                 raise
-    if not call.is_large(session.limits):
+        del shared
+    if not session.limits.needs_chunks(total):
         try:
-            reply = yield Send(call.method, call.request(), left_s(deadline))
+            reply = yield Send(call.method.path, call.request(), left_s(deadline))
         except TensorTooLargeError:  # at least as one message
             yield from _ask_limits(session, deadline)
-            if not call.is_large(session.limits):
+            if not session.limits.needs_chunks(total):
                 raise
         else:
             result = call.result(reply)
-            report(call.total_bytes, call.total_bytes)
+            report(total, total)
             return result
     limits = session.limits
     try:
-        return (yield from _in_chunks(call, session, report, deadline))
+        return (yield from _in_chunks(call, limits, report, deadline))
     except TensorTooLargeError:
         yield from _ask_limits(session, deadline)
         if session.limits == limits:
             raise
     # A restarted server has lower limits.
-    return (yield from _in_chunks(call, session, report, deadline))
+    return (yield from _in_chunks(call, session.limits, report, deadline))
 
 
 def _ask_limits(session: Session, deadline: float) -> Steps[None]:
     """Ask for the limits of the server. Without an answer, the next request shows the problem."""
     try:
-        reply = yield Send(_channel.GET_SERVER_INFO, b"", left_s(deadline))
+        reply = yield Send(GET_SERVER_INFO_PATH, b"", left_s(deadline))
         session.limits = request_limits(pooling_wire.decode_server_info(reply).limits)
     except PoolingError:
         pass
 
 
 def _in_shared_memory(
-    call: Job[Result], arrays: SharedArrays, report: Progress, deadline: float
+    call: PreparedCall[Any, Result],
+    shared: SharedCall[Any, Result],
+    report: Progress,
+    deadline: float,
 ) -> Steps[Result]:
     """Send requests that name locations in shared memory instead of tensors."""
-    requests = call.shared_requests(arrays)
+    requests, total = shared.requests(), call.total_bytes
     for number, request in enumerate(requests, start=1):
-        reply = yield Send(call.method, request, left_s(deadline))
-        report(number * call.total_bytes // len(requests), call.total_bytes)
-    return call.shared_result(reply, arrays)
+        reply = yield Send(call.method.path, request, left_s(deadline))
+        report(number * total // len(requests), total)
+    return shared.result(reply)
 
 
 def _in_chunks(
-    call: Job[Result], session: Session, report: Progress, deadline: float
+    call: PreparedCall[Any, Result], limits: RequestLimits, report: Progress, deadline: float
 ) -> Steps[Result]:
-    """Send chunks of the call over a stream."""
+    """Send the chunks of the call over a stream."""
+    chunked = call.chunked(limits)
     done, total = 0, call.total_bytes
 
     def receive(chunk: Any, reply: Reply) -> None:
         nonlocal done
-        done += call.place(chunk, reply)
+        done += chunked.receive(chunk, reply)
         report(done, total)
 
-    requests = call.requests(session.limits)
-    yield Stream(call.stream_method, requests, receive, CHUNK_WINDOW, left_s(deadline))
+    method, window = call.method.stream_path, _limits.CHUNK_WINDOW
+    yield Stream(method, chunked.requests(), receive, window, left_s(deadline))
     report(total, total)  # the bytes of each chunk are rounded down
-    return call.assembled()
+    return chunked.result()
 
 
 def left_s(deadline: float) -> float:

@@ -18,12 +18,6 @@ DEFAULT_TIMEOUT_S = 30.0
 MAX_KEEPALIVE_S = 86400
 MAX_TIMEOUT_S = 1e9  # about thirty years; gRPC ignores much longer timeouts
 
-FORWARD = f"/{pooling_wire.SERVICE_NAME}/Forward"
-BACKWARD = f"/{pooling_wire.SERVICE_NAME}/Backward"
-FORWARD_STREAM = f"/{pooling_wire.SERVICE_NAME}/ForwardStream"
-BACKWARD_STREAM = f"/{pooling_wire.SERVICE_NAME}/BackwardStream"
-GET_SERVER_INFO = f"/{pooling_wire.SERVICE_NAME}/GetServerInfo"
-
 # Every call may be repeated, so calls are retried while the server is briefly unavailable.
 # CANCELLED is included because gRPC cancels calls that arrive while a server stops. Streams are
 # resumed by the client itself: see `pooling_client._streams`.

@@ -1,11 +1,18 @@
-"""Limits of a server in terms of the client: bytes per request or reply."""
+"""Sizes of requests: limits of the server, and thresholds of the client."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
 
+from pooling_client._cutting.chunks import MAX_ROW_BAND_BYTES
 from pooling_wire import Limits
+
+# Measured: docs/adr/0006-streams.md.
+CHUNK_BYTES = 4 << 20  # tensors of a chunk
+STREAM_BYTES = 8 << 20  # calls with more are split and streamed
+CHUNK_WINDOW = 4  # chunks of one call without a reply
+MANY_WINDOW = 16  # calls of `forward_many` or `backward_many` without a reply
 
 _OVERHEAD_BYTES = 1024  # of a message, apart from the elements of its tensors
 
@@ -21,6 +28,20 @@ class RequestLimits:
 
     message_bytes: int
     tensor_bytes: int
+
+    def needs_chunks(self, total_bytes: int) -> bool:
+        """Return whether a call with this many bytes of tensors is streamed in chunks."""
+        return total_bytes > min(STREAM_BYTES, self.message_bytes)
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Intended size of the tensors of a chunk."""
+        return min(CHUNK_BYTES, max(1, self.message_bytes))
+
+    @property
+    def row_band_bytes(self) -> int:
+        """The same for a row band that repeats more rows than it adds."""
+        return min(MAX_ROW_BAND_BYTES, max(1, self.message_bytes))
 
 
 UNKNOWN = RequestLimits(sys.maxsize, sys.maxsize)  # until the server has been asked

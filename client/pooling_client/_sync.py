@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
@@ -14,10 +14,12 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 import pooling_wire
 from pooling_client import _channel
-from pooling_client._calls.backward_job import BackwardJob, backward_job
-from pooling_client._calls.forward_job import ForwardJob, forward_job
-from pooling_client._calls.jobs import MANY_WINDOW, Job, item_of, outcome_of
-from pooling_client._carry import Progress, Session, carry
+from pooling_client._calls.backward import PreparedBackward
+from pooling_client._calls.base import PreparedCall
+from pooling_client._calls.forward import PreparedForward
+from pooling_client._calls.many import item_of, outcome_of
+from pooling_client._carry import GET_SERVER_INFO_PATH, Progress, Session, carry
+from pooling_client._limits import MANY_WINDOW
 from pooling_client._shared_memory import SharedMemory
 from pooling_client._transports.sync import GrpcTransport, Transport, run
 from pooling_engine import BackwardCall, ForwardCall, ForwardResult, PoolingError, PoolSpec
@@ -124,8 +126,8 @@ class PoolingClient:
             InternalError: the server has a bug.
             ValueError: the client is closed.
         """
-        job = ForwardJob(x, spec, return_indices, index_format, out)
-        return self._run(job, timeout, progress)
+        call = ForwardCall(x, spec, return_indices, index_format)
+        return self._run(PreparedForward(call, out), timeout, progress)
 
     def backward(
         self,
@@ -174,8 +176,8 @@ class PoolingClient:
             InternalError: the server has a bug.
             ValueError: the client is closed.
         """
-        job = BackwardJob(output_gradient, spec, input_shape, indices, input, index_format, out)
-        return self._run(job, timeout, progress)
+        call = BackwardCall(output_gradient, spec, input_shape, indices, input, index_format)
+        return self._run(PreparedBackward(call, out), timeout, progress)
 
     @overload
     def forward_many(
@@ -219,8 +221,7 @@ class PoolingClient:
             PoolingError: a call or the stream failed, with the classes of `forward`.
             ValueError: the client is closed.
         """
-        method = _channel.FORWARD_STREAM
-        return self._many(calls, forward_job, method, return_exceptions, timeout)
+        return self._many(PreparedForward, calls, return_exceptions, timeout)
 
     @overload
     def backward_many(
@@ -264,8 +265,7 @@ class PoolingClient:
             PoolingError: a call or the stream failed, with the classes of `backward`.
             ValueError: the client is closed.
         """
-        method = _channel.BACKWARD_STREAM
-        return self._many(calls, backward_job, method, return_exceptions, timeout)
+        return self._many(PreparedBackward, calls, return_exceptions, timeout)
 
     def empty(self, shape: int | Sequence[int], dtype: DTypeLike = np.float32) -> Array:
         """Return an uninitialised array, in memory shared with the server if possible.
@@ -294,7 +294,7 @@ class PoolingClient:
             DeadlineError: the timeout has passed.
             ValueError: the client is closed.
         """
-        reply = self._transport.send(_channel.GET_SERVER_INFO, b"", self._seconds(timeout))
+        reply = self._transport.send(GET_SERVER_INFO_PATH, b"", self._seconds(timeout))
         return pooling_wire.decode_server_info(reply)
 
     def close(self) -> None:
@@ -316,25 +316,26 @@ class PoolingClient:
     def _seconds(self, timeout: float | None) -> float:
         return self._timeout_s if timeout is None else _channel.seconds(timeout)
 
-    def _run(self, job: Job[Result], timeout_s: float | None, progress: Progress | None) -> Result:
+    def _run(
+        self, call: PreparedCall[Any, Result], timeout_s: float | None, progress: Progress | None
+    ) -> Result:
         deadline = time.monotonic() + self._seconds(timeout_s)
-        return run(carry(job, self._session, progress, deadline), self._transport)
+        return run(carry(call, self._session, progress, deadline), self._transport)
 
     def _many(
         self,
+        prepared_type: type[PreparedCall[Any, Result]],
         calls: Iterable[Any],
-        job_of: Callable[[Any], Job[Result]],
-        method: str,
         return_exceptions: bool,
         timeout_s: float | None,
     ) -> Iterator[Result | PoolingError]:
         replies = self._transport.stream(
-            method,
-            (item_of(id_, call, job_of) for id_, call in enumerate(calls)),
+            prepared_type.method.stream_path,
+            (item_of(id_, call, prepared_type) for id_, call in enumerate(calls)),
             window=MANY_WINDOW,
             timeout_s=None if timeout_s is None else _channel.seconds(timeout_s),
         )
         with closing(replies):
-            for job, reply in replies:
-                outcome = outcome_of(job, reply, return_exceptions)
+            for prepared, reply in replies:
+                outcome = outcome_of(prepared, reply, return_exceptions)
                 yield outcome

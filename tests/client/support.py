@@ -1,4 +1,4 @@
-"""Helpers for the tests of the clients."""
+"""Helpers of the client tests: a server without a network, probes, comparisons."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
+
+import numpy as np
 
 import pooling_engine
 import pooling_wire
@@ -19,13 +21,13 @@ UNLIMITED = pooling_wire.Limits(1 << 30, 1 << 30, 1 << 60, 32)
 
 
 def threads_of_streams() -> list[str]:
-    """Return the names of the threads of streams that are alive."""
+    """Return the names of the running threads that serve streams."""
     names = [thread.name for thread in threading.enumerate()]
     return [name for name in names if "consume" in name or name == "pooling-stream"]
 
 
 def in_flight(server: PoolingServer) -> int:
-    """Return the number of calls in flight of a server."""
+    """Return the number of calls that are waiting or running in a server."""
     return server.executor.in_flight
 
 
@@ -123,6 +125,11 @@ def run_blocking(steps: Any, server: FakeServer) -> Any:
 def run_asyncio(steps: Any, server: FakeServer) -> Any:
     """Run steps with the asyncio driver."""
     return asyncio.run(aio.run(steps, AsyncFakeTransport(server)))
+
+
+def assert_same(actual: Any, expected: Any) -> None:
+    """Assert equal values, shapes and element types."""
+    np.testing.assert_array_equal(actual, expected, strict=True)
 
 
 DRIVERS: list[Callable[[Any, FakeServer], Any]] = [run_blocking, run_asyncio]

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import pooling_engine
-from pooling_client import _carry
-from pooling_client._calls import jobs as _jobs
-from pooling_client._calls.forward_job import ForwardJob
+from pooling_client import _carry, _limits
+from pooling_client._calls.forward import PreparedForward
 from pooling_client._shared_memory import SharedMemory
 from pooling_engine import (
+    ForwardCall,
     InvalidTensorError,
     OverloadedError,
     PoolSpec,
@@ -36,8 +36,8 @@ pytestmark = pytest.mark.parametrize("driver", DRIVERS)
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_jobs, "STREAM_BYTES", 32 << 10)
-    monkeypatch.setattr(_jobs, "CHUNK_BYTES", 8 << 10)
+    monkeypatch.setattr(_limits, "STREAM_BYTES", 32 << 10)
+    monkeypatch.setattr(_limits, "CHUNK_BYTES", 8 << 10)
 
 
 class Caller:
@@ -52,7 +52,7 @@ class Caller:
         self.progress.append((done, total))
 
     def forward(self, x: Any, spec: PoolSpec = MAX, timeout_s: float = 10.0) -> Any:
-        call = ForwardJob(x, spec, False, "window")
+        call = PreparedForward(ForwardCall(x, spec))
         deadline = _carry.monotonic() + timeout_s
         return self._driver(_carry.carry(call, self._session, self.report, deadline), self._server)
 

@@ -1,4 +1,4 @@
-"""A call cut in pieces gives the bits of the one call: on the engine alone, without a server."""
+"""The chunks of a call give bit-identical results to the call, with the engine alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import pooling_engine  # NumPy computes here: what is tested is the cutting
+import pooling_engine  # the NumPy backend computes: the splitting is tested
 from pooling_client._cutting import indices as _indices
 from pooling_client._cutting.chunks import (
     backward_chunks,
@@ -32,10 +32,10 @@ MODES = cases.MODES + POLICIES
 FORMATS = ("window", "plane", "tensor")
 
 
-def forward_in_pieces(
+def forward_in_chunks(
     x: np.ndarray, spec: PoolSpec, index_format: str | None, max_bytes: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """The output and the indices, put together; every element must be written exactly once."""
+    """Return output and indices. Every element must be written exactly once."""
     plan = make_plan(spec, x.shape, x.dtype)
     chosen = IndexFormat(index_format or "window")
     dtype = plan.index_dtype if index_format in (None, "window") else np.dtype(np.int64)
@@ -43,23 +43,23 @@ def forward_in_pieces(
     indices = np.empty(plan.output_shape, dtype) if index_format else None
     written = np.zeros(plan.output_shape, int)
     row_bytes = forward_row_bytes(plan, dtype.itemsize if index_format else 0)
-    for piece in forward_chunks(spec, plan, row_bytes, max_bytes):
+    for chunk in forward_chunks(spec, plan, row_bytes, max_bytes):
         result = pooling_engine.forward(
-            x[piece.inputs],
-            piece.spec,
+            x[chunk.inputs],
+            chunk.spec,
             return_indices=index_format is not None,
             index_format=chosen,
             backend="numpy",
         )
-        output[piece.outputs] = result.output
+        output[chunk.outputs] = result.output
         if indices is not None:
-            indices[piece.outputs] = _indices.to_call(plan, piece, result.indices, chosen)
-        written[piece.outputs] += 1
+            indices[chunk.outputs] = _indices.to_call(plan, chunk, result.indices, chosen)
+        written[chunk.outputs] += 1
     assert (written == 1).all()
     return output, indices
 
 
-def backward_in_pieces(
+def backward_in_chunks(
     dy: np.ndarray, spec: PoolSpec, shape: tuple[int, ...], residual: dict[str, Any], max_bytes: int
 ) -> np.ndarray:
     plan = make_plan(spec, shape, dy.dtype)
@@ -68,22 +68,24 @@ def backward_in_pieces(
     written = np.zeros(shape, int)
     itemsize = 0 if indices is None else indices.dtype.itemsize
     row_bytes = backward_row_bytes(plan, itemsize, x is not None)
-    for piece in backward_chunks(spec, plan, row_bytes, max_bytes):
-        own: dict[str, Any] = {"input_shape": gradient[piece.inputs].shape}
+    for chunk in backward_chunks(spec, plan, row_bytes, max_bytes):
+        chunk_residual: dict[str, Any] = {"input_shape": gradient[chunk.inputs].shape}
         if indices is not None:
             chosen = IndexFormat(residual["index_format"])
-            own["indices"] = _indices.to_chunk(plan, piece, indices, chosen)
-            own["index_format"] = chosen
+            chunk_residual["indices"] = _indices.to_chunk(plan, chunk, indices, chosen)
+            chunk_residual["index_format"] = chosen
         elif x is not None:
-            own = {"input": x[piece.inputs]}
-        result = pooling_engine.backward(dy[piece.outputs], piece.spec, backend="numpy", **own)
-        gradient[piece.computed] = result[piece.part]
-        written[piece.computed] += 1
+            chunk_residual = {"input": x[chunk.inputs]}
+        result = pooling_engine.backward(
+            dy[chunk.outputs], chunk.spec, backend="numpy", **chunk_residual
+        )
+        gradient[chunk.computed] = result[chunk.part]
+        written[chunk.computed] += 1
     assert (written <= 1).all()
     return gradient
 
 
-def assert_same_in_pieces(
+def assert_same_in_chunks(
     options: dict[str, Any], x: np.ndarray, index_format: str, max_bytes: int
 ) -> None:
     spec = PoolSpec(**options)
@@ -91,7 +93,7 @@ def assert_same_in_pieces(
     selects = options["mode"] in ("max", "min")
     wanted = index_format if selects else None
     whole = pooling_engine.forward(x, spec, return_indices=selects, index_format=wanted or "window")
-    output, indices = forward_in_pieces(x, spec, wanted, max_bytes)
+    output, indices = forward_in_chunks(x, spec, wanted, max_bytes)
     oracle.assert_same_bits(output, whole.output)
     if selects:
         np.testing.assert_array_equal(indices, whole.indices, strict=True)
@@ -106,7 +108,7 @@ def assert_same_in_pieces(
         expected = pooling_engine.backward(
             dy, spec, input_shape=x.shape, backend="numpy", **residual
         )
-        actual = backward_in_pieces(dy, spec, x.shape, residual, max_bytes)
+        actual = backward_in_chunks(dy, spec, x.shape, residual, max_bytes)
         oracle.assert_same_bits(actual, expected)
 
 
@@ -145,7 +147,7 @@ def test_every_mode_window_type_and_layout(
     is_float = "float" in np.dtype(dtype).name
     x = cases.normal(shape, dtype) if is_float else cases.integers(shape, dtype)
     for max_bytes in (1, 600):
-        assert_same_in_pieces(options | {"layout": layout}, x, index_format, max_bytes)
+        assert_same_in_chunks(options | {"layout": layout}, x, index_format, max_bytes)
 
 
 @cases.many_examples
@@ -157,7 +159,7 @@ def test_every_mode_window_type_and_layout(
 def test_random_windows_and_hard_values(case: Any, index_format: str, max_bytes: int) -> None:
     draw = cases.normal if case.seed % 2 else cases.hard
     x = draw(case.shape, case.dtype, case.seed)
-    assert_same_in_pieces(case.options, x, index_format, max_bytes)
+    assert_same_in_chunks(case.options, x, index_format, max_bytes)
 
 
 @cases.many_examples
@@ -174,4 +176,4 @@ def test_random_adaptive_windows(
 ) -> None:
     x = cases.hard((1, 2, size, 3), seed=size, has_nan=has_nan)
     options = mode | {"adaptive_output": (outputs, 2)}
-    assert_same_in_pieces(options, x, index_format, max_bytes)
+    assert_same_in_chunks(options, x, index_format, max_bytes)

@@ -1,4 +1,4 @@
-"""The client mirrors the engine: the same results, bit for bit, and the same errors."""
+"""The clients mirror the engine: bit-identical results and the same errors."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from pooling_engine import (
 )
 from pooling_engine.backends import available_backends
 from pooling_server import PoolingServer, ServerConfig
+from tests.client.support import assert_same
 from tests.support.waiting import LIMIT_S, quiet_port
 
 RNG = np.random.default_rng(7)
@@ -66,9 +67,7 @@ def test_forward_and_backward_equal_the_engine(
 
 
 @pytest.mark.parametrize("index_format", ["window", "plane", "tensor"])
-def test_indices_of_every_format_go_there_and_back(
-    client: PoolingClient, index_format: str
-) -> None:
+def test_indices_of_every_format_round_trip(client: PoolingClient, index_format: str) -> None:
     spec, x = SPECS["max"], RNG.standard_normal((2, 3, 9, 8))
     result = client.forward(x, spec, return_indices=True, index_format=index_format)
     local = pooling_engine.forward(x, spec, return_indices=True, index_format=index_format)
@@ -79,7 +78,7 @@ def test_indices_of_every_format_go_there_and_back(
     assert_same(dx, pooling_engine.backward(local.output, spec, input=x))
 
 
-def test_results_can_be_written_to_and_land_in_out(client: PoolingClient) -> None:
+def test_results_are_writable_and_written_to_out(client: PoolingClient) -> None:
     x, spec = np.ones((1, 1, 4, 4)), PoolSpec("sum", kernel=2)
     output = client.forward(x, spec).output
     output += 1
@@ -91,7 +90,7 @@ def test_results_can_be_written_to_and_land_in_out(client: PoolingClient) -> Non
     assert (dx == 4).all()
 
 
-def test_element_types_read_as_those_of_the_engine(client: PoolingClient) -> None:
+def test_element_types_equal_those_of_the_engine(client: PoolingClient) -> None:
     x = np.ones((1, 1, 4, 4), np.int64)
     for mode in ("max", "sum", "average"):
         spec = PoolSpec(mode, 2)
@@ -99,7 +98,7 @@ def test_element_types_read_as_those_of_the_engine(client: PoolingClient) -> Non
         assert repr(theirs) == repr(ours)
 
 
-def test_any_input_that_the_engine_takes(client: PoolingClient) -> None:
+def test_every_kind_of_input_that_the_engine_accepts(client: PoolingClient) -> None:
     spec = PoolSpec("max", kernel=2)
     x = RNG.standard_normal((2, 3, 8, 8))
     expected = pooling_engine.forward(x, spec).output
@@ -148,10 +147,10 @@ MISTAKES: dict[str, tuple[type[Exception], Callable[[Any], Any]]] = {
         lambda it: it.forward(X, AVERAGE, return_indices=True),
     ),
     "out": (InvalidTensorError, lambda it: it.forward(X, MAX, out=X)),
-    "a name for a spec": (InvalidSpecError, lambda it: it.forward(X, "max")),
-    "options for a spec": (InvalidSpecError, lambda it: it.forward(X, {"mode": "max"})),
+    "a mode instead of a spec": (InvalidSpecError, lambda it: it.forward(X, "max")),
+    "options instead of a spec": (InvalidSpecError, lambda it: it.forward(X, {"mode": "max"})),
     "no spec": (InvalidSpecError, lambda it: it.backward(DY, None, input_shape=X.shape)),
-    "whether": (InvalidSpecError, lambda it: it.forward(X, MAX, return_indices="no")),
+    "return_indices": (InvalidSpecError, lambda it: it.forward(X, MAX, return_indices="no")),
     "indices of another shape": (
         InvalidTensorError,
         lambda it: it.backward(DY, MAX, input_shape=X.shape, indices=np.zeros(3, np.uint8)),
@@ -172,7 +171,7 @@ MISTAKES: dict[str, tuple[type[Exception], Callable[[Any], Any]]] = {
     "no shape": (InvalidTensorError, lambda it: it.backward(DY, AVERAGE)),
     "no indices": (InvalidTensorError, lambda it: it.backward(DY, MAX, input_shape=X.shape)),
     "wrong shape": (InvalidTensorError, lambda it: it.backward(X, AVERAGE, input_shape=X.shape)),
-    "forged": (
+    "invalid index": (
         InvalidTensorError,
         lambda it: it.backward(
             DY, MAX, input_shape=X.shape, indices=np.full(DY.shape, 9, np.uint8)
@@ -182,7 +181,7 @@ MISTAKES: dict[str, tuple[type[Exception], Callable[[Any], Any]]] = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_the_same_error_here_and_there(client: PoolingClient, name: str) -> None:
+def test_an_invalid_call_raises_the_error_of_the_engine(client: PoolingClient, name: str) -> None:
     class_, mistake = MISTAKES[name]
     with pytest.raises(class_) as local:
         mistake(pooling_engine)
@@ -194,10 +193,10 @@ def test_a_mistake_is_the_same_error_here_and_there(client: PoolingClient, name:
     assert client.forward(X, MAX).output.shape == (1, 1, 2, 2)
 
 
-GLOBAL = PoolSpec("max", global_window=True)  # which no pieces make smaller
+GLOBAL = PoolSpec("max", global_window=True)  # it cannot be split into row bands
 
 
-def test_a_limit_of_the_server_is_named() -> None:
+def test_the_error_names_the_limit_of_the_server() -> None:
     server = PoolingServer(ServerConfig(listen="127.0.0.1:0", max_tensor_bytes=4096))
     server.start()
     try:
@@ -209,8 +208,8 @@ def test_a_limit_of_the_server_is_named() -> None:
         server.stop()
 
 
-def test_a_message_beyond_what_grpc_takes_names_the_option() -> None:
-    """Far over the limit gRPC refuses on its own, without our details."""
+def test_a_message_that_grpc_itself_rejects_names_the_option() -> None:
+    """Far over the limit, gRPC rejects a message without error details."""
     server = PoolingServer(ServerConfig(listen="127.0.0.1:0", max_message_bytes=1 << 20))
     server.start()
     try:
@@ -241,7 +240,7 @@ def test_info_describes_the_server(client: PoolingClient) -> None:
     assert info.limits.max_message_bytes == 32 << 20
 
 
-def test_a_dead_server_is_unavailable_within_the_deadline() -> None:
+def test_without_a_server_a_call_is_unavailable_within_the_deadline() -> None:
     target = f"127.0.0.1:{quiet_port()}"
     with (
         PoolingClient(target, timeout=LIMIT_S) as client,
@@ -251,15 +250,15 @@ def test_a_dead_server_is_unavailable_within_the_deadline() -> None:
     assert str(caught.value).startswith(f"no server answers at {target}")
 
 
-def test_a_silent_server_meets_the_deadline() -> None:
+def test_the_deadline_holds_for_a_silent_server() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         target = "{}:{}".format(*silent.getsockname())
         with PoolingClient(target) as client, pytest.raises(DeadlineError, match="in time"):
             client.forward(X, MAX, timeout=0.3)
 
 
-def test_a_server_that_comes_late_is_asked_again() -> None:
-    """The first attempts meet a closed port; the retry policy reaches the server."""
+def test_a_call_is_retried_until_the_server_has_started() -> None:
+    """The first attempts find a closed port; a retry reaches the server."""
     port = quiet_port()
     servers: list[PoolingServer] = []
 
@@ -283,14 +282,14 @@ def test_a_server_that_comes_late_is_asked_again() -> None:
     assert outcomes == [(1, 1, 2, 2)]
 
 
-def test_a_call_that_a_server_cancels_is_asked_again() -> None:
-    """As gRPC's does with calls that come in the moment in which it stops."""
+def test_a_call_that_a_server_cancels_is_retried() -> None:
+    """gRPC cancels calls that arrive while a server stops."""
     expected = pooling_engine.forward(X, MAX)
-    asked: list[int] = []
+    sizes: list[int] = []
 
     def answer(request: bytes, context: Any) -> bytes:
-        asked.append(len(request))
-        if len(asked) == 1:
+        sizes.append(len(request))
+        if len(sizes) == 1:
             context.abort(grpc.StatusCode.CANCELLED, "")
         return pooling_wire.FORWARD.encode_response(expected)
 
@@ -303,11 +302,11 @@ def test_a_call_that_a_server_cancels_is_asked_again() -> None:
     server.start()
     with PoolingClient(f"127.0.0.1:{port}", timeout=LIMIT_S) as client:
         assert_same(client.forward(X, MAX).output, expected.output)
-    assert len(asked) == 2
+    assert len(sizes) == 2
     server.stop(None).wait()
 
 
-def test_many_threads_share_a_client(client: PoolingClient) -> None:
+def test_threads_share_a_client(client: PoolingClient) -> None:
     spec = SPECS["max"]
     inputs = [RNG.standard_normal((2, 3, 20 + i, 20)) for i in range(8)]
     results: list[Any] = [None] * len(inputs)
@@ -324,7 +323,7 @@ def test_many_threads_share_a_client(client: PoolingClient) -> None:
         assert_same(result, pooling_engine.forward(x, spec).output)
 
 
-def test_the_asyncio_twin(server: PoolingServer) -> None:
+def test_the_asyncio_client_mirrors_the_engine(server: PoolingServer) -> None:
     spec, x = SPECS["max"], RNG.standard_normal((2, 3, 9, 8))
 
     async def calls() -> None:
@@ -347,17 +346,13 @@ def test_the_asyncio_twin(server: PoolingServer) -> None:
     asyncio.run(calls())
 
 
-def assert_same(a: Any, b: Any) -> None:
-    np.testing.assert_array_equal(a, b, strict=True)
-
-
 @pytest.mark.parametrize("connections", [0, -1, 1.5, "2"])
-def test_a_wrong_number_of_connections_is_refused(connections: Any) -> None:
+def test_an_invalid_number_of_connections_is_rejected(connections: Any) -> None:
     with pytest.raises(InvalidSpecError, match="it must be an integer of at least 1"):
         PoolingClient(connections=connections)
 
 
-def test_the_asyncio_client_takes_turns_too(server: PoolingServer) -> None:
+def test_the_asyncio_client_works_with_several_connections(server: PoolingServer) -> None:
     async def ask() -> list[str]:
         async with AsyncPoolingClient(server.address, connections=2) as client:
             return [(await client.info()).version for _ in range(4)]
@@ -369,15 +364,15 @@ def test_the_asyncio_client_takes_turns_too(server: PoolingServer) -> None:
     "target", ["", None, 50051, "/run/pooling.sock", "./pooling.sock", "http://127.0.0.1:50051"]
 )
 @pytest.mark.parametrize("class_", [PoolingClient, AsyncPoolingClient])
-def test_what_is_no_target_is_refused(class_: Any, target: Any) -> None:
+def test_an_invalid_target_is_rejected(class_: Any, target: Any) -> None:
     with pytest.raises(InvalidSpecError, match="must be HOST:PORT or unix:/PATH") as caught:
         class_(target)
     assert caught.value.field == "target"
 
 
 @pytest.mark.parametrize("timeout", ["5", float("nan"), [1], True])
-def test_a_timeout_that_is_no_number_is_refused(server: PoolingServer, timeout: Any) -> None:
-    async def refuse() -> None:
+def test_a_timeout_that_is_not_a_number_is_rejected(server: PoolingServer, timeout: Any) -> None:
+    async def call_with_timeout() -> None:
         async with AsyncPoolingClient(server.address) as client:
             await client.forward(X, MAX, timeout=timeout)
 
@@ -387,7 +382,7 @@ def test_a_timeout_that_is_no_number_is_refused(server: PoolingServer, timeout: 
             lambda: client.forward(X, MAX, timeout=timeout),
             lambda: client.info(timeout=timeout),
             lambda: list(client.forward_many([], timeout=timeout)),
-            lambda: asyncio.run(refuse()),
+            lambda: asyncio.run(call_with_timeout()),
         ):
             with pytest.raises(InvalidSpecError, match=r"timeout is .* must be a number") as caught:
                 call()
@@ -395,8 +390,8 @@ def test_a_timeout_that_is_no_number_is_refused(server: PoolingServer, timeout: 
 
 
 @pytest.mark.parametrize("timeout", [float("inf"), 1e30])
-def test_a_timeout_may_be_without_end(server: PoolingServer, timeout: float) -> None:
-    large = np.ones((1, 1, 1024, 1024), np.float64)  # which goes in pieces
+def test_a_timeout_may_be_infinite(server: PoolingServer, timeout: float) -> None:
+    large = np.ones((1, 1, 1024, 1024), np.float64)  # it is split and streamed
 
     async def call() -> None:
         async with AsyncPoolingClient(server.address, timeout=timeout) as client:
@@ -411,8 +406,8 @@ def test_a_timeout_may_be_without_end(server: PoolingServer, timeout: float) -> 
     assert all(result.output.max() == 1 for result in results)
 
 
-def test_a_closed_client_says_so(server: PoolingServer) -> None:
-    async def closed() -> AsyncPoolingClient:
+def test_a_closed_client_raises_value_error(server: PoolingServer) -> None:
+    async def closed() -> None:
         async with AsyncPoolingClient(server.address) as client:
             await client.info()
         for ask in (client.info, lambda: client.forward(X, MAX), lambda: large(client)):
@@ -421,7 +416,6 @@ def test_a_closed_client_says_so(server: PoolingServer) -> None:
         with pytest.raises(ValueError, match=r"^the client is closed$"):
             await anext(client.forward_many([ForwardCall(X, MAX)]))
         await client.close()
-        return client
 
     def large(client: Any) -> Any:
         return client.forward(np.ones((1, 1, 1024, 1024)), MAX)

@@ -1,4 +1,4 @@
-"""Copies in several threads: every element once, in whatever order the memory has them."""
+"""Multi-threaded copies: every element exactly once, in any memory order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def three_threads() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("count", [0, 1, 1000, 1_500_001])
-def test_every_element_arrives_and_none_beside_it(count: int) -> None:
+def test_every_element_is_copied_and_nothing_else_is_written(count: int) -> None:
     source = np.random.default_rng(count).integers(0, 256, 4 * count, np.uint8).view(np.float32)
     around = np.full(count + 2, 7, np.float32)
     copy_into(around[1:-1], source)
@@ -29,7 +29,7 @@ def test_every_element_arrives_and_none_beside_it(count: int) -> None:
 
 
 @pytest.mark.parametrize("is_contiguous", [(True, False), (False, True), (False, False)])
-def test_arrays_in_another_order_of_memory(is_contiguous: tuple[bool, bool]) -> None:
+def test_arrays_in_any_memory_order(is_contiguous: tuple[bool, bool]) -> None:
     shape = (3, 5, 700, 211)
     target, source = (
         np.zeros(shape, np.int16) if plain else np.zeros(shape[::-1], np.int16).T
@@ -40,7 +40,7 @@ def test_arrays_in_another_order_of_memory(is_contiguous: tuple[bool, bool]) -> 
     np.testing.assert_array_equal(target, source)
 
 
-def test_a_source_that_begins_anywhere() -> None:
+def test_an_unaligned_source() -> None:
     message = np.random.default_rng(0).integers(0, 256, 5_000_001, np.uint8).tobytes()
     source = np.frombuffer(message, np.float32, offset=1)
     assert not source.flags.aligned

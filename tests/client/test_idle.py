@@ -1,23 +1,24 @@
-"""Callers that let a stream wait for longer than the server does: nothing is lost, nothing held."""
+"""Calls or results that come later than the idle timeout of the server: nothing is lost."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator
 
+import grpc
 import numpy as np
 import pytest
 
 from pooling_client import AsyncPoolingClient, ForwardCall, PoolingClient
-from pooling_client._streams import retries as _exchange
+from pooling_client._streams import retries
 from pooling_engine import DeadlineError, PoolSpec
 from pooling_server import PoolingServer, ServerConfig
-from tests.client.test_large import in_flight, threads_of_streams
-from tests.support.waiting import wait_until
+from tests.client.support import count_streams, in_flight, threads_of_streams
+from tests.support.waiting import LIMIT_S, wait_until
 
 SPEC = PoolSpec("max", 2)
+COUNT = 6
 
 
 @pytest.fixture
@@ -30,45 +31,59 @@ def server() -> Iterator[PoolingServer]:
     wait_until(lambda: not threads_of_streams(), "a thread of a stream is left")
 
 
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Grows with each stream that a client opens."""
+    return count_streams(monkeypatch)
+
+
 def call(value: int) -> ForwardCall:
     return ForwardCall(np.full((1, 1, 8, 8), value, np.float32), SPEC)
 
 
-def test_calls_that_come_late_go_over_a_new_stream(server: PoolingServer) -> None:
-    """Meanwhile none is open, so that the place in flight is another's."""
+def assert_no_stream_opens(server: PoolingServer, opened: list[str]) -> None:
+    """Assert that the client opens no stream while another idle stream opens and times out."""
+    wait_until(lambda: in_flight(server) == 0, "the idle stream is still open")
+    before = len(opened)
+    end = threading.Event()
+    with grpc.insecure_channel(server.address) as channel:
+        stream = channel.stream_stream("/pooling.v1.PoolingService/ForwardStream")(
+            iter(lambda: end.wait(LIMIT_S) and None, None), wait_for_ready=True
+        )
+        assert stream.code() is grpc.StatusCode.UNAVAILABLE  # waits for the end of the stream
+        end.set()
+    assert len(opened) == before
+
+
+def test_late_calls_use_a_new_stream(server: PoolingServer, opened: list[str]) -> None:
+    """No stream is open in between, so another client can use the place."""
     seen: list[float] = []
 
     def calls() -> Iterator[ForwardCall]:
-        for value in range(6):
+        for value in range(COUNT):
             yield call(value)
             if value % 2:
                 wait_until(lambda value=value: len(seen) > value, "the result did not come")
-                wait_until(lambda: in_flight(server) == 0, "the idle stream is still open")
-                time.sleep(0.3)
-                assert in_flight(server) == 0
+                assert_no_stream_opens(server, opened)
 
     with PoolingClient(server.address) as client:
         for result in client.forward_many(calls()):
             seen.append(float(result.output.max()))
-        assert seen == list(range(6))
+        assert seen == list(range(COUNT))
         assert list(client.forward_many([])) == []
+    assert len(opened) > COUNT // 2
 
 
-def test_the_asyncio_twin(server: PoolingServer) -> None:
+def test_late_asyncio_calls_use_a_new_stream(server: PoolingServer, opened: list[str]) -> None:
     seen: list[float] = []
 
     async def calls() -> AsyncIterator[ForwardCall]:
-        for value in range(6):
+        for value in range(COUNT):
             yield call(value)
             if value % 2:
-                waiting = asyncio.to_thread(
-                    wait_until,
-                    lambda value=value: len(seen) > value and in_flight(server) == 0,
-                    "the idle stream is still open",
-                )
-                await waiting
-                await asyncio.sleep(0.3)
-                assert in_flight(server) == 0
+                result_came = asyncio.to_thread(wait_until, lambda value=value: len(seen) > value)
+                await result_came
+                await asyncio.to_thread(assert_no_stream_opens, server, opened)
 
     async def collect() -> None:
         async with AsyncPoolingClient(server.address) as client:
@@ -76,21 +91,22 @@ def test_the_asyncio_twin(server: PoolingServer) -> None:
                 seen.append(float(result.output.max()))
 
     asyncio.run(collect())
-    assert seen == list(range(6))
+    assert seen == list(range(COUNT))
+    assert len(opened) >= COUNT // 2
 
 
 def test_results_that_are_taken_late(
     server: PoolingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # On a busy machine a stream may be over before the first reply is taken.
-    monkeypatch.setattr(_exchange, "ATTEMPTS", 1000)
-    same = PoolSpec("max", 1)  # sixteen replies of 2 MiB: more than the buffers on the way hold
+    # On a busy machine a stream may end before the first reply is taken.
+    monkeypatch.setattr(retries, "ATTEMPTS", 1000)
+    same = PoolSpec("max", 1)  # sixteen replies of 2 MiB: more than the buffers between both hold
     with PoolingClient(server.address) as client:
         results = client.forward_many(
             ForwardCall(np.full((1, 1, 1024, 512), value, np.float32), same) for value in range(24)
         )
         assert next(results).output.max() == 0
-        wait_until(lambda: in_flight(server) == 0, "the stream waits for its caller")
+        wait_until(lambda: in_flight(server) == 0, "the stream still waits for its client")
         assert [result.output.max() for result in results] == list(range(1, 24))
 
 
@@ -102,7 +118,7 @@ def test_the_deadline_holds_while_no_stream_is_open(server: PoolingServer) -> No
         expired.wait()
 
     with PoolingClient(server.address) as client:
-        for timeout_s in (1, 10, 100):  # a busy machine may take as long for the first result
+        for timeout_s in (1, 10):  # a busy machine may need longer for the first result
             results: list[object] = []
             with pytest.raises(DeadlineError):
                 results.extend(client.forward_many(calls(), timeout=timeout_s))

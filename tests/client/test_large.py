@@ -1,10 +1,9 @@
-"""Large calls go in pieces over a stream: the bits of one call, one clear error, nothing left."""
+"""Large calls are streamed in chunks: bit-identical results, clear errors, nothing left open."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,9 +12,9 @@ import numpy as np
 import pytest
 
 import pooling_engine
-from pooling_client import PoolingClient
-from pooling_client._calls import jobs as _jobs
-from pooling_client._streams import retries as _exchange
+from pooling_client import PoolingClient, _limits
+from pooling_client._calls.base import ChunkedCall
+from pooling_client._streams import retries
 from pooling_engine import (
     DeadlineError,
     InvalidTensorError,
@@ -24,6 +23,7 @@ from pooling_engine import (
     UnavailableError,
 )
 from pooling_server import PoolingServer, ServerConfig
+from tests.client.support import in_flight, threads_of_streams
 from tests.support import cases, oracle
 from tests.support.waiting import LIMIT_S, quiet_port, wait_until
 
@@ -32,9 +32,9 @@ MAX = PoolSpec("max", 3, 2, 1)
 
 
 @pytest.fixture(autouse=True)
-def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_jobs, "CHUNK_BYTES", 600)
-    monkeypatch.setattr(_jobs, "STREAM_BYTES", 100)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_limits, "CHUNK_BYTES", 600)
+    monkeypatch.setattr(_limits, "STREAM_BYTES", 100)
 
 
 @pytest.fixture
@@ -44,15 +44,6 @@ def own() -> Iterator[PoolingServer]:
     yield server
     assert server.stop(), "calls were left in flight"
     wait_until(lambda: not threads_of_streams(), "a thread of a stream is left")
-
-
-def threads_of_streams() -> list[str]:
-    names = [thread.name for thread in threading.enumerate()]
-    return [name for name in names if "consume" in name or name == "pooling-stream"]
-
-
-def in_flight(server: PoolingServer) -> int:
-    return server.executor.in_flight
 
 
 WINDOWS = (
@@ -68,7 +59,7 @@ FORMATS = ("window", "plane", "tensor")
 @pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
 @pytest.mark.parametrize("windows", WINDOWS, ids=cases.name_of)
 @pytest.mark.parametrize("mode", cases.MODES[::3] + cases.MODES[1:2], ids=cases.name_of)
-def test_forward_and_backward_are_those_of_one_call(
+def test_forward_and_backward_equal_one_message(
     client: PoolingClient, mode: Any, windows: Any, layout: str
 ) -> None:
     options = mode | windows | {"layout": layout}
@@ -91,7 +82,7 @@ def test_forward_and_backward_are_those_of_one_call(
     oracle.assert_same_bits(out, expected)
 
 
-def test_pieces_land_in_out_and_are_reported(client: PoolingClient) -> None:
+def test_chunks_are_written_to_out_and_reported(client: PoolingClient) -> None:
     expected = pooling_engine.forward(X, MAX).output
     out, seen = np.full_like(expected, np.nan), []
     result = client.forward(
@@ -107,58 +98,58 @@ def test_pieces_land_in_out_and_are_reported(client: PoolingClient) -> None:
     assert done[-1] == X.nbytes
 
 
-def test_a_forged_index_is_the_error_of_its_class(own: PoolingServer) -> None:
+def test_an_invalid_index_is_an_invalid_tensor_error(own: PoolingServer) -> None:
     result = pooling_engine.forward(X, MAX, return_indices=True)
-    forged = result.indices.copy()
-    forged[2, 1, 3, 3] = 99
+    invalid = result.indices.copy()
+    invalid[2, 1, 3, 3] = 99
     with PoolingClient(own.address) as client:
         with pytest.raises(InvalidTensorError, match=r"is 99; .*counted from") as caught:
-            client.backward(result.output, MAX, input_shape=X.shape, indices=forged)
+            client.backward(result.output, MAX, input_shape=X.shape, indices=invalid)
         assert caught.value.field == "indices"
         client.forward(X, MAX)
-    wait_until(lambda: in_flight(own) == 0, "the refused stream is still open")
+    wait_until(lambda: in_flight(own) == 0, "the rejected stream is still open")
 
 
 @pytest.mark.parametrize("format_", ["plane", "tensor"])
-@pytest.mark.parametrize("forgery", [-2, -10, 0, 10**6])
-def test_forged_positions(client: PoolingClient, format_: str, forgery: int) -> None:
+@pytest.mark.parametrize("position", [-2, -10, 0, 10**6])
+def test_invalid_positions(client: PoolingClient, format_: str, position: int) -> None:
     indices = pooling_engine.forward(X, MAX, return_indices=True, index_format=format_).indices
-    forged = indices.copy()
-    forged[2, 3, 8, 7] = forgery
+    invalid = indices.copy()
+    invalid[2, 3, 8, 7] = position
     dy = np.ones(indices.shape, np.float32)
     for side in (client, pooling_engine):
         with pytest.raises(InvalidTensorError, match="index at") as caught:
-            side.backward(dy, MAX, input_shape=X.shape, indices=forged, index_format=format_)
+            side.backward(dy, MAX, input_shape=X.shape, indices=invalid, index_format=format_)
         assert caught.value.field == "indices"
 
 
-def test_a_position_that_would_become_none_is_refused(client: PoolingClient) -> None:
-    """One before the piece's first: less the piece's beginning, it is -1."""
+def test_a_position_before_the_chunk_is_rejected(client: PoolingClient) -> None:
+    """One before the first of the chunk: the difference is -1, which means "none"."""
     indices = pooling_engine.forward(X, MAX, return_indices=True, index_format="tensor").indices
-    forged = indices.copy()
-    forged[1, 0, 0, 0] = 4 * 19 * 16 - 1
+    invalid = indices.copy()
+    invalid[1, 0, 0, 0] = 4 * 19 * 16 - 1
     dy = np.ones(indices.shape, np.float32)
     with pytest.raises(InvalidTensorError, match=r"index at \(1, 0, 0, 0\) is 1215"):
-        client.backward(dy, MAX, input_shape=X.shape, indices=forged, index_format="tensor")
+        client.backward(dy, MAX, input_shape=X.shape, indices=invalid, index_format="tensor")
 
 
-def test_a_nan_that_is_refused(client: PoolingClient) -> None:
+def test_a_rejected_nan(client: PoolingClient) -> None:
     x = X.copy()
     x[2, 2, 10, 10] = np.nan
     with pytest.raises(InvalidTensorError, match="NaN"):
         client.forward(x, PoolSpec("max", 3, nan_policy="error"))
 
 
-def test_a_piece_that_no_message_holds_is_refused() -> None:
+def test_a_plane_that_fits_no_message_is_rejected() -> None:
     server = PoolingServer(ServerConfig(listen="127.0.0.1:0", max_message_bytes=1024))
     server.start()
-    refused = pytest.raises(TensorTooLargeError, match="--max-message-bytes")
-    with PoolingClient(server.address) as client, refused:
+    rejected = pytest.raises(TensorTooLargeError, match="--max-message-bytes")
+    with PoolingClient(server.address) as client, rejected:
         client.forward(X, PoolSpec("max", global_window=True))
     assert server.stop()
 
 
-def test_an_interrupted_call_gives_everything_back(own: PoolingServer) -> None:
+def test_an_interrupted_call_releases_everything(own: PoolingServer) -> None:
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
@@ -169,22 +160,26 @@ def test_an_interrupted_call_gives_everything_back(own: PoolingServer) -> None:
         assert client.forward(X, MAX).output.shape == (3, 4, 10, 8)
 
 
-def test_the_deadline_holds_for_the_whole_stream(
-    own: PoolingServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    compute = pooling_engine.run
+def test_the_deadline_holds_for_the_whole_stream(own: PoolingServer) -> None:
+    """Every reply is fast, but the caller lets the deadline pass after the first one."""
+    with PoolingClient(own.address) as client:
+        for timeout_s in (0.5, 5.0):  # a busy machine may need longer for the first reply
+            seen: list[int] = []
 
-    def slow(*arguments: Any, **options: Any) -> Any:
-        time.sleep(0.1)
-        return compute(*arguments, **options)
+            def progress(done: int, _: int, end: float = time.monotonic() + timeout_s) -> None:
+                seen.append(done)  # noqa: B023  called in this round only
+                wait_until(lambda: time.monotonic() > end)
 
-    monkeypatch.setattr(pooling_engine, "run", slow)
-    with PoolingClient(own.address) as client, pytest.raises(DeadlineError):
-        client.forward(X, MAX, timeout=0.5)
+            with pytest.raises(DeadlineError):
+                client.forward(X, MAX, timeout=timeout_s, progress=progress)
+            if seen:
+                break
+    assert seen
+    assert max(seen) < X.nbytes
 
 
-def test_a_call_goes_on_where_it_was_when_the_server_comes_back() -> None:
-    """The server drains in the midst of a call, and another takes its address."""
+def test_a_call_is_resumed_on_the_next_server() -> None:
+    """The server drains during a call, and another one takes its address."""
     port = quiet_port()
     server = PoolingServer(ServerConfig(listen=f"127.0.0.1:{port}"))
     server.start()
@@ -212,10 +207,19 @@ def start_process(port: int) -> subprocess.Popen[str]:
     return subprocess.Popen([*command, *listen], stdout=subprocess.PIPE, text=True)
 
 
-def test_a_call_goes_on_when_a_killed_server_is_started_again(
+def test_a_call_is_resumed_after_the_server_was_killed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_exchange, "ATTEMPTS", 1000)  # however long a start takes
+    monkeypatch.setattr(retries, "ATTEMPTS", 1000)  # a start may take long
+    taken: list[int] = []
+    requests = ChunkedCall.requests
+
+    def counted(call: Any) -> Iterator[Any]:
+        for each in requests(call):
+            taken.append(len(taken))
+            yield each
+
+    monkeypatch.setattr(ChunkedCall, "requests", counted)
     port = quiet_port()
     servers, seen = [start_process(port)], []
     assert servers[0].stdout is not None
@@ -224,7 +228,8 @@ def test_a_call_goes_on_when_a_killed_server_is_started_again(
     def restart(done: int, total: int) -> None:
         seen.append(done)
         if len(seen) == 5:
-            time.sleep(0.2)  # until the client holds as many pieces as it may
+            full = len(seen) + _limits.CHUNK_WINDOW
+            wait_until(lambda: len(taken) >= full, "the client does not fill its window")
             servers[0].kill()
             servers[0].wait()
             servers.append(start_process(port))
@@ -240,6 +245,6 @@ def test_a_call_goes_on_when_a_killed_server_is_started_again(
             server.communicate(timeout=LIMIT_S)
 
 
-def test_a_server_that_is_away_is_unavailable() -> None:
+def test_without_a_server_a_call_is_unavailable() -> None:
     with PoolingClient("127.0.0.1:1", timeout=LIMIT_S) as client, pytest.raises(UnavailableError):
         client.forward(X, MAX)

@@ -1,4 +1,4 @@
-"""Many calls over one stream, of both clients: order, errors in place, lazy input, and no trace."""
+"""Many calls over one stream, with both clients: order, errors, lazy input, and cleanup."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 
 import pooling_engine
-from pooling_client import AsyncPoolingClient, BackwardCall, ForwardCall, PoolingClient
-from pooling_client._calls import jobs as _jobs
+from pooling_client import AsyncPoolingClient, BackwardCall, ForwardCall, PoolingClient, _limits
 from pooling_engine import InvalidSpecError, InvalidTensorError, PoolSpec
 from pooling_server import PoolingServer, ServerConfig
-from tests.client.test_large import in_flight, threads_of_streams
+from tests.client.support import in_flight, threads_of_streams
 from tests.support.waiting import wait_until
 
 MAX = PoolSpec("max", 2)
@@ -37,7 +36,7 @@ def call(value: float, shape: tuple[int, ...] = (1, 1, 4, 4), **options: Any) ->
     return ForwardCall(np.full(shape, value, np.float32), MAX, **options)
 
 
-FORGED = BackwardCall(
+INVALID = BackwardCall(
     np.ones((1, 1, 2, 2), np.float32), MAX, (1, 1, 4, 4), np.full((1, 1, 2, 2), 9, np.uint8)
 )
 
@@ -48,17 +47,17 @@ def test_results_come_in_order(own: PoolingServer) -> None:
         for value, result in enumerate(client.forward_many(calls)):
             assert result.output.shape == (1, 1 + value % 3, 2, 2)
             assert (result.output == value).all()
-            assert result.output.flags.writeable  # the caller's own
+            assert result.output.flags.writeable  # it belongs to the caller
         assert value == 99
         assert list(client.forward_many([])) == []
 
 
 def test_an_error_is_yielded_in_its_place(own: PoolingServer) -> None:
-    """One refused by the client, one by the server."""
+    """The client rejects one call, the server another."""
     good = BackwardCall(np.ones((1, 1, 2, 2), np.float32), PoolSpec("sum", 2), (1, 1, 4, 4))
     local: Any = None
     with PoolingClient(own.address) as client:
-        outcomes = list(client.backward_many([good, local, FORGED, good], return_exceptions=True))
+        outcomes = list(client.backward_many([good, local, INVALID, good], return_exceptions=True))
     assert [type(outcome) for outcome in outcomes[1:3]] == [InvalidSpecError, InvalidTensorError]
     assert [outcome.field for outcome in outcomes[1:3]] == ["calls", "indices"]
     assert all((outcomes[at] == 1).all() for at in (0, 3))
@@ -72,7 +71,7 @@ def test_an_error_is_raised_in_its_place(own: PoolingServer) -> None:
         with pytest.raises(InvalidSpecError, match="must be a ForwardCall"):
             next(results)
         with pytest.raises(InvalidTensorError, match="is 9"):
-            list(client.backward_many([FORGED]))
+            list(client.backward_many([INVALID]))
         wait_until(lambda: in_flight(own) == 0, "the stream is still open")
 
 
@@ -91,9 +90,9 @@ def test_errors_before_the_first_request(own: PoolingServer) -> None:
         sys.setswitchinterval(interval)
 
 
-@pytest.mark.parametrize("wrong", [X, (X, MAX), None, FORGED])
-def test_what_is_no_call_is_refused_in_its_place(own: PoolingServer, wrong: Any) -> None:
-    async def ask() -> list[Any]:
+@pytest.mark.parametrize("wrong", [X, (X, MAX), None, INVALID])
+def test_an_object_that_is_not_a_call_is_rejected(own: PoolingServer, wrong: Any) -> None:
+    async def outcomes_of_asyncio() -> list[Any]:
         async with AsyncPoolingClient(own.address) as client:
             calls = [call(1), wrong, call(3)]
             return [it async for it in client.forward_many(calls, return_exceptions=True)]
@@ -105,7 +104,7 @@ def test_what_is_no_call_is_refused_in_its_place(own: PoolingServer, wrong: Any)
         with pytest.raises(InvalidSpecError, match="must be a BackwardCall") as caught:
             list(client.backward_many([call(1)]))
         assert caught.value.field == "calls"
-    for first, second, third in (outcomes, asyncio.run(ask())):
+    for first, second, third in (outcomes, asyncio.run(outcomes_of_asyncio())):
         assert type(wrong).__name__ in str(second)
         assert isinstance(second, InvalidSpecError)
         assert (first.output == 1).all()
@@ -113,7 +112,7 @@ def test_what_is_no_call_is_refused_in_its_place(own: PoolingServer, wrong: Any)
 
 
 @pytest.mark.parametrize("class_", [PoolingClient, AsyncPoolingClient])
-def test_a_type_checker_sees_errors_only_where_they_are_asked_for(class_: Any) -> None:
+def test_a_type_checker_sees_errors_only_if_they_are_requested(class_: Any) -> None:
     kind = "AsyncIterator" if class_ is AsyncPoolingClient else "Iterator"
     for method, result in ((class_.forward_many, "ForwardResult"), (class_.backward_many, "Array")):
         raising, yielding = typing.get_overloads(method)
@@ -122,7 +121,7 @@ def test_a_type_checker_sees_errors_only_where_they_are_asked_for(class_: Any) -
         assert yielding.__annotations__["return"] == f"{kind}[{result} | PoolingError]"
 
 
-def test_calls_without_end_are_taken_as_they_are_needed(own: PoolingServer) -> None:
+def test_endless_calls_are_taken_as_they_are_needed(own: PoolingServer) -> None:
     taken = []
 
     def calls() -> Iterator[ForwardCall]:
@@ -134,12 +133,12 @@ def test_calls_without_end_are_taken_as_they_are_needed(own: PoolingServer) -> N
         results = client.forward_many(calls())
         for value in range(50):
             assert (next(results).output == value).all()
-        assert len(taken) <= 50 + _jobs.MANY_WINDOW + 1
+        assert len(taken) <= 50 + _limits.MANY_WINDOW + 1
         results.close()
         wait_until(lambda: in_flight(own) == 0, "the stream is still open")
 
 
-def test_what_the_calls_raise_is_raised_after_the_results_before_it(own: PoolingServer) -> None:
+def test_an_error_of_the_iterator_is_raised_after_the_earlier_results(own: PoolingServer) -> None:
     def calls() -> Iterator[ForwardCall]:
         yield call(1)
         raise LookupError("no more data")
@@ -151,8 +150,8 @@ def test_what_the_calls_raise_is_raised_after_the_results_before_it(own: Pooling
             next(results)
 
 
-def test_a_result_does_not_wait_for_the_next_call(own: PoolingServer) -> None:
-    """Each call is made from the result before it."""
+def test_a_result_arrives_before_the_next_call_is_made(own: PoolingServer) -> None:
+    """Each call depends on the previous result."""
     values = [1.0]
 
     def calls() -> Iterator[ForwardCall]:
@@ -166,9 +165,9 @@ def test_a_result_does_not_wait_for_the_next_call(own: PoolingServer) -> None:
     assert values == [1, 2, 4, 8, 16, 32]
 
 
-def test_the_asyncio_twin(own: PoolingServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_jobs, "CHUNK_BYTES", 600)
-    monkeypatch.setattr(_jobs, "STREAM_BYTES", 100)
+def test_the_asyncio_client(own: PoolingServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_limits, "CHUNK_BYTES", 600)
+    monkeypatch.setattr(_limits, "STREAM_BYTES", 100)
     spec = PoolSpec("max", 3, 2, 1)
     expected = pooling_engine.forward(X, spec, return_indices=True)
     gradient = pooling_engine.backward(
@@ -201,10 +200,9 @@ def test_the_asyncio_twin(own: PoolingServer, monkeypatch: pytest.MonkeyPatch) -
             assert isinstance(outcomes[1], InvalidSpecError)
             assert outcomes[2].output.max() == 3
             with pytest.raises(InvalidTensorError, match="is 9"):
-                async for _ in client.backward_many([FORGED]):
+                async for _ in client.backward_many([INVALID]):
                     pass
-            forged = np.full_like(result.indices, 77)
-            sent = {"input_shape": X.shape, "indices": forged}
+            sent = {"input_shape": X.shape, "indices": np.full_like(result.indices, 77)}
             with pytest.raises(InvalidTensorError) as local:
                 pooling_engine.backward(result.output, spec, **sent)
             with pytest.raises(InvalidTensorError) as remote:

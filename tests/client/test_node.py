@@ -1,4 +1,4 @@
-"""The calls from another language, with nothing but the .proto: `client/node/calls.test.js`."""
+"""Calls from another language, with the .proto alone: `client/node/calls.test.js`."""
 
 from __future__ import annotations
 
@@ -31,4 +31,4 @@ def test_every_call_from_node(server: PoolingServer) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "# pass 10\n" in done.stdout, "a test was left out"
+    assert "# pass 10\n" in done.stdout, "a test did not run"

@@ -1,4 +1,4 @@
-"""Servers that take little at a time: the client asks how much, and cuts what is larger."""
+"""Servers with low limits: the client asks for the limits and splits larger calls."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import pytest
 
 import pooling_engine
 import pooling_server.serving.servicer
-from pooling_client import AsyncPoolingClient, PoolingClient
-from pooling_client._calls import jobs as _jobs
+from pooling_client import AsyncPoolingClient, PoolingClient, _limits
 from pooling_engine import PoolSpec, TensorTooLargeError
 from pooling_server import PoolingServer, ServerConfig
 from tests.support import cases, oracle
@@ -24,7 +23,7 @@ LIMITS = {"max_message_bytes": 64 * KIB, "max_tensor_bytes": 48 * KIB}
 MAX = PoolSpec("max", 3, 2, 1)
 SHAPES = {
     "over the message limit": (1, 6, 64, 64),
-    "over what gRPC takes": (2, 9, 64, 64),
+    "over the limit of gRPC": (2, 9, 64, 64),
     "one plane": (1, 1, 300, 256),
 }
 FORMATS = ("window", "plane", "tensor")
@@ -32,21 +31,21 @@ Serve = Callable[..., PoolingServer]
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by one whenever a server is asked what it takes."""
-    describe, asked = pooling_server.serving.servicer.describe, []
+def info_requests(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one with each request for the limits of a server."""
+    describe, info_requests = pooling_server.serving.servicer.describe, []
 
     def counted(*arguments: Any) -> Any:
-        asked.append(1)
+        info_requests.append(1)
         return describe(*arguments)
 
     monkeypatch.setattr(pooling_server.serving.servicer, "describe", counted)
-    return asked
+    return info_requests
 
 
 @pytest.fixture
-def serve(asked: list[int]) -> Iterator[Serve]:
-    """Starts a server with options."""
+def serve(info_requests: list[int]) -> Iterator[Serve]:
+    """Start servers with options."""
     servers = []
 
     def start(listen: str = "127.0.0.1:0", **options: Any) -> PoolingServer:
@@ -60,8 +59,8 @@ def serve(asked: list[int]) -> Iterator[Serve]:
 
 @pytest.mark.parametrize("index_format", FORMATS)
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
-def test_what_is_too_large_for_one_message_goes_in_pieces(
-    serve: Serve, asked: list[int], shape: tuple[int, ...], index_format: str
+def test_calls_over_the_message_limit_are_split(
+    serve: Serve, info_requests: list[int], shape: tuple[int, ...], index_format: str
 ) -> None:
     x = cases.normal(shape)
     local = pooling_engine.forward(x, MAX, return_indices=True, index_format=index_format)
@@ -75,10 +74,10 @@ def test_what_is_too_large_for_one_message_goes_in_pieces(
             oracle.assert_same_bits(remote.output, local.output)
             np.testing.assert_array_equal(remote.indices, local.indices, strict=True)
             oracle.assert_same_bits(client.backward(dy, MAX, **residual), expected)
-        assert len(asked) == 1
+        assert len(info_requests) == 1
 
 
-def test_the_asyncio_twin(serve: Serve, asked: list[int]) -> None:
+def test_the_asyncio_client_splits_calls(serve: Serve, info_requests: list[int]) -> None:
     x = cases.normal((2, 9, 64, 64))
     address = serve(**LIMITS).address
 
@@ -89,31 +88,31 @@ def test_the_asyncio_twin(serve: Serve, asked: list[int]) -> None:
                 oracle.assert_same_bits(got, pooling_engine.forward(x, MAX).output)
 
     asyncio.run(call())
-    assert len(asked) == 1
+    assert len(info_requests) == 1
 
 
-def test_slabs_are_no_larger_than_the_server_takes(serve: Serve, asked: list[int]) -> None:
-    """Sizes as they are: a call of more than 8 MiB asks before it is sent, a small one never."""
+def test_chunks_respect_the_limits_of_the_server(serve: Serve, info_requests: list[int]) -> None:
+    """With default sizes: calls over 8 MiB ask for the limits first, small calls never do."""
     server = serve(max_message_bytes=512 * KIB)
     x = cases.normal((5, 64, 128, 128))
     spec = PoolSpec("average", 4)
     with PoolingClient(server.address) as client:
         client.forward(x[:1, :4], spec)
-        assert asked == []
+        assert info_requests == []
         got = client.forward(x, spec).output
         oracle.assert_same_bits(got, pooling_engine.forward(x, spec).output)
-        assert asked == [1]
+        assert info_requests == [1]
 
 
-def test_bands_that_repeat_rows_fit_too(serve: Serve) -> None:
-    """Windows of 31 rows at a stride of one: a small band is mostly rows of its neighbours."""
+def test_row_bands_that_repeat_rows_respect_the_limits(serve: Serve) -> None:
+    """Windows of 31 rows, stride 1: a small row band consists mostly of rows of its neighbours."""
     x, spec = cases.normal((1, 1, 400, 128)), PoolSpec("sum", (31, 1), (1, 1))
     with PoolingClient(serve(**LIMITS).address) as client:
         got = client.forward(x, spec).output
         oracle.assert_same_bits(got, pooling_engine.forward(x, spec).output)
 
 
-def test_too_much_work_is_refused_and_not_cut(serve: Serve) -> None:
+def test_too_much_work_is_rejected_and_not_split(serve: Serve) -> None:
     server = serve(max_taps=1000, **LIMITS)
     with (
         PoolingClient(server.address) as client,
@@ -122,7 +121,7 @@ def test_too_much_work_is_refused_and_not_cut(serve: Serve) -> None:
         client.forward(cases.normal((1, 1, 64, 64)), MAX)
 
 
-def test_a_server_started_anew_may_take_less(serve: Serve, asked: list[int]) -> None:
+def test_a_restarted_server_may_have_lower_limits(serve: Serve, info_requests: list[int]) -> None:
     listen = f"127.0.0.1:{quiet_port()}"
     server, x = serve(listen, max_message_bytes=256 * KIB), cases.normal((4, 9, 96, 96))
     with PoolingClient(server.address) as client:
@@ -131,7 +130,7 @@ def test_a_server_started_anew_may_take_less(serve: Serve, asked: list[int]) -> 
         serve(server.address, **LIMITS)
         got = client.forward(x, MAX).output
         oracle.assert_same_bits(got, pooling_engine.forward(x, MAX).output)
-        assert len(asked) == 2
+        assert len(info_requests) == 2
 
 
 def residual_of(mode: str, x: Any, result: Any) -> dict[str, Any]:
@@ -142,12 +141,12 @@ def residual_of(mode: str, x: Any, result: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
 @pytest.mark.parametrize("mode", ["max", "average", "lp"])
-def test_in_shared_memory_a_call_goes_in_slabs_too(
+def test_calls_in_shared_memory_are_split_into_planes(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, mode: str, layout: str
 ) -> None:
-    """And nothing of it is sent: the results are where the caller wants them, at any size."""
-    monkeypatch.setattr(_jobs, "STREAM_BYTES", 256 * KIB)
-    monkeypatch.setattr(_jobs.Job, "is_large", lambda *_: pytest.fail("it is sent"))
+    """No tensor is sent, and results are written to the arrays of the caller."""
+    monkeypatch.setattr(_limits, "STREAM_BYTES", 256 * KIB)
+    monkeypatch.setattr(_limits.RequestLimits, "needs_chunks", lambda *_: pytest.fail("it is sent"))
     spec = PoolSpec(mode, 3, 2, 1, layout=layout)
     with tempfile.TemporaryDirectory(prefix="pooling-") as folder:
         server = serve(f"unix:{folder}/s", max_tensor_bytes=128 * KIB)
@@ -172,10 +171,10 @@ def test_in_shared_memory_a_call_goes_in_slabs_too(
 
 @pytest.mark.parametrize("index_format", ["plane", "tensor"])
 @pytest.mark.parametrize("shape", [(6, 4, 64, 64), (1, 1, 512, 192)], ids=["planes", "one plane"])
-def test_what_slabs_in_shared_memory_cannot_say_is_sent(
+def test_calls_that_cannot_be_split_in_shared_memory_are_sent(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], index_format: str
 ) -> None:
-    monkeypatch.setattr(_jobs, "STREAM_BYTES", 100 * KIB)
+    monkeypatch.setattr(_limits, "STREAM_BYTES", 100 * KIB)
     x = cases.normal(shape)
     local = pooling_engine.forward(x, MAX, return_indices=True, index_format=index_format)
     with tempfile.TemporaryDirectory(prefix="pooling-") as folder:

@@ -1,4 +1,4 @@
-"""A tensor much larger than the server's memory, made on the fly and reduced to sums.
+"""A tensor much larger than the memory of the server, generated and reduced to sums.
 
 256 MiB in `make test`; POOLING_TEST_STREAM_MIB=8192 for 8 GiB against a server below 1 GiB.
 """
@@ -22,7 +22,7 @@ from tests.support.waiting import LIMIT_S
 
 TOTAL_MIB = int(os.environ.get("POOLING_TEST_STREAM_MIB", "256"))
 SPEC = PoolSpec("max", kernel=3, stride=2, padding=1)
-SLAB = (1, 16, 256, 256)  # 4 MiB of float32
+CHUNK = (1, 16, 256, 256)  # 4 MiB of float32
 MIB = 1 << 20
 
 
@@ -31,12 +31,12 @@ def resident_mib(pid: int, what: str) -> float:
     return int(re.search(rf"{what}:\s+(\d+) kB", status)[1]) / 1024  # type: ignore[index]
 
 
-def test_the_server_holds_a_few_slabs_of_a_tensor_without_end() -> None:
-    base = np.random.default_rng(0).standard_normal(SLAB, dtype=np.float32)
+def test_the_server_holds_a_few_chunks_of_an_endless_tensor() -> None:
+    base = np.random.default_rng(0).standard_normal(CHUNK, dtype=np.float32)
     expected = pooling_engine.forward(base, SPEC).output
     count = TOTAL_MIB * MIB // base.nbytes
 
-    def slabs() -> Iterator[ForwardCall]:
+    def chunks() -> Iterator[ForwardCall]:
         for number in range(count):
             yield ForwardCall(base * np.float32(2.0 ** (number % 8)), SPEC)
 
@@ -48,9 +48,9 @@ def test_the_server_holds_a_few_slabs_of_a_tensor_without_end() -> None:
         idle = resident_mib(server.pid, "VmRSS")
         start = time.perf_counter()
         with PoolingClient(address) as client:
-            for number, result in enumerate(client.forward_many(slabs())):
+            for number, result in enumerate(client.forward_many(chunks())):
                 sums = result.output.sum(dtype=np.float64)
-                scale = 2.0 ** (number % 8)  # exact: every bit of the output is checked by its sum
+                scale = 2.0 ** (number % 8)  # exact: the sum checks every bit of the output
                 assert sums == (expected * np.float32(scale)).sum(dtype=np.float64)
         assert number == count - 1
         peak = resident_mib(server.pid, "VmHWM")

@@ -25,7 +25,7 @@ from benchmarks.gpu import report as gpu_report
 from benchmarks.gpu import serving as gpu_serving
 from benchmarks.gpu import suite as gpu_suite
 from benchmarks.wire import suite as wire_suite
-from pooling_client._calls import jobs as _jobs
+from pooling_client import _limits
 from pooling_engine.backends import select_backend
 
 TINY = Layer("LeNet", (2, 8, 9, 12), 3, 2, 1)
@@ -359,7 +359,7 @@ def test_calls_go_through_a_server(device, monkeypatch):
     """The server of this test computes on the host."""
     monkeypatch.setattr(device, "backend", "numpy", raising=False)
     monkeypatch.setattr(gpu_serving, "PAYLOADS", (wire_suite.SMALL, wire_suite.PAYLOADS[3]))
-    monkeypatch.setattr(_jobs, "STREAM_BYTES", _jobs.STREAM_BYTES)  # the transports change it
+    monkeypatch.setattr(_limits, "STREAM_BYTES", _limits.STREAM_BYTES)  # the transports change it
     rows = gpu_serving.rows(device, 2)
     names = [wire_suite.LOCAL, gpu_goals.TORCH_PINNED, gpu_goals.LINK]
     expected = [("12 KB", name) for name in (wire_suite.UNARY, wire_suite.STREAM, *names)]

@@ -1,1 +1,1 @@
-"""Calls of a client: encoding of requests and decoding of replies."""
+"""Calls of a client: checked, encoded as requests, and their results decoded from replies."""

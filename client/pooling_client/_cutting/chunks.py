@@ -47,6 +47,15 @@ class Chunk:
     computed: Box
     part: Box
 
+    def box(self, name: str) -> Box:
+        """Return the box of a tensor, by its name in the contract."""
+        return self.inputs if name in ("input", "input_gradient") else self.outputs
+
+    def input_shape(self, plan: PoolPlan) -> tuple[int, ...]:
+        """Return the shape of the input of the chunk."""
+        sides = zip(plan.input_shape, self.inputs, strict=True)
+        return tuple(len(range(size)[side]) for size, side in sides)
+
 
 @dataclass(frozen=True, slots=True)
 class RowBytes:
@@ -169,6 +178,12 @@ def backward_chunks(
             computed = max(first, rows[0]), min(last, rows[1])
             if computed[0] < computed[1]:
                 yield splitter.row_band(planes, outputs, (first, last), computed)
+
+
+def whole_call(spec: PoolSpec, plan: PoolPlan) -> Chunk:
+    """Return one chunk of everything."""
+    box = (ALL,) * len(plan.input_shape)
+    return Chunk(spec, box, box, box, box)
 
 
 def has_unreached_rows(plan: PoolPlan) -> bool:

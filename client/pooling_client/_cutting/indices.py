@@ -46,9 +46,7 @@ def to_chunk(plan: PoolPlan, chunk: Chunk, indices: Array, index_format: IndexFo
 
 
 def _window_to_chunk(plan: PoolPlan, chunk: Chunk, part: Array) -> Array:
-    shape = plan.input_shape
-    sizes = tuple(len(range(size)[side]) for size, side in zip(shape, chunk.inputs, strict=True))
-    chunk_plan = make_plan(chunk.spec, sizes, plan.dtype)
+    chunk_plan = make_plan(chunk.spec, chunk.input_shape(plan), plan.dtype)
     if chunk_plan.index_dtype != part.dtype:
         check_window_indices(chunk_plan, part)  # the smaller type may have no value for an entry
     return _with_type(part, chunk_plan.index_dtype)
