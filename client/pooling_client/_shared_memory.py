@@ -21,7 +21,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from pooling_client._copies import copy_into
 from pooling_engine import InvalidTensorError
-from pooling_wire.shared_memory import Place, leases
+from pooling_wire.shared_memory import LONGEST_PACKET, Place, encode_size, lease_socket_path
 
 Array = NDArray[Any]
 SHARED_BYTES = 256 << 10  # measured: smaller calls are as fast when they are sent
@@ -45,7 +45,7 @@ class SharedArrays:
     pooling.
 
     Args:
-        path: lease socket of the server: `pooling_wire.shared_memory.leases.lease_socket`.
+        path: lease socket of the server: `pooling_wire.shared_memory.lease_socket_path`.
 
     Raises:
         OSError: no server leases memory there, or not to this user.
@@ -128,8 +128,8 @@ class SharedArrays:
             return None
 
     def _lease(self, size_bytes: int) -> _Region | None:
-        self._server.send(leases.encode_size(size_bytes))
-        packet, descriptors, _, _ = socket.recv_fds(self._server, leases.LONGEST_PACKET, 1)
+        self._server.send(encode_size(size_bytes))
+        packet, descriptors, _, _ = socket.recv_fds(self._server, LONGEST_PACKET, 1)
         if not descriptors:
             return None
         try:
@@ -160,7 +160,7 @@ class SharedMemory:
     """
 
     def __init__(self, target: str) -> None:
-        self._path = leases.lease_socket(target)
+        self._path = lease_socket_path(target)
         self._arrays: SharedArrays | None = None
         self._lock = threading.Lock()
 

@@ -18,7 +18,7 @@ from pooling_client import PoolingClient
 from pooling_client._shared_memory import SHARED_BYTES
 from pooling_engine import PoolSpec, TensorTooLargeError
 from pooling_server import PoolingServer, ServerConfig
-from pooling_wire.shared_memory import leases
+from pooling_wire.shared_memory import LEASE_SUFFIX
 from tests.server.support import wait_for_regions
 from tests.support import cases, oracle
 from tests.support.processes import process
@@ -203,7 +203,7 @@ def test_a_client_continues_after_a_restart_of_the_server(socket_path: Path) -> 
 def test_the_lease_socket_has_the_configured_mode(
     socket_path: Path, flags: tuple[str, ...]
 ) -> None:
-    lease_socket = Path(f"{socket_path}{leases.SUFFIX}")
+    lease_socket = Path(f"{socket_path}{LEASE_SUFFIX}")
     listen = ("--listen", f"unix:{socket_path}", "--backend", "numpy", "--socket-mode", "640")
     with process(*listen, *flags) as (server, _):
         assert lease_socket.exists() == (not flags)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import grpc
 
-from pooling_wire.shared_memory import SUFFIX, lease_socket
+from pooling_wire.shared_memory import LEASE_SUFFIX, lease_socket_path
 
 _UNIX = "unix:"
-_MAX_PATH_BYTES = 107 - len(SUFFIX)  # sockaddr_un has room for 107
+_MAX_PATH_BYTES = 107 - len(LEASE_SUFFIX)  # sockaddr_un has room for 107
 _ALL_INTERFACES = ("0.0.0.0", "[::]")
 
 
@@ -119,7 +119,7 @@ class Listeners:
         return address
 
     def _bind_lease_socket(self, address: str, mode: int) -> None:
-        path = Path(lease_socket(address) or "")
+        path = Path(lease_socket_path(address) or "")
         if path.is_socket():
             path.unlink()  # left behind by an earlier server: its main socket was stale
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)

@@ -1,7 +1,7 @@
 """Memory that clients on the same host share with the server.
 
 The server creates every region: anonymous memory, sealed so that nobody can shrink it under a
-running call. A client gets its descriptor over a Unix socket (`pooling_wire.shared_memory.leases`);
+running call. A client gets its descriptor over a Unix socket (`pooling_wire.shared_memory`);
 the file permissions of that socket decide who may connect. A call that uses a region keeps it
 mapped, even after its lease ends. When the last view is gone, the region is unregistered from the
 GPU and then unmapped.

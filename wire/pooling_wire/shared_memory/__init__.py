@@ -2,11 +2,11 @@
 
 from pooling_wire.shared_memory.leases import (
     HANDLE_BYTES,
+    LEASE_SUFFIX,
     LONGEST_PACKET,
-    SUFFIX,
     decode_packet,
     encode_size,
-    lease_socket,
+    lease_socket_path,
 )
 from pooling_wire.shared_memory.places import (
     INDICES,
@@ -25,11 +25,11 @@ __all__ = [
     "HANDLE_BYTES",
     "INDICES",
     "INPUT_GRADIENT",
+    "LEASE_SUFFIX",
     "LONGEST_PACKET",
     "NO_PLACES",
     "NO_REGIONS",
     "OUTPUT",
-    "SUFFIX",
     "Place",
     "Placed",
     "Places",
@@ -37,5 +37,5 @@ __all__ = [
     "array_at",
     "decode_packet",
     "encode_size",
-    "lease_socket",
+    "lease_socket_path",
 ]

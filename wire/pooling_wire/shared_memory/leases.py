@@ -1,7 +1,7 @@
 """Protocol of the lease socket, through which a client leases regions of shared memory.
 
-The socket (SOCK_SEQPACKET) is a file beside the server's Unix socket, with `SUFFIX` added to the
-name. A client sends two kinds of packets, which differ in length:
+The socket (SOCK_SEQPACKET) is a file beside the server's Unix socket; its name ends with
+`LEASE_SUFFIX` in addition. A client sends two kinds of packets, which differ in length:
 
 - 8 bytes, an unsigned little-endian number: a request for a region of that size. The reply is the
   region's handle (`HANDLE_BYTES`) with a file descriptor to map (SCM_RIGHTS). If the region would
@@ -14,16 +14,16 @@ by its handle, which is random and cannot be guessed.
 
 from __future__ import annotations
 
-SUFFIX = ".memory"
+LEASE_SUFFIX = ".memory"
 HANDLE_BYTES = 32
 _SIZE_BYTES = 8
 LONGEST_PACKET = HANDLE_BYTES + 1  # the extra byte shows that a packet is too long
 
 
-def lease_socket(address: str) -> str | None:
+def lease_socket_path(address: str) -> str | None:
     """Return the path of the lease socket of ``unix:/PATH``; None for other addresses."""
     kind, colon, path = address.partition(":")
-    return path + SUFFIX if kind == "unix" and colon and path.startswith("/") else None
+    return path + LEASE_SUFFIX if kind == "unix" and colon and path.startswith("/") else None
 
 
 def encode_size(size_bytes: int) -> bytes:
