@@ -1,4 +1,4 @@
-"""The element types that tensors may have, and how results are rounded to them."""
+"""Element types of tensors, and rounding of results to them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-try:  # NumPy has no bfloat16 of its own
+try:  # NumPy does not have bfloat16
     from ml_dtypes import bfloat16
 except ImportError:
     bfloat16 = None
@@ -26,26 +26,26 @@ FLOAT_NAMES = ", ".join(dtype.name for dtype in FLOATS)
 
 
 def is_bfloat16(dtype: np.dtype[Any]) -> bool:
-    """Whether it is bfloat16, which NumPy's own functions do not take."""
+    """Return whether a type is bfloat16, which most NumPy functions do not accept."""
     return BFLOAT16 is not None and dtype == BFLOAT16
 
 
 def as_summable(array: Array) -> Array:
-    """The array in a type that NumPy's functions add up: bfloat16 becomes float32."""
+    """Return the array in a type that NumPy can sum: bfloat16 becomes float32."""
     return array.astype(np.float32) if is_bfloat16(array.dtype) else array
 
 
 def store(target: Array, values: Array) -> None:
-    """Writes float32 or float64 values into an array of another type, each rounded once."""
+    """Write float32 or float64 values into an array of another type, rounding each once."""
     if target.dtype.itemsize == 2 and values.dtype == np.float64:
-        # Casts to 16 bits go by way of float32 and round twice; rounded to odd, float32 keeps
-        # what the second rounding must know.
+        # A cast to 16 bits goes through float32 and rounds twice. Rounding to odd in float32
+        # keeps the information that the second rounding needs.
         values = _float32_to_odd(values)
     np.copyto(target, values, casting="same_kind")
 
 
 def _float32_to_odd(values: Array) -> Array:
-    """Rounded towards zero, and with a last bit of 1 where anything was cut off."""
+    """Round towards zero, and set the last bit of every value that was not exact."""
     nearest = values.astype(np.float32)
     bits = nearest.view(np.uint32)
     is_inexact = (nearest != values) & ~np.isnan(values)

@@ -1,18 +1,18 @@
-"""Everything that can go wrong, as one tree.
+"""Exceptions of all packages, as one tree.
 
     PoolingError
-    ├── InvalidSpecError      ValueError           options that make no sense, or not here
-    ├── InvalidTensorError    ValueError           a wrong shape, type, length or entry
-    ├── UnsupportedError      NotImplementedError  legal, but no backend here can do it
-    ├── TensorTooLargeError   ValueError           a message, a tensor or a result over a limit
-    ├── DeviceMemoryError     MemoryError          the device has no room for the tensor
-    ├── OverloadedError                            too much in flight; try again later
-    ├── UnavailableError      ConnectionError      no server there, or it stops, or lost its card
-    ├── DeadlineError         TimeoutError         the deadline passed
-    └── InternalError         RuntimeError         a bug of ours
+    ├── InvalidSpecError      ValueError           invalid options, or they do not fit the tensor
+    ├── InvalidTensorError    ValueError           an invalid shape, type, length or entry
+    ├── UnsupportedError      NotImplementedError  valid, but not supported by any backend
+    ├── TensorTooLargeError   ValueError           a message, tensor or result exceeds a limit
+    ├── DeviceMemoryError     MemoryError          not enough memory for the tensors
+    ├── OverloadedError                            too many calls in flight; retry later
+    ├── UnavailableError      ConnectionError      no server, or it shuts down, or lost its GPU
+    ├── DeadlineError         TimeoutError         the deadline expired
+    └── InternalError         RuntimeError         a bug in this project
 
-The engine raises the first five, and UnavailableError where a card is lost. The others belong to
-a service; they stand here so that a call reads the same whether it is local or remote.
+The engine raises the first five, and UnavailableError when a GPU is lost. The others belong to
+the service. They are defined here so that local and remote calls raise the same classes.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ LOST_DEVICE = "device lost"
 
 
 class PoolingError(Exception):
-    """Base of all errors of this project.
+    """Base class of all errors of this project.
 
     Attributes:
-        reason: the stable name of the class; it crosses the wire.
-        field: the argument at fault, such as ``stride[1]``, or empty.
-        facts: what a program may want to read without parsing the text.
+        reason: stable name of the class, as sent over the network.
+        field: the invalid argument, such as ``stride[1]``, or empty.
+        facts: details for programs, so that they need not parse the text.
         plan: the `PoolPlan` of the call, if the constructor of the call raised the error after
             planning; else None. A server uses it to check the limits of an invalid call.
     """
@@ -46,64 +46,64 @@ class PoolingError(Exception):
 
 
 class InvalidSpecError(PoolingError, ValueError):
-    """The options of a spec are wrong, contradict each other or do not fit the tensor."""
+    """Options that are invalid, contradict each other or do not fit the tensor."""
 
     reason = "INVALID_SPEC"
 
 
 class InvalidTensorError(PoolingError, ValueError):
-    """A tensor has the wrong shape, element type, length or entries."""
+    """Tensor with an invalid shape, element type, length or entry."""
 
     reason = "INVALID_TENSOR"
 
 
 class UnsupportedError(PoolingError, NotImplementedError):
-    """Legal by the contract, but nothing here can compute it."""
+    """Valid call that no available backend supports."""
 
     reason = "UNSUPPORTED"
 
 
 class TensorTooLargeError(PoolingError, ValueError):
-    """A message, a tensor, a result or the work for it exceeds a limit."""
+    """Message, tensor, result or amount of work that exceeds a limit."""
 
     reason = "TENSOR_TOO_LARGE"
 
 
 class DeviceMemoryError(PoolingError, MemoryError):
-    """The device that computes has no room for the tensors of the call."""
+    """Too little memory, on the host or the GPU, for the tensors of a call."""
 
     reason = "DEVICE_MEMORY"
 
 
 class OverloadedError(PoolingError):
-    """Too much is in flight; the fact ``retry_after_s`` says when to try again, in seconds."""
+    """Too many calls in flight; the fact ``retry_after_s`` is the time to wait, in seconds."""
 
     reason = "OVERLOADED"
 
 
 class UnavailableError(PoolingError, ConnectionError):
-    """There is no server at the target, or it is stopping; another may answer.
+    """No server at the target, or one that is shutting down; another server may answer.
 
-    Or the device that computes is lost, until its process is started again: the fact ``cause`` is
-    `LOST_DEVICE` then.
+    Also raised when the GPU is lost until the process is restarted; the fact ``cause`` is then
+    `LOST_DEVICE`.
     """
 
     reason = "UNAVAILABLE"
 
 
 def lost_device(why: str) -> UnavailableError:
-    """The error of a device that is lost."""
-    text = f"the device is lost ({why}); ask another server, or again later"
+    """Return the error for a GPU that is lost."""
+    text = f"the device is lost ({why}); retry later, or on another server"
     return UnavailableError(text, facts={"cause": LOST_DEVICE})
 
 
 class DeadlineError(PoolingError, TimeoutError):
-    """The deadline passed before the answer was there."""
+    """Deadline that expired before the result arrived."""
 
     reason = "DEADLINE"
 
 
 class InternalError(PoolingError, RuntimeError):
-    """A bug. The text holds an id; the server's log holds the rest under it."""
+    """Bug in this project. The text has an id under which the server's log has the details."""
 
     reason = "INTERNAL"

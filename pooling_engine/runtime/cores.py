@@ -1,4 +1,4 @@
-"""How many cores this process may use: what the scheduler allows, and the container."""
+"""Number of CPU cores that this process may use: CPU affinity and container quotas."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ _VERSION_1 = "sys/fs/cgroup/cpu"
 
 
 def usable_cores(root: Path = Path("/")) -> int:
-    """The cores that the process may run on, or as many as its control groups grant time for.
+    """Return the number of usable cores: the affinity mask or the CPU quota, if that is less.
 
     Args:
-        root: where /proc and /sys are.
+        root: parent of /proc and /sys.
     """
     granted = [len(os.sched_getaffinity(0)), *_quotas(root)]
     return max(1, math.ceil(min(granted)))
 
 
 def _quotas(root: Path) -> list[float]:
-    """The processor time per time that each control group of the process grants, in cores."""
+    """Return the CPU quota of each cgroup of this process, in cores."""
     quotas = []
     for line in _read(root / "proc/self/cgroup").splitlines():
         number, controllers, path = line.split(":", 2)
@@ -33,7 +33,7 @@ def _quotas(root: Path) -> list[float]:
 
 
 def _folders(mount: Path, path: str) -> list[Path]:
-    """The folder of a group and those of all groups that it is in."""
+    """Return the folders of a group and of all its parent groups."""
     own = mount / path.lstrip("/")
     return [own, *(parent for parent in own.parents if parent.is_relative_to(mount))]
 

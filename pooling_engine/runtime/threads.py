@@ -1,6 +1,6 @@
-"""The engine's worker threads: independent blocks, spread over the cores.
+"""Worker threads of the engine: independent blocks, distributed over the cores.
 
-NumPy and compiled kernels release the interpreter lock, so threads are enough.
+NumPy and compiled kernels release the GIL, so threads suffice.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import TypeVar
 from pooling_engine.runtime.cores import usable_cores
 
 Block = TypeVar("Block")
-Answer = TypeVar("Answer")
-PARTS_PER_THREAD = 4  # so that a thread that is held up leaves its work to the others
-BYTES_PER_PART = 1 << 20  # waking another thread costs what pooling about this much does
-SHARED_BYTES = 2 * BYTES_PER_PART  # less is computed by the thread that asks for it
+Result = TypeVar("Result")
+PARTS_PER_THREAD = 4  # so that other threads take over the work of a slow one
+BYTES_PER_PART = 1 << 20  # waking a thread takes about as long as pooling this much
+SHARED_BYTES = 2 * BYTES_PER_PART  # smaller work stays in the calling thread
 
 _lock = threading.Lock()
 _pool: ThreadPoolExecutor | None = None
@@ -27,15 +27,15 @@ _threads = usable_cores()
 
 
 def thread_count() -> int:
-    """How many threads one call may use, the caller's included."""
+    """Return the number of threads that one call may use, including the caller's."""
     return _threads
 
 
 def set_thread_count(threads: int) -> None:
-    """Sets how many threads one call may use. The default is the cores it may run on.
+    """Set the number of threads that one call may use. The default is the usable cores.
 
     Raises:
-        ValueError: `threads` is no integer of at least 1.
+        ValueError: `threads` is not an integer of at least 1.
     """
     global _pool, _threads
     if not isinstance(threads, int) or threads < 1:
@@ -45,52 +45,54 @@ def set_thread_count(threads: int) -> None:
 
 
 def run_blocks(work: Callable[[Block], None], blocks: Sequence[Block]) -> None:
-    """Calls `work` on every block, in the caller and in the worker threads.
+    """Call `work` on every block, in the calling thread and the worker threads.
 
-    Blocks must be independent: their order and the thread that takes each are not fixed. Once one
-    has failed, or was interrupted, no other is begun.
+    Blocks must be independent: their order and their threads are undefined. After a block has
+    failed or was interrupted, no other block is started.
     """
     helpers = min(_threads, len(blocks)) - 1
     if helpers < 1:
         for block in blocks:
             work(block)
         return
-    pending = iter(blocks)  # shared: each thread takes the next block when it is free
+    pending = iter(blocks)  # shared: each thread takes the next block as soon as it is idle
 
     def take_blocks() -> None:
         try:
             for block in pending:
                 work(block)
         except BaseException:
-            deque(pending, maxlen=0)  # leaves none
+            deque(pending, maxlen=0)  # drops all remaining blocks
             raise
 
     futures = [_workers().submit(take_blocks) for _ in range(helpers)]
     try:
         take_blocks()
-    finally:  # whatever happened: nobody writes any more when this returns
+    finally:  # no thread may still write when this function returns or raises
         wait(future for future in futures if not future.cancel())
     for future in futures:
-        if not future.cancelled():  # it had begun; one behind other calls is not needed
+        if not future.cancelled():  # cancelled: queued behind other calls, and no longer needed
             future.result()
 
 
-def run_range(work: Callable[[int, int], Answer], count: int, size_bytes: int) -> list[Answer]:
-    """Calls ``work(begin, end)`` on runs that together are 0 to `count`, as `run_blocks` does.
+def run_range(work: Callable[[int, int], Result], count: int, size_bytes: int) -> list[Result]:
+    """Call ``work(begin, end)`` on consecutive ranges of 0 to `count`; see `run_blocks`.
 
     Args:
-        size_bytes: of all that is read or written: too little is not worth another thread.
+        work: function of the begin and the end of a range.
+        count: end of the last range.
+        size_bytes: total bytes read or written; small work is not worth a second thread.
 
     Returns:
-        The answers, in no order.
+        The return values, in undefined order.
     """
     if _threads < 2 or count < 2 or size_bytes < SHARED_BYTES:
         return [work(0, count)]
     parts = min(count, _threads * PARTS_PER_THREAD, size_bytes // BYTES_PER_PART)
-    answers: list[Answer] = []
+    results: list[Result] = []
     cuts = [count * part // parts for part in range(parts + 1)]
-    run_blocks(lambda run: answers.append(work(*run)), list(pairwise(cuts)))
-    return answers
+    run_blocks(lambda part: results.append(work(*part)), list(pairwise(cuts)))
+    return results
 
 
 def _workers() -> ThreadPoolExecutor:
@@ -102,7 +104,7 @@ def _workers() -> ThreadPoolExecutor:
 
 
 def _forget_workers() -> None:
-    """A forked process has no thread but one, and locks as the others held them."""
+    # A forked process has only one thread, and locks in the state that other threads left.
     global _lock, _pool
     _lock, _pool = threading.Lock(), None
 

@@ -1,4 +1,4 @@
-"""The words that a caller may use, each the value of an enum member."""
+"""Enums of options; the value of each member is the string that callers pass."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Mode(StrEnum):
-    """What is computed over the valid taps of a window."""
+    """Operation on the valid elements of a window."""
 
     MAX = "max"
     MIN = "min"
@@ -15,18 +15,18 @@ class Mode(StrEnum):
     LP = "lp"
 
 
-SELECTING_MODES = frozenset({Mode.MAX, Mode.MIN})  # those that have indices
+SELECTING_MODES = frozenset({Mode.MAX, Mode.MIN})  # modes with indices
 
 
 class Layout(StrEnum):
-    """Where the channels are: ``(N, C, D1..Dn)`` or ``(N, D1..Dn, C)``."""
+    """Position of the channel axis: ``(N, C, D1..Dn)`` or ``(N, D1..Dn, C)``."""
 
     CHANNELS_FIRST = "channels_first"
     CHANNELS_LAST = "channels_last"
 
 
 class NamedPadding(StrEnum):
-    """Padding that follows from the size of the axis."""
+    """Padding that is derived from the size of the axis."""
 
     VALID = "valid"
     SAME_UPPER = "same_upper"
@@ -34,7 +34,7 @@ class NamedPadding(StrEnum):
 
 
 class TiePolicy(StrEnum):
-    """Which of several equal taps receives the gradient."""
+    """Distribution of the gradient among tied elements of a window."""
 
     FIRST = "first"
     ALL = "all"
@@ -42,7 +42,7 @@ class TiePolicy(StrEnum):
 
 
 class NanPolicy(StrEnum):
-    """What a NaN does in maximum and minimum pooling."""
+    """Treatment of NaNs by "max" and "min"."""
 
     PROPAGATE = "propagate"
     IGNORE = "ignore"
@@ -50,7 +50,7 @@ class NanPolicy(StrEnum):
 
 
 class DivisorRule(StrEnum):
-    """What the sum of an average is divided by."""
+    """Divisor of an average."""
 
     VALID_TAPS = "valid_taps"
     PADDED_TAPS = "padded_taps"
@@ -58,7 +58,7 @@ class DivisorRule(StrEnum):
 
 
 class IndexFormat(StrEnum):
-    """How an index names the selected tap (contract, section 4)."""
+    """Numbering of the selected elements (contract, section 4)."""
 
     WINDOW = "window"
     PLANE = "plane"

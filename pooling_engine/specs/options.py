@@ -1,4 +1,4 @@
-"""What the value of one option may be: normalised, or refused by the option's name."""
+"""Normalisation and checks of single options; errors name the option."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ E = TypeVar("E", bound=StrEnum)
 
 
 def choice(name: str, enum: type[E], value: str) -> E:
-    """The member of an enum that a word names."""
+    """Return the enum member with that value."""
     try:
         return enum(value)
     except ValueError:
@@ -32,27 +32,27 @@ def choice(name: str, enum: type[E], value: str) -> E:
 
 
 def flag(name: str, value: bool) -> bool:
-    """True or False, and nothing that merely counts as one of them."""
+    """Return `value` if it is True or False; other truthy or falsy values are rejected."""
     if isinstance(value, bool):
         return value
     raise InvalidSpecError(f"{name} is {value!r}; it must be True or False", field=name)
 
 
 def number(name: str, value: Any) -> float:
-    """A real number, as a float."""
+    """Return a real number as a float."""
     if isinstance(value, Real) and not isinstance(value, bool):
-        with contextlib.suppress(OverflowError):  # an integer beyond every float
+        with contextlib.suppress(OverflowError):  # an integer beyond the range of float
             return float(value)
     raise InvalidSpecError(f"{name} is {value!r}; it must be a number", field=name)
 
 
 def optional(check: Callable[[str, Any], Any], name: str, value: Any) -> Any:
-    """None, or what `check` makes of the value."""
+    """Return None for None, and else ``check(name, value)``."""
     return None if value is None else check(name, value)
 
 
 def _size(name: str, value: Any, least: int) -> int:
-    """An integer from `least` to `MAX_SIZE`."""
+    """Return an integer from `least` to `MAX_SIZE`."""
     try:
         size = operator.index(value)
     except TypeError:
@@ -65,20 +65,20 @@ def _size(name: str, value: Any, least: int) -> int:
 
 
 def sizes(name: str, value: Any) -> Any:
-    """One size, or a tuple of one size for each axis."""
+    """Return one size for all axes, or a tuple of one size per axis."""
     if not _is_sequence(value):
         return _size(name, value, 1)
-    _refuse_bad_length(name, value)
+    _check_length(name, value)
     return tuple(_size(f"{name}[{axis}]", size, 1) for axis, size in enumerate(value))
 
 
 def paddings(value: Any) -> Any:
-    """A name, one size, or a tuple of one pair for each axis."""
+    """Return a named padding, one size for all axes, or a tuple of one pair per axis."""
     if isinstance(value, str):
         return choice("padding", NamedPadding, value)
     if not _is_sequence(value):
         return _size("padding", value, 0)
-    _refuse_bad_length("padding", value)
+    _check_length("padding", value)
     pairs = []
     for axis, item in enumerate(value):
         name = f"padding[{axis}]"
@@ -96,9 +96,9 @@ def _is_sequence(value: Any) -> bool:
     return is_array or (isinstance(value, Sequence) and not isinstance(value, str | bytes))
 
 
-def _refuse_bad_length(name: str, value: Any) -> None:
+def _check_length(name: str, value: Any) -> None:
     if not 1 <= len(value) <= MAX_SPATIAL_AXES:
         raise InvalidSpecError(
-            f"{name} gives {len(value)} sizes; there are 1 to {MAX_SPATIAL_AXES} spatial axes",
+            f"{name} has {len(value)} sizes; it must have 1 to {MAX_SPATIAL_AXES}",
             field=name,
         )

@@ -1,4 +1,4 @@
-"""What is asked: `PoolSpec`. Options are validated here, and nowhere else."""
+"""`PoolSpec`: the options of a pooling layer, validated at construction."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pooling_engine.specs.enums import (
 from pooling_engine.specs.options import choice, flag, number, optional, paddings, sizes
 from pooling_engine.specs.window import Window
 
-# The options that belong to some modes only; with another mode they are refused.
+# Options that apply to some modes only; other modes accept only the default value.
 OPTION_MODES: dict[str, frozenset[Mode]] = {
     "count_include_pad": frozenset({Mode.AVERAGE}),
     "divisor_override": frozenset({Mode.AVERAGE}),
@@ -37,31 +37,31 @@ Paddings = int | str | Sequence[int | Sequence[int]]
 
 @dataclass(frozen=True, init=False, repr=False)
 class PoolSpec:
-    """What to compute: a mode, the windows, and options; frozen and hashable.
+    """Options of a pooling layer: mode, windows and details. Frozen and hashable.
 
-    Sizes are given once for all spatial axes (``3``) or for each (``(3, 5)``).
+    A size is one number for all spatial axes (``3``) or one per axis (``(3, 5)``).
 
     Args:
         mode: "max", "min", "average", "sum" or "lp".
-        kernel: taps per window, at least 1. Exactly one of `kernel`, `adaptive_output`
-            and `global_window` is given.
-        stride: step from window to window, at least 1; default: the kernel.
-        padding: positions added at the borders: one size, a size or a pair (before, after)
-            for each axis, each less than ``(kernel - 1) * dilation + 1``; or "valid",
-            "same_upper" or "same_lower". Padded taps never win and add nothing.
-        dilation: step from tap to tap, at least 1.
+        kernel: size of a window, at least 1. Exactly one of `kernel`, `adaptive_output`
+            and `global_window` must be given.
+        stride: step from window to window, at least 1; by default the kernel.
+        padding: positions added at the borders: one size, or a size or a pair (before, after)
+            per axis, each less than ``(kernel - 1) * dilation + 1``; or "valid",
+            "same_upper" or "same_lower". Padding is never selected and adds nothing to a sum.
+        dilation: step between neighbouring elements of a window, at least 1.
         ceil_mode: round the number of outputs up; not with a named padding.
-        count_include_pad: for "average": whether padded taps count in the divisor.
-        divisor_override: for "average": a finite divisor, not zero, in place of the count.
+        count_include_pad: for "average": whether padding counts in the divisor.
+        divisor_override: for "average": a finite divisor other than zero that replaces the count.
         norm_p: for "lp": the p of the norm, at least 1, or infinity.
-        adaptive_output: number of outputs along each axis, in place of a kernel.
-        global_window: one window over all spatial axes, in place of a kernel.
+        adaptive_output: number of outputs along each axis, instead of a kernel.
+        global_window: one window over all spatial axes, instead of a kernel.
         layout: "channels_first" or "channels_last".
         tie_policy: for "max" and "min": "first", "all" or "split".
         nan_policy: for "max" and "min": "propagate", "ignore" or "error".
 
     Raises:
-        InvalidSpecError: an option is illegal, or does not apply to the mode.
+        InvalidSpecError: an option is invalid, or does not apply to the mode.
     """
 
     mode: Mode
@@ -115,18 +115,18 @@ class PoolSpec:
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
-        self._remember_hash()
-        self._refuse_inapplicable_options()
-        self._refuse_bad_numbers()
-        self._refuse_contradictory_windows()
+        self._store_hash()
+        self._check_applicable()
+        self._check_numbers()
+        self._check_windows()
         if self.kernel is not None:
-            self.windows(self._axes_named()[0] or 1)
+            self.windows(self._sized_axes()[0] or 1)
 
     def __hash__(self) -> int:
         return self._hash  # type: ignore[attr-defined, no-any-return]
 
     def __repr__(self) -> str:
-        """The spec as it would be written, without the options that have their defaults."""
+        """Return the expression that creates the spec, without options that have defaults."""
         options = (field.name for field in dataclasses.fields(self)[1:])
         given = [
             f"{name}={(str(value) if isinstance(value, StrEnum) else value)!r}"
@@ -137,25 +137,23 @@ class PoolSpec:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._remember_hash()  # another process has other hashes of strings
+        self._store_hash()  # hashes of strings differ between processes
 
-    def _remember_hash(self) -> None:
-        """Plans are looked up by spec, and hashing every field took longer than the look-up."""
+    def _store_hash(self) -> None:
+        # Plans are looked up by spec, and hashing every field took longer than the look-up.
         fields = tuple(getattr(self, field.name) for field in dataclasses.fields(self))
         object.__setattr__(self, "_hash", hash(fields))
 
     def windows(self, spatial_axes: int) -> tuple[Window, ...]:
-        """The window along each of `spatial_axes` axes; a named padding is left at zero.
+        """Return the window along each of `spatial_axes` axes; named padding is left at zero.
 
         Raises:
-            InvalidSpecError: the spec names another number of axes, has no kernel, or pads
-                by a whole extent or more.
+            InvalidSpecError: the spec has sizes for another number of axes, has no kernel, or
+                its padding is not less than the extent of the window.
         """
         if self.kernel is None:
-            raise InvalidSpecError(
-                "only a spec with a kernel has windows of one size", field="kernel"
-            )
-        self._refuse_other_rank(spatial_axes)
+            raise InvalidSpecError("windows() needs a spec with a kernel", field="kernel")
+        self._check_rank(spatial_axes)
         kernels = _per_axis(self.kernel, spatial_axes)
         strides = kernels if self.stride is None else _per_axis(self.stride, spatial_axes)
         dilations = _per_axis(self.dilation, spatial_axes)
@@ -176,45 +174,45 @@ class PoolSpec:
         return tuple(windows)
 
     def adaptive_outputs(self, spatial_axes: int) -> tuple[int, ...]:
-        """The number of outputs along each of `spatial_axes` axes of an adaptive spec.
+        """Return the number of outputs along each of `spatial_axes` axes of an adaptive spec.
 
         Raises:
-            InvalidSpecError: the spec names another number of axes, or is not adaptive.
+            InvalidSpecError: the spec has sizes for another number of axes, or is not adaptive.
         """
         if self.adaptive_output is None:
             raise InvalidSpecError("the spec is not adaptive", field="adaptive_output")
-        self._refuse_other_rank(spatial_axes)
+        self._check_rank(spatial_axes)
         return _per_axis(self.adaptive_output, spatial_axes)
 
-    def _refuse_other_rank(self, spatial_axes: int) -> None:
-        named, field = self._axes_named()
+    def _check_rank(self, spatial_axes: int) -> None:
+        named, field = self._sized_axes()
         if named not in (0, spatial_axes):
             raise InvalidSpecError(
-                f"{field} gives sizes for {named} spatial axes, the tensor has {spatial_axes}",
+                f"{field} has sizes for {named} spatial axes, but the tensor has {spatial_axes}",
                 field=field,
             )
 
-    def _axes_named(self) -> tuple[int, str]:
-        """How many axes are named by sizes that were given one by one, or 0, and by which."""
+    def _sized_axes(self) -> tuple[int, str]:
+        """Return the number of axes with sizes of their own (or 0), and the option with them."""
         lengths = {
             name: len(value)
             for name in ("kernel", "stride", "padding", "dilation", "adaptive_output")
             if isinstance(value := getattr(self, name), tuple)
         }
         if len(set(lengths.values())) > 1:
-            said = ", ".join(f"{name} {length}" for name, length in lengths.items())
+            given = ", ".join(f"{name} {length}" for name, length in lengths.items())
             raise InvalidSpecError(
-                f"sizes are given for different numbers of spatial axes: {said}",
+                f"sizes are given for different numbers of spatial axes: {given}",
                 field=next(iter(lengths)),
             )
         return next(((length, name) for name, length in lengths.items()), (0, ""))
 
-    def _refuse_inapplicable_options(self) -> None:
+    def _check_applicable(self) -> None:
         for name, modes in OPTION_MODES.items():
             if self.mode not in modes and getattr(self, name) != _DEFAULTS[name]:
                 raise option_error(name, self.mode)
 
-    def _refuse_bad_numbers(self) -> None:
+    def _check_numbers(self) -> None:
         divisor = self.divisor_override
         if divisor is not None and (divisor == 0 or not math.isfinite(divisor)):
             raise InvalidSpecError(
@@ -226,7 +224,7 @@ class PoolSpec:
                 f"norm_p is {self.norm_p}; it must be at least 1, or infinity", field="norm_p"
             )
 
-    def _refuse_contradictory_windows(self) -> None:
+    def _check_windows(self) -> None:
         given = [
             name
             for name, is_given in (
@@ -248,7 +246,8 @@ class PoolSpec:
                     raise InvalidSpecError(f"{name} does not apply to {given[0]}", field=name)
         if self.ceil_mode and isinstance(self.padding, NamedPadding):
             raise InvalidSpecError(
-                f'ceil_mode contradicts padding "{self.padding}", which counts the outputs',
+                f'ceil_mode contradicts padding "{self.padding}", '
+                "which determines the number of outputs",
                 field="ceil_mode",
             )
 
@@ -261,7 +260,7 @@ _DEFAULTS: dict[str, Any] = dict(PoolSpec.__init__.__kwdefaults__ or {}) | {
 
 
 def option_error(name: str, mode: Mode) -> InvalidSpecError:
-    """The refusal of an option that does not belong to the mode."""
+    """Return the error for an option that does not apply to the mode."""
     modes = " and ".join(f'"{legal}"' for legal in Mode if legal in OPTION_MODES[name])
     return InvalidSpecError(f'{name} applies to {modes} only, not to "{mode}"', field=name)
 

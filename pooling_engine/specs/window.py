@@ -1,4 +1,4 @@
-"""The windows along one spatial axis."""
+"""Windows along one spatial axis."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The windows along one spatial axis; all sizes in elements.
+    """Windows along one spatial axis; all sizes in elements.
 
     Attributes:
-        kernel: number of taps, at least 1.
+        kernel: number of taps (positions of a window), at least 1.
         stride: step from window to window, at least 1.
         dilation: step from tap to tap, at least 1.
         padding_before: positions added before the first element, less than `extent`.
@@ -25,5 +25,5 @@ class Window:
 
     @property
     def extent(self) -> int:
-        """The positions from the first tap to the last: ``(kernel - 1) * dilation + 1``."""
+        """Number of positions from the first to the last tap: ``(kernel - 1) * dilation + 1``."""
         return (self.kernel - 1) * self.dilation + 1

@@ -126,7 +126,7 @@ def test_a_lost_card_is_unavailable_and_the_process_ends(fault, method):
         with pytest.raises(grpc.RpcError) as caught:
             forward_by(channel, method)
         refusal = decode_error(caught.value, "")
-        says = "the device is lost (launch failure); ask another server, or again later"
+        says = "the device is lost (launch failure); retry later, or on another server"
         assert (type(refusal), str(refusal)) == (UnavailableError, says)
         assert refusal.facts == {"cause": "device lost"}
         with pytest.raises(grpc.RpcError):

@@ -67,7 +67,7 @@ def test_a_card_that_is_lost_while_nobody_calls(fault, wrong, why):
         out, err = server.communicate(timeout=LIMIT_S)
     assert (server.returncode, out) == (1, "")
     (line,) = err.splitlines()
-    says = rf"the device is lost \({why}\); ask another server, or again later"
+    says = rf"the device is lost \({why}\); retry later, or on another server"
     assert re.search(f"ERROR pooling_server: {says}$", line), line
 
 
