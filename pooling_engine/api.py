@@ -169,13 +169,13 @@ def run(
         )
     call.arrays.check_backend(computes)
     given = {} if results is None else results
-    _refuse_unknown_results(call, given)
+    _check_result_names(call, given)
     if isinstance(call, ForwardCall):
         return _forward(call, computes, given.get(OUTPUT), given.get(INDICES))
     return _backward(call, computes, given.get(INPUT_GRADIENT))
 
 
-def _refuse_unknown_results(call: ForwardCall | BackwardCall, results: Mapping[str, Array]) -> None:
+def _check_result_names(call: ForwardCall | BackwardCall, results: Mapping[str, Array]) -> None:
     specs = call.result_specs
     unknown = [name for name in results if name not in specs]
     if unknown:

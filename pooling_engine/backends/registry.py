@@ -42,7 +42,7 @@ def select_backend(name: str = "auto") -> Backend:
     except ImportError as error:
         legal = ", ".join(f'"{known}"' for known in ("auto", *available_backends()))
         raise InvalidSpecError(
-            f'backend "{name}" cannot be loaded: {error}; here it may be {legal}', field="backend"
+            f'backend "{name}" cannot be loaded: {error}; available here: {legal}', field="backend"
         ) from error
 
 

@@ -37,7 +37,7 @@ def reject_nan(plan: PoolPlan) -> None:
     """
     if plan.nan_policy is NanPolicy.ERROR:
         raise InvalidTensorError(
-            'input has a NaN in a window; nan_policy "error" refuses it', field="input"
+            'input has a NaN in a window; nan_policy "error" rejects it', field="input"
         )
 
 

@@ -100,7 +100,7 @@ class DeviceArrays:
             return self._device.empty(shape, dtype)
         if not is_on_device(out):
             raise InvalidTensorError(
-                f"out must be on the device that the tensors are on, not {type(out).__name__}",
+                f"out must be on the same device as the tensors, not {type(out).__name__}",
                 field="out",
             )
         adopted, is_copy = self._adopt(out, "out")
@@ -135,7 +135,7 @@ class DeviceArrays:
         try:
             return self._device.adopt(array)
         except (BufferError, TypeError, ValueError, NotImplementedError) as error:
-            raise InvalidTensorError(f"{field} cannot be taken: {error}", field=field) from None
+            raise InvalidTensorError(f"{field} cannot be used: {error}", field=field) from None
 
     def _span(self, array: Array) -> tuple[int, int]:
         begin = self._device.address(array)
@@ -165,13 +165,13 @@ def is_on_device(array: Any) -> bool:
     where = getattr(array, "__dlpack_device__", None)
     try:
         return where is not None and where()[0] in _CUDA
-    except (BufferError, ValueError):  # on a device that DLPack has no number for
+    except (BufferError, ValueError):  # on a device without a number in DLPack
         return False
 
 
 def _host_only(backend: Backend) -> InvalidSpecError:
     return InvalidSpecError(
-        f'the tensor is on a CUDA device, but backend "{backend.name}" computes on the '
-        'processor; "cupy" takes it, where CuPy is installed',
+        f'the tensor is on a CUDA device, but backend "{backend.name}" computes on the CPU; '
+        'backend "cupy" accepts it',
         field="backend",
     )

@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pooling_engine.calls.arrays import HOST, Arrays
-from pooling_engine.calls.checks import check_index_format, check_index_request, plan_backward
+from pooling_engine.calls.checks import check_backward, check_index_request, plan_backward
 from pooling_engine.errors import PoolingError
-from pooling_engine.plans.indices import check_indices
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.plans.planning import plan_of_array
 from pooling_engine.specs.enums import IndexFormat
@@ -152,13 +151,9 @@ class BackwardCall:
         dy = arrays.as_tensor(output_gradient, "output_gradient")
         x = None if input is None else arrays.as_tensor(input, "input")
         taps = None if indices is None else arrays.as_tensor(indices, "indices")
-        plan = plan_backward(spec, dy, input_shape, taps, x)
-        chosen = None
+        plan = plan_backward(spec, dy.dtype, input_shape, x)
         try:
-            if taps is not None or index_format is not None:
-                chosen = check_index_format(index_format, taps)
-            if taps is not None:
-                chosen = check_indices(plan, taps, chosen)
+            chosen = check_backward(plan, dy, taps, x, index_format)
         except PoolingError as error:
             error.plan = plan
             raise

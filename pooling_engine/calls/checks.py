@@ -1,7 +1,4 @@
-"""What a call's arguments must be to one another, before a backend sees them.
-
-The engine checks with these, the client before it sends a byte, the server through the engine.
-"""
+"""Checks of the arguments of a call, before a backend sees them."""
 
 from __future__ import annotations
 
@@ -11,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pooling_engine.errors import InvalidSpecError, InvalidTensorError, PoolingError
-from pooling_engine.plans.indices import check_tap_count
+from pooling_engine.errors import InvalidSpecError, InvalidTensorError
+from pooling_engine.plans.indices import check_indices, check_tap_count
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.plans.planning import as_shape, plan_of_array
 from pooling_engine.specs.enums import IndexFormat, Mode
@@ -24,20 +21,24 @@ _FORMATS = {str(member): member for member in IndexFormat}
 
 
 def plan_backward(
-    spec: PoolSpec,
-    dy: Array,
-    input_shape: Sequence[int] | None,
-    indices: Array | None,
-    x: Array | None,
+    spec: PoolSpec, dtype: np.dtype[Any], input_shape: Sequence[int] | None, x: Array | None
 ) -> PoolPlan:
-    """The plan of a backward call, once what was sent fits the mode and one another.
+    """Return the plan of a backward call.
+
+    Args:
+        spec: options of the forward call.
+        dtype: element type of the output gradient.
+        input_shape: shape of the forward input, or None.
+        x: the forward input, or None.
 
     Raises:
-        As `backward`.
+        InvalidSpecError: `spec` is not a spec, or the windows do not fit the shape.
+        InvalidTensorError: the shape is missing, invalid or not that of `x`, or the type invalid.
+        UnsupportedError: a window is too large for the engine.
     """
     if input_shape is None and x is None:
         raise InvalidTensorError(
-            "input_shape is missing; it may be left out only with input", field="input_shape"
+            "input_shape is required unless input is given", field="input_shape"
         )
     shape = () if input_shape is None else as_shape(input_shape, "input_shape")
     if x is not None:
@@ -46,16 +47,28 @@ def plan_backward(
                 f"input_shape is {shape}, but input has shape {x.shape}", field="input_shape"
             )
         shape = x.shape
-    plan = plan_of_array(
-        spec, shape, dy.dtype, shape_field="input_shape", dtype_field="output_gradient"
+    return plan_of_array(
+        spec, shape, dtype, shape_field="input_shape", dtype_field="output_gradient"
     )
-    try:
-        _check_gradient(plan, dy, x)
-        _refuse_wrong_residual(plan, indices is not None, x is not None)
-    except PoolingError as error:
-        error.plan = plan
-        raise
-    return plan
+
+
+def check_backward(
+    plan: PoolPlan, dy: Array, indices: Array | None, x: Array | None, index_format: str | None
+) -> IndexFormat | None:
+    """Return the format of the indices of a backward call, once its tensors fit the plan.
+
+    Raises:
+        InvalidSpecError: the index format is unknown, there are no indices, or the window has too
+            many taps for indices.
+        InvalidTensorError: a tensor has an invalid shape or type, is missing or does not apply.
+    """
+    _check_gradient(plan, dy, x)
+    _check_residual(plan, indices is not None, x is not None)
+    if indices is None:
+        if index_format is not None:
+            raise InvalidSpecError("index_format applies only with indices", field="index_format")
+        return None
+    return check_indices(plan, indices, _index_format(index_format))
 
 
 def _check_gradient(plan: PoolPlan, dy: Array, x: Array | None) -> None:
@@ -72,12 +85,13 @@ def _check_gradient(plan: PoolPlan, dy: Array, x: Array | None) -> None:
         )
     if x is not None and x.dtype != dy.dtype:
         raise InvalidTensorError(
-            f"input is {x.dtype.name}, output_gradient {dy.dtype.name}; they must be the same",
+            f"input is {x.dtype.name}, but output_gradient is {dy.dtype.name}; "
+            "their element types must be equal",
             field="input",
         )
 
 
-def _refuse_wrong_residual(plan: PoolPlan, has_indices: bool, has_input: bool) -> None:
+def _check_residual(plan: PoolPlan, has_indices: bool, has_input: bool) -> None:
     if plan.selects and not plan.shares_ties:
         if has_indices == has_input:
             given = "both" if has_indices else "neither"
@@ -88,7 +102,7 @@ def _refuse_wrong_residual(plan: PoolPlan, has_indices: bool, has_input: bool) -
         if has_indices or not has_input:
             what = f'tie_policy "{plan.tie_policy}"' if plan.selects else 'mode "lp"'
             raise InvalidTensorError(
-                f"{what} needs input, and no indices",
+                f"{what} needs input, not indices",
                 field="indices" if has_indices else "input",
             )
     elif has_indices or has_input:
@@ -99,10 +113,10 @@ def _refuse_wrong_residual(plan: PoolPlan, has_indices: bool, has_input: bool) -
 
 
 def check_index_request(plan: PoolPlan, return_indices: bool, index_format: str) -> IndexFormat:
-    """The format of the indices asked for, once it makes sense to ask for them.
+    """Return the format of the indices of a forward call, once the call may return indices.
 
     Raises:
-        InvalidSpecError: the mode or the window has no indices, or there is no such format.
+        InvalidSpecError: the mode or the window has no indices, or the format is unknown.
     """
     chosen = _index_format(index_format) or IndexFormat.WINDOW
     if flag("return_indices", return_indices) and not plan.selects:
@@ -117,11 +131,17 @@ def check_index_request(plan: PoolPlan, return_indices: bool, index_format: str)
 def check_out(
     out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], *inputs: Array | None
 ) -> None:
-    """Refuses an array that a result cannot be written into.
+    """Reject an array that a result cannot be written into.
+
+    Args:
+        out: the array; None is accepted.
+        shape: shape of the result.
+        dtype: element type of the result.
+        inputs: arrays that are read while the result is written.
 
     Raises:
-        InvalidTensorError: it is not writable, not C-contiguous, of another shape or type, or
-            shares memory with an input, which would be overwritten while it is read.
+        InvalidTensorError: `out` is not writable, not C-contiguous, of another shape or type, or
+            shares memory with an input.
     """
     if out is None:
         return
@@ -140,41 +160,34 @@ def check_out(
 
 
 def _faults(out: Array) -> str:
-    """What neither the type's name nor the shape of an array shows."""
+    """Return the faults of an array that its type and shape do not show."""
     faults = {
         "read-only": not out.flags.writeable,
         "not contiguous": not out.flags.c_contiguous,
         "in the other byte order": not out.dtype.isnative,
     }
-    return "".join(f", {words}" for words, is_so in faults.items() if is_so)
+    return "".join(f", {fault}" for fault, is_present in faults.items() if is_present)
 
 
 def as_tensor(array: ArrayLike, field: str) -> Array:
-    """A C-contiguous array in native byte order; the caller's own where it is one already.
+    """Return a C-contiguous array in native byte order; the caller's own if it already is one.
+
+    Args:
+        array: anything that `np.asarray` accepts.
+        field: name of the argument, for errors.
 
     Raises:
-        InvalidTensorError: it is no array of numbers.
+        InvalidTensorError: `array` is not an array of numbers.
     """
     if type(array) is np.ndarray and array.flags.c_contiguous and array.dtype.isnative:
         return array
     try:
         tensor = np.asarray(array)
-    except (TypeError, ValueError, RuntimeError) as error:  # PyTorch has the last
-        raise InvalidTensorError(f"{field} is no array: {error}", field=field) from None
+    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: PyTorch
+        raise InvalidTensorError(f"{field} is not an array: {error}", field=field) from None
     if tensor.dtype.hasobject or tensor.dtype.names:
         raise InvalidTensorError(f"{field} holds {tensor.dtype}, not numbers", field=field)
     return np.asarray(tensor, tensor.dtype.newbyteorder("="), order="C")
-
-
-def check_index_format(index_format: str | None, indices: Array | None) -> IndexFormat | None:
-    """The format that the caller names for indices that were sent.
-
-    Raises:
-        InvalidSpecError: there is no such format, or there are no indices.
-    """
-    if index_format is not None and indices is None:
-        raise InvalidSpecError("index_format applies only with indices", field="index_format")
-    return _index_format(index_format)
 
 
 def _index_format(name: str | None) -> IndexFormat | None:

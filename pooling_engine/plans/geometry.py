@@ -1,7 +1,9 @@
-"""One spatial axis with every integer resolved: its outputs, and which taps reach where.
+"""Geometry of one spatial axis: outputs, windows and taps, with every integer resolved.
 
-All arithmetic is on Python integers; nothing here allocates more than one entry per tap
-or per output of one axis.
+A tap is one position of a window. It lies on an element of the input or in the padding.
+
+All arithmetic is on Python integers. Nothing here allocates more than one entry per tap or
+per output of one axis.
 """
 
 from __future__ import annotations
@@ -24,12 +26,12 @@ Range = tuple[int, int]
 
 
 class Tap(NamedTuple):
-    """One tap of the windows of a range: which outputs it serves from which inputs.
+    """One tap of the windows of a range of outputs, and the elements on which it lies.
 
     Attributes:
-        number: the tap's number along the axis, from 0.
-        outputs: the outputs whose window has this tap on an element, relative to the range.
-        inputs: those elements, relative to the range; as many as outputs.
+        number: number of the tap along the axis, from 0.
+        outputs: outputs whose window has this tap on an element, relative to the range.
+        inputs: those elements, relative to the range of inputs; as many as outputs.
     """
 
     number: int
@@ -39,7 +41,7 @@ class Tap(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SlidingAxis:
-    """An axis with windows of one size at regular steps; the padding is resolved."""
+    """Axis with windows of one size at regular steps; the padding is resolved."""
 
     size: int
     window: Window
@@ -47,60 +49,60 @@ class SlidingAxis:
 
     @property
     def kernel(self) -> int:
-        """The number of taps of a window."""
+        """Number of taps of a window."""
         return self.window.kernel
 
     @property
     def dilation(self) -> int:
-        """The step from tap to tap."""
+        """Step from tap to tap."""
         return self.window.dilation
 
     @property
     def reach(self) -> int:
-        """How many taps can lie on an element at all, whatever the kernel claims."""
+        """Number of taps that lie on an element in at least one window."""
         return len(self._tap_numbers((0, self.outputs), (0, self.size)))
 
     def starts(self, outputs: Range | None = None) -> Positions:
-        """The position of the first tap of each output, or of those of a range.
+        """Return the position of the first tap of each output of a range; all by default.
 
-        Negative in the padding before.
+        Positions in the padding before the first element are negative.
         """
         first = -self.window.padding_before
         numbers = np.arange(*(outputs or (0, self.outputs)), dtype=np.int64)
         return numbers * self.window.stride + first
 
     def tap_limits(self, outputs: Range | None = None) -> tuple[Positions, Positions]:
-        """Of each output the first tap that is on an element, and the one after the last."""
+        """Return, for each output, the first tap on an element and the one after the last."""
         starts, dilation = self.starts(outputs), self.dilation
         first = np.maximum(0, -(starts // dilation))
         stop = np.minimum(self.kernel, (self.size - 1 - starts) // dilation + 1)
         return first, np.maximum(first, stop)
 
     def counts_with_padding(self) -> Positions:
-        """How many taps of each output are before the end of the padding after.
+        """Return the number of taps of each output, with padding, without the ceil-mode overhang.
 
-        The overhang of ceil mode is beyond that end and does not count.
+        The overhang lies beyond the end of the padding.
         """
         end = self.size + self.window.padding_after
         taps = -((self.starts() - end) // self.dilation)
         return np.minimum(np.maximum(taps, 0), self.kernel)
 
     def inputs_of(self, start: int, stop: int) -> Range:
-        """The range of elements that the windows of outputs [start, stop) span."""
+        """Return the range of elements that the windows of outputs [start, stop) span."""
         w = self.window
         first = max(0, start * w.stride - w.padding_before)
         last = min(self.size, (stop - 1) * w.stride - w.padding_before + w.extent)
         return first, max(first, last)
 
     def outputs_of(self, start: int, stop: int) -> Range:
-        """The range of outputs whose windows may reach elements [start, stop)."""
+        """Return the range of outputs whose windows may reach elements [start, stop)."""
         w = self.window
         first = max(0, -((w.extent - 1 - start - w.padding_before) // w.stride))
         last = min(self.outputs, (stop - 1 + w.padding_before) // w.stride + 1)
         return first, max(first, last)
 
     def taps(self, outputs: Range, inputs: Range) -> list[Tap]:
-        """The taps that join outputs of one range to elements of another, in tap order."""
+        """Return the taps from outputs of one range to elements of another, in tap order."""
         w = self.window
         taps = []
         for number in self._tap_numbers(outputs, inputs):
@@ -125,10 +127,10 @@ class SlidingAxis:
 
 @dataclass(frozen=True, slots=True)
 class AdaptiveAxis:
-    """An axis divided among its outputs: output i has elements floor(i*L/o) to ceil((i+1)*L/o).
+    """Axis divided among its outputs: output i has elements floor(i*L/o) to ceil((i+1)*L/o).
 
-    The windows repeat: with g the greatest common divisor of size and outputs, those of
-    output i and output ``i + outputs/g`` are alike, ``size/g`` elements apart.
+    The windows repeat: with g the greatest common divisor of size and outputs, the windows of
+    outputs i and ``i + outputs/g`` have the same size and are ``size/g`` elements apart.
     """
 
     size: int
@@ -138,34 +140,34 @@ class AdaptiveAxis:
 
     @property
     def reach(self) -> int:
-        """The number of taps of the largest window."""
+        """Number of taps of the largest window."""
         return self.kernel
 
     def starts(self, outputs: Range | None = None) -> Positions:
-        """The first element of the window of each output, or of those of a range."""
+        """Return the first element of the window of each output of a range; all by default."""
         numbers = np.arange(*(outputs or (0, self.outputs)), dtype=np.int64)
         return numbers * self.size // self.outputs
 
     def tap_limits(self, outputs: Range | None = None) -> tuple[Positions, Positions]:
-        """Of each output the first tap, which is 0, and the one after its own last."""
+        """Return, for each output, its first tap, which is 0, and the one after its last."""
         begin, end = outputs or (0, self.outputs)
         ends = -(-np.arange(begin + 1, end + 1, dtype=np.int64) * self.size // self.outputs)
         return np.zeros_like(ends), ends - self.starts(outputs)
 
     def counts_with_padding(self) -> Positions:
-        """How many taps each output has; there is no padding."""
+        """Return the number of taps of each output; there is no padding."""
         return self.tap_limits()[1]
 
     def inputs_of(self, start: int, stop: int) -> Range:
-        """The range of elements that the windows of outputs [start, stop) span."""
+        """Return the range of elements that the windows of outputs [start, stop) span."""
         return start * self.size // self.outputs, -(-stop * self.size // self.outputs)
 
     def outputs_of(self, start: int, stop: int) -> Range:
-        """The range of outputs whose windows reach elements [start, stop)."""
+        """Return the range of outputs whose windows reach elements [start, stop)."""
         return start * self.outputs // self.size, -(-stop * self.outputs // self.size)
 
     def taps(self, outputs: Range, inputs: Range) -> list[Tap]:
-        """The taps that join outputs of one range to elements of another, in tap order."""
+        """Return the taps from outputs of one range to elements of another, in tap order."""
         common = math.gcd(self.size, self.outputs)
         period, step = self.outputs // common, self.size // common
         taps = []
@@ -185,24 +187,31 @@ Axis = SlidingAxis | AdaptiveAxis
 
 
 def _every(start: int, step: int, first: int, last: int) -> slice:
-    """The positions ``start + i * step`` for i from `first` to `last`."""
+    """Return the positions ``start + i * step`` for i from `first` to `last`."""
     return slice(start + first * step, start + last * step + 1, step)
 
 
 @lru_cache(maxsize=1024)
 def taps_between(axis: Axis, outputs: Range, inputs: Range) -> tuple[Tap, ...]:
-    """The taps that join outputs of one range to elements of another; of each output in order."""
+    """Return the taps from outputs of one range to elements of another, in order per output."""
     return tuple(axis.taps(outputs, inputs))
 
 
 def resolve_sliding(
     number: int, size: int, window: Window, named: object, ceil_mode: bool
 ) -> SlidingAxis:
-    """Resolves the padding and counts the outputs of one axis (contract, section 2).
+    """Resolve the padding and count the outputs of one axis (contract, section 2).
+
+    Args:
+        number: number of the spatial axis, for errors.
+        size: size of the axis.
+        window: the window, with zero padding if the padding is named.
+        named: padding of the spec.
+        ceil_mode: whether to round the number of outputs up.
 
     Raises:
         InvalidSpecError: no window fits.
-        UnsupportedError: the window reaches more taps than can be walked one by one.
+        UnsupportedError: the window has more taps on elements than `MAX_TAPS_PER_AXIS`.
     """
     if named in (NamedPadding.SAME_UPPER, NamedPadding.SAME_LOWER):
         outputs = -(-size // window.stride)
@@ -231,22 +240,27 @@ def resolve_sliding(
 
 
 def resolve_adaptive(number: int, size: int, outputs: int) -> Axis:
-    """The windows that divide one axis among `outputs` outputs (contract, section 1).
+    """Return the windows that divide one axis among `outputs` outputs (contract, section 1).
+
+    Args:
+        number: number of the spatial axis, for errors.
+        size: size of the axis.
+        outputs: number of outputs.
 
     Raises:
-        UnsupportedError: the windows have more different taps than can be walked one by one.
+        UnsupportedError: the windows have more different taps than `MAX_TAPS_PER_AXIS`.
     """
     if size % outputs == 0:
         return SlidingAxis(size, Window(size // outputs, size // outputs), outputs)
     common = math.gcd(size, outputs)
-    taps = size // common + outputs // common  # an upper bound over the kinds of windows
+    taps = size // common + outputs // common  # upper bound for all sizes of windows
     if taps > MAX_TAPS_PER_AXIS:
         raise UnsupportedError(
             f"{outputs} adaptive outputs of spatial axis {number}, of size {size}, have about "
             f"{taps} different taps; at most {MAX_TAPS_PER_AXIS} along one axis are supported",
             field=f"adaptive_output[{number}]",
         )
-    # The size of a window: the elements from the floor of its start to the ceiling of its end.
+    # A window has the elements from the floor of its start to the ceiling of its end.
     kernel = max(
         -(-(i + 1) * size // outputs) - i * size // outputs for i in range(outputs // common)
     )
@@ -254,7 +268,7 @@ def resolve_adaptive(number: int, size: int, outputs: int) -> Axis:
 
 
 def count_outputs(size: int, window: Window, ceil_mode: bool) -> int:
-    """The number of outputs along one axis; may be less than 1.
+    """Return the number of outputs along one axis; may be less than 1.
 
     ``floor((size + before + after - extent) / stride) + 1``; ceil mode rounds up, but the
     last window must start at an element or in the padding before it.

@@ -1,4 +1,4 @@
-"""Index formats: from window indices to what the caller asked for, and back, checked."""
+"""Index formats: conversions between window indices and positions, and checks of entries."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from pooling_engine.plans.plan import MAX_INDEXED_TAPS, PoolPlan
 from pooling_engine.specs.enums import IndexFormat
 
 Array = NDArray[Any]
-NO_POSITION = -1  # of a window without a valid tap, in the int64 formats
+NO_POSITION = -1  # for a window without a valid element, in the int64 formats
 
 
 def check_tap_count(plan: PoolPlan) -> None:
-    """Refuses windows with more taps than an index can number.
+    """Reject windows with more taps than an index can number.
 
     Raises:
-        InvalidSpecError: there are more than uint32 can number.
+        InvalidSpecError: a window has more than `MAX_INDEXED_TAPS` taps.
     """
     if plan.taps > MAX_INDEXED_TAPS:
         raise InvalidSpecError(
-            f"a window of {plan.taps} taps has no indices; at most {MAX_INDEXED_TAPS} taps",
+            f"a window has {plan.taps} taps; indices support at most {MAX_INDEXED_TAPS}",
             field="kernel",
         )
 
@@ -36,6 +36,7 @@ def to_positions(
     """Write window indices as int64 positions in the plane or the tensor.
 
     Args:
+        plan: plan of the call.
         windows: window indices, of the output's shape.
         index_format: "plane" or "tensor".
         positions: int64 array of the output's shape to write into.
@@ -51,9 +52,10 @@ def to_positions(
 
 
 def _plane_starts(plan: PoolPlan) -> Array:
-    """Where each plane begins in a tensor of shape (N, C, D1..Dn), for the output's blocks.
+    """Return the start of each plane in a tensor of shape (N, C, D1..Dn).
 
-    Blocks are (N * C, .., 1) or, channels last, (N, .., C).
+    The result broadcasts with the output's block shape: (N * C, .., 1) or, channels last,
+    (N, .., C).
     """
     starts = np.arange(plan.outer * plan.inner, dtype=np.int64) * _plane_size(plan)
     middle = (1,) * len(plan.axes)
@@ -68,16 +70,17 @@ def check_indices(plan: PoolPlan, indices: Any, index_format: IndexFormat | None
     """Return the format of indices from the caller, once their shape and type are checked.
 
     Args:
+        plan: plan of the call.
         indices: on the host or a device; unsigned window indices or int64 positions.
         index_format: format that the caller names; None derives it from the element type.
 
     Raises:
-        InvalidSpecError: a window has more taps than an index can number.
+        InvalidSpecError: a window has more than `MAX_INDEXED_TAPS` taps.
         InvalidTensorError: the type or the shape is wrong.
     """
     if indices.shape != plan.output_shape:
         raise InvalidTensorError(
-            f"indices have shape {indices.shape}; the output's is {plan.output_shape}",
+            f"indices have shape {indices.shape}; the output has {plan.output_shape}",
             field="indices",
         )
     is_positions = indices.dtype == np.int64
@@ -86,17 +89,22 @@ def check_indices(plan: PoolPlan, indices: Any, index_format: IndexFormat | None
     expected = plan.index_dtype_of(index_format)
     if indices.dtype != expected:
         raise InvalidTensorError(
-            f'indices are {indices.dtype.name}; format "{index_format}" takes {expected.name} here',
+            f'indices are {indices.dtype.name}; format "{index_format}" needs {expected.name} here',
             field="indices",
         )
     return index_format
 
 
 def from_positions(plan: PoolPlan, positions: Array, index_format: IndexFormat) -> Array:
-    """Window indices from int64 positions of the output's shape in the plane or the tensor.
+    """Return window indices for int64 positions in the plane or the tensor.
+
+    Args:
+        plan: plan of the call.
+        positions: of the output's shape.
+        index_format: "plane" or "tensor".
 
     Raises:
-        InvalidTensorError: a position is not that of a tap on an element of its window.
+        InvalidTensorError: a position is not that of an element of its window.
     """
     blocks = positions.reshape(plan.output_block_shape)
     is_none = blocks == NO_POSITION
@@ -105,7 +113,7 @@ def from_positions(plan: PoolPlan, positions: Array, index_format: IndexFormat) 
         blocks = blocks - _plane_starts(plan)
         legal = "a position in its own plane of the tensor, or -1 for none"
     is_outside = ((blocks < 0) | (blocks >= _plane_size(plan))) & ~is_none
-    _refuse(positions, is_outside.reshape(positions.shape), legal)
+    _reject(positions, is_outside.reshape(positions.shape), legal)
     numbers = np.zeros_like(blocks)
     for axis, weight, plane_step, trailing in _axes(plan):
         starts = axis.starts().reshape((-1,) + (1,) * trailing)
@@ -115,27 +123,27 @@ def from_positions(plan: PoolPlan, positions: Array, index_format: IndexFormat) 
         is_outside |= (remainder != 0) | (number < first) | (number >= stop)
         numbers += number * weight
     is_outside &= ~is_none
-    _refuse(positions, is_outside.reshape(positions.shape), "a position inside its own window")
+    _reject(positions, is_outside.reshape(positions.shape), "a position inside its own window")
     numbers[is_none] = np.iinfo(plan.index_dtype).max
     return numbers.astype(plan.index_dtype).reshape(plan.output_shape)
 
 
 def check_window_indices(plan: PoolPlan, indices: Array) -> None:
-    """Refuses window indices that name no tap on an element of their window.
+    """Reject window indices that name no element of their window.
 
     Raises:
-        InvalidTensorError: an entry does.
+        InvalidTensorError: an entry is out of range, or names a tap in the padding.
     """
     none = np.iinfo(indices.dtype).max
     if indices.size == 0:
         return
     if plan.taps < none and indices.max() >= plan.taps:
         wrong = (indices >= plan.taps) & (indices != none)
-        _refuse(indices, wrong, f"from 0 to {plan.taps - 1}, or {none} for none")
+        _reject(indices, wrong, f"from 0 to {plan.taps - 1}, or {none} for none")
     blocks = indices.reshape(plan.output_block_shape)
     for number, (axis, weight, _, trailing) in enumerate(_axes(plan)):
         first, stop = axis.tap_limits()
-        # Only the windows at the borders have taps in the padding; they are few.
+        # Only the few windows at the borders have taps in the padding.
         border = np.flatnonzero(stop - first < axis.kernel)
         if not border.size:
             continue
@@ -146,14 +154,14 @@ def check_window_indices(plan: PoolPlan, indices: Array) -> None:
         if is_outside.any():
             wrong = np.zeros(blocks.shape, np.bool_)
             wrong[(slice(None),) * (number + 1) + (border,)] = is_outside
-            _refuse(
+            _reject(
                 indices,
                 wrong.reshape(indices.shape),
                 "a tap on an element of its window, not in the padding",
             )
 
 
-def _refuse(indices: Array, wrong: Array, legal: str) -> None:
+def _reject(indices: Array, wrong: Array, legal: str) -> None:
     if wrong.any():
         where = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise InvalidTensorError(
@@ -162,7 +170,7 @@ def _refuse(indices: Array, wrong: Array, legal: str) -> None:
 
 
 def _axes(plan: PoolPlan) -> list[tuple[Axis, int, int, int]]:
-    """Each axis with its weight in a window index, in a plane position, and the axes after it."""
+    """Return each axis, its weight in an index and in a position, and the number of later axes."""
     count = len(plan.axes)
     return [
         (

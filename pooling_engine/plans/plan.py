@@ -1,4 +1,4 @@
-"""What to do: `PoolPlan`, a spec resolved to integers. Backends read plans and never validate."""
+"""`PoolPlan`: a spec resolved to integers. Backends read plans and never validate."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from pooling_engine.specs.enums import (
 
 _INDEX_TYPES = tuple(np.dtype(name) for name in ("uint8", "uint16", "uint32", "uint64"))
 _POSITION_TYPE = np.dtype(np.int64)
-MAX_INDEXED_TAPS = 2**32 - 1  # uint64 numbers more, but only within the engine
+MAX_INDEXED_TAPS = 2**32 - 1  # uint64 is used only within the engine
 
 
 class PlannedAxis(NamedTuple):
-    """The windows along one spatial axis, resolved; all sizes in elements.
+    """Windows along one spatial axis, resolved; all sizes in elements.
 
     Attributes:
-        size: of the input.
-        outputs: the size of the output.
-        kernel: the taps of a window; of the largest, where they differ.
-        stride: the step from window to window; 0 where it differs.
-        dilation: the step from tap to tap.
+        size: size of the input.
+        outputs: size of the output.
+        kernel: number of taps of a window, or of the largest window if they differ.
+        stride: step from window to window; 0 if it varies.
+        dilation: step from tap to tap.
         padding_before: positions added before the first element.
         padding_after: positions added after the last element.
     """
@@ -57,24 +57,24 @@ def _planned(axis: Axis) -> PlannedAxis:
 
 @dataclass(frozen=True, eq=False)
 class PoolPlan:
-    """Everything a backend needs to know about one call, in integers.
+    """A spec resolved for one shape and element type: all that a backend needs, in integers.
 
     Attributes:
-        mode: what is computed.
-        dtype: the element type of the input and of gradients.
-        input_shape: the shape of the forward input, in the caller's layout.
-        output_shape: the shape of the output, in the same layout.
-        axes: the spatial axes, outermost first.
-        outer: the product of the axes before the spatial ones (N * C, or N).
-        inner: the product of the axes after them (1, or C).
+        mode: operation on the elements of a window.
+        dtype: element type of the input and of gradients.
+        input_shape: shape of the forward input, in the caller's layout.
+        output_shape: shape of the output, in the same layout.
+        axes: spatial axes, outermost first.
+        outer: product of the axes before the spatial ones (N * C, or N).
+        inner: product of the axes after them (1, or C).
         norm_p: the p of mode LP.
-        count_include_pad: whether padded taps count in the divisor of mode AVERAGE.
-        divisor_override: the divisor in place of that count, or None.
-        taps: the number of taps of one window; of the largest, where they differ.
-        sizes: the sizes of the spatial axes of the input.
-        is_global: whether one window spans the whole plane, which is then one axis here.
-        tie_policy: who receives the gradient of tied taps.
-        nan_policy: what a NaN does to an extreme.
+        count_include_pad: whether padding counts in the divisor of mode AVERAGE.
+        divisor_override: divisor that replaces the count, or None.
+        taps: number of taps of a window, or of the largest window if they differ.
+        sizes: sizes of the spatial axes of the input.
+        is_global: whether one window spans the whole plane; `axes` then has one axis.
+        tie_policy: distribution of the gradient among tied elements.
+        nan_policy: treatment of NaNs by MAX and MIN.
     """
 
     mode: Mode
@@ -95,32 +95,32 @@ class PoolPlan:
 
     @cached_property
     def input_block_shape(self) -> tuple[int, ...]:
-        """The input's shape as backends see it: (outer, D1..Dn, inner)."""
+        """Shape of the input for backends: (outer, D1..Dn, inner)."""
         return (self.outer, *(axis.size for axis in self.axes), self.inner)
 
     @cached_property
     def output_block_shape(self) -> tuple[int, ...]:
-        """The output's shape as backends see it: (outer, O1..On, inner)."""
+        """Shape of the output for backends: (outer, O1..On, inner)."""
         return (self.outer, *(axis.outputs for axis in self.axes), self.inner)
 
     @cached_property
     def input_bytes(self) -> int:
-        """The size of the input, and of its gradient, in bytes."""
+        """Size of the input, and of its gradient, in bytes."""
         return math.prod(self.input_shape) * self.dtype.itemsize
 
     @cached_property
     def output_bytes(self) -> int:
-        """The size of the output in bytes."""
+        """Size of the output in bytes."""
         return math.prod(self.output_shape) * self.output_dtype.itemsize
 
     @cached_property
     def is_float(self) -> bool:
-        """Whether the elements are floating-point numbers, and so have gradients."""
+        """True for floating-point elements, which have gradients."""
         return self.dtype in FLOATS
 
     @cached_property
     def output_dtype(self) -> np.dtype[Any]:
-        """The element type of the output: the input's, but wider for sums of integers."""
+        """Element type of the output: the input's, or a wider one for sums of integers."""
         if self.is_float or self.selects:
             return self.dtype
         if self.mode is Mode.SUM:
@@ -129,12 +129,12 @@ class PoolPlan:
 
     @cached_property
     def tap_visits(self) -> int:
-        """How many taps are visited in all, each spatial axis pooled on its own."""
+        """Amount of work: outputs times taps, added up over the spatial axes."""
         return math.prod(self.output_shape) * sum(axis.reach for axis in self.axes)
 
     @cached_property
     def index_dtype(self) -> np.dtype[Any]:
-        """The element type of window indices: the smallest with a value to spare for "none"."""
+        """Element type of window indices: the smallest with a spare value for "none"."""
         return next(dtype for dtype in _INDEX_TYPES if self.taps <= np.iinfo(dtype).max)
 
     def index_dtype_of(self, index_format: IndexFormat) -> np.dtype[Any]:
@@ -147,12 +147,12 @@ class PoolPlan:
 
     @cached_property
     def selects(self) -> bool:
-        """Whether the mode selects one tap of each window, and so has indices."""
+        """True if the mode selects one element of each window, and therefore has indices."""
         return self.mode in SELECTING_MODES
 
     @property
     def divisor_rule(self) -> DivisorRule | None:
-        """What the sum is divided by, or None where the mode does not divide."""
+        """Divisor of the sum, or None for modes that do not divide."""
         if self.mode is not Mode.AVERAGE:
             return None
         if self.divisor_override is not None:
@@ -161,12 +161,12 @@ class PoolPlan:
 
     @property
     def planned_axes(self) -> tuple[PlannedAxis, ...]:
-        """The windows along each spatial axis, resolved."""
+        """Windows along each spatial axis, with the padding in effect."""
         if self.is_global:
             return tuple(PlannedAxis(size, 1, size, size) for size in self.sizes)
         return tuple(_planned(axis) for axis in self.axes)
 
     @cached_property
     def shares_ties(self) -> bool:
-        """Whether the backward pass needs the input to find all tied taps."""
+        """True if the backward pass needs the input to find all tied elements."""
         return self.selects and self.tie_policy is not TiePolicy.FIRST

@@ -1,4 +1,4 @@
-"""From a spec, a shape and an element type to a plan: all integers resolved, and cached."""
+"""Planning: resolution of a spec for a shape and an element type. Plans are cached."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pooling_engine.specs.options import MAX_SPATIAL_AXES
 from pooling_engine.specs.spec import PoolSpec
 from pooling_engine.specs.window import Window
 
-_SHAPE, _DTYPE = "the shape", "the element type"  # stand in for the arguments that gave them
+_SHAPE, _DTYPE = "the shape", "the element type"  # stand for the arguments with them
 _RENAMED = (InvalidTensorError, UnsupportedError, TensorTooLargeError)
 _MAX_BYTES = 2**63 - 1
 _MAX_NUMBERED_TAPS = 2**63 - 1
@@ -54,7 +54,7 @@ def make_plan(
         UnsupportedError: a window is too large for the engine.
         TensorTooLargeError: a tensor would have more than 2^63 - 1 bytes.
     """
-    _refuse_other_than_spec(spec)
+    _check_spec(spec)
     try:
         return _cached_plan(spec, as_shape(shape, _SHAPE), _as_dtype(dtype))
     except _RENAMED as error:
@@ -70,14 +70,14 @@ def plan_of_array(
     dtype_field: str = "input",
 ) -> PoolPlan:
     """Return what `make_plan` returns, faster, for the shape and native type of an array."""
-    _refuse_other_than_spec(spec)
+    _check_spec(spec)
     try:
         return _cached_plan(spec, shape, dtype)
     except _RENAMED as error:
         raise _named(error, shape_field, dtype_field) from None
 
 
-def _refuse_other_than_spec(spec: PoolSpec) -> None:
+def _check_spec(spec: PoolSpec) -> None:
     if not isinstance(spec, PoolSpec):
         raise InvalidSpecError(f"spec is {spec!r}; it must be a PoolSpec", field="spec")
 
@@ -92,10 +92,10 @@ def _named(error: PoolingError, shape_field: str, dtype_field: str) -> PoolingEr
 
 
 def as_shape(shape: Sequence[int], field: str) -> tuple[int, ...]:
-    """The sizes as a tuple of integers.
+    """Return the sizes as a tuple of integers.
 
     Raises:
-        InvalidTensorError: it is no sequence of integers.
+        InvalidTensorError: `shape` is not a sequence of integers.
     """
     try:
         return tuple(map(operator.index, shape))
@@ -106,7 +106,7 @@ def as_shape(shape: Sequence[int], field: str) -> tuple[int, ...]:
 
 
 def _as_dtype(dtype: Any) -> np.dtype[Any]:
-    """The element type in native byte order, which is what arrays are brought to."""
+    """Return the element type in native byte order, as of arrays that were normalised."""
     try:
         given = None if dtype is None else np.dtype(dtype)  # NumPy takes None for float64
     except (TypeError, ValueError, SyntaxError):
@@ -121,8 +121,8 @@ def _as_dtype(dtype: Any) -> np.dtype[Any]:
 
 @lru_cache(maxsize=512)
 def _cached_plan(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype[Any]) -> PoolPlan:
-    _refuse_dtype(dtype, spec.mode)
-    _refuse_shape(shape)
+    _check_dtype(dtype, spec.mode)
+    _check_shape(shape)
     channels_last = spec.layout is Layout.CHANNELS_LAST
     spatial = shape[1:-1] if channels_last else shape[2:]
     axes = _resolve_axes(spec, spatial)
@@ -153,7 +153,7 @@ def _cached_plan(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype[Any]) -
         )
     if plan.taps > _MAX_NUMBERED_TAPS and (plan.selects or math.isinf(plan.norm_p)):
         raise UnsupportedError(
-            f"a window has {plan.taps} taps; of at most 2^63 - 1 one can be selected",
+            f"a window has {plan.taps} taps; at most 2^63 - 1 are supported for selection",
             field="kernel",
         )
     return plan
@@ -176,7 +176,7 @@ def _resolve_axes(spec: PoolSpec, sizes: tuple[int, ...]) -> tuple[Axis, ...]:
     )
 
 
-def _refuse_dtype(dtype: np.dtype[Any], mode: Mode) -> None:
+def _check_dtype(dtype: np.dtype[Any], mode: Mode) -> None:
     if dtype in FLOATS or (dtype in INTEGERS and mode is not Mode.LP):
         return
     if dtype in INTEGERS:
@@ -189,7 +189,7 @@ def _refuse_dtype(dtype: np.dtype[Any], mode: Mode) -> None:
     )
 
 
-def _refuse_shape(shape: tuple[int, ...]) -> None:
+def _check_shape(shape: tuple[int, ...]) -> None:
     if not 3 <= len(shape) <= 2 + MAX_SPATIAL_AXES:
         raise InvalidTensorError(
             f"the shape {shape} has {len(shape)} axes; it must have N, C and "

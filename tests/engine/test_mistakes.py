@@ -222,7 +222,7 @@ class Unwilling:
 
 @once
 def test_what_will_not_become_an_array():
-    with pytest.raises(InvalidTensorError, match="input is no array: call detach") as error:
+    with pytest.raises(InvalidTensorError, match="input is not an array: call detach") as error:
         forward(Unwilling(), PoolSpec("max", 2))
     assert error.value.field == "input"
     with pytest.raises(InvalidTensorError, match="detach") as error:

@@ -121,7 +121,7 @@ def test_a_call_on_the_device_runs_on_its_backend_alone(cupy):
 @pytest.mark.parametrize(
     ("out", "says"),
     [
-        (lambda cupy, x: np.empty((2, 4, 5, 4), np.float32), "must be on the device"),
+        (lambda cupy, x: np.empty((2, 4, 5, 4), np.float32), "must be on the same device"),
         (lambda cupy, x: cupy.device.empty((2, 4, 5, 4), np.float64), "must be a C-contiguous"),
         (lambda cupy, x: cupy.device.empty((2, 4, 4, 5), np.float32), "must be a C-contiguous"),
         (lambda cupy, x: DeviceArray(np.empty((2, 4, 4, 5), "f4").swapaxes(2, 3)), "C-contiguous"),
@@ -148,7 +148,7 @@ def test_an_array_that_is_not_handed_out_is_refused_by_name(cupy, monkeypatch, e
         return adopt(array)
 
     monkeypatch.setattr(cupy.device, "adopt", picky)
-    with pytest.raises(InvalidTensorError, match=f"{field} cannot be taken: it needs") as refusal:
+    with pytest.raises(InvalidTensorError, match=f"{field} cannot be used: it needs") as refusal:
         forward(x, SPEC, out=out, backend="cupy")
     assert refusal.value.field == field
 
@@ -167,7 +167,7 @@ def test_memory_of_both_kinds_in_one_call(cupy):
     output = forward(x, SPEC, backend="numpy").output
     dx = backward(on_device(cupy, output), SPEC, input=x, backend="cupy")
     assert type(dx) is DeviceArray
-    with pytest.raises(InvalidTensorError, match="is no array"):
+    with pytest.raises(InvalidTensorError, match="is not an array"):
         backward(output, SPEC, input=on_device(cupy, x), backend="cupy")
 
 
@@ -203,7 +203,7 @@ def test_a_nan_is_refused_where_the_policy_says_so(cupy):
     x[..., -1] = np.nan  # in no window
     forward(on_device(cupy, x), spec, backend="cupy")
     x[1, 1, 1, 1] = np.nan
-    with pytest.raises(InvalidTensorError, match='nan_policy "error" refuses it'):
+    with pytest.raises(InvalidTensorError, match='nan_policy "error" rejects it'):
         forward(on_device(cupy, x), spec, backend="cupy")
 
 
@@ -240,7 +240,7 @@ def test_a_nan_among_ties_is_refused_where_the_policy_says_so(cupy, policy):
     x[..., -1] = np.nan  # in no window
     backward(dy, spec, input=x, backend="cupy")
     x[1, 3, 7, 5] = np.nan
-    with pytest.raises(InvalidTensorError, match='nan_policy "error" refuses it') as refusal:
+    with pytest.raises(InvalidTensorError, match='nan_policy "error" rejects it') as refusal:
         backward(dy, spec, input=x, backend="cupy")
     assert refusal.value.field == "input"
 

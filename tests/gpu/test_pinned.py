@@ -194,7 +194,7 @@ def test_marks_are_found_where_nothing_else_is_copied(use, copied):
         run(call, results, backend="cupy")
         backward(out, MAX, input_shape=SHAPE, indices=taps, out=dx, backend="cupy")
         own[0, -1, -1, -1] = np.nan
-        with pytest.raises(InvalidTensorError, match='nan_policy "error" refuses it'):
+        with pytest.raises(InvalidTensorError, match='nan_policy "error" rejects it'):
             run(call, results, backend="cupy")
         taps[0, -1, 3, 2] = 200
         with pytest.raises(InvalidTensorError, match="200"):

@@ -252,7 +252,7 @@ def test_the_last_plane_is_looked_at_too(through):
     spec = PoolSpec("max", 2, nan_policy="error")
     output, indices = forward(x, spec, return_indices=True, backend="cupy")
     x[0, -1, -1, -1] = np.nan
-    with pytest.raises(InvalidTensorError, match='nan_policy "error" refuses it'):
+    with pytest.raises(InvalidTensorError, match='nan_policy "error" rejects it'):
         forward(x, spec, backend="cupy")
     indices[0, -1, 3, 2] = 200
     with pytest.raises(InvalidTensorError, match="200") as refusal:

@@ -110,7 +110,7 @@ def test_client_and_server_run_with_grpcio_protobuf_and_numpy(bare: list[str]) -
     assert done.stdout == (
         "from source [[[[5.0, 7.0], [13.0, 15.0]]]]\n"
         "rejected the call (INVALID_ARGUMENT: input has a NaN in a window; "
-        'nan_policy "error" refuses it)\n'
+        'nan_policy "error" rejects it)\n'
     )
     assert "grpcio-health-checking is not installed" in done.stderr
     assert "grpcio-reflection is not installed" in done.stderr

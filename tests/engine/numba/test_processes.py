@@ -52,7 +52,7 @@ def test_auto_without_numba_is_numpy():
 def test_numba_that_is_not_installed_is_refused_by_name():
     refusal = run(WITHOUT + FORWARD + REFUSED)[-1]
     assert refusal.startswith('backend - backend "numba" cannot be loaded: ')
-    assert refusal.endswith('; here it may be "auto", "numpy"')
+    assert refusal.endswith('; available here: "auto", "numpy"')
 
 
 def test_the_engine_imports_numba_when_a_backend_is_asked_for():
