@@ -108,7 +108,7 @@ def as_shape(shape: Sequence[int], field: str) -> tuple[int, ...]:
 def _as_dtype(dtype: Any) -> np.dtype[Any]:
     """Return the element type in native byte order, as of arrays that were normalised."""
     try:
-        given = None if dtype is None else np.dtype(dtype)  # NumPy takes None for float64
+        given = None if dtype is None else np.dtype(dtype)  # NumPy reads None as float64
     except (TypeError, ValueError, SyntaxError):
         given = None
     if given is None:
@@ -181,7 +181,7 @@ def _check_dtype(dtype: np.dtype[Any], mode: Mode) -> None:
         return
     if dtype in INTEGERS:
         raise InvalidTensorError(
-            f'the element type is {dtype.name}; mode "lp" takes {FLOAT_NAMES}',
+            f'the element type is {dtype.name}; mode "lp" accepts {FLOAT_NAMES}',
             field=_DTYPE,
         )
     raise InvalidTensorError(

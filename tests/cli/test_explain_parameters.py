@@ -241,7 +241,7 @@ def test_options_that_exclude_one_another_are_rejected(
     [
         (PoolSpec("max", 3), (10, 16), "int8", InvalidTensorError, "input", r"has 2 axes"),
         (PoolSpec("max", 3), (1, 1, 0), "int8", InvalidTensorError, "input", r"N may be zero"),
-        (PoolSpec("lp", 3), SEED, "int8", InvalidTensorError, "input", r'"lp" takes float16'),
+        (PoolSpec("lp", 3), SEED, "int8", InvalidTensorError, "input", r'"lp" accepts float16'),
         (PoolSpec("max", 20), SEED, "int8", InvalidSpecError, "kernel[0]", r"has no output"),
         (PoolSpec("max", adaptive_output=(2, 3)), (1, 1, 4), "int8", InvalidSpecError,
          "adaptive_output", r"for 2 spatial axes, the tensor has 1"),

@@ -124,7 +124,7 @@ def test_a_gradient_for_integers_is_rejected() -> None:
 
 
 def test_norms_of_integers_are_rejected_with_the_engine_s_error() -> None:
-    with pytest.raises(InvalidTensorError, match='int8; mode "lp" takes float16'):
+    with pytest.raises(InvalidTensorError, match='int8; mode "lp" accepts float16'):
         explain_window(BYTES, PoolSpec("lp", 3), (0, 0, 0, 0))
 
 

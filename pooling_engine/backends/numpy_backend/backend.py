@@ -1,4 +1,4 @@
-"""The NumPy backend: always there, complete, and blocked so that it runs at cache speed."""
+"""NumPy backend: always available, complete, and blocked to run at cache speed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Array = NDArray[Any]
 
 
 class NumpyBackend:
-    """Pools NumPy arrays on the processor, block by block on the engine's threads."""
+    """Pooling of NumPy arrays on the CPU, block by block on the engine's threads."""
 
     name = "numpy"
     modes = tuple(Mode)
@@ -41,15 +41,15 @@ class NumpyBackend:
     index_formats = tuple(IndexFormat)
 
     def warm_up(self, *, background: bool) -> None:
-        """There is nothing to get ready."""
+        """Do nothing: there is nothing to compile."""
 
     def devices(self) -> tuple[str, ...]:
-        """The processor and the threads that one call may use."""
+        """Return the CPU, with the number of threads that one call may use."""
         threads = thread_count()
         return (f"CPU, {threads} thread{'s' if threads > 1 else ''}",)
 
     def forward(self, plan: PoolPlan, x: Array, output: Array, indices: Array | None) -> None:
-        """Pools C-contiguous `x` into C-contiguous `output` and, if given, `indices`."""
+        """Pool `x` into `output` and, if given, `indices`; see `Backend`."""
         if _is_largest_magnitude(plan) and is_bfloat16(plan.dtype):
             wide = np.empty(output.shape)
             with np.errstate(all="ignore"):
@@ -59,7 +59,7 @@ class NumpyBackend:
         if _is_largest_magnitude(plan):
             self.forward(_as_maximum(plan), np.abs(x), output, indices)
             with np.errstate(all="ignore"):
-                np.maximum(output, 0, out=output)  # the norm of no taps
+                np.maximum(output, 0, out=output)  # the norm of an empty window
                 make_canonical(output)
             return
         inputs = x.reshape(plan.input_block_shape)
@@ -78,24 +78,24 @@ class NumpyBackend:
             else:
                 sum_forward(plan, block, as_summable(source), target)
 
-        run_blocks(partial(_quietly, pool), forward_blocks(plan))
+        run_blocks(partial(_without_warnings, pool), forward_blocks(plan))
 
     def backward(
         self, plan: PoolPlan, dy: Array, indices: Array | None, x: Array | None, dx: Array
     ) -> None:
-        """Computes the gradient into C-contiguous `dx` from C-contiguous arrays."""
+        """Compute the gradient of the input into `dx`; see `Backend`."""
         if indices is not None:
             check_window_indices(plan, indices)
         if _is_largest_magnitude(plan) and is_bfloat16(plan.dtype):
             wide = np.empty(dx.shape)
             with np.errstate(all="ignore"):
-                x = _given(x).astype(np.float64)
+                x = _required(x).astype(np.float64)
                 self.backward(_as_float64(plan), dy.astype(np.float64), None, x, wide)
                 store(dx, wide)
             return
         if _is_largest_magnitude(plan):
             with np.errstate(all="ignore"):
-                self._largest_magnitude_backward(plan, dy, _given(x), dx)
+                self._largest_magnitude_backward(plan, dy, _required(x), dx)
             return
         gradients = dy.reshape(plan.output_block_shape)
         results = dx.reshape(plan.input_block_shape)
@@ -105,26 +105,26 @@ class NumpyBackend:
         def scatter(block: Block) -> None:
             source, target = as_summable(gradients[block.output_part]), results[block.input_part]
             if plan.shares_ties:
-                tied = _given(inputs)[block.input_part]
+                tied = _required(inputs)[block.input_part]
                 if plan.is_global:
                     global_tie_backward(plan, source, tied, target)
                 else:
                     tie_backward(plan, block, source, tied, target)
             elif plan.selects:
-                select_backward(plan, block, source, _given(taps)[block.output_part], target)
+                select_backward(plan, block, source, _required(taps)[block.output_part], target)
             elif plan.is_global:
                 x_part = None if inputs is None else as_summable(inputs[block.input_part])
                 global_backward(plan, source, x_part, target)
             elif plan.mode is Mode.LP:
-                x_part = as_summable(_given(inputs)[block.input_part])
+                x_part = as_summable(_required(inputs)[block.input_part])
                 norm_backward(plan, block, source, x_part, target)
             else:
                 sum_backward(plan, block, source, target)
 
-        run_blocks(partial(_quietly, scatter), backward_blocks(plan))
+        run_blocks(partial(_without_warnings, scatter), backward_blocks(plan))
 
     def _largest_magnitude_backward(self, plan: PoolPlan, dy: Array, x: Array, dx: Array) -> None:
-        """LP with p = inf: the first tap of the largest magnitude gets ``dy * sign(x)``."""
+        """Compute the gradient of LP with p = inf: ``dy * sign(x)`` at the first largest |x|."""
         plan = _as_maximum(plan)
         output = np.empty(plan.output_shape, plan.dtype)
         indices = np.empty(plan.output_shape, plan.index_dtype)
@@ -136,7 +136,7 @@ class NumpyBackend:
 
 
 def load() -> NumpyBackend:
-    """The backend; NumPy is always there."""
+    """Return the backend; NumPy is always available."""
     return NumpyBackend()
 
 
@@ -144,7 +144,7 @@ def _is_largest_magnitude(plan: PoolPlan) -> bool:
     return plan.mode is Mode.LP and math.isinf(plan.norm_p)
 
 
-@lru_cache(maxsize=64)  # one plan for each, so that its blocks are cut once
+@lru_cache(maxsize=64)  # the same object each time, so that its blocks are cut only once
 def _as_maximum(plan: PoolPlan) -> PoolPlan:
     return replace(plan, mode=Mode.MAX)
 
@@ -154,14 +154,14 @@ def _as_float64(plan: PoolPlan) -> PoolPlan:
     return replace(plan, dtype=np.dtype(np.float64))
 
 
-def _quietly(work: Callable[[Block], None], block: Block) -> None:
-    """Infinities and NaNs are answers here, not accidents."""
+def _without_warnings(work: Callable[[Block], None], block: Block) -> None:
+    # Infinities and NaNs are expected results.
     with np.errstate(all="ignore"):
         work(block)
 
 
-def _given(array: Array | None) -> Array:
-    """The array, which the engine has made sure is there."""
+def _required(array: Array | None) -> Array:
+    """Return the array, which `BackwardCall` has checked to be present."""
     if array is None:
-        raise AssertionError("the engine gives this mode its residual")
+        raise AssertionError("expected the indices or the input (internal invariant)")
     return array

@@ -1,4 +1,4 @@
-"""How a call is cut into blocks: runs of planes, or bands of one plane, that fit in cache."""
+"""Division of a call into blocks that fit in cache: runs of planes, or row bands of a plane."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pooling_engine.plans.geometry import Axis, taps_between
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.specs.enums import Mode
 
-BLOCK_BYTES = 1 << 20  # of float32 input; measured best of 256 KiB to 4 MiB with 1 MiB of L2
+BLOCK_BYTES = 1 << 20  # of float32 input; the fastest of 256 KiB to 4 MiB with an L2 cache of 1 MiB
 
 Index = tuple[slice, ...]
 
 
 class Step(NamedTuple):
-    """One tap of a pass along one spatial axis, as indices into the block's arrays.
+    """One tap of a pass along one spatial axis, as slices of the block's arrays.
 
     Attributes:
-        number: the tap's number along the axis.
-        outputs: the outputs whose window has this tap on an element.
+        number: number of the tap along the axis.
+        outputs: outputs whose window has this tap on an element.
         inputs: those elements; as many as outputs.
-        others: parts with all outputs that this tap does not reach, and perhaps some that it does.
+        others: parts with all outputs that this tap does not reach; they may overlap `outputs`.
     """
 
     number: int
@@ -32,11 +32,11 @@ class Step(NamedTuple):
 
 
 class Flat(NamedTuple):
-    """The taps of all spatial axes as distances in a block that is read as one row.
+    """Taps of all spatial axes as distances in a block that is read as one flat row.
 
     Attributes:
-        offsets: for each spatial axis, how far its taps are from the first.
-        firsts: the positions of the outputs: those of the first taps of their windows.
+        offsets: for each spatial axis, the distances of its taps from the first tap.
+        firsts: positions of the first taps of all windows, where the outputs appear.
     """
 
     offsets: tuple[tuple[int, ...], ...]
@@ -44,15 +44,15 @@ class Flat(NamedTuple):
 
 
 class Block(NamedTuple):
-    """A run of planes and, of their first spatial axis, a band.
+    """Run of planes, or row band of a plane: a range of the first spatial axis.
 
     Attributes:
         outer: the run of planes.
-        outputs: the outputs of the band along the first spatial axis.
-        inputs: the elements of the band along the first spatial axis.
-        passes: for each spatial axis, the taps that join the two: in tap order, or for modes
-            that do not depend on the order those that reach the most outputs first.
-        flat: how to fold the block as one row, where that gives the same sooner.
+        outputs: outputs of the band along the first spatial axis.
+        inputs: elements of the band along the first spatial axis.
+        passes: for each spatial axis, the taps from outputs to inputs: in tap order, or, for
+            modes that do not depend on the order, those that reach the most outputs first.
+        flat: the taps of the block as one row, if that is faster; else None.
     """
 
     outer: slice
@@ -63,18 +63,18 @@ class Block(NamedTuple):
 
     @property
     def output_part(self) -> Index:
-        """Where the block's outputs stand in an array of the output's block shape."""
+        """Slices of the block's outputs in an array of the output's block shape."""
         return self.outer, slice(*self.outputs)
 
     @property
     def input_part(self) -> Index:
-        """Where the block's inputs stand in an array of the input's block shape."""
+        """Slices of the block's inputs in an array of the input's block shape."""
         return self.outer, slice(*self.inputs)
 
 
 @lru_cache(maxsize=256)
 def forward_blocks(plan: PoolPlan) -> tuple[Block, ...]:
-    """Blocks whose outputs, together, are all outputs; the inputs of bands may overlap."""
+    """Return blocks that partition the outputs; the inputs of bands may overlap."""
     first = plan.axes[0]
     planes, rows = _planes_and_rows(plan, first.outputs)
     if rows >= first.outputs:  # whole planes, so that a block is contiguous
@@ -87,11 +87,11 @@ def forward_blocks(plan: PoolPlan) -> tuple[Block, ...]:
 
 @lru_cache(maxsize=256)
 def backward_blocks(plan: PoolPlan) -> tuple[Block, ...]:
-    """Blocks whose inputs, together, are all inputs; the outputs of bands may overlap.
+    """Return blocks that partition the inputs; the outputs of bands may overlap.
 
-    Every input cell is in exactly one block, with all outputs that reach it. The gradients of
-    norms and of shared ties need the whole windows of those outputs, so their planes are not
-    cut in bands; nor are those of a global window.
+    Every element is in exactly one block, with all outputs that reach it. The gradients of norms
+    and of shared ties need the whole windows of those outputs, so their planes are not divided
+    into bands. Planes of a global window are not divided either.
     """
     first = plan.axes[0]
     planes, rows = _planes_and_rows(plan, first.size)
@@ -104,7 +104,7 @@ def backward_blocks(plan: PoolPlan) -> tuple[Block, ...]:
 
 
 def _planes_and_rows(plan: PoolPlan, rows: int) -> tuple[int, int]:
-    """How many planes a block holds, and how many of `rows` rows."""
+    """Return the number of planes of a block, and its number of rows (at most `rows`)."""
     plane_bytes = max(1, plan.input_bytes // max(1, plan.outer) * 4 // plan.dtype.itemsize)
     if plane_bytes <= BLOCK_BYTES:
         return BLOCK_BYTES // plane_bytes, rows
@@ -130,10 +130,10 @@ def _blocks(
 
 
 def _flat(plan: PoolPlan, passes: tuple[tuple[Step, ...], ...]) -> Flat | None:
-    """The flat form of extremes over windows that are all on elements, where it pays.
+    """Return the flat form of MAX or MIN without padding, if it is faster; else None.
 
-    An output is computed at every position, and those where none belongs are left; so it pays
-    where strides are small and rows too short to keep a strided loop busy.
+    An output is computed at every position, and those without a window are dropped. This is
+    faster for small strides, and for rows that are too short for a fast strided loop.
     """
     is_interior = all(steps and not any(step.others for step in steps) for steps in passes)
     if not (plan.selects and is_interior and plan.inner == 1):

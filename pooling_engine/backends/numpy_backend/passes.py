@@ -1,4 +1,4 @@
-"""One pass along one spatial axis: fold taps into outputs, or spread outputs over taps."""
+"""Passes along one spatial axis: fold taps into outputs, or spread outputs over taps."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from pooling_engine.backends.numpy_backend.block import Flat, Step
 
 Array = NDArray[Any]
-_KEEP_BYTES = 8 << 20
+_MAX_REUSED_BYTES = 8 << 20
 _local = threading.local()
 
 
 def scratch(name: str, shape: tuple[int, ...], dtype: Any) -> Array:
-    """An uninitialised array that this thread uses again under the same name.
+    """Return an uninitialised array that this thread reuses under the same name.
 
-    Fresh memory costs more than the arithmetic on it. Two arrays that are alive at once
-    need two names. Arrays over 8 MiB are not kept.
+    Page faults of fresh memory take longer than the arithmetic on it. Arrays that are in use at
+    the same time need different names. Arrays over 8 MiB are not reused.
     """
     last: Array | None = _local.__dict__.get(name)
     if last is not None and last.shape == shape and last.dtype == dtype:
@@ -32,7 +32,7 @@ def scratch(name: str, shape: tuple[int, ...], dtype: Any) -> Array:
     if buffer is None or buffer.nbytes < size:
         buffer = np.empty(size, np.uint8)
     array: Array = np.ndarray(shape, dtype, buffer)
-    if buffer.nbytes <= _KEEP_BYTES:
+    if buffer.nbytes <= _MAX_REUSED_BYTES:
         _local.__dict__[name] = array
     return array
 
@@ -40,10 +40,10 @@ def scratch(name: str, shape: tuple[int, ...], dtype: Any) -> Array:
 def fold(
     combine: np.ufunc, source: Array, target: Array, steps: Sequence[Step], empty: float
 ) -> None:
-    """Combines the taps of each window: ``target[i] = combine(tap 0 of source, tap 1, ..)``.
+    """Combine the taps of each window: ``target[i] = combine(tap 0 of source, tap 1, ..)``.
 
-    Taps are taken in the order of the steps and arithmetic is in the target's type, so sums
-    are the same however the outputs are split. Outputs that no tap reaches become `empty`.
+    Taps are combined in the order of the steps and in the target's type, so sums do not depend
+    on the division into blocks. Outputs that no tap reaches become `empty`.
     """
     if not steps:
         target.fill(empty)
@@ -62,14 +62,14 @@ def fold(
 
 
 def fold_flat(combine: np.ufunc, source: Array, target: Array, flat: Flat) -> None:
-    """Folds a block along all spatial axes as one row, then takes the outputs out of it.
+    """Fold a block along all spatial axes as one row, then extract the outputs.
 
-    Windows that wrap around an edge are computed with the rest, and left. The order of the
-    taps is not kept, so this is for extremes.
+    Windows that wrap around an edge are computed as well, and dropped. The taps are not combined
+    in tap order, so this is for MAX and MIN only.
     """
     row, folded = source.reshape(-1), source
     pooled = [offsets for offsets in flat.offsets if len(offsets) > 1]
-    for number, offsets in enumerate(pooled):  # in two buffers by turns: one is read
+    for number, offsets in enumerate(pooled):  # two buffers in turns: one is read
         folded = scratch(f"flat{number % 2}", source.shape, source.dtype)
         length = row.size - offsets[-1]
         result = folded.reshape(-1)[:length]
@@ -81,7 +81,7 @@ def fold_flat(combine: np.ufunc, source: Array, target: Array, flat: Flat) -> No
 
 
 def spread(source: Array, target: Array, steps: Sequence[Step]) -> None:
-    """Adds each output to all inputs of its window: the transpose of a summing `fold`."""
+    """Add each output to all inputs of its window: the transpose of a summing `fold`."""
     target.fill(0)
     for step in steps:
         part = target[step.inputs]

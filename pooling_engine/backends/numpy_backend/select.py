@@ -1,8 +1,7 @@
 """MAX and MIN (and LP with p = inf): the selected element, its index, its gradient.
 
-The values come from `np.maximum`, which is fast but settles neither which of two zeros nor
-which of several NaNs it returns. Where that matters, the selected tap is looked up and its
-element taken bit for bit.
+`np.maximum` computes the values. It is fast, but does not define which of two zeros or of several
+NaNs it returns. If that matters, the selected tap is searched and its element is copied.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ from pooling_engine.dtypes import INTEGERS, store
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.specs.enums import Mode, NanPolicy
 
-_TABLE_TAPS = 65_536  # windows up to this size get a table of tap offsets
+_TABLE_TAPS = 65_536  # windows of at most this size have a table of tap offsets
 
 
 def select_forward(
     plan: PoolPlan, block: Block, x: Array, output: Array, indices: Array | None
 ) -> None:
-    """Writes the selected element of each window and, if given, its window index."""
+    """Write the selected element of each window and, if given, its window index."""
     values = as_comparable(plan, x)
     if indices is None and block.flat is not None:
         is_output = output.dtype == values.dtype
@@ -44,7 +43,7 @@ def select_forward(
         extremes = stages[-1]
     if extremes is not output:
         store(output, extremes)
-    has_nan, has_zeros_of_both_signs = _doubts(values, extremes)
+    has_nan, has_zeros_of_both_signs = _special_values(values, extremes)
     if has_nan:
         reject_nan(plan)
     is_ambiguous = has_nan or has_zeros_of_both_signs
@@ -58,25 +57,25 @@ def select_forward(
 
 
 def select_backward(plan: PoolPlan, block: Block, dy: Array, indices: Array, dx: Array) -> None:
-    """Adds the gradient of each window to its selected cell, in float64, in window order."""
+    """Add the gradient of each window to its selected element, in float64, in window order."""
     cells = _cells(plan, block, indices).reshape(-1)
     weights = scratch("weights", dy.shape, np.float64)
     np.copyto(weights, dy)
     weights = weights.reshape(-1)
-    kept = indices.reshape(-1) != np.iinfo(indices.dtype).max
+    is_selected = indices.reshape(-1) != np.iinfo(indices.dtype).max
     if block.inputs != (0, plan.axes[0].size):
-        kept &= (cells >= 0) & (cells < dx.size)
-    if not kept.all():
-        cells, weights = cells[kept], weights[kept]
+        is_selected &= (cells >= 0) & (cells < dx.size)
+    if not is_selected.all():
+        cells, weights = cells[is_selected], weights[is_selected]
     total = np.bincount(cells, weights=weights, minlength=dx.size)
     store(dx, total.reshape(dx.shape))
     make_canonical(dx)
 
 
 def as_comparable(plan: PoolPlan, x: Array) -> Array:
-    """The block in a type that NumPy compares at full speed: 16-bit floats become float32.
+    """Return the block in a type that NumPy compares fast: 16-bit floats become float32.
 
-    Where NaNs are ignored they become quiet ones: `np.fmax` takes a signalling one for the larger.
+    If NaNs are ignored, signalling NaNs become quiet: `np.fmax` would select a signalling one.
     """
     ignores = plan.nan_policy is NanPolicy.IGNORE
     if x.dtype in INTEGERS or (x.dtype.itemsize > 2 and not ignores):
@@ -90,17 +89,17 @@ def as_comparable(plan: PoolPlan, x: Array) -> Array:
 
 
 def combine_of(plan: PoolPlan) -> np.ufunc:
-    """The function that keeps the extreme of two elements, and a NaN or not by the policy."""
+    """Return the function that selects one of two elements, with NaNs as the policy says."""
     if plan.nan_policy is NanPolicy.IGNORE:
         return np.fmin if plan.mode is Mode.MIN else np.fmax
     return np.minimum if plan.mode is Mode.MIN else np.maximum
 
 
 def extremes_by_axis(plan: PoolPlan, block: Block, values: Array, output: Array) -> list[Array]:
-    """The extremes along the first spatial axis, the first two, and so on to the outputs."""
+    """Return the extremes along the first spatial axis, the first two, ..., all axes."""
     combine, empty = combine_of(plan), empty_window_extreme(plan)
     if plan.nan_policy is NanPolicy.IGNORE and plan.dtype not in INTEGERS:
-        empty = np.nan  # what the other taps of a window are compared with: it must not win
+        empty = np.nan  # the initial value of a window; it must never be selected
     stages: list[Array] = []
     source = values
     for axis, steps in enumerate(block.passes):
@@ -116,13 +115,13 @@ def extremes_by_axis(plan: PoolPlan, block: Block, values: Array, output: Array)
 
 
 def _extreme(output: Array, values: Array, axis: int) -> Array:
-    """Scratch for the extremes along the spatial axes up to `axis`."""
+    """Return scratch memory for the extremes along the spatial axes up to `axis`."""
     shape = output.shape[: axis + 2] + values.shape[axis + 2 :]
     return scratch(f"extreme{axis}", shape, values.dtype)
 
 
-def _doubts(values: Array, extremes: Array) -> tuple[bool, bool]:
-    """Whether an output is a NaN; whether one is a zero while the block has both zeros."""
+def _special_values(values: Array, extremes: Array) -> tuple[bool, bool]:
+    """Return whether an output is NaN, and whether one is zero in a block with -0.0."""
     if extremes.size == 0 or extremes.dtype in INTEGERS:
         return False, False
     smallest = np.abs(extremes).min()
@@ -136,10 +135,11 @@ def _doubts(values: Array, extremes: Array) -> tuple[bool, bool]:
 def _first_taps(
     plan: PoolPlan, block: Block, stages: list[Array], indices: Array, has_nan: bool
 ) -> None:
-    """The first tap in row-major window order that equals the output, axis by axis.
+    """Write the index of the first tap, in row-major order, that equals the output.
 
-    Along each axis, of the taps that equal the stage's extreme, the one with the lowest
-    window index is kept; NaNs equal one another. No match leaves the top value, "none".
+    Along each axis, the tap with the lowest window index is selected from those that equal the
+    extreme of that stage. NaNs equal one another. Without a match, the index is "none": the
+    largest value of its type.
     """
     none = np.iinfo(indices.dtype).max
     weights = _tap_weights([axis.kernel for axis in plan.axes])
@@ -168,13 +168,13 @@ def _first_taps(
 
 
 def equal(tap: Array, extreme: Array, has_nan: bool) -> Array:
-    """Where a tap equals the extreme; with `has_nan`, NaNs equal one another."""
+    """Return where a tap equals the extreme; with `has_nan`, NaNs equal one another."""
     found = np.equal(tap, extreme, out=scratch("found", tap.shape, np.bool_))
     return found | (np.isnan(tap) & np.isnan(extreme)) if has_nan else found
 
 
 def _fill_empty_windows(plan: PoolPlan, block: Block, target: Array, value: float) -> None:
-    """Sets the outputs that have no valid tap along some axis, whatever the other axes say."""
+    """Set the outputs of windows that have no valid tap along at least one axis."""
     for number, axis in enumerate(plan.axes):
         if axis.dilation == 1:
             continue  # padding is less than the extent, so every window reaches an element
@@ -184,19 +184,19 @@ def _fill_empty_windows(plan: PoolPlan, block: Block, target: Array, value: floa
 
 
 def _copy_selected(plan: PoolPlan, block: Block, x: Array, output: Array, indices: Array) -> None:
-    """Copies the selected element bit for bit where the output is a zero or a NaN."""
+    """Copy the selected element bit for bit where the output is zero or NaN."""
     is_nan = np.isnan(output)
-    doubtful = (output == 0) | is_nan
-    output[is_nan] = np.nan  # one form, where none is selected
-    doubtful &= indices != np.iinfo(indices.dtype).max
-    cells = _cells(plan, block, indices)[doubtful]
-    output[doubtful] = np.ascontiguousarray(x).reshape(-1)[cells]
+    is_copied = (output == 0) | is_nan
+    output[is_nan] = np.nan  # the canonical NaN, where no element is selected
+    is_copied &= indices != np.iinfo(indices.dtype).max
+    cells = _cells(plan, block, indices)[is_copied]
+    output[is_copied] = np.ascontiguousarray(x).reshape(-1)[cells]
 
 
 def _cells(plan: PoolPlan, block: Block, indices: Array) -> Array:
-    """The flat position, in the block's inputs, of the tap that each index names.
+    """Return the flat position in the block's inputs of the tap that each index names.
 
-    Positions of "none", and of taps outside a band, are meaningless.
+    Positions of "none", and of taps outside a band, are undefined.
     """
     steps = _steps_in_block(plan, block.inputs)
     cells = scratch("cells", indices.shape, np.int64)
@@ -208,11 +208,11 @@ def _cells(plan: PoolPlan, block: Block, indices: Array) -> Array:
     return cells
 
 
-@lru_cache(maxsize=16)  # the blocks of one plan are alike; an array has 8 bytes for each output
+@lru_cache(maxsize=16)  # blocks of one plan are similar; an array has 8 bytes per output
 def _first_cells(
     plan: PoolPlan, planes: int, outputs: tuple[int, int], inputs: tuple[int, int]
 ) -> Array:
-    """The flat position of the first tap of each output of a block; may be in the padding."""
+    """Return the flat position of the first tap of each output; it may be in the padding."""
     steps = _steps_in_block(plan, inputs)
     plane = (inputs[1] - inputs[0]) * steps[0]
     positions = [np.arange(planes) * plane]
@@ -224,13 +224,13 @@ def _first_cells(
 
 
 def _steps_in_block(plan: PoolPlan, inputs: tuple[int, int]) -> list[int]:
-    """How far apart neighbours along each spatial axis are, in elements of a block."""
+    """Return the distance of neighbours along each spatial axis, in elements of a block."""
     sizes = [inputs[1] - inputs[0], *(axis.size for axis in plan.axes[1:]), plan.inner]
     return _tap_weights(sizes)[:-1]
 
 
 def _tap_offsets(plan: PoolPlan, steps: list[int], taps: Array) -> Array:
-    """How far each tap is from the first, in elements of the block."""
+    """Return the distance of each tap from the first, in elements of the block."""
     offsets = np.zeros_like(taps)
     weights = _tap_weights([axis.kernel for axis in plan.axes])
     for axis, weight, step in zip(plan.axes, weights, steps, strict=True):
@@ -239,5 +239,5 @@ def _tap_offsets(plan: PoolPlan, steps: list[int], taps: Array) -> Array:
 
 
 def _tap_weights(sizes: list[int]) -> list[int]:
-    """The row-major weight of each axis: the product of the sizes after it."""
+    """Return the row-major weight of each axis: the product of the sizes after it."""
     return [math.prod(sizes[axis + 1 :]) for axis in range(len(sizes))]

@@ -1,4 +1,4 @@
-"""AVERAGE and SUM, and LP with a finite p. Everything is summed in float64."""
+"""AVERAGE, SUM, and LP with a finite p. All sums of floats are float64."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pooling_engine.specs.enums import Mode
 
 
 def sum_forward(plan: PoolPlan, block: Block, x: Array, output: Array) -> None:
-    """The sum of each window, over the divisor for AVERAGE."""
+    """Compute the sum of each window, over the divisor for AVERAGE."""
 
     def add(values: Array, dtype: type) -> Array:
         for axis, steps in enumerate(block.passes):
@@ -36,7 +36,12 @@ def sum_forward(plan: PoolPlan, block: Block, x: Array, output: Array) -> None:
 
 
 def total_of(plan: PoolPlan, x: Array, add: Callable[[Array, type], Array]) -> Array:
-    """The sums that `add` gives: of floats in float64, of integers in 64 bits, never wrapped.
+    """Return the sums of windows: float64 for floats, int64 for integers, never wrapped.
+
+    Args:
+        plan: plan of the call.
+        x: the elements.
+        add: function that sums windows of an array in a given type.
 
     Raises:
         InvalidTensorError: a sum of integers does not fit in int64.
@@ -45,7 +50,7 @@ def total_of(plan: PoolPlan, x: Array, add: Callable[[Array, type], Array]) -> A
         return add(x, np.float64)
     if not may_overflow(plan):
         return add(x, np.int64)
-    # Upper and lower halves apart: neither sum can wrap, and what they carry shows.
+    # Upper and lower halves are summed separately: neither can wrap, and the carry is known.
     upper = add(np.right_shift(x, 32, dtype=np.int64), np.int64).copy()
     lower = add(np.bitwise_and(x, 0xFFFFFFFF, dtype=np.int64), np.int64)
     upper += lower >> 32
@@ -56,7 +61,7 @@ def total_of(plan: PoolPlan, x: Array, add: Callable[[Array, type], Array]) -> A
 
 
 def write_sums(plan: PoolPlan, total: Array, divisor: float | Array, output: Array) -> None:
-    """Writes sums, over the divisor for AVERAGE, in the output's type."""
+    """Write sums, over the divisor for AVERAGE, in the output's type."""
     if plan.mode is Mode.AVERAGE and output.dtype.itemsize == 2:
         store(output, total / divisor)
     elif plan.mode is Mode.AVERAGE and plan.dtype == np.int64:
@@ -72,14 +77,14 @@ def write_sums(plan: PoolPlan, total: Array, divisor: float | Array, output: Arr
 
 
 def _nearest_quotient(total: Array, divisor: float | Array) -> Array:
-    """The float64 nearest to int64 over the divisor, rounded once.
+    """Return the float64 nearest to an int64 over the divisor, rounded once.
 
-    Float64 would round the total before the division, so a wider type divides. Where that gives
-    what is half way between two float64, it may itself have rounded to there: fractions decide.
+    float64 would round the total before the division, so a wider type divides. If its quotient is
+    halfway between two float64, it may have been rounded to there; exact fractions then decide.
     """
     wide = total.astype(np.longdouble) / divisor
     nearest = wide.astype(np.float64)
-    opposite = 2 * wide - nearest  # as far from `wide`, on its other side
+    opposite = 2 * wide - nearest  # `nearest` mirrored at `wide`
     is_halfway = (opposite != nearest) & (opposite == opposite.astype(np.float64))
     is_halfway &= np.isfinite(nearest)
     divisors = np.broadcast_to(np.asarray(divisor), total.shape)
@@ -89,7 +94,7 @@ def _nearest_quotient(total: Array, divisor: float | Array) -> Array:
 
 
 def sum_backward(plan: PoolPlan, block: Block, dy: Array, dx: Array) -> None:
-    """Each window's gradient, over the divisor for AVERAGE, to every tap of the window."""
+    """Add the gradient of each window, over the divisor for AVERAGE, to all of its elements."""
     gradient = scratch("gradient", dy.shape, np.float64)
     if plan.mode is Mode.AVERAGE:
         np.divide(dy, _divisor(plan, block), out=gradient, dtype=np.float64)
@@ -104,17 +109,17 @@ def sum_backward(plan: PoolPlan, block: Block, dy: Array, dx: Array) -> None:
 
 
 def norm_forward(plan: PoolPlan, block: Block, x: Array, output: Array) -> None:
-    """The p-norm of each window: the norm along the last axis of norms along the others."""
+    """Compute the p-norm of each window: norms of norms, one axis at a time."""
     store(output, _norms(plan, block, x, output)[-1])
     make_canonical(output)
 
 
 def norm_backward(plan: PoolPlan, block: Block, dy: Array, x: Array, dx: Array) -> None:
-    """``dx = sum over windows of dy * sign(x) * (abs(x) / y)^(p - 1)``; 0 where y is 0.
+    """Compute the sum over windows of ``dy * sign(x) * (abs(x) / y)^(p - 1)``; 0 where y is 0.
 
-    The chain rule through the norms of the forward pass, one axis at a time: every ratio is
-    at most 1, so nothing overflows. An infinite tap has ratio 1, the others beside it 0: the
-    limit, where the formula says nothing.
+    The chain rule is applied to the norms of the forward pass, one axis at a time. Every ratio is
+    at most 1, so nothing overflows. An infinite element has ratio 1 and the others of its window
+    have 0: the limit where the formula is undefined.
     """
     norms = _norms(plan, block, x, dy)
     gradient = scratch("gradient", dy.shape, np.float64)
@@ -126,9 +131,9 @@ def norm_backward(plan: PoolPlan, block: Block, dy: Array, x: Array, dx: Array) 
         total.fill(0)
         for step in block.passes[axis]:
             part, norm = inner[step.inputs], outer[step.outputs]
-            ratio = np.where(part == norm, 1.0, part / norm)  # 1 for 0 of 0, and for inf of inf
+            ratio = np.where(part == norm, 1.0, part / norm)  # 1 for 0 / 0 and for inf / inf
             share = gradient[step.outputs] * ratio ** (plan.norm_p - 1)
-            if axis == last:  # else the zeros of a part of a window have the gradient of that part
+            if axis == last:  # along other axes, an all-zero part of a window has a gradient
                 share = np.where(norm == 0, 0.0, share)
             total[step.inputs] += share
         gradient = total
@@ -138,7 +143,7 @@ def norm_backward(plan: PoolPlan, block: Block, dy: Array, x: Array, dx: Array) 
 
 
 def _clear_between(block: Block, dx: Array) -> None:
-    """Zero where there is no window along some axis: a NaN there times a gradient of 0 is none."""
+    """Set elements that no window reaches to 0; a NaN there times a gradient of 0 is NaN."""
     for axis, steps in enumerate(block.passes):
         is_reached = np.zeros(dx.shape[axis + 1], np.bool_)
         for step in steps:
@@ -147,12 +152,12 @@ def _clear_between(block: Block, dx: Array) -> None:
 
 
 def times_sign(gradient: Array, x: Array) -> Array:
-    """``gradient * sign(x)``; 0 where the gradient is, whatever x is: it is in no window."""
+    """Return ``gradient * sign(x)``, and 0 where the gradient is 0, even if x is NaN."""
     return np.where(gradient == 0, 0, gradient * np.sign(x))
 
 
 def make_canonical(array: Array) -> None:
-    """Gives zeros and NaNs one form, since that of a sum depends on how it was blocked."""
+    """Give zeros and NaNs one form; in sums, their bits depend on the division into blocks."""
     if is_bfloat16(array.dtype):
         array[array == 0] = 0
     else:
@@ -163,9 +168,9 @@ def make_canonical(array: Array) -> None:
 
 
 def _norms(plan: PoolPlan, block: Block, x: Array, output: Array) -> list[Array]:
-    """abs(x), then the norms along the first axis, the first two, and so on; all float64.
+    """Return abs(x), then the norms along the first axis, the first two, ...; all float64.
 
-    Each norm is scaled by the magnitude of the largest of its window, so no power overflows.
+    Each norm is scaled by the largest magnitude of its window, so no power overflows.
     """
     p = plan.norm_p
     norms = [np.abs(x, out=scratch("norm", x.shape, np.float64))]
@@ -184,10 +189,10 @@ def _norms(plan: PoolPlan, block: Block, x: Array, output: Array) -> list[Array]
 
 
 def norm_scale(largest: Array, p: float) -> Array:
-    """What to divide a window by before the power: of the size of its largest magnitude.
+    """Return the divisor of a window before the power: about its largest magnitude.
 
-    A power of two divides exactly, so sums of integers stay exact; but with ratios up to 2 a
-    large p would overflow.
+    A power of two divides exactly, so sums of integers stay exact. Its ratios are up to 2, which
+    would overflow for a large p, so the magnitude itself is used there.
     """
     if p <= 64:
         _, exponents = np.frexp(largest)
@@ -198,12 +203,12 @@ def norm_scale(largest: Array, p: float) -> Array:
 
 
 def _shape_after(before: Array, after: Array, axis: int) -> tuple[int, ...]:
-    """The shape once spatial axes 0 to `axis` of `before` have the sizes of `after`."""
+    """Return the shape of `before`, with the sizes of `after` in spatial axes 0 to `axis`."""
     return after.shape[: axis + 2] + before.shape[axis + 2 :]
 
 
 def _divisor(plan: PoolPlan, block: Block) -> float | Array:
-    """The divisor of each output of a block, as a number where they are all the same."""
+    """Return the divisor of each output of a block; one number if all are equal."""
     if plan.divisor_override is not None:
         return plan.divisor_override
     factors = list(divisors(plan))

@@ -1,4 +1,4 @@
-"""Tie policies ALL and SPLIT: every tap that equals the extreme receives a share."""
+"""Tie policies ALL and SPLIT: every element that equals the extreme receives a share."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from pooling_engine.specs.enums import NanPolicy, TiePolicy
 
 
 def tie_backward(plan: PoolPlan, block: Block, dy: Array, x: Array, dx: Array) -> None:
-    """Each window's gradient to all taps that equal its extreme, whole or in equal shares.
+    """Add the gradient of each window to all of its tied elements, whole or in equal shares.
 
-    A tap equals the extreme of its window if it equals the extreme along the first axis, and
-    that the extreme along the next: so the gradient goes back one axis at a time. It is added
-    in tap order; that of the passes of extremes depends on where a call was cut.
+    An element equals the extreme of its window if it equals the extreme along the first axis, that
+    one equals the extreme along the first two axes, and so on. So the gradient is propagated one
+    axis at a time. It is added in tap order: the order of the passes depends on the division into
+    blocks.
     """
     values = as_comparable(plan, x)
     output = scratch("output", dy.shape, values.dtype)
@@ -49,7 +50,7 @@ def tie_backward(plan: PoolPlan, block: Block, dy: Array, x: Array, dx: Array) -
 
 
 def global_tie_backward(plan: PoolPlan, dy: Array, x: Array, dx: Array) -> None:
-    """The same for one window over the plane (outer, positions, inner)."""
+    """Compute `tie_backward` for one window over each plane (outer, positions, inner)."""
     values = as_comparable(plan, x)
     extreme = combine_of(plan).reduce(values, axis=1, keepdims=True)
     is_tied = equal(values, extreme, _has_nan(plan, extreme))
@@ -61,7 +62,7 @@ def global_tie_backward(plan: PoolPlan, dy: Array, x: Array, dx: Array) -> None:
 
 
 def _has_nan(plan: PoolPlan, extremes: Array) -> bool:
-    """Whether NaNs are selected, and so tied with one another."""
+    """Return whether NaNs are selected, and therefore tied with one another."""
     if not np.isnan(extremes).any():
         return False
     reject_nan(plan)
@@ -69,7 +70,7 @@ def _has_nan(plan: PoolPlan, extremes: Array) -> bool:
 
 
 def _count_ties(block: Block, stages: list[Array], has_nan: bool) -> Array:
-    """How many taps of each window equal its extreme."""
+    """Return the number of elements of each window that equal its extreme."""
     count: Array = np.ones(stages[0].shape)
     for axis, steps in enumerate(block.passes):
         source, extreme = stages[axis], stages[axis + 1]

@@ -1,6 +1,6 @@
-"""Global windows: one over the whole plane, which is one axis of the block here.
+"""Global windows: one window over the whole plane, which is one axis of the block.
 
-Reductions along that axis take the place of a pass for each tap.
+Reductions along that axis replace the passes over taps.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pooling_engine.specs.enums import Mode, NanPolicy
 
 
 def global_forward(plan: PoolPlan, x: Array, output: Array, indices: Array | None) -> None:
-    """Pools planes (outer, positions, inner) into (outer, 1, inner)."""
+    """Pool planes (outer, positions, inner) into (outer, 1, inner)."""
     if plan.selects:
         _select(plan, x, output, indices)
         return
@@ -36,7 +36,7 @@ def global_forward(plan: PoolPlan, x: Array, output: Array, indices: Array | Non
 
 
 def global_backward(plan: PoolPlan, dy: Array, x: Array | None, dx: Array) -> None:
-    """The gradient of AVERAGE, SUM and LP; maxima scatter like those of any window."""
+    """Compute the gradient of AVERAGE, SUM and LP; MAX and MIN use `select_backward`."""
     gradient = dy.astype(np.float64)
     if plan.mode is Mode.AVERAGE:
         gradient /= _divisor(plan)
@@ -51,7 +51,7 @@ def global_backward(plan: PoolPlan, dy: Array, x: Array | None, dx: Array) -> No
 
 
 def _select(plan: PoolPlan, x: Array, output: Array, indices: Array | None) -> None:
-    # NumPy's own rule is ours: the first extreme, and of NaNs the first.
+    # NumPy has the rule of the contract: the first extreme, or the first NaN.
     choose = np.argmin if plan.mode is Mode.MIN else np.argmax
     values = as_comparable(plan, x)
     chosen = choose(values, axis=1, keepdims=True)
@@ -72,11 +72,11 @@ def _select(plan: PoolPlan, x: Array, output: Array, indices: Array | None) -> N
 
 
 def add_in_lanes(values: Array, dtype: type) -> Array:
-    """The sums of planes (outer, positions, inner) as (outer, 1, inner).
+    """Return the sums of planes (outer, positions, inner) as (outer, 1, inner).
 
-    Single elements are taken in blocks: the i-th of a block goes to lane ``i % LANES``. Lanes are
-    added up over the blocks, and then each half of them to the other. A compiled loop can do that
-    in the same order, with a vector of lanes; what NumPy does of itself depends on its buffers.
+    With one channel per plane, elements are summed in the order of `rules.LANES`. A compiled loop
+    can use the same order, with a vector of lanes. The order of `np.add.reduce` alone depends on
+    NumPy's buffers.
     """
     outer, positions, inner = values.shape
     if inner > 1 or dtype is not np.float64:
