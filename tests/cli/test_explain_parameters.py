@@ -244,7 +244,7 @@ def test_options_that_exclude_one_another_are_rejected(
         (PoolSpec("lp", 3), SEED, "int8", InvalidTensorError, "input", r'"lp" accepts float16'),
         (PoolSpec("max", 20), SEED, "int8", InvalidSpecError, "kernel[0]", r"has no output"),
         (PoolSpec("max", adaptive_output=(2, 3)), (1, 1, 4), "int8", InvalidSpecError,
-         "adaptive_output", r"for 2 spatial axes, the tensor has 1"),
+         "adaptive_output", r"for 2 spatial axes, but the tensor has 1"),
     ],
 )  # fmt: skip
 def test_a_spec_that_does_not_fit_is_rejected_with_the_engine_s_error(

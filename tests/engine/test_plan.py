@@ -181,7 +181,7 @@ def test_a_type_of_other_bytes_has_the_same_plan(dtype):
 @pytest.mark.parametrize("option", ["kernel", "stride", "dilation", "padding"])
 def test_sizes_for_another_number_of_axes_are_refused(option):
     options = {"kernel": 2} | {option: (1, 1)}
-    with pytest.raises(InvalidSpecError, match="2 spatial axes, the tensor has 1") as error:
+    with pytest.raises(InvalidSpecError, match="2 spatial axes, but the tensor has 1") as error:
         make_plan(PoolSpec("max", **options), (1, 1, 4), "float32")
     assert error.value.field == option
 
