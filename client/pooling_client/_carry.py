@@ -84,7 +84,7 @@ def carry(
     """Yield the steps of a call and return its result.
 
     The transports, in order of preference: shared memory, one message, chunks over a stream. A call
-    that does not fit one of them goes on with the next.
+    that does not fit one of them continues with the next.
 
     Args:
         call: the call.
@@ -94,8 +94,8 @@ def carry(
     """
     total = call.total_bytes
     report = progress or _report_nothing
-    if session.limits is UNKNOWN and total > _limits.STREAM_BYTES:  # smaller calls need not wait
-        yield from _ask_limits(session, deadline)
+    if session.limits is UNKNOWN and total > _limits.STREAM_BYTES:  # not for small calls
+        yield from _fetch_limits(session, deadline)
     arrays = session.shared_memory.arrays() if total >= SHARED_BYTES else None
     if arrays is not None and (shared := share(call, arrays, session.limits)) is not None:
         try:
@@ -108,7 +108,7 @@ def carry(
         try:
             reply = yield Send(call.method.path, call.request(), left_s(deadline))
         except TensorTooLargeError:  # at least as one message
-            yield from _ask_limits(session, deadline)
+            yield from _fetch_limits(session, deadline)
             if not session.limits.needs_chunks(total):
                 raise
         else:
@@ -119,15 +119,15 @@ def carry(
     try:
         return (yield from _in_chunks(call, limits, report, deadline))
     except TensorTooLargeError:
-        yield from _ask_limits(session, deadline)
+        yield from _fetch_limits(session, deadline)
         if session.limits == limits:
             raise
     # A restarted server has lower limits.
     return (yield from _in_chunks(call, session.limits, report, deadline))
 
 
-def _ask_limits(session: Session, deadline: float) -> Steps[None]:
-    """Ask for the limits of the server. Without an answer, the next request shows the problem."""
+def _fetch_limits(session: Session, deadline: float) -> Steps[None]:
+    """Fetch the limits of the server. If that fails, the next request shows the problem."""
     try:
         reply = yield Send(GET_SERVER_INFO_PATH, b"", left_s(deadline))
         session.limits = request_limits(pooling_wire.decode_server_info(reply).limits)

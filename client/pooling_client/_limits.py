@@ -40,11 +40,11 @@ class RequestLimits:
 
     @property
     def row_band_bytes(self) -> int:
-        """The same for a row band that repeats more rows than it adds."""
+        """Intended size of the tensors of a row band that repeats more rows than it adds."""
         return min(MAX_ROW_BAND_BYTES, max(1, self.message_bytes))
 
 
-UNKNOWN = RequestLimits(sys.maxsize, sys.maxsize)  # until the server has been asked
+UNKNOWN = RequestLimits(sys.maxsize, sys.maxsize)  # until the server has reported its limits
 
 
 def request_limits(limits: Limits) -> RequestLimits:

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from pooling_client._copies import copy_into
 from pooling_engine import InvalidTensorError
 from pooling_wire.shared_memory import LONGEST_PACKET, Place, encode_size, lease_socket_path
 
@@ -189,45 +188,3 @@ class SharedMemory:
             if self._arrays is not None:
                 self._arrays.close()
             self._arrays = self._path = None
-
-
-class Placing:
-    """The tensors of one call, brought into shared memory.
-
-    Attributes:
-        places: where they are, by name.
-        is_whole: whether there was room for all.
-    """
-
-    def __init__(self, shared: SharedArrays) -> None:
-        self._shared = shared
-        self.places: dict[str, Place] = {}
-        self.is_whole = True
-
-    def given(self, name: str, tensor: Array) -> Array:
-        """A tensor of the caller's: itself, or a copy in shared memory."""
-        if self._note(name, tensor):
-            return tensor
-        copy = self.wanted(name, None, tensor.shape, tensor.dtype)
-        if copy is None:
-            return tensor
-        copy_into(copy, tensor)
-        return copy
-
-    def wanted(
-        self, name: str, out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any]
-    ) -> Array | None:
-        """Where a result goes: the caller's `out` if that is shared, or a new array."""
-        if out is not None and self._note(name, out):
-            return out
-        array = self._shared.empty(shape, dtype)
-        if array is None or not self._note(name, array):
-            self.is_whole = False
-            return None
-        return array
-
-    def _note(self, name: str, array: Array) -> bool:
-        place = self._shared.place_of(array)
-        if place is not None:
-            self.places[name] = place
-        return place is not None

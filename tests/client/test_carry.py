@@ -69,7 +69,7 @@ def test_a_small_call_is_one_message(driver: Driver) -> None:
     assert caller.progress == [(SMALL.nbytes, SMALL.nbytes)]
 
 
-def test_a_large_call_asks_for_the_limits_once_and_is_streamed(driver: Driver) -> None:
+def test_a_large_call_fetches_the_limits_once_and_is_streamed(driver: Driver) -> None:
     server = FakeServer()
     caller = Caller(driver, server)
     for _ in range(2):

@@ -353,11 +353,11 @@ def test_an_invalid_number_of_connections_is_rejected(connections: Any) -> None:
 
 
 def test_the_asyncio_client_works_with_several_connections(server: PoolingServer) -> None:
-    async def ask() -> list[str]:
+    async def versions() -> list[str]:
         async with AsyncPoolingClient(server.address, connections=2) as client:
             return [(await client.info()).version for _ in range(4)]
 
-    assert len(set(asyncio.run(ask()))) == 1
+    assert len(set(asyncio.run(versions()))) == 1
 
 
 @pytest.mark.parametrize(
@@ -410,9 +410,9 @@ def test_a_closed_client_raises_value_error(server: PoolingServer) -> None:
     async def closed() -> None:
         async with AsyncPoolingClient(server.address) as client:
             await client.info()
-        for ask in (client.info, lambda: client.forward(X, MAX), lambda: large(client)):
+        for call in (client.info, lambda: client.forward(X, MAX), lambda: large(client)):
             with pytest.raises(ValueError, match=r"^the client is closed$"):
-                await ask()
+                await call()
         with pytest.raises(ValueError, match=r"^the client is closed$"):
             await anext(client.forward_many([ForwardCall(X, MAX)]))
         await client.close()

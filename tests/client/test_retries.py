@@ -12,7 +12,7 @@ AWAY = UnavailableError("no server answers")
 
 
 class Clock:
-    """Clock that moves when a test says so."""
+    """Clock that a test sets."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0

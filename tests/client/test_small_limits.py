@@ -1,4 +1,4 @@
-"""Servers with low limits: the client asks for the limits and splits larger calls."""
+"""Servers with low limits: the client fetches the limits and splits larger calls."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_the_asyncio_client_splits_calls(serve: Serve, info_requests: list[int])
 
 
 def test_chunks_respect_the_limits_of_the_server(serve: Serve, info_requests: list[int]) -> None:
-    """With default sizes: calls over 8 MiB ask for the limits first, small calls never do."""
+    """With default sizes: calls over 8 MiB fetch the limits first, small calls never do."""
     server = serve(max_message_bytes=512 * KIB)
     x = cases.normal((5, 64, 128, 128))
     spec = PoolSpec("average", 4)
