@@ -188,7 +188,7 @@ FORWARD_ERRORS = {
         BAD_SPEC,
         "spec.adaptive_windows.output_sizes",
     ),
-    "NaN where the policy refuses it": (
+    "NaN that the policy rejects": (
         forward(
             spec=spec(nan_policy=pb.NAN_POLICY_ERROR),
             input=tensor(data=np.full(16, np.nan, "<f4").tobytes()),

@@ -22,7 +22,7 @@ from pooling_server.serving.health import Health, add_reflection
 from pooling_server.serving.server_info import used_backends
 from pooling_server.serving.servicer import PoolingServicer
 from pooling_server.sockets.listening import Listeners
-from pooling_server.sockets.shared_memory import SharedMemory
+from pooling_server.sockets.shared_memory import Pin, SharedMemory
 from pooling_wire import keepalive
 
 _log = logging.getLogger("pooling_server")
@@ -74,6 +74,7 @@ class PoolingServer:
         probe = None if device is None else device.probe
         self._watchdog = DeviceWatchdog(probe, config.device_watch_s, self._handle_lost_device)
         self.executor = Executor(pooling_engine.thread_count(), config.max_in_flight)
+        self.calls = CallProcessor(config)
         self._server = grpc.server(
             ThreadPoolExecutor(_HEALTH_THREADS, "pooling-health"),
             options=_channel_options(config, shared_port),
@@ -81,6 +82,11 @@ class PoolingServer:
         self._health = Health(self._server)
         if config.reflection:
             add_reflection(self._server)
+        self._listen(shared_memory_pin=None if device is None else device.pin)
+        self._add_handlers()
+
+    def _listen(self, shared_memory_pin: Pin | None) -> None:
+        config = self._config
         self._listeners = Listeners(
             self._server,
             config.listen,
@@ -90,15 +96,17 @@ class PoolingServer:
         self.shared_memory = SharedMemory(
             self._listeners.lease_sockets,
             config.shared_memory_bytes,
-            pin=None if device is None else device.pin,
+            pin=shared_memory_pin,
         )
-        self.calls = CallProcessor(config)
+        self.addresses = self._listeners.addresses
+        self.address = self.addresses[0]
+
+    def _add_handlers(self) -> None:
+        config = self._config
         servicer = PoolingServicer(config, self.executor, self.calls, version(), self.shared_memory)
         servicer.on_device_lost = self._handle_lost_device
         threads = ThreadPoolExecutor(config.max_in_flight + _SPARE_THREADS, "pooling-call")
         self._server.add_generic_rpc_handlers((servicer.handlers(threads),))
-        self.addresses = self._listeners.addresses
-        self.address = self.addresses[0]
 
     def start(self) -> None:
         """Start to serve and warm up; return once health reports SERVING."""
