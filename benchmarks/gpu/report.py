@@ -31,8 +31,7 @@ Contenders take turns.
 A gigabyte is read before each sample: this clears the L2 cache and hides the host's launches.
 Ratios are taken within a round; above 1 means that ours is faster.
 
-- **ours** is a call of `pooling_engine` on tensors of the GPU, with `out=`.
-  Indices of the maximum are allocated in every call.
+- **ours** is a call of `pooling_engine` on tensors of the GPU, that writes into existing arrays.
   Gradients of maxima include the check of every index.
   **GB/s** are the bytes that must be read and written, each once, divided by its time.
   Only a gradient of maxima waits for the GPU, which reports invalid indices.
