@@ -22,7 +22,7 @@ from pooling_client._carry import GET_SERVER_INFO_PATH, Progress, Session, carry
 from pooling_client._limits import MANY_WINDOW
 from pooling_client._shared_memory import SharedMemory
 from pooling_client._streams.retries import Request
-from pooling_client._transports.aio import AsyncGrpcTransport, AsyncTransport, one_by_one, run
+from pooling_client._transports.aio import AsyncGrpcTransport, one_by_one, run
 from pooling_engine import BackwardCall, ForwardCall, ForwardResult, PoolingError, PoolSpec
 from pooling_wire import keepalive as pings
 
@@ -73,7 +73,7 @@ class AsyncPoolingClient:
             grpc.aio.insecure_channel(target, options=options)
             for options in _channel.options_of_each(connections, keepalive, keepalive_timeout)
         ]
-        self._transport: AsyncTransport = AsyncGrpcTransport(target, channels)
+        self._transport = AsyncGrpcTransport(target, channels)
         self._shared_memory = SharedMemory(target)
         self._session = Session(self._shared_memory)
 

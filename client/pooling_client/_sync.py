@@ -21,7 +21,7 @@ from pooling_client._calls.many import item_of, outcome_of
 from pooling_client._carry import GET_SERVER_INFO_PATH, Progress, Session, carry
 from pooling_client._limits import MANY_WINDOW
 from pooling_client._shared_memory import SharedMemory
-from pooling_client._transports.sync import GrpcTransport, Transport, run
+from pooling_client._transports.sync import GrpcTransport, run
 from pooling_engine import BackwardCall, ForwardCall, ForwardResult, PoolingError, PoolSpec
 from pooling_wire import keepalive as pings
 
@@ -72,7 +72,7 @@ class PoolingClient:
             grpc.insecure_channel(target, options=options)
             for options in _channel.options_of_each(connections, keepalive, keepalive_timeout)
         ]
-        self._transport: Transport = GrpcTransport(target, channels)
+        self._transport = GrpcTransport(target, channels)
         self._shared_memory = SharedMemory(target)
         self._session = Session(self._shared_memory)
 

@@ -1,72 +1,32 @@
-"""Resumable stream for asyncio."""
+"""Requests and replies of a resumable stream, for asyncio."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any, Generic
 
 import grpc
 
-import pooling_wire
 from pooling_client._streams.retries import (
     Backlog,
     Reply,
     Request,
-    Retries,
     Token,
     closed_early,
 )
 from pooling_engine import PoolingError
 
 
-async def exchange(
-    open_stream: Callable[..., Any],
-    requests: AsyncIterator[tuple[Token, Request]],
-    *,
-    window: int,
-    timeout_s: float | None,
-    target: str,
-) -> AsyncGenerator[tuple[Token, Reply], None]:
-    """Yield the reply to each request, in order, with the token of the request.
-
-    A separate task consumes `requests`. An error in place of a request is not sent; it is yielded
-    in place of the reply. After a lost connection the unanswered requests are sent again over a
-    new stream.
+class Feed(Generic[Token]):
+    """Requests of successive streams and their replies, in order.
 
     Args:
-        open_stream: opens a stream, as gRPC's multicallables do.
-        requests: pairs of a token and a request.
+        requests: pairs of a token and a request, consumed in `take`. An error in place of
+            a request is not sent; it is returned in place of the reply.
         window: maximum number of requests without a reply.
-        timeout_s: seconds for the whole exchange; None for no deadline.
-        target: address of the server, for error messages.
-
-    Raises:
-        PoolingError: the stream failed for good.
     """
-    retries = Retries(timeout_s)
-    feed = _Feed(requests, window)
-    taking = asyncio.create_task(feed.take())
-    try:
-        while True:
-            stream = open_stream(feed.send(), timeout=retries.left_s())
-            try:
-                async for entry in feed.receive(stream):
-                    yield entry
-                return
-            except grpc.RpcError as error:
-                failure = pooling_wire.decode_error(error, target)
-            finally:
-                stream.cancel()
-            await asyncio.sleep(retries.backoff_s(failure, feed.answered))
-            await feed.wait(retries.left_s())
-    finally:
-        taking.cancel()
-
-
-class _Feed(Generic[Token]):
-    """Source of the requests of successive streams, and sink of their replies."""
 
     def __init__(self, requests: AsyncIterator[tuple[Token, Request]], window: int) -> None:
         self._requests = requests

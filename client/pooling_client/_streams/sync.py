@@ -1,70 +1,29 @@
-"""Resumable stream for threads."""
+"""Requests and replies of a resumable stream, for threads."""
 
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Iterator
 from typing import Any, Generic
 
-import grpc
-
-import pooling_wire
 from pooling_client._streams.retries import (
     Backlog,
     Reply,
     Request,
-    Retries,
     Token,
     closed_early,
 )
 from pooling_engine import PoolingError
 
 
-def exchange(
-    open_stream: Callable[..., Any],
-    requests: Iterator[tuple[Token, Request]],
-    *,
-    window: int,
-    timeout_s: float | None,
-    target: str,
-) -> Generator[tuple[Token, Reply], None, None]:
-    """Yield the reply to each request, in order, with the token of the request.
-
-    A thread of gRPC's consumes `requests`. An error in place of a request is not sent; it is
-    yielded in place of the reply. After a lost connection the unanswered requests are sent again
-    over a new stream.
+class Feed(Generic[Token]):
+    """Requests of successive streams and their replies, in order.
 
     Args:
-        open_stream: opens a stream, as gRPC's multicallables do.
-        requests: pairs of a token and a request.
+        requests: pairs of a token and a request, consumed in a thread of gRPC. An error in place of
+            a request is not sent; it is returned in place of the reply.
         window: maximum number of requests without a reply.
-        timeout_s: seconds for the whole exchange; None for no deadline.
-        target: address of the server, for error messages.
-
-    Raises:
-        PoolingError: the stream failed for good.
     """
-    retries = Retries(timeout_s)
-    feed = _Feed(requests, window)
-    try:
-        while True:
-            stream = open_stream(feed.send(), timeout=retries.left_s())
-            try:
-                yield from feed.receive(stream)
-                return
-            except grpc.RpcError as error:
-                failure = pooling_wire.decode_error(error, target)
-            finally:
-                stream.cancel()
-            time.sleep(retries.backoff_s(failure, feed.answered))
-            feed.wait(retries.left_s())
-    finally:
-        feed.close()
-
-
-class _Feed(Generic[Token]):
-    """Source of the requests of successive streams, and sink of their replies."""
 
     def __init__(self, requests: Iterator[tuple[Token, Request]], window: int) -> None:
         self._requests = requests

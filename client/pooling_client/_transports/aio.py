@@ -1,7 +1,8 @@
-"""Asyncio transport and driver."""
+"""Asyncio transport, and the driver that runs the steps of a call over it."""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import (
     AsyncGenerator,
@@ -12,46 +13,24 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import grpc
 
 import pooling_wire
 from pooling_client import _channel
 from pooling_client._carry import Result, Send, Steps, Stream
-from pooling_client._streams.aio import exchange
-from pooling_client._streams.retries import Reply, Request, Token
+from pooling_client._streams.aio import Feed
+from pooling_client._streams.retries import Reply, Request, Retries, Token
 from pooling_engine import PoolingError
 
 Item = TypeVar("Item")
 
 
-class AsyncTransport(Protocol):
-    """Connection to a server, for the tasks of one event loop."""
+class AsyncGrpcTransport:
+    """Transport with one gRPC call for each request or stream, for the tasks of one event loop.
 
-    async def send(self, method: str, request: bytes, timeout_s: float) -> bytes:
-        """Send a request of a unary method and return the reply.
-
-        Raises:
-            PoolingError: the call failed.
-        """
-
-    def stream(
-        self,
-        method: str,
-        requests: AsyncIterator[tuple[Token, Request]],
-        *,
-        window: int,
-        timeout_s: float | None,
-    ) -> AsyncGenerator[tuple[Token, Reply], None]:
-        """Yield the replies of a streaming method: see `pooling_client._streams.aio.exchange`."""
-
-    async def close(self) -> None:
-        """Cancel the calls in flight; later ones raise ValueError."""
-
-
-class AsyncGrpcTransport(AsyncTransport):
-    """Transport with one call of gRPC for each request or stream.
+    Another transport needs the same methods: the driver uses `send` and `stream`.
 
     Args:
         target: address of the server, for error messages.
@@ -66,14 +45,18 @@ class AsyncGrpcTransport(AsyncTransport):
         )
 
     async def send(self, method: str, request: bytes, timeout_s: float) -> bytes:
-        """Send a request in a unary call."""
+        """Send a request of a unary method and return the reply.
+
+        Raises:
+            PoolingError: the call failed.
+        """
         call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = next(self._turns).unary(method)
         try:
             return await call(request, timeout=timeout_s)
         except grpc.RpcError as error:
             raise pooling_wire.decode_error(error, self._target) from None
 
-    def stream(
+    async def stream(
         self,
         method: str,
         requests: AsyncIterator[tuple[Token, Request]],
@@ -81,20 +64,47 @@ class AsyncGrpcTransport(AsyncTransport):
         window: int,
         timeout_s: float | None,
     ) -> AsyncGenerator[tuple[Token, Reply], None]:
-        """Open a stream, and another one after a lost connection."""
+        """Yield the reply to each request, in order, with the token of the request.
+
+        An error in place of a request is not sent; it is yielded in place of the reply. After a
+        lost connection, the unanswered requests are sent again over a new stream.
+
+        Args:
+            method: path of a streaming method.
+            requests: pairs of a token and a request, consumed in another task.
+            window: maximum number of requests without a reply.
+            timeout_s: seconds for the whole exchange; None for no deadline.
+
+        Raises:
+            PoolingError: the stream failed for good.
+        """
         open_stream = next(self._turns).stream(method)
-        return exchange(
-            open_stream, requests, window=window, timeout_s=timeout_s, target=self._target
-        )
+        retries, feed = Retries(timeout_s), Feed(requests, window)
+        taking = asyncio.create_task(feed.take())
+        try:
+            while True:
+                stream = open_stream(feed.send(), timeout=retries.left_s())
+                try:
+                    async for entry in feed.receive(stream):
+                        yield entry
+                    return
+                except grpc.RpcError as error:
+                    failure = pooling_wire.decode_error(error, self._target)
+                finally:
+                    stream.cancel()
+                await asyncio.sleep(retries.backoff_s(failure, feed.answered))
+                await feed.wait(retries.left_s())
+        finally:
+            taking.cancel()
 
     async def close(self) -> None:
-        """Close the channels."""
+        """Close the channels. Calls in flight are cancelled; later ones raise ValueError."""
         self._turns = iter(_channel.closed, None)
         for channel in self._channels:
             await channel.close()
 
 
-async def run(steps: Steps[Result], transport: AsyncTransport) -> Result:
+async def run(steps: Steps[Result], transport: AsyncGrpcTransport) -> Result:
     """Perform the steps of a call and return its result."""
     resume: Any = steps.send
     reply: Any = None
@@ -114,7 +124,7 @@ async def run(steps: Steps[Result], transport: AsyncTransport) -> Result:
         del reply  # an error and its traceback would keep each other alive
 
 
-async def _perform(step: Send | Stream, transport: AsyncTransport) -> bytes | None:
+async def _perform(step: Send | Stream, transport: AsyncGrpcTransport) -> bytes | None:
     if type(step) is Send:
         return await transport.send(*step)
     assert type(step) is Stream

@@ -1,48 +1,27 @@
-"""Blocking transport and driver."""
+"""Blocking transport, and the driver that runs the steps of a call over it."""
 
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 
 import pooling_wire
 from pooling_client import _channel
 from pooling_client._carry import Result, Send, Steps, Stream
-from pooling_client._streams.retries import Reply, Request, Token
-from pooling_client._streams.sync import exchange
+from pooling_client._streams.retries import Reply, Request, Retries, Token
+from pooling_client._streams.sync import Feed
 from pooling_engine import PoolingError
 
 
-class Transport(Protocol):
-    """Connection to a server. Safe to share between threads."""
+class GrpcTransport:
+    """Transport with one gRPC call for each request or stream. Safe to share between threads.
 
-    def send(self, method: str, request: bytes, timeout_s: float) -> bytes:
-        """Send a request of a unary method and return the reply.
-
-        Raises:
-            PoolingError: the call failed.
-        """
-
-    def stream(
-        self,
-        method: str,
-        requests: Iterator[tuple[Token, Request]],
-        *,
-        window: int,
-        timeout_s: float | None,
-    ) -> Generator[tuple[Token, Reply], None, None]:
-        """Yield the replies of a streaming method: see `pooling_client._streams.sync.exchange`."""
-
-    def close(self) -> None:
-        """Cancel the calls in flight; later ones raise ValueError."""
-
-
-class GrpcTransport(Transport):
-    """Transport with one call of gRPC for each request or stream.
+    Another transport needs the same methods: the driver uses `send` and `stream`.
 
     Args:
         target: address of the server, for error messages.
@@ -57,7 +36,11 @@ class GrpcTransport(Transport):
         )
 
     def send(self, method: str, request: bytes, timeout_s: float) -> bytes:
-        """Send a request in a unary call."""
+        """Send a request of a unary method and return the reply.
+
+        Raises:
+            PoolingError: the call failed.
+        """
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = next(self._turns).unary(method)
         try:
             return call(request, timeout=timeout_s)
@@ -72,20 +55,45 @@ class GrpcTransport(Transport):
         window: int,
         timeout_s: float | None,
     ) -> Generator[tuple[Token, Reply], None, None]:
-        """Open a stream, and another one after a lost connection."""
+        """Yield the reply to each request, in order, with the token of the request.
+
+        An error in place of a request is not sent; it is yielded in place of the reply. After a
+        lost connection, the unanswered requests are sent again over a new stream.
+
+        Args:
+            method: path of a streaming method.
+            requests: pairs of a token and a request, consumed in another thread.
+            window: maximum number of requests without a reply.
+            timeout_s: seconds for the whole exchange; None for no deadline.
+
+        Raises:
+            PoolingError: the stream failed for good.
+        """
         open_stream = next(self._turns).stream(method)
-        return exchange(
-            open_stream, requests, window=window, timeout_s=timeout_s, target=self._target
-        )
+        retries, feed = Retries(timeout_s), Feed(requests, window)
+        try:
+            while True:
+                stream = open_stream(feed.send(), timeout=retries.left_s())
+                try:
+                    yield from feed.receive(stream)
+                    return
+                except grpc.RpcError as error:
+                    failure = pooling_wire.decode_error(error, self._target)
+                finally:
+                    stream.cancel()
+                time.sleep(retries.backoff_s(failure, feed.answered))
+                feed.wait(retries.left_s())
+        finally:
+            feed.close()
 
     def close(self) -> None:
-        """Close the channels."""
+        """Close the channels. Calls in flight are cancelled; later ones raise ValueError."""
         self._turns = iter(_channel.closed, None)
         for channel in self._channels:
             channel.close()
 
 
-def run(steps: Steps[Result], transport: Transport) -> Result:
+def run(steps: Steps[Result], transport: GrpcTransport) -> Result:
     """Perform the steps of a call and return its result."""
     resume: Any = steps.send
     reply: Any = None
@@ -105,7 +113,7 @@ def run(steps: Steps[Result], transport: Transport) -> Result:
         del reply  # an error and its traceback would keep each other alive
 
 
-def _perform(step: Send | Stream, transport: Transport) -> bytes | None:
+def _perform(step: Send | Stream, transport: GrpcTransport) -> bytes | None:
     if type(step) is Send:
         return transport.send(*step)
     assert type(step) is Stream
