@@ -1,8 +1,8 @@
-"""The parser against the generated classes, on bytes that Atheris comes up with.
+"""Fuzzer that compares the parser with the generated classes, on bytes that Atheris generates.
 
-Run by `make fuzz`: a folder for what it finds worth keeping, then the arguments of libFuzzer. It
-begins with real messages, alone and one after the other, which protobuf merges. The first byte of
-each case says which message it is.
+Run by `make fuzz`. The first argument is the folder of the corpus; the others go to libFuzzer. The
+seeds are real messages, and two of them in a row, which protobuf merges. The first byte of each
+case selects the message type.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from tests.wire.messages import TYPES, assert_parsed_as_generated
 
 
 def run(data: bytes) -> None:
-    """One message."""
+    """Check one case."""
     if data:
         assert_parsed_as_generated(TYPES[data[0] % len(TYPES)], data[1:])
 
 
 def seeds() -> Iterator[bytes]:
-    """Messages with every field."""
+    """Yield a case for each message type, with all fields set."""
     for number, type_ in enumerate(TYPES):
         data = filled(type_()).SerializeToString()
         yield bytes([number]) + data
@@ -37,7 +37,7 @@ def seeds() -> Iterator[bytes]:
 
 
 def filled(message: Any) -> Any:
-    """The message, with something in every field; of alternatives, in the last."""
+    """Return the message with all fields set; of a oneof, the last one."""
     for field in message.DESCRIPTOR.fields:
         value = getattr(message, field.name)
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
@@ -56,6 +56,6 @@ if __name__ == "__main__":
     folder.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(seeds()):
         (folder / f"seed-{number}").write_bytes(seed)
-    parsing.WHOLE_BELOW_BYTES = 0  # or small messages would be left to the generated classes
+    parsing.WHOLE_BELOW_BYTES = 0  # otherwise the generated classes would parse small messages
     atheris.Setup(sys.argv, run)
     atheris.Fuzz()

@@ -1,4 +1,4 @@
-"""Messages for tests of the parser: real ones, and what can be done to their bytes."""
+"""Strategies for messages, valid and damaged, and the comparison with the generated classes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TYPES = (
 
 
 def assert_parsed_as_generated(type_: Any, data: bytes) -> None:
-    """Our parser and the generated class give the same message, or both refuse."""
+    """Assert that our parser and the generated class give the same message or both reject it."""
     try:
         expected = type_.FromString(data)
     except DecodeError:
@@ -34,9 +34,9 @@ def assert_parsed_as_generated(type_: Any, data: bytes) -> None:
     try:
         message, payloads, _ = parse(type_, data)
     except InvalidTensorError:
-        assert expected is None, "refused, but it parses"
+        assert expected is None, "rejected, but protobuf parses it"
         return
-    assert expected is not None, "parsed, but it does not parse"
+    assert expected is not None, "parsed, but protobuf rejects it"
     inner = inner_of(message)
     for name, payload in payloads.items():
         assert payload.readonly
@@ -51,7 +51,7 @@ def assert_parsed_as_generated(type_: Any, data: bytes) -> None:
 
 
 def inner_of(message: Any) -> Any:
-    """The message that holds the tensors: an item's request or response, or the message."""
+    """Return the message that has the tensors: the request or response of an item, or itself."""
     for field in ("request", "response"):
         if field in message.DESCRIPTOR.fields_by_name:
             return getattr(message, field) if message.HasField(field) else pb.GlobalWindow()
@@ -59,7 +59,7 @@ def inner_of(message: Any) -> Any:
 
 
 def varint(value: int, pad: int = 0) -> bytes:
-    """A varint, `pad` bytes longer than it need be."""
+    """Return a varint that is `pad` bytes longer than necessary."""
     groups = [value >> shift & 0x7F for shift in range(0, max(value.bit_length(), 1), 7)]
     groups += [0] * pad
     return bytes(group | 0x80 for group in groups[:-1]) + bytes(groups[-1:])
@@ -82,8 +82,8 @@ LONG = st.integers(0, 2**64 - 1)
 
 
 @st.composite
-def strangers(draw: Any) -> bytes:
-    """A field of any number and kind, groups and nonsense among them."""
+def unknown_fields(draw: Any) -> bytes:
+    """Return a field of any number and wire type, including groups and invalid types."""
     kind = draw(st.sampled_from((0, 0, 1, 2, 2, 5, 3, 4, 6, 7)))
     tag = draw(varints(NUMBERS.map(lambda number: number << 3 | kind)))
     if kind == 3:
@@ -104,9 +104,9 @@ def strangers(draw: Any) -> bytes:
 
 @cache
 def fields_of(descriptor: Any, most: int = 6) -> Any:
-    """The bytes of a message: fields in any order, any number of times, strangers among them."""
+    """Return a strategy for messages: fields in any order and number, and unknown fields."""
     known = [known_field(field) for field in descriptor.fields] if descriptor else []
-    some = st.one_of(*known, strangers()) if known else strangers()
+    some = st.one_of(*known, unknown_fields()) if known else unknown_fields()
     return st.lists(some, max_size=most).map(b"".join)
 
 
@@ -128,7 +128,7 @@ def known_field(field: Any) -> Any:
 
 @st.composite
 def damaged(draw: Any, whole: Any) -> bytes:
-    """The same bytes, or cut, or with some of them changed, dropped or put in."""
+    """Return the bytes unchanged, or with some of them cut, changed, dropped or inserted."""
     data = bytearray(draw(whole))
     for _ in range(draw(st.sampled_from((0, 0, 1, 1, 2)))):
         at = draw(st.integers(0, len(data)))
