@@ -207,8 +207,8 @@ class PoolingClient:
         """Pool many tensors over one stream.
 
         Args:
-            calls: any number of calls, also without end. They are consumed in another thread, a few
-                calls ahead of the results.
+            calls: any number of `ForwardCall` objects, or an endless iterable. They are consumed
+                in another thread, a few calls ahead of the results.
             return_exceptions: yield the error of a call in place of its result and continue,
                 instead of raising it and ending the stream.
             timeout: seconds for the whole stream; None for no deadline.
@@ -251,8 +251,8 @@ class PoolingClient:
         """Compute many input gradients over one stream.
 
         Args:
-            calls: any number of calls, also without end. They are consumed in another thread, a few
-                calls ahead of the results.
+            calls: any number of `BackwardCall` objects, or an endless iterable. They are consumed
+                in another thread, a few calls ahead of the results.
             return_exceptions: yield the error of a call in place of its result and continue,
                 instead of raising it and ending the stream.
             timeout: seconds for the whole stream; None for no deadline.

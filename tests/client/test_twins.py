@@ -16,7 +16,7 @@ DOCS = {
     "Safe to share between threads.": (
         "Safe to share between the tasks of one event loop; create it in a coroutine of that loop."
     ),
-    "consumed in another thread": "consumed in another task",
+    "in another thread": "in another task",
 }
 ANNOTATIONS = {
     "Iterable[ForwardCall]": "AsyncIterable[ForwardCall] | Iterable[ForwardCall]",
