@@ -15,7 +15,7 @@ import pytest
 from pooling_engine import UnsupportedError
 from pooling_server import PoolingServer
 from pooling_server.sockets import shared_memory
-from pooling_wire.shared_memory import leases
+from pooling_wire.shared_memory import HANDLE_BYTES, LEASE_SUFFIX, encode_size
 from pooling_wire.v1 import pooling_pb2 as pb
 from pooling_wire.v1 import pooling_pb2_grpc
 from tests.server.support import wait_for_regions
@@ -30,10 +30,10 @@ class Lease:
     def __init__(self, server: PoolingServer) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.socket.settimeout(LIMIT_S)
-        self.socket.connect(server.addresses[0].removeprefix("unix:") + leases.SUFFIX)
+        self.socket.connect(server.addresses[0].removeprefix("unix:") + LEASE_SUFFIX)
 
     def request(self, size: int) -> tuple[bytes, list[int]]:
-        self.socket.send(leases.encode_size(size))
+        self.socket.send(encode_size(size))
         packet, descriptors, _, _ = socket.recv_fds(self.socket, 64, 1)
         return packet, descriptors
 
@@ -59,7 +59,7 @@ def test_a_view_keeps_its_region_when_the_lease_ends(
 
 def test_a_region_cannot_be_resized(lease: Lease) -> None:
     handle, (descriptor,) = lease.request(MIB)
-    assert len(handle) == leases.HANDLE_BYTES
+    assert len(handle) == HANDLE_BYTES
     for size in (0, MIB - 1, MIB + 1):
         with pytest.raises(PermissionError):
             os.ftruncate(descriptor, size)
@@ -68,9 +68,9 @@ def test_a_region_cannot_be_resized(lease: Lease) -> None:
 
 @pytest.mark.parametrize("size", [0, 16 * MIB + 1, 1 << 62, (1 << 64) - 1])
 def test_a_size_over_the_limit_is_rejected(lease: Lease, size: int) -> None:
-    assert lease.request(size) == (leases.encode_size(16 * MIB), [])
+    assert lease.request(size) == (encode_size(16 * MIB), [])
     handle, descriptors = lease.request(MIB)
-    assert len(handle) == leases.HANDLE_BYTES
+    assert len(handle) == HANDLE_BYTES
     os.close(descriptors[0])
 
 
@@ -124,17 +124,17 @@ def test_leasing_waits_for_a_free_descriptor(
     pauses: list[float] = []
     monkeypatch.setattr(shared_memory, "time", SimpleNamespace(sleep=pauses.append))
     listener = Crowded(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener.bind(f"{socket_path}{leases.SUFFIX}")
+    listener.bind(f"{socket_path}{LEASE_SUFFIX}")
     listener.listen()
     memory = shared_memory.SharedMemory([listener], MIB, pin=None)
     memory.start()
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
         client.settimeout(LIMIT_S)
-        client.connect(f"{socket_path}{leases.SUFFIX}")
-        client.send(leases.encode_size(MIB))
+        client.connect(f"{socket_path}{LEASE_SUFFIX}")
+        client.send(encode_size(MIB))
         handle, descriptors, _, _ = socket.recv_fds(client, 64, 1)
     os.close(descriptors[0])
-    assert len(handle) == leases.HANDLE_BYTES
+    assert len(handle) == HANDLE_BYTES
     assert listener.rejected == 3
     assert pauses == [0.1] * 3
     memory.stop()
