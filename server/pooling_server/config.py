@@ -120,6 +120,11 @@ class ServerConfig:
     grace_s: float = option(
         30.0, "After SIGTERM, maximum seconds to wait for calls in flight to finish.", 0
     )
+    inline_calls: bool = option(
+        True,
+        "Answer small unary calls in gRPC's polling thread, which is faster. "
+        "Without it, a thread answers every call.",
+    )
     warm_up: bool = option(True, "Compile the common kernels before health reports SERVING.")
     reflection: bool = option(True, "Enable gRPC server reflection.")
     log_level: str = option(

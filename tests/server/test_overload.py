@@ -11,18 +11,28 @@ import pytest
 
 import pooling_engine
 from pooling_server import PoolingServer, ServerConfig
+from pooling_server.serving import unary_calls
 from pooling_wire.v1 import pooling_pb2_grpc
 from tests.server.support import Gate, assert_serves, details_of, wait_for_in_flight
 from tests.support.requests import forward
 from tests.support.waiting import LIMIT_S, wait_until
 
 
-@pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[PoolingServer, Gate, Any]]:
-    """Start a server with one slot and a limit of two calls in flight, behind a closed gate."""
+@pytest.fixture(params=["received in the polling thread", "received in threads"])
+def held(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[PoolingServer, Gate, Any]]:
+    """Start a server with one slot and a limit of two calls in flight, behind a closed gate.
+
+    Every call is computed in a thread, because a closed gate would block the polling thread.
+    """
     gate = Gate()
     monkeypatch.setattr(pooling_engine, "run", gate)
-    server = PoolingServer(ServerConfig(listen="127.0.0.1:0", threads=1, max_in_flight=2))
+    monkeypatch.setattr(unary_calls, "INLINE_WORK", -1)
+    is_inline = request.param == "received in the polling thread"
+    server = PoolingServer(
+        ServerConfig(listen="127.0.0.1:0", threads=1, max_in_flight=2, inline_calls=is_inline)
+    )
     server.start()
     with grpc.insecure_channel(server.address) as channel:
         yield server, gate, pooling_pb2_grpc.PoolingServiceStub(channel)

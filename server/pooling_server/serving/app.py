@@ -19,6 +19,7 @@ from pooling_server.processes.device_watchdog import DeviceWatchdog
 from pooling_server.serving.call_processor import CallProcessor
 from pooling_server.serving.executor import Executor
 from pooling_server.serving.health import Health, add_reflection
+from pooling_server.serving.polling_thread import unsupported_reason
 from pooling_server.serving.server_info import used_backends
 from pooling_server.serving.servicer import PoolingServicer
 from pooling_server.sockets.listening import Listeners
@@ -106,7 +107,8 @@ class PoolingServer:
         servicer = PoolingServicer(config, self.executor, self.calls, version(), self.shared_memory)
         servicer.on_device_lost = self._handle_lost_device
         threads = ThreadPoolExecutor(config.max_in_flight + _SPARE_THREADS, "pooling-call")
-        self._server.add_generic_rpc_handlers((servicer.handlers(threads),))
+        is_inline = config.inline_calls and _supports_inline_calls()
+        self._server.add_generic_rpc_handlers((servicer.handlers(threads, is_inline),))
 
     def start(self) -> None:
         """Start to serve and warm up; return once health reports SERVING."""
@@ -121,6 +123,7 @@ class PoolingServer:
         bit-identical, except for Lp norms, which are equally accurate.
         """
         if self._config.warm_up:
+            self.calls.never_waits = not isinstance(self._backend, DeviceBackend)
             self.calls.backend = used_backends(self._config.backend)[-1].name
         self.shared_memory.start()
         self._server.start()
@@ -142,6 +145,7 @@ class PoolingServer:
             except UnavailableError as error:
                 self._handle_lost_device(error)
             except Exception:
+                self.calls.never_waits = False
                 _log.exception("warm-up failed; serving anyway")
             finally:
                 notice.cancel()
@@ -190,6 +194,13 @@ def version() -> str:
         return importlib.metadata.version("pooling-service")
     except importlib.metadata.PackageNotFoundError:
         return "from source"
+
+
+def _supports_inline_calls() -> bool:
+    reason = unsupported_reason()
+    if reason is not None:
+        _log.warning("small calls are answered by threads, which is slower: %s", reason)
+    return reason is None
 
 
 def _channel_options(config: ServerConfig, shared_port: bool) -> list[tuple[str, int]]:

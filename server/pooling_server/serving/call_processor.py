@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import pooling_engine
 from pooling_engine import PoolingError, UnavailableError
@@ -14,6 +16,18 @@ from pooling_wire import BACKWARD, Method
 from pooling_wire.shared_memory import NO_PLACES, NO_REGIONS, Placed, Regions, array_at
 
 
+class PreparedCall(NamedTuple):
+    """A decoded request.
+
+    Attributes:
+        work: predicted work: visits of window elements plus bytes of input and output.
+        answer: computes the call and returns the serialized response.
+    """
+
+    work: int
+    answer: Callable[[], bytes]
+
+
 class CallProcessor:
     """Stateless processing of one request or stream item, the same for every method.
 
@@ -23,17 +37,19 @@ class CallProcessor:
     Attributes:
         arena: reusable buffers for results.
         backend: name of the backend for the next calls.
+        never_waits: True if that backend computes on the CPU and never waits for a kernel.
     """
 
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
         self.arena = Arena(config.arena_bytes)
         self.backend = config.backend
+        self.never_waits = False
 
-    def answer(
+    def prepare(
         self, method: Method[Any, Any], request: bytes, regions: Regions = NO_REGIONS
-    ) -> bytes:
-        """Return the response to a request.
+    ) -> PreparedCall:
+        """Decode a request and predict its work.
 
         Args:
             method: row of the method table.
@@ -41,13 +57,18 @@ class CallProcessor:
             regions: regions of shared memory that the client may use.
 
         Raises:
-            PoolingError: the request is invalid, exceeds a limit or cannot be computed.
+            PoolingError: the request is invalid or exceeds a limit.
         """
         try:
             placed = method.decode_request(request, regions)
         except PoolingError as error:
             self._check_limits_of_invalid(method, error)
             raise
+        plan = placed.call.plan
+        work = plan.tap_visits + plan.input_bytes + plan.output_bytes
+        return PreparedCall(work, partial(self._answer, method, placed, regions))
+
+    def _answer(self, method: Method[Any, Any], placed: Placed[Any], regions: Regions) -> bytes:
         with self.arena.loan() as loan:
             result = self._compute(method, placed, loan, regions)
             return method.encode_response(result, placed.places)

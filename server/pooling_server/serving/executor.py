@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 from pooling_engine import DeadlineError, OverloadedError, UnavailableError
@@ -12,6 +13,26 @@ from pooling_engine import DeadlineError, OverloadedError, UnavailableError
 Answer = TypeVar("Answer")
 OnSent = Callable[[Callable[[], None]], bool]
 RETRY_AFTER_S = 0.1
+
+
+class Admission:
+    """An admitted call: in flight until the end of its block, unfinished until `finish`.
+
+    Args:
+        leave: ends the count of calls in flight.
+        finish: ends the count of unfinished calls; to be called once, after the reply was sent or
+            the client has gone.
+    """
+
+    def __init__(self, leave: Callable[[], None], finish: Callable[[], None]) -> None:
+        self._leave = leave
+        self.finish = finish
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        self._leave()
 
 
 class Executor:
@@ -56,6 +77,19 @@ class Executor:
         """True once `drain` was called: new calls are rejected."""
         return self._is_draining
 
+    def admit(self, end: Callable[[], None] | None = None) -> Admission:
+        """Admit a call, or a stream, and count it.
+
+        Args:
+            end: called when the server starts to drain; a stream should end soon after that.
+
+        Raises:
+            OverloadedError: too many calls are in flight, or too many replies are not sent yet.
+            UnavailableError: the server is draining.
+        """
+        self._enter(end)
+        return Admission(partial(self._leave, end), self._close)
+
     @contextmanager
     def call(self, on_sent: OnSent, end: Callable[[], None] | None = None) -> Iterator[None]:
         """Admit a call, and count it as in flight inside this block.
@@ -64,19 +98,16 @@ class Executor:
             on_sent: registers a function to call once the reply was sent or the client has gone;
                 returns false if that has already happened, as
                 `grpc.ServicerContext.add_callback` does.
-            end: called when the server starts to drain; a stream should end soon after that.
+            end: as in `admit`.
 
         Raises:
-            OverloadedError: too many calls are in flight, or too many replies are not sent yet.
-            UnavailableError: the server is draining.
+            OverloadedError, UnavailableError: as `admit`.
         """
-        self._enter(end)
-        if not on_sent(self._close):
-            self._close()
-        try:
+        admission = self.admit(end)
+        if not on_sent(admission.finish):
+            admission.finish()
+        with admission:
             yield
-        finally:
-            self._leave(end)
 
     def compute(self, work: Callable[[], Answer], deadline_s: float | None) -> Answer:
         """Run `work` once a compute slot is free, and return its result.

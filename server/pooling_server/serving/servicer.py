@@ -1,11 +1,11 @@
-"""gRPC handlers of the service: admission, threads, and errors of calls and streams."""
+"""gRPC handlers of the service: the methods, and errors of calls and streams."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import grpc
 
@@ -13,19 +13,17 @@ import pooling_wire
 from pooling_engine import PoolingError
 from pooling_engine.errors import LOST_DEVICE
 from pooling_server.config import ServerConfig
-from pooling_server.serving.call_processor import CallProcessor
+from pooling_server.serving.call_processor import CallProcessor, PreparedCall
 from pooling_server.serving.error_replies import abort, error_reply
 from pooling_server.serving.executor import Executor
-from pooling_server.serving.limits import check_message_size
+from pooling_server.serving.polling_thread import in_pool
 from pooling_server.serving.server_info import describe
 from pooling_server.serving.streams import answer_items
-from pooling_server.sockets.listening import is_unix
+from pooling_server.serving.unary_calls import Context, UnaryCalls
 from pooling_server.sockets.shared_memory import SharedMemory
 from pooling_wire import GET_PLAN, GET_SERVER_INFO, METHODS, SERVICE_NAME
-from pooling_wire.shared_memory import NO_REGIONS, Regions
+from pooling_wire.shared_memory import Regions
 
-Context = grpc.ServicerContext
-Answer = Callable[[bytes, Regions], bytes]
 AnswerItem = Callable[[bytes], bytes]
 
 
@@ -55,10 +53,10 @@ class PoolingServicer:
         self._executor = executor
         self._calls = calls
         self._version = version
-        self._memory = memory
+        self._unary = UnaryCalls(config, executor, calls, memory, self._fail)
         self.on_device_lost: Callable[[PoolingError], None] = lambda error: None
 
-    def handlers(self, threads: ThreadPoolExecutor) -> grpc.GenericRpcHandler:
+    def handlers(self, threads: ThreadPoolExecutor, is_inline: bool) -> grpc.GenericRpcHandler:
         """Return the handlers for `grpc.Server.add_generic_rpc_handlers`.
 
         The handlers have no deserializers: only a handler can answer a message that does not parse
@@ -67,44 +65,20 @@ class PoolingServicer:
 
         Args:
             threads: pool in which calls are answered.
+            is_inline: answer small unary calls in gRPC's polling thread.
         """
-
-        def unary(
-            answer: Callable[[Iterator[bytes], Context], bytes],
-        ) -> grpc.RpcMethodHandler[Any, Any]:
-            return grpc.stream_unary_rpc_method_handler(_in(threads, answer))
-
-        def stream(
-            answer: Callable[[Iterator[bytes], Context], Iterator[bytes]],
-        ) -> grpc.RpcMethodHandler[Any, Any]:
-            return grpc.stream_stream_rpc_method_handler(_in(threads, answer))
-
+        unary = partial(self._unary.handler, threads=threads, is_inline=is_inline)
+        info = in_pool(threads, self._answer_info)
         handlers = {
-            GET_SERVER_INFO: unary(self._answer_info),
-            GET_PLAN: unary(partial(self._answer, _answer_plan)),
+            GET_SERVER_INFO: grpc.stream_unary_rpc_method_handler(info),
+            GET_PLAN: unary(_prepare_plan),
         }
         for method in METHODS:
-            answer = partial(self._calls.answer, method)
             answer_item = partial(self._calls.answer_item, method)
-            handlers[method.name] = unary(partial(self._answer, answer))
-            handlers[method.stream_name] = stream(partial(self._answer_stream, answer_item))
+            items = in_pool(threads, partial(self._answer_stream, answer_item))
+            handlers[method.name] = unary(partial(self._calls.prepare, method))
+            handlers[method.stream_name] = grpc.stream_stream_rpc_method_handler(items)
         return grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
-
-    def _answer(self, answer: Answer, requests: Iterator[bytes], context: Context) -> bytes:
-        def work() -> bytes:
-            if not context.is_active():  # the client has gone while the call waited
-                return b""
-            return answer(request, self._memory if is_unix(context.peer()) else NO_REGIONS)
-
-        try:
-            with self._executor.call(context.add_callback):
-                request = next(requests, b"")
-                check_message_size(request, self._config)
-                return self._executor.compute(work, context.time_remaining())
-        except grpc.RpcError:  # the client has gone before its message arrived
-            raise
-        except Exception as error:
-            self._fail(context, error_reply(error))
 
     def _answer_stream(
         self, answer: AnswerItem, items: Iterator[bytes], context: Context
@@ -124,17 +98,6 @@ class PoolingServicer:
         abort(context, error)
 
 
-def _answer_plan(request: bytes, regions: Regions) -> bytes:
-    return pooling_wire.encode_plan_response(pooling_wire.decode_plan_request(request))
-
-
-class _Behavior(partial[Any]):
-    """Handler function that gRPC calls in a thread pool of our choice."""
-
-    experimental_thread_pool: ThreadPoolExecutor
-
-
-def _in(threads: ThreadPoolExecutor, answer: Callable[..., Any]) -> _Behavior:
-    behavior = _Behavior(answer)
-    behavior.experimental_thread_pool = threads
-    return behavior
+def _prepare_plan(request: bytes, regions: Regions) -> PreparedCall:
+    plan = pooling_wire.decode_plan_request(request)
+    return PreparedCall(0, partial(pooling_wire.encode_plan_response, plan))

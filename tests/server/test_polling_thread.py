@@ -1,0 +1,178 @@
+"""Small unary calls in gRPC's polling thread: which calls, on which thread, and the fallback."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+import pooling_engine
+from pooling_client import PoolingClient, PoolSpec
+from pooling_server import PoolingServer, ServerConfig
+from pooling_server.serving import polling_thread, unary_calls
+from pooling_wire.v1 import pooling_pb2_grpc
+from tests.server.support import assert_serves, details_of, wait_for_in_flight
+from tests.support.requests import forward
+from tests.support.waiting import wait_until
+
+POOL = "pooling-call"  # prefix of the names of the server's own threads
+SMALL = np.ones((1, 1, 8, 8), np.float32)
+MAX = PoolSpec("max", 2)
+
+
+@pytest.fixture
+def threads_used(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Record the name of the thread of each computation."""
+    compute, names = pooling_engine.run, []
+
+    def recorded(*arguments: Any, **options: Any) -> Any:
+        names.append(threading.current_thread().name)
+        return compute(*arguments, **options)
+
+    monkeypatch.setattr(pooling_engine, "run", recorded)
+    return names
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., PoolingServer]]:
+    """Return a function that starts a server on the NumPy backend, with some options changed."""
+    servers = []
+
+    def started(**options: Any) -> PoolingServer:
+        config = {"listen": "127.0.0.1:0", "backend": "numpy"} | options
+        servers.append(PoolingServer(ServerConfig(**config)))
+        servers[-1].start()
+        return servers[-1]
+
+    yield started
+    for server in servers:
+        assert server.stop()
+
+
+def is_pooled(names: list[str]) -> list[bool]:
+    return [name.startswith(POOL) for name in names]
+
+
+def test_small_calls_run_in_the_polling_thread(
+    start: Callable[..., PoolingServer], threads_used: list[str]
+) -> None:
+    with PoolingClient(start().address) as client:
+        result = client.forward(SMALL, MAX, return_indices=True)
+        client.backward(result.output, MAX, input_shape=SMALL.shape, indices=result.indices)
+    assert is_pooled(threads_used) == [False, False]
+    assert len(set(threads_used)) == 1
+
+
+def test_large_messages_and_much_work_run_in_threads(
+    start: Callable[..., PoolingServer], threads_used: list[str]
+) -> None:
+    large = np.ones(unary_calls.INLINE_BYTES // 4, np.float32).reshape(1, 1, -1)
+    wide = PoolSpec("average", kernel=4000, stride=1, padding=0)
+    with PoolingClient(start().address) as client:
+        client.forward(large, PoolSpec("max", 2))
+        client.forward(np.ones((1, 1, 8000), np.float32), wide)
+        client.forward(SMALL, MAX)
+    assert is_pooled(threads_used) == [True, True, False]
+
+
+@pytest.mark.parametrize("options", [{"inline_calls": False}, {"warm_up": False}])
+def test_threads_answer_every_call_if_inline_is_off_or_kernels_may_compile(
+    start: Callable[..., PoolingServer], threads_used: list[str], options: dict[str, bool]
+) -> None:
+    with PoolingClient(start(**options).address) as client:
+        client.forward(SMALL, MAX)
+    assert is_pooled(threads_used) == [True]
+
+
+def test_invalid_calls_fail_with_details_and_the_next_call_works(
+    start: Callable[..., PoolingServer],
+) -> None:
+    server = start()
+    with grpc.insecure_channel(server.address) as channel:
+        stub = pooling_pb2_grpc.PoolingServiceStub(channel)
+        for request in (forward(spec=None), forward(input=None)):
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.Forward(request)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert "BadRequest" in details_of(caught.value)
+        raw = channel.unary_unary("/pooling.v1.PoolingService/Forward")
+        for message in (b"", b"\xff\xff\xff"):
+            with pytest.raises(grpc.RpcError) as caught:
+                raw(message)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert_serves(stub)
+    assert server.executor.in_flight == 0
+
+
+def test_a_bug_in_the_polling_thread_is_reported_by_an_id(
+    start: Callable[..., PoolingServer],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = start()
+    with grpc.insecure_channel(server.address) as channel:
+        stub = pooling_pb2_grpc.PoolingServiceStub(channel)
+        with monkeypatch.context() as patch:
+            patch.setattr(pooling_engine, "run", lambda *_, **__: {}["a secret detail"])
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.Forward(forward())
+        assert caught.value.code() is grpc.StatusCode.INTERNAL
+        assert "secret" not in caught.value.details()
+        assert "a secret detail" in caplog.text
+        assert_serves(stub)
+    assert server.executor.in_flight == 0
+
+
+def test_a_client_that_leaves_before_its_message_is_not_counted_any_more(
+    start: Callable[..., PoolingServer],
+) -> None:
+    server = start(max_in_flight=1)
+    never = threading.Event()
+
+    def no_message() -> Iterator[bytes]:
+        never.wait()
+        yield b""
+
+    with grpc.insecure_channel(server.address) as channel:
+        raw = channel.stream_unary("/pooling.v1.PoolingService/Forward")
+        call = raw.future(no_message())
+        wait_for_in_flight(server, 1)
+        stub = pooling_pb2_grpc.PoolingServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Forward(forward())
+        assert details_of(caught.value)["ErrorInfo"].reason == "OVERLOADED"
+        call.cancel()
+        never.set()
+        wait_for_in_flight(server, 0)
+        assert_serves(stub)
+    wait_until(lambda: server.executor.unfinished == 0)
+
+
+def test_another_grpcio_is_noticed_and_threads_answer_instead(
+    start: Callable[..., PoolingServer],
+    threads_used: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    changed = {"_receive_message": ("state", "call", "request_deserializer", "more")}
+    monkeypatch.setattr(polling_thread, "_SIGNATURES", changed)
+    polling_thread.unsupported_reason.cache_clear()
+    try:
+        with caplog.at_level(logging.WARNING, "pooling_server"):
+            server = start()
+        with PoolingClient(server.address) as client:
+            client.forward(SMALL, MAX)
+    finally:
+        polling_thread.unsupported_reason.cache_clear()
+    assert is_pooled(threads_used) == [True]
+    (record,) = caplog.records
+    assert "the parameters of grpc._server._receive_message have changed" in record.getMessage()
+
+
+def test_the_installed_grpcio_is_supported() -> None:
+    assert polling_thread.unsupported_reason() is None
