@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pooling_engine import InvalidSpecError, InvalidTensorError, PoolSpec, backward, forward
-from tests.engine import agreement
+from tests.engine import support
 from tests.support import cases, oracle
 
 LAYOUTS = ("channels_first", "channels_last")
@@ -50,7 +50,7 @@ def test_windows_worked_out_by_hand(options, x, y, cells):
     assert result.output.tolist() == [[y]]
     if cells is not None:
         assert expected.cells.tolist() == [[cells]]
-        agreement.assert_forward(options, x)
+        support.assert_forward(options, x)
 
 
 def test_the_oracles_windows_are_the_contracts():
@@ -70,21 +70,21 @@ def test_the_oracles_windows_are_the_contracts():
 )
 def test_forward_and_backward_are_the_oracles(options, sizes, layout):
     options, x = options | {"layout": layout}, cases.normal((2, 3, *sizes))
-    agreement.assert_forward(options, x)
-    agreement.assert_backward(options, x)
+    support.assert_forward(options, x)
+    support.assert_backward(options, x)
 
 
 @pytest.mark.parametrize("dtype", cases.FLOATS)
 @pytest.mark.parametrize(
     ("options", "sizes"),
-    cases.all_cases(agreement.SELECTING, cases.SIZED_WINDOWS),
+    cases.all_cases(support.SELECTING, cases.SIZED_WINDOWS),
     ids=cases.name_of,
 )
 def test_selection_among_ties_zeros_infinities_and_nans(options, sizes, dtype):
     for seed in range(3):
         x = cases.hard((1, 3, *sizes), dtype, seed, has_nan=seed > 0)
-        agreement.assert_forward(options, x)
-        agreement.assert_backward(options, x)
+        support.assert_forward(options, x)
+        support.assert_backward(options, x)
 
 
 @cases.many_examples
@@ -93,12 +93,12 @@ def test_random_cases_are_the_oracles(case, run_with):
     x = cases.normal(case.shape, case.dtype, case.seed)
     disguise = cases.DISGUISES[case.disguise]
     with run_with(case.block_bytes, case.threads):
-        agreement.assert_forward(case.options, x, disguise)
-        agreement.assert_backward(case.options, x, disguise)
+        support.assert_forward(case.options, x, disguise)
+        support.assert_backward(case.options, x, disguise)
 
 
 @cases.many_examples
-@given(case=sized_cases(modes=agreement.SELECTING), data=st.data())
+@given(case=sized_cases(modes=support.SELECTING), data=st.data())
 def test_every_number_of_a_window_index_is_checked(case, data):
     """Any number at one output: taken where the oracle's window has it, else refused."""
     options, spec = case.options, PoolSpec(**case.options)
@@ -207,7 +207,7 @@ def test_values_indices_and_gradients_are_pytorchs(mode, outputs, sizes):
     np.testing.assert_allclose(gradient, x.grad.numpy(), rtol=1e-13, atol=1e-14)
     if mode == "max":
         oracle.assert_same_bits(pooled.cells, cells.numpy())
-    agreement.assert_forward(options, array)
+    support.assert_forward(options, array)
     residual = {"input": array} if mode == "max" else {"input_shape": array.shape}
     np.testing.assert_allclose(backward(dy, spec, **residual), x.grad.numpy(), atol=1e-14)
 
@@ -273,7 +273,7 @@ def test_a_long_axis():
 def test_threads_and_blocks_change_no_bit(mode, layout, run_with):
     for window, sizes in cases.SIZED_WINDOWS[5:11]:
         options = mode | window | {"layout": layout}
-        agreement.assert_same_for_all_blocks(options, cases.normal((2, 3, *sizes)), run_with)
+        support.assert_same_for_all_blocks(options, cases.normal((2, 3, *sizes)), run_with)
 
 
 @pytest.mark.parametrize("window", [{"adaptive_output": (3, 2)}, {"global_window": True}])

@@ -1,4 +1,4 @@
-"""The engine's backward pass against the oracle, PyTorch's autograd and the adjoint identity."""
+"""Backward pass against the oracle, PyTorch's autograd and the adjoint identity."""
 
 from __future__ import annotations
 
@@ -8,81 +8,32 @@ from hypothesis import given
 
 import pooling_engine
 from pooling_engine import PoolSpec, backward, forward
+from tests.engine import support
 from tests.support import cases, oracle
 
-ULPS = {"float16": 1, "float32": 4, "float64": 4}
 LINEAR = tuple(mode for mode in cases.MODES if mode["mode"] in ("average", "sum"))
-SELECTING = ({"mode": "max"}, {"mode": "min"})
-
-
-def slack_of(options, dy, x, taps):
-    """What float64 sums may lose to cancellation: ulps of the summed magnitudes."""
-    if "divisor_override" in options:
-        options = options | {"divisor_override": abs(options["divisor_override"])}
-    residual = {"x": np.abs(x), "taps": taps}
-    magnitudes = cases.expected_backward(options, np.abs(dy), x.shape, **residual)
-    count = np.prod([window[0] for window in cases.windows_of(options, x.shape[2:])])
-    return 2.0**-51 * count * magnitudes
-
-
-def residuals_of(options, x, spec):
-    """Each way in which a caller may say what the forward pass did; `x` is in the spec's layout."""
-    if options["mode"] == "lp":
-        return ({"input": x}, {"input": x, "input_shape": x.shape})
-    if options["mode"] in ("average", "sum"):
-        return ({"input_shape": x.shape},)
-    formats = ("window", "plane")
-    indices = [forward(x, spec, return_indices=True, index_format=name).indices for name in formats]
-    return (
-        {"input": x},
-        *({"input_shape": x.shape, "indices": array} for array in indices),
-        *(
-            {"input_shape": x.shape, "indices": array, "index_format": name}
-            for array, name in zip(indices, formats, strict=True)
-        ),
-    )
-
-
-def assert_backward(options, x, disguise=lambda array: array, ulps=ULPS, seed=1):
-    """Runs one case with every residual and compares with the oracle; `x` is channels first."""
-    spec = PoolSpec(**options)
-    pooled = cases.expected_forward(options, x)
-    dy = cases.normal(pooled.output.shape, x.dtype, seed)
-    expected = cases.expected_backward(options, dy, x.shape, x=x, taps=pooled.taps)
-    slack = slack_of(options, dy, x, pooled.taps)
-    sent_dy = disguise(cases.to_layout(options, dy))
-    sent_x = disguise(cases.to_layout(options, x))
-    gradients = [
-        backward(sent_dy, spec, **residual) for residual in residuals_of(options, sent_x, spec)
-    ]
-    for gradient in gradients:
-        assert gradient.dtype == x.dtype
-        oracle.assert_same_bits(gradient, gradients[0])
-    oracle.assert_close(
-        cases.from_layout(options, gradients[0]), expected, ulps[x.dtype.name], slack
-    )
 
 
 @pytest.mark.parametrize("dtype", cases.FLOATS)
 @pytest.mark.parametrize(("options", "sizes"), cases.all_cases(), ids=cases.name_of)
-def test_backward_is_the_oracles(options, sizes, dtype):
-    assert_backward(options, cases.normal((2, 2, *sizes), dtype))
+def test_backward_agrees_with_the_oracle(options, sizes, dtype):
+    support.assert_backward(options, cases.normal((2, 2, *sizes), dtype))
 
 
 @cases.many_examples
 @given(case=cases.cases())
-def test_random_gradients_are_the_oracles(case, run_with):
+def test_random_gradients_agree_with_the_oracle(case, run_with):
     x = cases.normal(case.shape, case.dtype, case.seed)
     with run_with(case.block_bytes, case.threads):
-        assert_backward(case.options, x, cases.DISGUISES[case.disguise])
+        support.assert_backward(case.options, x, cases.DISGUISES[case.disguise])
 
 
 @cases.many_examples
-@given(case=cases.cases(modes=SELECTING))
+@given(case=cases.cases(modes=support.SELECTING))
 def test_random_gradients_among_ties_and_nans(case, run_with):
     x = cases.hard(case.shape, case.dtype, case.seed)
     with run_with(case.block_bytes, case.threads):
-        assert_backward(case.options, x)
+        support.assert_backward(case.options, x)
 
 
 @cases.many_examples
@@ -99,7 +50,7 @@ def test_linear_modes_are_adjoint(case, run_with):
 
 
 @pytest.mark.parametrize("mode", cases.MODES, ids=cases.name_of)
-def test_elements_in_no_window_get_zero_whatever_they_are(mode):
+def test_the_gradient_of_elements_in_no_window_is_zero(mode):
     spec = PoolSpec(**mode, kernel=1, stride=3)
     x = np.array([[[1, np.nan, np.inf, -2, -np.inf, np.nan, 3]]], np.float32)
     residual = {"input": x} if mode["mode"] in ("max", "min", "lp") else {"input_shape": x.shape}
@@ -111,7 +62,7 @@ def test_elements_in_no_window_get_zero_whatever_they_are(mode):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("mode", cases.MODES, ids=cases.name_of)
-def test_elements_between_the_windows_of_one_axis_change_nothing(mode, axis, value):
+def test_elements_between_windows_do_not_matter(mode, axis, value):
     options = mode | {"kernel": 2, "stride": [3 if a == axis else 1 for a in range(3)]}
     x = cases.normal((2, 2, 5, 5, 5), "float64")
     between = (slice(None),) * (2 + axis) + (2,)
@@ -121,7 +72,7 @@ def test_elements_between_the_windows_of_one_axis_change_nothing(mode, axis, val
     )
     dx = []
     for _ in range(2):
-        residuals = residuals_of(mode, x, PoolSpec(**options))
+        residuals = support.residuals_of(options, x)
         dx += [backward(dy, PoolSpec(**options), **residual) for residual in residuals]
         x[between] = 1
     for other in dx[1:]:
@@ -131,7 +82,7 @@ def test_elements_between_the_windows_of_one_axis_change_nothing(mode, axis, val
 
 @pytest.mark.parametrize("p", [1.5, 2.0, np.inf])
 @pytest.mark.parametrize("sizes", [(4,), (2, 2)])
-def test_lp_gives_finite_taps_beside_an_infinite_one_nothing(sizes, p):
+def test_lp_gradients_of_finite_elements_beside_an_infinity_are_zero(sizes, p):
     x = np.array([1, np.inf, 2, -3], np.float32).reshape((1, 1, *sizes))
     dy = np.ones((1, 1) + (1,) * len(sizes), np.float32)
     dx = backward(dy, PoolSpec("lp", sizes, norm_p=p), input=x).ravel()
@@ -140,7 +91,7 @@ def test_lp_gives_finite_taps_beside_an_infinite_one_nothing(sizes, p):
 
 @pytest.mark.parametrize("g", [5, np.inf])
 @pytest.mark.parametrize("p", [1.0, 1.5, 2.0, 7.0, np.inf])
-def test_lp_has_no_gradient_at_zero(p, g):
+def test_the_lp_gradient_is_zero_at_zero(p, g):
     x = np.array([[[0, -0.0]]], np.float32)
     dy = np.array([[[g]]], np.float32)
     assert backward(dy, PoolSpec("lp", 2, norm_p=p), input=x).tolist() == [[[0, 0]]]
@@ -149,8 +100,8 @@ def test_lp_has_no_gradient_at_zero(p, g):
 @pytest.mark.parametrize("strange", [(np.nan, 1), (5, np.nan), (5, np.inf)], ids=str)
 @pytest.mark.parametrize("p", [1.0, 1.5, 2.0, 7.0])
 @pytest.mark.parametrize("window", [{"kernel": (2, 3)}, {"global_window": True}], ids=cases.name_of)
-def test_a_column_of_zeros_has_the_gradient_of_other_zeros(window, p, strange):
-    """Beside a NaN, and where the window's own gradient is a NaN or infinite."""
+def test_lp_gradients_of_a_column_of_zeros(window, p, strange):
+    """The window has a NaN elsewhere, or its own gradient is NaN or infinite."""
     last, g = strange
     x = np.array([[0, 0, 3], [0, 2, last]], np.float32).reshape(1, 1, 2, 3)
     dy = np.array(g, np.float32).reshape(1, 1, 1, 1)
@@ -159,7 +110,7 @@ def test_a_column_of_zeros_has_the_gradient_of_other_zeros(window, p, strange):
     oracle.assert_close(dx, np.array(expected), ulps=4)
 
 
-def test_the_first_of_equal_magnitudes_receives_the_gradient_of_the_largest():
+def test_the_first_of_the_largest_magnitudes_receives_the_gradient():
     x = np.array([[[-4, 4, 3, -4]]], np.float32)
     dx = backward(np.ones((1, 1, 1), np.float32), PoolSpec("lp", 4, norm_p=np.inf), input=x)
     assert dx.tolist() == [[[-1, 0, 0, 0]]]
@@ -167,21 +118,21 @@ def test_the_first_of_equal_magnitudes_receives_the_gradient_of_the_largest():
 
 @pytest.mark.parametrize("mode", cases.MODES, ids=cases.name_of)
 def test_out_is_overwritten_and_returned(mode):
-    spec = PoolSpec(**mode, kernel=2, stride=3, padding=1, dilation=2)
-    x = cases.normal((2, 1, 8, 5))
+    options = mode | {"kernel": 2, "stride": 3, "padding": 1, "dilation": 2}
+    spec, x = PoolSpec(**options), cases.normal((2, 1, 8, 5))
     dy = np.ones(forward(x, spec).output.shape, np.float32)
-    residual = residuals_of(mode, x, spec)[0]
+    residual = support.residuals_of(options, x)[0]
     out = np.full(x.shape, np.nan, np.float32)
     assert backward(dy, spec, **residual, out=out) is out
     oracle.assert_same_bits(out, backward(dy, spec, **residual))
 
 
 @pytest.mark.parametrize("mode", cases.MODES, ids=cases.name_of)
-def test_nothing_that_is_sent_is_written_to(mode):
-    spec = PoolSpec(**mode, kernel=3, stride=1, padding=1)
-    x = cases.hard((2, 2, 4, 5))
+def test_no_argument_is_written_to(mode):
+    options = mode | {"kernel": 3, "stride": 1, "padding": 1}
+    spec, x = PoolSpec(**options), cases.hard((2, 2, 4, 5))
     dy = cases.normal(x.shape)
-    for residual in residuals_of(mode, x, spec):
+    for residual in support.residuals_of(options, x):
         arrays = [dy, *(value for value in residual.values() if isinstance(value, np.ndarray))]
         before = [cases.read_only(array).tobytes() for array in arrays]
         backward(dy, spec, **residual)
@@ -190,9 +141,9 @@ def test_nothing_that_is_sent_is_written_to(mode):
 
 @pytest.mark.parametrize("mode", cases.MODES, ids=cases.name_of)
 def test_an_empty_batch_has_an_empty_gradient(mode):
-    spec = PoolSpec(**mode, kernel=2)
-    x = np.empty((0, 3, 4, 6), np.float16)
-    for residual in residuals_of(mode, x, spec):
+    options = mode | {"kernel": 2}
+    spec, x = PoolSpec(**options), np.empty((0, 3, 4, 6), np.float16)
+    for residual in support.residuals_of(options, x):
         dx = backward(np.empty((0, 3, 2, 3), np.float16), spec, **residual)
         assert dx.shape == x.shape
         assert dx.dtype == x.dtype
@@ -214,7 +165,7 @@ TORCH_WINDOWS = (
 
 @pytest.mark.parametrize(("window", "sizes"), TORCH_WINDOWS, ids=cases.name_of)
 @pytest.mark.parametrize("mode", ["max", "average"])
-def test_gradients_are_autograds(mode, window, sizes):
+def test_gradients_agree_with_autograd(mode, window, sizes):
     import torch
 
     name = "max_pool" if mode == "max" else "avg_pool"
@@ -232,7 +183,7 @@ def test_gradients_are_autograds(mode, window, sizes):
 
 
 @pytest.mark.parametrize("p", [1.5, 2.0, 3.0, 6.5])
-def test_the_gradient_of_lp_is_the_difference_quotient(p):
+def test_the_gradient_of_lp_agrees_with_difference_quotients(p):
     spec = PoolSpec("lp", (2, 3), 1, 1, norm_p=p)
     x = cases.normal((1, 1, 4, 5), "float64")
     dy = cases.normal(forward(x, spec).output.shape, "float64", 1)

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 
 from pooling_engine import InvalidTensorError, PoolSpec, backward, forward
-from tests.engine import agreement
+from tests.engine import support
 from tests.support import cases, oracle
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 LAYOUTS = ("channels_first", "channels_last")
 POLICIES = tuple(
     mode | policies
-    for mode in agreement.SELECTING
+    for mode in support.SELECTING
     for policies in (
         {"tie_policy": "all"},
         {"tie_policy": "split"},
@@ -37,8 +37,8 @@ def in_bfloat16(values):
 )
 def test_forward_and_backward_are_the_oracles(options, sizes, layout):
     options, x = options | {"layout": layout}, cases.normal((2, 2, *sizes), BFLOAT16)
-    agreement.assert_forward(options, x)
-    agreement.assert_backward(options, x)
+    support.assert_forward(options, x)
+    support.assert_backward(options, x)
 
 
 @cases.many_examples
@@ -47,17 +47,17 @@ def test_random_cases_are_the_oracles(case, run_with):
     x = cases.normal(case.shape, case.dtype, case.seed)
     disguise = cases.DISGUISES[case.disguise]
     with run_with(case.block_bytes, case.threads):
-        agreement.assert_forward(case.options, x, disguise)
-        agreement.assert_backward(case.options, x, disguise)
+        support.assert_forward(case.options, x, disguise)
+        support.assert_backward(case.options, x, disguise)
 
 
 @cases.many_examples
-@given(case=cases.cases(modes=agreement.SELECTING + POLICIES, dtypes=(BFLOAT16,)))
+@given(case=cases.cases(modes=support.SELECTING + POLICIES, dtypes=(BFLOAT16,)))
 def test_random_selection_among_ties_and_nans(case, run_with):
     x = cases.hard(case.shape, case.dtype, case.seed)
     with run_with(case.block_bytes, case.threads):
-        agreement.assert_forward(case.options, x)
-        agreement.assert_backward(case.options, x)
+        support.assert_forward(case.options, x)
+        support.assert_backward(case.options, x)
 
 
 def test_the_oracle_rounds_as_pytorch_does():
@@ -167,7 +167,7 @@ def test_threads_and_blocks_change_no_bit(mode, layout, run_with):
         ({"adaptive_output": (4, 3)}, (9, 7)),
     ):
         x = cases.normal((2, 3, *sizes), BFLOAT16)
-        agreement.assert_same_for_all_blocks(mode | window | {"layout": layout}, x, run_with)
+        support.assert_same_for_all_blocks(mode | window | {"layout": layout}, x, run_with)
 
 
 @pytest.mark.parametrize("mode", cases.MODES, ids=cases.name_of)
@@ -182,7 +182,7 @@ def test_out_an_empty_batch_and_what_is_sent(mode):
     out = np.full_like(y, 77)
     assert forward(x, spec, out=out).output is out
     oracle.assert_same_bits(out, y)
-    for residual in agreement.residuals_of(options, x):
+    for residual in support.residuals_of(options, x):
         dx = backward(y, spec, **residual)
         out = np.full_like(x, 77)
         assert backward(y, spec, **residual, out=out) is out

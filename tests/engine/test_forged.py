@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pooling_engine import InvalidTensorError, PoolSpec, backward, forward
-from tests.engine import agreement
+from tests.engine import support
 from tests.support import cases, oracle
 
 LAYOUTS = ("channels_first", "channels_last")
@@ -50,7 +50,7 @@ def values_to_try(dtype, shape):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", agreement.FORMATS)
+@pytest.mark.parametrize("name", support.FORMATS)
 @pytest.mark.parametrize(("window", "sizes"), WINDOWS, ids=cases.name_of)
 @pytest.mark.parametrize("mode", ["max", "min"])
 def test_every_value_of_every_entry(mode, window, sizes, name, layout):
@@ -89,7 +89,7 @@ TYPES = (
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("name", agreement.FORMATS)
+@pytest.mark.parametrize("name", support.FORMATS)
 @pytest.mark.parametrize("mode", ["max", "min"])
 def test_every_type_but_the_formats_own_is_refused(mode, name, dtype):
     spec, dy = PoolSpec(mode, 2), np.ones((1, 1, 1), np.float32)
@@ -105,7 +105,7 @@ def test_every_type_but_the_formats_own_is_refused(mode, name, dtype):
 @pytest.mark.parametrize(
     "shape", [(2, 1, 3), (2, 3, 1), (2, 3), (2, 3, 2, 1), (0, 3, 2), (), (12,)]
 )
-@pytest.mark.parametrize("name", agreement.FORMATS)
+@pytest.mark.parametrize("name", support.FORMATS)
 @pytest.mark.parametrize("mode", ["max", "min"])
 def test_every_shape_but_the_outputs_is_refused(mode, name, shape):
     x = cases.normal((2, 3, 4))
@@ -118,7 +118,7 @@ def test_every_shape_but_the_outputs_is_refused(mode, name, shape):
     assert str(output.shape) in str(error.value)
 
 
-@pytest.mark.parametrize("name", agreement.FORMATS)
+@pytest.mark.parametrize("name", support.FORMATS)
 @pytest.mark.parametrize("mode", ["max", "min"])
 def test_of_two_forged_entries_the_first_is_named(mode, name):
     x = cases.normal((2, 3, 8))

@@ -17,13 +17,13 @@ from pooling_engine import (
     backward,
     forward,
 )
-from tests.engine import agreement
+from tests.engine import support
 from tests.support import cases, oracle
 
 pytestmark = pytest.mark.once
 
 MODES = tuple(mode for mode in cases.MODES if mode["mode"] != "lp")
-SUMMING = tuple(mode for mode in MODES if mode not in agreement.SELECTING)
+SUMMING = tuple(mode for mode in MODES if mode not in support.SELECTING)
 NO_TAP = {"kernel": 2, "stride": 2, "padding": 1, "dilation": 2}
 LEAST, MOST = -(2**63), 2**63 - 1
 
@@ -53,7 +53,7 @@ def test_selections_by_hand(options, dtype, x, y, cells):
     expected = cases.expected_forward(options, x)
     assert expected.output.tolist() == [[y]]
     assert expected.cells.tolist() == [[cells]]
-    agreement.assert_forward(options, x)
+    support.assert_forward(options, x)
 
 
 # (mode, element type, the values of one window, its output, the type of that)
@@ -93,17 +93,17 @@ def test_sums_and_averages_by_hand(mode, dtype, values, total, returns):
     ids=cases.name_of,
 )
 def test_forward_is_the_oracles(options, sizes, dtype):
-    agreement.assert_forward(options, cases.integers((2, 2, *sizes), dtype))
-    if options in agreement.SELECTING:
-        agreement.assert_forward(options, cases.extremes((2, 2, *sizes), dtype))
+    support.assert_forward(options, cases.integers((2, 2, *sizes), dtype))
+    if options in support.SELECTING:
+        support.assert_forward(options, cases.extremes((2, 2, *sizes), dtype))
 
 
 @cases.many_examples
-@given(case=cases.cases(modes=agreement.SELECTING, dtypes=cases.INTEGERS))
+@given(case=cases.cases(modes=support.SELECTING, dtypes=cases.INTEGERS))
 def test_random_selection_is_the_oracles(case, run_with):
     x = cases.extremes(case.shape, case.dtype, case.seed)
     with run_with(case.block_bytes, case.threads):
-        agreement.assert_forward(case.options, x, cases.DISGUISES[case.disguise])
+        support.assert_forward(case.options, x, cases.DISGUISES[case.disguise])
 
 
 @cases.many_examples
@@ -117,14 +117,14 @@ def test_random_sums_are_the_oracles_or_refused(case, is_extreme, run_with):
         except OverflowError:
             assert_refused(PoolSpec(**case.options), cases.to_layout(case.options, x))
         else:
-            agreement.assert_forward(case.options, x, cases.DISGUISES[case.disguise])
+            support.assert_forward(case.options, x, cases.DISGUISES[case.disguise])
 
 
 def test_many_averages_are_rounded_correctly():
     for dtype in ("int32", "int64"):
         x = cases.integers((1, 1, 3000), dtype)
         for mode in ({"mode": "average"}, {"mode": "average", "divisor_override": 7}):
-            agreement.assert_forward(mode | {"kernel": 3, "stride": 2}, x)
+            support.assert_forward(mode | {"kernel": 3, "stride": 2}, x)
 
 
 @pytest.mark.parametrize("divisor", [10_007, 8_589_934_609, 1e9 + 0.123, 1.5e308, -1e-280, 0.7, 2])
@@ -295,4 +295,4 @@ def test_an_empty_batch_and_one_cut_in_blocks(mode, dtype, run_with):
     assert output.shape == (0, 2, 3, 3)
     assert output.dtype == oracle.result_type(mode["mode"], empty.dtype)
     x = cases.integers((2, 2, 6, 5), dtype)
-    agreement.assert_same_for_all_blocks(options, x, run_with)
+    support.assert_same_for_all_blocks(options, x, run_with)

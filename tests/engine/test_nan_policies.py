@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from pooling_engine import InvalidTensorError, PoolSpec, backward, forward
-from tests.engine import agreement
+from tests.engine import support
 from tests.support import cases, oracle
 
 INF, NAN = np.inf, np.nan
@@ -20,7 +20,7 @@ TIES = ("first", "all", "split")
 def with_policy(nan_policy):
     return tuple(
         mode | {"nan_policy": nan_policy, "tie_policy": ties}
-        for mode in agreement.SELECTING
+        for mode in support.SELECTING
         for ties in TIES
     )
 
@@ -48,8 +48,8 @@ def test_ignored_nans_by_hand(dtype, mode, kernel, x, y, cells):
     expected = cases.expected_forward(options, x)
     np.testing.assert_array_equal(expected.output, [[y]])
     assert expected.cells.tolist() == [[cells]]
-    agreement.assert_forward(options, x)
-    agreement.assert_backward(options, x)
+    support.assert_forward(options, x)
+    support.assert_backward(options, x)
     gradient = np.zeros(x.shape[2])
     gradient[[cell for cell in cells if cell >= 0]] = 1
     dx = backward(np.ones((1, 1, len(y)), dtype), PoolSpec(**options), input=x)
@@ -110,8 +110,8 @@ def test_ties_among_ignored_nans(ties, expected):
 def test_ignoring_is_the_oracles(options, sizes, layout):
     x = cases.hard((2, 2, *sizes))
     x[1, 0] = NAN
-    agreement.assert_forward(options | {"layout": layout}, x)
-    agreement.assert_backward(options | {"layout": layout}, x)
+    support.assert_forward(options | {"layout": layout}, x)
+    support.assert_backward(options | {"layout": layout}, x)
 
 
 @cases.many_examples
@@ -121,8 +121,8 @@ def test_random_ignoring_is_the_oracles(case, run_with):
     x[np.random.default_rng(case.seed).random(x.shape) < 0.4] = NAN
     disguise = cases.DISGUISES[case.disguise]
     with run_with(case.block_bytes, case.threads):
-        agreement.assert_forward(case.options, x, disguise)
-        agreement.assert_backward(case.options, x, disguise)
+        support.assert_forward(case.options, x, disguise)
+        support.assert_backward(case.options, x, disguise)
 
 
 @cases.many_examples
@@ -131,8 +131,8 @@ def test_random_nans_are_refused_where_the_oracle_refuses_them(case, run_with):
     """A single NaN somewhere: an error if and only if a window has it for a tap."""
     x = cases.hard(case.shape, case.dtype, case.seed, has_nan=False)
     random = np.random.default_rng(case.seed)
-    agreement.assert_forward(case.options, x)
-    agreement.assert_backward(case.options, x)
+    support.assert_forward(case.options, x)
+    support.assert_backward(case.options, x)
     x[tuple(random.integers(size) for size in x.shape)] = NAN
     try:
         pooled = cases.expected_forward(case.options, x)
@@ -152,8 +152,8 @@ def test_random_nans_are_refused_where_the_oracle_refuses_them(case, run_with):
                 assert error.value.field == "input"
     else:
         with run_with(case.block_bytes, case.threads):
-            agreement.assert_forward(case.options, x)
-            agreement.assert_backward(case.options, x)
+            support.assert_forward(case.options, x)
+            support.assert_backward(case.options, x)
 
 
 @pytest.mark.parametrize("options", REFUSING, ids=cases.name_of)
@@ -213,7 +213,7 @@ def test_threads_and_blocks_change_no_bit(options, layout, run_with):
     ):
         x = cases.hard((2, 3, *sizes), seed=4)
         x[0, 0, :4] = NAN
-        agreement.assert_same_for_all_blocks(options | window | {"layout": layout}, x, run_with)
+        support.assert_same_for_all_blocks(options | window | {"layout": layout}, x, run_with)
 
 
 @pytest.mark.parametrize("options", IGNORING + REFUSING, ids=cases.name_of)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pooling_engine import InvalidTensorError, PoolSpec, backward, forward
-from tests.engine import agreement
+from tests.engine import support
 from tests.support import cases, oracle
 
 LAYOUTS = ("channels_first", "channels_last")
@@ -39,23 +39,23 @@ def test_an_index_is_where_numpy_finds_the_element():
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
-    ("options", "sizes"), cases.all_cases(agreement.SELECTING), ids=cases.name_of
+    ("options", "sizes"), cases.all_cases(support.SELECTING), ids=cases.name_of
 )
 def test_tensor_indices_are_the_oracles(options, sizes, layout):
     options = options | {"layout": layout}
     x = cases.hard((2, 3, *sizes))
-    agreement.assert_forward(options, x)
-    agreement.assert_backward(options, x)
+    support.assert_forward(options, x)
+    support.assert_backward(options, x)
 
 
 @cases.many_examples
-@given(case=cases.cases(modes=agreement.SELECTING))
+@given(case=cases.cases(modes=support.SELECTING))
 def test_random_tensor_indices_are_the_oracles(case, run_with):
     x = cases.hard(case.shape, case.dtype, case.seed)
     disguise = cases.DISGUISES[case.disguise]
     with run_with(case.block_bytes, case.threads):
-        agreement.assert_forward(case.options, x, disguise)
-        agreement.assert_backward(case.options, x, disguise)
+        support.assert_forward(case.options, x, disguise)
+        support.assert_backward(case.options, x, disguise)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -116,9 +116,7 @@ def test_forged_entries_are_refused_and_named(where, entry, layout):
 
 
 @cases.many_examples
-@given(
-    case=cases.cases(modes=agreement.SELECTING, dtypes=("float32",), most_axes=2), data=st.data()
-)
+@given(case=cases.cases(modes=support.SELECTING, dtypes=("float32",), most_axes=2), data=st.data())
 def test_a_single_forged_entry_is_found_wherever_it_is(case, data, run_with):
     """Any value of one entry: taken where the oracle's window has that element, else refused."""
     options, spec = case.options, PoolSpec(**case.options)
@@ -189,5 +187,5 @@ def test_blocks_and_threads_change_no_index(layout, run_with):
     x = cases.hard((2, 3, 9, 8))
     for block_bytes, threads in ((8, 1), (8, 4), (100, 2)):
         with run_with(block_bytes, threads):
-            agreement.assert_forward(options, x)
-            agreement.assert_backward(options, x)
+            support.assert_forward(options, x)
+            support.assert_backward(options, x)

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 
 from pooling_engine import InvalidTensorError, PoolSpec, backward, forward
-from tests.engine import agreement
+from tests.engine import support
 from tests.support import cases, oracle
 
 INF, NAN = np.inf, np.nan
 SHARING = tuple(
-    mode | {"tie_policy": policy} for mode in agreement.SELECTING for policy in ("all", "split")
+    mode | {"tie_policy": policy} for mode in support.SELECTING for policy in ("all", "split")
 )
 
 # (mode, kernel, stride, x, the output's gradient, the gradient with "all", with "split")
@@ -83,7 +83,7 @@ def test_taps_in_the_padding_are_tied_with_nothing():
 def test_backward_is_the_oracles(options, sizes, layout):
     for seed, has_nan in ((0, False), (1, True)):
         x = cases.hard((2, 2, *sizes), seed=seed, has_nan=has_nan)
-        agreement.assert_backward(options | {"layout": layout}, x)
+        support.assert_backward(options | {"layout": layout}, x)
 
 
 @cases.many_examples
@@ -91,7 +91,7 @@ def test_backward_is_the_oracles(options, sizes, layout):
 def test_random_gradients_are_the_oracles(case, run_with):
     x = cases.hard(case.shape, case.dtype, case.seed, has_nan=case.seed % 2 == 0)
     with run_with(case.block_bytes, case.threads):
-        agreement.assert_backward(case.options, x, cases.DISGUISES[case.disguise])
+        support.assert_backward(case.options, x, cases.DISGUISES[case.disguise])
 
 
 @cases.many_examples
@@ -148,11 +148,11 @@ def test_forward_knows_no_ties(options):
     result = forward(x, PoolSpec(**options, **window), return_indices=True)
     oracle.assert_same_bits(result.output, expected.output)
     oracle.assert_same_bits(result.indices, expected.indices)
-    agreement.assert_forward(options | window, x)
+    support.assert_forward(options | window, x)
 
 
 @pytest.mark.parametrize("options", SHARING, ids=cases.name_of)
-@pytest.mark.parametrize("name", agreement.FORMATS)
+@pytest.mark.parametrize("name", support.FORMATS)
 def test_indices_are_not_enough(options, name):
     spec, x = PoolSpec(**options, kernel=2), np.zeros((1, 1, 4), np.float32)
     dy, indices = forward(x, spec, return_indices=True, index_format=name)
@@ -188,7 +188,7 @@ def test_threads_and_blocks_change_no_bit(options, layout, run_with):
         ({"adaptive_output": (4, 3)}, (9, 7)),
     ):
         x = cases.hard((2, 3, *sizes), seed=3)
-        agreement.assert_same_for_all_blocks(options | window | {"layout": layout}, x, run_with)
+        support.assert_same_for_all_blocks(options | window | {"layout": layout}, x, run_with)
 
 
 @pytest.mark.parametrize("options", SHARING, ids=cases.name_of)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pooling_engine import InvalidTensorError, PoolSpec, backward, forward
-from tests.engine import agreement
+from tests.engine import support
 from tests.support import cases, oracle
 
 MODES = ("max", "min")
@@ -83,7 +83,7 @@ def test_what_was_pooled_comes_back_in_its_place(window, mode, layout):
     options = window | {"mode": mode, "layout": layout}
     x = cases.to_layout(options, cases.normal((2, 3, 6, 8)))
     spec = PoolSpec(**options)
-    for name in agreement.FORMATS:
+    for name in support.FORMATS:
         y, indices = forward(x, spec, return_indices=True, index_format=name)
         back = backward(y, spec, input_shape=x.shape, indices=indices, index_format=name)
         assert np.count_nonzero(back) == y.size
@@ -96,7 +96,7 @@ def test_what_was_pooled_comes_back_in_its_place(window, mode, layout):
 @st.composite
 def unpoolings(draw):
     """A random case, and for every output any of its valid taps, or none."""
-    case = draw(cases.cases(modes=agreement.SELECTING))
+    case = draw(cases.cases(modes=support.SELECTING))
     if draw(st.booleans()):
         names = ("kernel", "stride", "dilation", "padding", "ceil_mode")
         options = {key: value for key, value in case.options.items() if key not in names}
@@ -138,15 +138,15 @@ def test_any_indices_put_values_where_the_oracle_does(drawn, run_with):
     shape = cases.to_layout(options, expected).shape
     results = []
     with run_with(case.block_bytes, case.threads):
-        for name, indices in agreement.indices_of(options, pooled, case.shape).items():
+        for name, indices in support.indices_of(options, pooled, case.shape).items():
             given_indices = disguise(cases.to_layout(options, indices))
             how = {"indices": given_indices, "index_format": name, "input_shape": shape}
             results.append(backward(sent, PoolSpec(**options), **how))
     for result in results:
         assert result.dtype == values.dtype
         oracle.assert_same_bits(result, results[0])
-    ulps = agreement.ULPS[case.dtype]
-    oracle.assert_close(cases.from_layout(options, results[0]), expected, ulps, agreement.SLACK)
+    ulps = support.ULPS[case.dtype]
+    oracle.assert_close(cases.from_layout(options, results[0]), expected, ulps, support.SLACK)
 
 
 @cases.many_examples

@@ -85,22 +85,6 @@ SIZED_WINDOWS = (
     ({"global_window": True}, (2, 1, 2, 3, 1, 2)),
 )
 
-# Legal by the contract, not built yet: (options, element type, the field that is named).
-UNSUPPORTED = (
-    ({"adaptive_output": 2}, "float32", "adaptive_output"),
-    ({"adaptive_output": (2, 3)}, "float32", "adaptive_output"),
-    ({"mode": "average", "global_window": True}, "float32", "global_window"),
-    ({"kernel": 2, "tie_policy": "all"}, "float32", "tie_policy"),
-    ({"mode": "min", "kernel": 2, "tie_policy": "split"}, "float32", "tie_policy"),
-    ({"kernel": 2, "nan_policy": "ignore"}, "float32", "nan_policy"),
-    ({"mode": "min", "kernel": 2, "nan_policy": "error"}, "float32", "nan_policy"),
-    ({"kernel": 2}, "int8", "input"),
-    ({"kernel": 2}, "uint8", "input"),
-    ({"mode": "min", "kernel": 2}, "int16", "input"),
-    ({"mode": "sum", "kernel": 2}, "int32", "input"),
-    ({"mode": "average", "kernel": 2}, "int64", "input"),
-)
-
 NO_ELEMENT_TYPES = ("bool", "uint16", "uint32", "uint64", "complex64", "longdouble", "U3", "M8[s]")
 
 # Shapes that no tensor may have; N = 0 is legal and not here.
