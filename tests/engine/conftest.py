@@ -1,4 +1,4 @@
-"""What the engine's tests change in the engine, and put back."""
+"""Fixtures of the engine's tests: the backend, the number of threads, the size of blocks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def pytest_configure(config):
 
 
 def pytest_generate_tests(metafunc):
-    """Every test of the engine runs on every backend here, but for those that are the same."""
+    """Run every test on every available backend; tests with the mark `once` on one of them."""
     names = backends.available_backends()
     if metafunc.definition.get_closest_marker("once"):
         names = names[-1:]
@@ -25,8 +25,8 @@ def pytest_generate_tests(metafunc):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leaves out the modes that a backend hands on to another, which has the same tests."""
-    here = Path(__file__).parent  # pytest gives the items of all folders
+    """Drop the modes that a backend delegates to another one, which has the same tests."""
+    here = Path(__file__).parent  # `items` has the tests of all folders
     ours = (item for item in items if item.path.is_relative_to(here))
     left = [item for item in ours if not _is_computed(item)]
     items[:] = [item for item in items if item not in set(left)]
@@ -67,8 +67,8 @@ def _set(block_bytes, threads):
 
 @pytest.fixture(scope="session")
 def run_with():
-    """``with run_with(block_bytes=64, threads=3):`` cuts blocks of that size.
+    """Return a context manager that sets the size of blocks and the number of threads.
 
-    A block of 8 bytes is two numbers: every row becomes a band of its own.
+    A block of 8 bytes has two numbers, so that every row is a separate band.
     """
     return _run_with

@@ -1,4 +1,4 @@
-"""How exact sums, norms and their gradients are (contract, section 3, "Accumulation")."""
+"""Accuracy of sums, norms and their gradients (contract, section 3, "Accumulation")."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_float32_is_within_4_ulp_of_the_exact_sum(mode, kernel, data):
 
 @pytest.mark.parametrize("data", DATA)
 @pytest.mark.parametrize("mode", ["average", "sum"])
-def test_float16_is_the_correctly_rounded_sum(mode, data):
+def test_float16_sums_are_correctly_rounded(mode, data):
     x = DATA[data]((1, 1, 40, 40)).astype(np.float16)
     options = {"mode": mode, "kernel": 33, "stride": 7}
     output = forward(x, PoolSpec(**options)).output
@@ -45,7 +45,7 @@ def test_the_float16_average_of_many_large_values_does_not_overflow():
 
 
 def coverage(size, kernel):
-    """How many windows of stride 1 cover each element of an axis."""
+    """Return the number of windows of stride 1 that cover each element of an axis."""
     outputs = size - kernel + 1
     return [min(at, outputs - 1) - max(0, at - kernel + 1) + 1 for at in range(size)]
 
@@ -64,7 +64,7 @@ def test_gradients_of_overlapping_windows_are_rounded_once(mode, size, kernel, d
 
 @pytest.mark.parametrize("mode", ["max", "min"])
 @pytest.mark.parametrize("dtype", cases.FLOATS)
-def test_a_peak_collects_the_gradient_of_all_windows(dtype, mode):
+def test_a_peak_receives_the_gradient_of_all_windows(dtype, mode):
     x = np.zeros((1, 1, 65, 65), dtype)
     x[0, 0, 32, 32] = 1 if mode == "max" else -1
     dx = backward(np.ones((1, 1, 33, 33), dtype), PoolSpec(mode, 33, 1), input=x)
@@ -74,7 +74,7 @@ def test_a_peak_collects_the_gradient_of_all_windows(dtype, mode):
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("mode", [{"mode": "sum"}, {"mode": "average"}, {"mode": "max"}])
-def test_gradients_of_long_overlaps_are_the_exact_sums_rounded(mode, dtype):
+def test_gradients_of_long_overlaps_are_correctly_rounded(mode, dtype):
     options = mode | {"kernel": 64, "stride": 1}
     x = cases.normal((1, 1, 160), dtype)
     pooled = cases.expected_forward(options, x)
@@ -98,7 +98,7 @@ def test_gradients_of_long_overlaps_are_the_exact_sums_rounded(mode, dtype):
         ("float64", 1e-300),
     ],
 )
-def test_norms_and_their_gradients_neither_overflow_nor_vanish(dtype, scale, p):
+def test_norms_and_their_gradients_neither_overflow_nor_underflow(dtype, scale, p):
     options = {"mode": "lp", "norm_p": p, "kernel": 2, "stride": 1}
     x = (np.random.default_rng(2).uniform(-1, 1, (1, 2, 4, 4)) * scale).astype(dtype)
     spec = PoolSpec(**options)
@@ -114,7 +114,7 @@ def test_norms_and_their_gradients_neither_overflow_nor_vanish(dtype, scale, p):
 
 
 @pytest.mark.parametrize("dtype", cases.FLOATS)
-def test_wide_norms(dtype):
+def test_norms_of_large_windows(dtype):
     options = {"mode": "lp", "norm_p": 1.5, "kernel": (1, 40, 40), "stride": 3}
     x = cases.normal((1, 1, 2, 42, 44), dtype)
     output = forward(x, PoolSpec(**options)).output
@@ -123,8 +123,8 @@ def test_wide_norms(dtype):
 
 
 @pytest.mark.parametrize("mode", ["sum", "average"])
-def test_float16_is_rounded_once(mode):
-    """Just above a tie of float16, by less than float32 can show: two roundings would go down."""
+def test_float16_results_are_rounded_once(mode):
+    """The sum exceeds a float16 tie by less than a float32 ulp; rounding twice would round down."""
     dy = np.array([[[2.0**-24, 2.0**-11, 1.0]]]).astype(np.float16)
     options = {"divisor_override": 1} if mode == "average" else {}
     dx = backward(dy, PoolSpec(mode, 3, 1, 2, **options), input_shape=(1, 1, 1))

@@ -1,4 +1,4 @@
-"""Windows that follow from the sizes: shared out among so many outputs, or one over everything."""
+"""Windows derived from the sizes: adaptive and global windows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PATHS = {"average": "avg", "max": "max"}  # PyTorch's names
 
 @st.composite
 def sized_cases(draw, modes=cases.MODES):
-    """A random case of `cases.cases`, its windows in place of those drawn there."""
+    """Draw a case of `cases.cases` with adaptive or global windows."""
     case = draw(cases.cases(modes=modes))
     names = ("kernel", "stride", "dilation", "padding", "ceil_mode")
     options = {key: value for key, value in case.options.items() if key not in names}
@@ -29,7 +29,7 @@ def sized_cases(draw, modes=cases.MODES):
     return case._replace(options=options, shape=case.shape[:2] + sizes)
 
 
-# (options, x, the output, the positions in the plane); beside golden case 34
+# (options, x, the output, the positions in the plane); see also golden case 34
 BY_HAND = (
     ({"mode": "min", "adaptive_output": 3}, range(5), [0, 1, 3], [0, 1, 3]),
     ({"mode": "sum", "adaptive_output": 3}, range(5), [1, 6, 7], None),
@@ -42,7 +42,7 @@ BY_HAND = (
 
 
 @pytest.mark.parametrize(("options", "x", "y", "cells"), BY_HAND, ids=cases.name_of)
-def test_windows_worked_out_by_hand(options, x, y, cells):
+def test_windows_computed_by_hand(options, x, y, cells):
     x = np.array([[x]], np.float64)
     expected = cases.expected_forward(options, x)
     assert expected.output.tolist() == [[y]]
@@ -53,7 +53,7 @@ def test_windows_worked_out_by_hand(options, x, y, cells):
         support.assert_forward(options, x)
 
 
-def test_the_oracles_windows_are_the_contracts():
+def test_the_windows_of_the_oracle_follow_the_contract():
     assert oracle.adaptive_windows(5, 3) == [range(2), range(1, 4), range(3, 5)]
     assert oracle.adaptive_windows(2, 3) == [range(1), range(2), range(1, 2)]
     windows = (oracle.adaptive_windows(5, 3), oracle.adaptive_windows(4, 3))
@@ -68,7 +68,7 @@ def test_the_oracles_windows_are_the_contracts():
 @pytest.mark.parametrize(
     ("options", "sizes"), cases.all_cases(windows=cases.SIZED_WINDOWS), ids=cases.name_of
 )
-def test_forward_and_backward_are_the_oracles(options, sizes, layout):
+def test_forward_and_backward_agree_with_the_oracle(options, sizes, layout):
     options, x = options | {"layout": layout}, cases.normal((2, 3, *sizes))
     support.assert_forward(options, x)
     support.assert_backward(options, x)
@@ -89,7 +89,7 @@ def test_selection_among_ties_zeros_infinities_and_nans(options, sizes, dtype):
 
 @cases.many_examples
 @given(case=sized_cases())
-def test_random_cases_are_the_oracles(case, run_with):
+def test_random_cases_agree_with_the_oracle(case, run_with):
     x = cases.normal(case.shape, case.dtype, case.seed)
     disguise = cases.DISGUISES[case.disguise]
     with run_with(case.block_bytes, case.threads):
@@ -100,7 +100,7 @@ def test_random_cases_are_the_oracles(case, run_with):
 @cases.many_examples
 @given(case=sized_cases(modes=support.SELECTING), data=st.data())
 def test_every_number_of_a_window_index_is_checked(case, data):
-    """Any number at one output: taken where the oracle's window has it, else refused."""
+    """Any number at one output is accepted if the oracle's window has it, and else rejected."""
     options, spec = case.options, PoolSpec(**case.options)
     windows = cases.windows_of(options, case.shape[2:])
     shape = oracle.output_shape(case.shape, windows)
@@ -126,8 +126,8 @@ def test_every_number_of_a_window_index_is_checked(case, data):
         assert error.value.field == "indices"
 
 
-# Windows of x: [0, 2), [1, 4), [3, 5); (the output, the forged entry, its type)
-FORGED = (
+# Windows of x: [0, 2), [1, 4), [3, 5); (the output, the invalid entry, its type)
+INVALID = (
     (0, 2, "uint8"),
     (2, 2, "uint8"),
     (1, 3, "uint8"),
@@ -140,9 +140,9 @@ FORGED = (
 )
 
 
-@pytest.mark.parametrize(("output", "entry", "dtype"), FORGED)
+@pytest.mark.parametrize(("output", "entry", "dtype"), INVALID)
 @pytest.mark.parametrize("name", ["plane", "tensor"])
-def test_entries_outside_their_own_window_are_refused(output, entry, dtype, name):
+def test_entries_outside_their_window_are_rejected(output, entry, dtype, name):
     indices = np.array([[[1, 1, 1]]] if dtype == "uint8" else [[[1, 2, 3]]], dtype)
     sent = {"input_shape": (1, 1, 5), "index_format": name if dtype == "int64" else "window"}
     spec, dy = PoolSpec("max", adaptive_output=3), np.ones((1, 1, 3), np.float32)
@@ -190,7 +190,7 @@ TORCH_OUTPUTS = (
 
 @pytest.mark.parametrize("mode", PATHS)
 @pytest.mark.parametrize(("outputs", "sizes"), TORCH_OUTPUTS, ids=cases.name_of)
-def test_values_indices_and_gradients_are_pytorchs(mode, outputs, sizes):
+def test_values_indices_and_gradients_agree_with_pytorch(mode, outputs, sizes):
     import torch
 
     pool = getattr(torch.nn.functional, f"adaptive_{PATHS[mode]}_pool{len(sizes)}d")
@@ -214,7 +214,7 @@ def test_values_indices_and_gradients_are_pytorchs(mode, outputs, sizes):
 
 @pytest.mark.parametrize("mode", cases.MODES, ids=cases.name_of)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_windows_with_a_kernel_of_their_own_size_are_the_same(mode, layout):
+def test_kernels_of_the_same_size_give_the_same_results(mode, layout):
     x = cases.normal((2, 3, 6, 4))
     same = (
         ({"global_window": True}, {"kernel": (6, 4)}),
@@ -229,8 +229,8 @@ def test_windows_with_a_kernel_of_their_own_size_are_the_same(mode, layout):
         given = cases.to_layout(options, x)
         outputs = [forward(given, spec).output for spec in specs]
         oracle.assert_same_bits(*outputs)
-        asks = mode["mode"] in ("max", "min", "lp")
-        residual = {"input": given} if asks else {"input_shape": given.shape}
+        needs_input = mode["mode"] in ("max", "min", "lp")
+        residual = {"input": given} if needs_input else {"input_shape": given.shape}
         oracle.assert_same_bits(*[backward(outputs[0], spec, **residual) for spec in specs])
 
 
@@ -243,7 +243,7 @@ def test_count_include_pad_has_no_effect(window):
     oracle.assert_same_bits(*[backward(outputs[0], s, input_shape=x.shape) for s in specs])
 
 
-def test_windows_are_found_in_integers():
+def test_windows_are_computed_with_integers():
     size, outputs = 5003, 4999
     in_float32 = np.floor(np.arange(outputs, dtype=np.float32) * np.float32(size) / outputs)
     starts = np.arange(outputs) * size // outputs
@@ -270,7 +270,7 @@ def test_a_long_axis():
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("mode", cases.MODES, ids=cases.name_of)
-def test_threads_and_blocks_change_no_bit(mode, layout, run_with):
+def test_results_do_not_depend_on_threads_or_blocks(mode, layout, run_with):
     for window, sizes in cases.SIZED_WINDOWS[5:11]:
         options = mode | window | {"layout": layout}
         support.assert_same_for_all_blocks(options, cases.normal((2, 3, *sizes)), run_with)
@@ -288,7 +288,7 @@ def test_shapes_of_an_empty_batch(layout, window):
 
 
 @pytest.mark.parametrize("outputs", [(2, 2), (1, 1, 1)])
-def test_outputs_for_another_number_of_axes_are_refused(outputs):
+def test_outputs_for_another_number_of_axes_are_rejected(outputs):
     with pytest.raises(InvalidSpecError) as error:
         forward(np.ones((1, 1, 4), np.float32), PoolSpec("max", adaptive_output=outputs))
     assert error.value.field == "adaptive_output"

@@ -1,7 +1,7 @@
 """The adjoint identity ``<J v, u> = <v, J^T u>``: every mode, 1 to 6 spatial axes, every type.
 
-The backward pass is `J^T`. What `J` does to a vector is computed from forward passes alone: sums
-and averages are linear, a selection is a gather at its indices, and a norm's slopes are sums.
+The backward pass is `J^T`. `J v` is computed from forward passes alone: sums and averages are
+linear, a selection is a gather at its indices, and the derivatives of a norm are sums.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ few_examples = settings(cases.many_examples, max_examples=cases.many_examples.ma
 
 
 def drawn(data, axes, mode):
-    """A spec, the shape of its input, and a source of random numbers."""
+    """Draw a spec, the shape of its input, and a random generator."""
     options, sizes, seed = data.draw(cases.ranked_windows(axes))
     options = mode | options
     shape = cases.to_layout(options, np.empty((2, 2, *sizes))).shape
@@ -42,12 +42,12 @@ def drawn(data, axes, mode):
 
 
 def inner(a, b):
-    """The inner product, without a rounding but the last."""
+    """Return the inner product, rounded once."""
     return math.fsum((a.astype(np.float64) * b.astype(np.float64)).ravel())
 
 
 def gather(options, v, indices):
-    """The elements of `v` at indices in the whole tensor; 0 where there is none."""
+    """Return the elements of `v` at tensor indices; 0 for "none"."""
     v, indices = (cases.from_layout(options, array) for array in (v, indices))
     chosen = np.where(indices < 0, np.zeros((), v.dtype), v.reshape(-1)[np.maximum(indices, 0)])
     return cases.to_layout(options, chosen)
@@ -58,8 +58,8 @@ def gather(options, v, indices):
 @pytest.mark.parametrize("mode", SELECTING, ids=cases.name_of)
 @few_examples
 @given(data=st.data())
-def test_selections(data, mode, axes, dtype):
-    """Small whole numbers, among them ties: not a bit may be lost."""
+def test_selecting_modes_are_adjoint(data, mode, axes, dtype):
+    """All values are small whole numbers, with ties, so the identity holds exactly."""
     options, shape, rng = drawn(data, axes, mode)
     spec, x = PoolSpec(**options), rng.integers(-2, 3, shape).astype(dtype)
     indices = forward(x, spec, return_indices=True, index_format="tensor").indices
@@ -74,7 +74,7 @@ def test_selections(data, mode, axes, dtype):
 @every_rank
 @few_examples
 @given(data=st.data())
-def test_sums_of_whole_numbers(data, axes, dtype):
+def test_sums_of_whole_numbers_are_adjoint(data, axes, dtype):
     options, shape, rng = drawn(data, axes, {"mode": "sum"})
     spec, v = PoolSpec(**options), rng.integers(-1, 2, shape).astype(dtype)
     jv = forward(v, spec).output
@@ -83,7 +83,7 @@ def test_sums_of_whole_numbers(data, axes, dtype):
 
 
 def assert_adjoint(jv, u, v, jtu, magnitude, dtype):
-    """Equal but for a rounding of each element, and what float64 adds up to zero."""
+    """Compare both sides, within a rounding of each element and of float64 sums."""
     ulps = {"float32": 8, "float64": 32}.get(np.dtype(dtype).name, 2)
     allowed = ulps * float(np.spacing(np.dtype(dtype).type(1))) * magnitude
     assert abs(inner(jv, u) - inner(v, jtu)) <= allowed
@@ -94,7 +94,7 @@ def assert_adjoint(jv, u, v, jtu, magnitude, dtype):
 @pytest.mark.parametrize("mode", LINEAR, ids=cases.name_of)
 @few_examples
 @given(data=st.data())
-def test_sums_and_averages(data, mode, axes, dtype):
+def test_sums_and_averages_are_adjoint(data, mode, axes, dtype):
     options, shape, rng = drawn(data, axes, mode)
     spec, v = PoolSpec(**options), rng.standard_normal(shape).astype(dtype)
     jv = forward(v, spec).output
@@ -106,7 +106,7 @@ def test_sums_and_averages(data, mode, axes, dtype):
 
 
 def slopes_of_norm(options, x, v):
-    """``J v`` of a norm at `x`: ``sum(sign(x) * abs(x)^(p-1) * v) / y^(p-1)``, in float64."""
+    """Return ``J v`` of a norm at `x`: ``sum(sign(x) * abs(x)^(p-1) * v) / y^(p-1)``."""
     p = options["norm_p"]
     windows = {name: value for name, value in options.items() if name not in ("mode", "norm_p")}
     if math.isinf(p):
@@ -123,7 +123,7 @@ def slopes_of_norm(options, x, v):
 @pytest.mark.parametrize("mode", NORMS, ids=cases.name_of)
 @few_examples
 @given(data=st.data())
-def test_norms(data, mode, axes, dtype):
+def test_norms_are_adjoint(data, mode, axes, dtype):
     options, shape, rng = drawn(data, axes, mode)
     magnitudes, signs = rng.uniform(0.5, 2, shape), rng.choice([-1, 1], shape)
     x, v = (array.astype(dtype) for array in (magnitudes * signs, rng.standard_normal(shape)))

@@ -1,9 +1,9 @@
-"""A call cut by hand in bands along the first spatial axis: bit for bit what one call gives.
+"""Calls divided into row bands along the first spatial axis: bit-identical to a single call.
 
-A forward band carries the rows that its windows reach, a backward band the rows of the output's
-gradient that reach its own; the rest of the padding is what lies beside those rows. This is how
-the contract cuts a plane that is too large for one message. All tensors here are channels first;
-the engine gets them in the layout of the options.
+A forward band has the input rows that its windows reach. A backward band has the rows of the
+output gradient that reach its rows. Padding that remains lies outside of those rows. The contract
+divides a plane that is too large for one message in this way. All tensors here are channels
+first; the engine receives them in the layout of the options.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ POLICIES = tuple(
         {"tie_policy": "split", "nan_policy": "ignore"},
     )
 )
-REFUSING = tuple(mode | {"nan_policy": "error"} for mode in SELECTING)
+REJECTING = tuple(mode | {"nan_policy": "error"} for mode in SELECTING)
 INTEGER_MODES = tuple(mode for mode in cases.MODES if mode["mode"] != "lp")
 DTYPES = ("float16", ml_dtypes.bfloat16, "float32", "float64")
 LAYOUTS = ("channels_first", "channels_last")
@@ -56,7 +56,7 @@ class Pooled(NamedTuple):
 
 
 def pool(options, x):
-    """The output and the window indices, or None."""
+    """Return the output and the window indices, or None."""
     spec, selects = PoolSpec(**options), options["mode"] in ("max", "min")
     result = forward(cases.to_layout(options, x), spec, return_indices=selects)
     indices = cases.from_layout(options, result.indices) if selects else None
@@ -64,7 +64,7 @@ def pool(options, x):
 
 
 def gradient(options, dy, x, indices):
-    """The gradient of the input, from the indices where the mode takes them."""
+    """Return the gradient of the input, from the indices if the mode accepts them."""
     shape = cases.to_layout(options, x).shape
     if options["mode"] in ("average", "sum"):
         residual = {"input_shape": shape}
@@ -77,7 +77,7 @@ def gradient(options, dy, x, indices):
 
 
 def band_of(options, sizes, start, stop):
-    """Outputs [start, stop) of the first axis as a call of their own: its rows and its options."""
+    """Return the rows and the options of a call for outputs [start, stop) of the first axis."""
     windows = cases.windows_of(options, sizes)
     kernel, stride, dilation, before, after = windows[0]
     first = start * stride - before
@@ -91,7 +91,7 @@ def band_of(options, sizes, start, stop):
 
 
 def in_bands(options, x, outputs_per_band):
-    """The output and the indices, put together from bands of so many outputs."""
+    """Return the output and the indices, assembled from bands of `per_band` outputs."""
     windows = cases.windows_of(options, x.shape[2:])
     outputs = oracle.output_size(x.shape[2], windows[0], options.get("ceil_mode", False))
     results = []
@@ -107,7 +107,7 @@ def in_bands(options, x, outputs_per_band):
 
 
 def gradient_in_bands(options, dy, x, indices, rows_per_band):
-    """The gradient from bands of so many rows, each with all the outputs that reach it."""
+    """Return the gradient, assembled from bands of rows with all outputs that reach them."""
     kernel, stride, dilation, before, _ = cases.windows_of(options, x.shape[2:])[0]
     extent = (kernel - 1) * dilation + 1
     dx = np.zeros(x.shape, dy.dtype)
@@ -120,13 +120,15 @@ def gradient_in_bands(options, dy, x, indices, rows_per_band):
         rows, band = band_of(options, x.shape[2:], first, last)
         marks = None if indices is None else indices[:, :, first:last]
         part = gradient(band, dy[:, :, first:last], x[:, :, rows], marks)
-        kept = slice(max(start, rows.start), min(stop, rows.stop))
-        dx[:, :, kept] = part[:, :, kept.start - rows.start : kept.stop - rows.start]
+        rows_of_band = slice(max(start, rows.start), min(stop, rows.stop))
+        dx[:, :, rows_of_band] = part[
+            :, :, rows_of_band.start - rows.start : rows_of_band.stop - rows.start
+        ]
     return dx
 
 
 def assert_same_in_bands(options, x, per_band):
-    """Output, indices and, of floats, the gradient: not a bit differs."""
+    """Compare the bits of the output, the indices and, for floats, the gradient."""
     whole, bands = pool(options, x), in_bands(options, x, per_band)
     oracle.assert_same_bits(bands.output, whole.output)
     if whole.indices is not None:
@@ -145,7 +147,7 @@ def assert_same_in_bands(options, x, per_band):
     ids=[np.dtype(dtype).name for dtype in DTYPES],
 )
 @pytest.mark.parametrize(("options", "sizes"), cases.all_cases(windows=WINDOWS), ids=cases.name_of)
-def test_every_mode_and_type(options, sizes, layout, dtype):
+def test_bands_of_every_mode_and_type(options, sizes, layout, dtype):
     x = cases.normal((1, 2, *sizes), dtype)
     for per_band in (1, 2, 5):
         assert_same_in_bands(options | {"layout": layout}, x, per_band)
@@ -157,16 +159,16 @@ def test_every_mode_and_type(options, sizes, layout, dtype):
 @pytest.mark.parametrize(
     ("options", "sizes"), cases.all_cases(cases.MODES + POLICIES, WINDOWS), ids=cases.name_of
 )
-def test_hard_values_and_every_policy(options, sizes, layout, has_nan):
+def test_bands_of_special_values_with_every_policy(options, sizes, layout, has_nan):
     x = cases.hard((1, 2, *sizes), has_nan=has_nan)
     for per_band in (1, 3):
         assert_same_in_bands(options | {"layout": layout}, x, per_band)
 
 
 @pytest.mark.parametrize(
-    ("options", "sizes"), cases.all_cases(REFUSING, WINDOWS), ids=cases.name_of
+    ("options", "sizes"), cases.all_cases(REJECTING, WINDOWS), ids=cases.name_of
 )
-def test_where_a_nan_would_be_refused(options, sizes):
+def test_bands_without_nan_where_nan_is_an_error(options, sizes):
     assert_same_in_bands(options, cases.hard((1, 2, *sizes), has_nan=False), 2)
 
 
@@ -174,7 +176,7 @@ def test_where_a_nan_would_be_refused(options, sizes):
 @pytest.mark.parametrize(
     ("options", "sizes"), cases.all_cases(INTEGER_MODES, WINDOWS), ids=cases.name_of
 )
-def test_integers(options, sizes, dtype):
+def test_bands_of_integers(options, sizes, dtype):
     assert_same_in_bands(options, cases.integers((1, 2, *sizes), dtype), 2)
 
 
@@ -189,8 +191,8 @@ def test_random_bands(case, per_band, run_with):
 
 @pytest.mark.parametrize("policy", ["all", "split"])
 @pytest.mark.parametrize("mode", ["max", "min"])
-def test_shared_gradients_add_up_in_one_order(mode, policy):
-    """Which taps reach the most outputs differs from band to band; the order must not."""
+def test_shared_gradients_are_added_in_the_same_order(mode, policy):
+    """The taps that reach the most outputs differ between bands; the order of sums must not."""
     options = {"mode": mode, "tie_policy": policy, "kernel": 3, "stride": 1, "dilation": 2}
     for seed in range(20):
         x = np.random.default_rng(seed).integers(0, 2, (2, 3, 5)).astype(np.float64)
@@ -198,14 +200,14 @@ def test_shared_gradients_add_up_in_one_order(mode, policy):
 
 
 @pytest.mark.parametrize("mode", ["sum", "average"])
-def test_the_sign_of_zeros(mode):
+def test_bands_keep_the_sign_of_zeros(mode):
     options = {"mode": mode, "kernel": 3, "stride": 1, "padding": 1}
     assert_same_in_bands(options, np.full((1, 1, 5), -0.0, np.float32), 1)
 
 
 @pytest.mark.parametrize("mode", cases.MODES, ids=cases.name_of)
 @pytest.mark.parametrize(("outputs", "sizes"), [((3, 2), (7, 5)), ((5, 2), (4, 6)), ((4,), (11,))])
-def test_adaptive_outputs_one_by_one(outputs, sizes, mode):
+def test_bands_of_single_adaptive_outputs(outputs, sizes, mode):
     x = cases.normal((1, 2, *sizes))
     whole = forward(x, PoolSpec(**mode, adaptive_output=outputs)).output
     spec = PoolSpec(**mode, adaptive_output=(1, *outputs[1:]))

@@ -1,4 +1,4 @@
-"""bfloat16, through `ml_dtypes`: every mode, both ways, added up wide and rounded once."""
+"""bfloat16 through `ml_dtypes`: every mode, forward and backward, summed wide, rounded once."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def in_bfloat16(values):
     cases.all_cases(windows=cases.WINDOWS + cases.SIZED_WINDOWS),
     ids=cases.name_of,
 )
-def test_forward_and_backward_are_the_oracles(options, sizes, layout):
+def test_forward_and_backward_agree_with_the_oracle(options, sizes, layout):
     options, x = options | {"layout": layout}, cases.normal((2, 2, *sizes), BFLOAT16)
     support.assert_forward(options, x)
     support.assert_backward(options, x)
@@ -43,7 +43,7 @@ def test_forward_and_backward_are_the_oracles(options, sizes, layout):
 
 @cases.many_examples
 @given(case=cases.cases(modes=cases.MODES + POLICIES, dtypes=(BFLOAT16,)))
-def test_random_cases_are_the_oracles(case, run_with):
+def test_random_cases_agree_with_the_oracle(case, run_with):
     x = cases.normal(case.shape, case.dtype, case.seed)
     disguise = cases.DISGUISES[case.disguise]
     with run_with(case.block_bytes, case.threads):
@@ -84,7 +84,7 @@ def test_the_gradient_of_an_average_over_many_windows():
 
 
 @pytest.mark.parametrize("mode", ["max", "min"])
-def test_a_peak_collects_the_gradient_of_all_windows(mode):
+def test_a_peak_receives_the_gradient_of_all_windows(mode):
     x = in_bfloat16(np.zeros((1, 1, 64, 64)))
     x[0, 0, 32, 32] = 1 if mode == "max" else -1
     dx = backward(in_bfloat16(np.ones((1, 1, 32, 32))), PoolSpec(mode, 33, 1), input=x)
@@ -93,7 +93,7 @@ def test_a_peak_collects_the_gradient_of_all_windows(mode):
     oracle.assert_same_bits(dx, in_bfloat16(expected))
 
 
-# (values whose sum lies just beside the middle of two numbers of 8 bits, the nearer of them)
+# (values whose sum is close to the middle of two bfloat16 numbers, the nearer of the two)
 NEAR_TIES = (
     ([1, 2**-8, 2**-40], 1 + 2**-7),
     ([1, 2**-8, -(2**-40)], 1),
@@ -110,7 +110,7 @@ NEAR_TIES = (
 
 @pytest.mark.parametrize(("values", "total"), NEAR_TIES)
 def test_a_sum_is_rounded_once(values, total):
-    """Through float32 a sum just beside a tie would become the tie, and that an even number."""
+    """Rounded to float32 first, a sum close to a tie would become the tie, and then even."""
     x = in_bfloat16([[values]])
     y = forward(x, PoolSpec("sum", len(values))).output
     oracle.assert_same_bits(y, in_bfloat16([[[total]]]))
@@ -121,7 +121,7 @@ def test_a_sum_is_rounded_once(values, total):
 
 
 @pytest.mark.parametrize("mode", ["sum", "average"])
-def test_sums_of_many_are_the_exact_ones_rounded(mode):
+def test_sums_of_many_elements_are_correctly_rounded(mode):
     x = cases.normal((1, 2, 40, 41), BFLOAT16)
     for options in ({"kernel": 33, "stride": 2}, {"global_window": True}):
         options = options | {"mode": mode}
@@ -137,7 +137,7 @@ def test_averages_of_large_values_do_not_overflow():
 
 
 @pytest.mark.parametrize("axes", [1, 2, 3])
-def test_max_is_pytorchs(axes):
+def test_max_agrees_with_pytorch(axes):
     import torch
 
     pool = getattr(torch.nn.functional, f"max_pool{axes}d")
@@ -149,7 +149,7 @@ def test_max_is_pytorchs(axes):
     oracle.assert_same_bits(ours.indices, cells.numpy())
 
 
-def test_the_average_is_pytorchs_within_a_rounding():
+def test_average_agrees_with_pytorch_within_a_rounding():
     import torch
 
     x = cases.normal((2, 3, 9, 7), BFLOAT16)
@@ -160,7 +160,7 @@ def test_the_average_is_pytorchs_within_a_rounding():
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("mode", cases.MODES + POLICIES, ids=cases.name_of)
-def test_threads_and_blocks_change_no_bit(mode, layout, run_with):
+def test_results_do_not_depend_on_threads_or_blocks(mode, layout, run_with):
     for window, sizes in (
         ({"kernel": 3, "stride": 2, "padding": 1}, (13, 6)),
         ({"kernel": 5, "stride": 1, "padding": 4}, (9, 3)),
@@ -171,7 +171,7 @@ def test_threads_and_blocks_change_no_bit(mode, layout, run_with):
 
 
 @pytest.mark.parametrize("mode", cases.MODES, ids=cases.name_of)
-def test_out_an_empty_batch_and_what_is_sent(mode):
+def test_out_empty_batches_and_unchanged_inputs(mode):
     options = mode | {"kernel": 2}
     spec = PoolSpec(**options)
     empty = forward(np.empty((0, 3, 4), BFLOAT16), spec).output
@@ -191,7 +191,7 @@ def test_out_an_empty_batch_and_what_is_sent(mode):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "uint16", "int16"])
-def test_other_types_of_16_or_32_bits_do_not_mix_with_it(dtype):
+def test_other_types_do_not_mix_with_bfloat16(dtype):
     spec, dy = PoolSpec("max", 2), in_bfloat16(np.ones((1, 1, 1)))
     with pytest.raises(InvalidTensorError) as error:
         backward(dy, spec, input=np.ones((1, 1, 2), dtype))

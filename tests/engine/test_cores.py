@@ -1,4 +1,4 @@
-"""Cores granted by control groups, read from files like those of the kernel."""
+"""CPU quotas of control groups, read from files like those of the kernel."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ GROUPS = {
 
 
 @pytest.mark.parametrize(("files", "cores"), GROUPS.values(), ids=GROUPS.keys())
-def test_cores(tmp_path, files, cores):
+def test_usable_cores(tmp_path, files, cores):
     assert usable_cores(written(tmp_path, files)) == cores
 
 
-def test_the_scheduler_may_grant_less(tmp_path, monkeypatch):
+def test_the_affinity_mask_may_be_smaller(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3})
     assert usable_cores(written(tmp_path, GROUPS["version 1"][0])) == 2

@@ -1,4 +1,4 @@
-"""The forty golden corner cases of `tests/support/golden.py` on every backend and the oracle."""
+"""The forty corner cases of `tests/support/golden.py` on every backend and the oracle."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.golden import GOLDEN, tensor
 SELECTING = ("max", "min")
 SIZES = tuple(case for case in GOLDEN if case.outputs)
 VALUES = tuple(case for case in GOLDEN if not case.outputs)
-SMALL = tuple(case for case in VALUES if np.size(case.x) <= 100)  # enough for the oracle
+SMALL = tuple(case for case in VALUES if np.size(case.x) <= 100)  # small enough for the oracle
 
 
 def name_of(case):
@@ -22,7 +22,7 @@ def name_of(case):
 
 
 def in_every_type(of_cases):
-    """A case for each of its element types."""
+    """Return one test case per element type of each case."""
     return pytest.mark.parametrize(
         ("case", "dtype"),
         [
@@ -35,7 +35,7 @@ def in_every_type(of_cases):
 
 @contextmanager
 def others_noted(case):
-    """Says beside a failure how other systems answer."""
+    """Add the answers of other systems to a failure."""
     try:
         yield
     except AssertionError as error:
@@ -44,13 +44,13 @@ def others_noted(case):
 
 
 def assert_golden(actual, expected, ulps):
-    """Within so many ulps, and zeros of the same sign."""
+    """Compare within `ulps`, with zeros of the same sign."""
     oracle.assert_close(actual, expected, ulps)
     is_number = ~np.isnan(expected)
     np.testing.assert_array_equal(np.signbit(actual)[is_number], np.signbit(expected)[is_number])
 
 
-def test_all_forty_are_here():
+def test_there_are_forty_cases():
     assert sorted({case.number for case in GOLDEN}) == list(range(1, 41))
 
 
@@ -71,7 +71,7 @@ def test_values_and_indices(case, dtype):
 
 
 def residuals_of(spec, x):
-    """Every way to say what the forward pass did."""
+    """Return all combinations of arguments that describe the forward pass."""
     if spec.mode == "lp":
         return ({"input": x},)
     if spec.mode not in SELECTING:
@@ -110,18 +110,18 @@ def test_sizes(case, dtype):
 
 
 def column_major(plane, tensor_indices, shape):
-    """ONNX's positions for storage_order = 1, which follow from two formats of the contract."""
+    """Return ONNX positions for storage_order = 1, computed from two formats of the contract."""
     height, width = shape[2:]
     return tensor_indices - plane + plane // width + plane % width * height
 
 
 def without_batch(plane, _, shape):
-    """TensorFlow's positions in (H, W, C)."""
+    """Return TensorFlow positions in (H, W, C)."""
     return plane * shape[-1] + np.arange(shape[-1])
 
 
 def with_batch(plane, _, shape):
-    """TensorFlow's positions in (N, H, W, C)."""
+    """Return TensorFlow positions in (N, H, W, C)."""
     starts = np.arange(shape[0]).reshape(-1, 1, 1, 1) * np.prod(shape[1:])
     return without_batch(plane, _, shape) + starts
 
@@ -130,7 +130,7 @@ FOREIGN = {"index": column_major, "without": without_batch, "with": with_batch}
 
 
 @in_every_type([case for case in VALUES if case.foreign])
-def test_formats_of_others_follow_from_ours(case, dtype):
+def test_formats_of_other_systems_can_be_computed(case, dtype):
     spec, x = PoolSpec(**case.options), tensor(case.x, dtype)
     plane, positions = (
         forward(x, spec, return_indices=True, index_format=name).indices
@@ -142,7 +142,7 @@ def test_formats_of_others_follow_from_ours(case, dtype):
 
 
 @pytest.mark.parametrize("case", SMALL, ids=name_of)
-def test_the_oracle_gives_the_golden_answers(case):
+def test_the_oracle_gives_the_golden_results(case):
     options = case.options
     x = cases.from_layout(options, tensor(case.x, case.dtypes[-1]))
     pooled = cases.expected_forward(options, x)

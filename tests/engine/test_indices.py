@@ -1,4 +1,4 @@
-"""Index formats, and the refusal of every entry that the forward pass cannot have given."""
+"""Index formats, and the rejection of entries that no forward pass returns."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SELECTING = ({"mode": "max"}, {"mode": "min"})
 
 @pytest.mark.parametrize(("options", "sizes"), cases.all_cases(SELECTING), ids=cases.name_of)
 @pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
-def test_both_formats_are_the_oracles(layout, options, sizes):
+def test_both_formats_agree_with_the_oracle(layout, options, sizes):
     options = options | {"layout": layout}
     x = cases.hard((2, 3, *sizes))
     expected = cases.expected_forward(options, x)
@@ -37,7 +37,7 @@ def test_both_formats_are_the_oracles(layout, options, sizes):
 
 @cases.many_examples
 @given(case=cases.cases(modes=SELECTING))
-def test_random_plane_indices_are_the_oracles(case, run_with):
+def test_random_plane_indices_agree_with_the_oracle(case, run_with):
     x = cases.hard(case.shape, case.dtype, case.seed)
     expected = cases.expected_forward(case.options, x)
     with run_with(case.block_bytes, case.threads):
@@ -47,7 +47,7 @@ def test_random_plane_indices_are_the_oracles(case, run_with):
     oracle.assert_same_bits(cases.from_layout(case.options, result.indices), expected.cells)
 
 
-# (kernel, the type of a window index): 255 taps are the most of a uint8, 65,535 of a uint16.
+# (kernel, the type of a window index): uint8 numbers up to 255 taps, uint16 up to 65,535.
 INDEX_TYPES = (
     ((15, 17), "uint8"),
     ((16, 16), "uint16"),
@@ -60,7 +60,7 @@ INDEX_TYPES = (
 
 @pytest.mark.parametrize(("kernel", "dtype"), INDEX_TYPES)
 @pytest.mark.parametrize("mode", ["max", "min"])
-def test_the_smallest_type_with_room_for_none(mode, kernel, dtype):
+def test_the_type_of_a_window_index(mode, kernel, dtype):
     kernels = kernel if isinstance(kernel, tuple) else (kernel,)
     x = np.zeros((1, 1, *kernels), np.float32)
     x[(0, 0, *(-1 for _ in kernels))] = 1 if mode == "max" else -1
@@ -72,7 +72,7 @@ def test_the_smallest_type_with_room_for_none(mode, kernel, dtype):
     oracle.assert_same_bits(dx, np.abs(x))
 
 
-def test_a_window_without_a_valid_tap_has_no_index():
+def test_a_window_without_a_valid_element_has_no_index():
     spec, x = PoolSpec("max", 2, 2, 1, 2), np.ones((1, 1, 1), np.float32)
     names = {"window": 255, "plane": -1}
     for name, none in names.items():
@@ -89,7 +89,7 @@ def test_none_drops_the_gradient_of_any_window():
     assert dx.tolist() == [[[0, 0, 0, 1]]]
 
 
-def test_unpooling_adds_duplicates_up():
+def test_unpooling_adds_duplicates():
     spec = PoolSpec("max", 3, 1)
     indices = np.array([[[2, 1, 0]]], np.uint8)
     values = np.array([[[1, 10, 100]]], np.float32)
@@ -99,8 +99,8 @@ def test_unpooling_adds_duplicates_up():
 
 # x: 5 x 5, k = 3, s = 2, p = 1: outputs 3 x 3; tap 0 of output (0, 0) is in the padding.
 BORDER = {"kernel": 3, "stride": 2, "padding": 1}
-# (options, spatial sizes, where, the forged entry, its type, what the text must name)
-FORGED = (
+# (options, spatial sizes, the output, the invalid entry, its type, words of the error)
+INVALID = (
     (BORDER, (5, 5), (1, 1), 9, "uint8", ("(0, 0, 1, 1)", "is 9", "8")),
     (BORDER, (5, 5), (1, 1), 254, "uint8", ("254",)),
     (BORDER, (5, 5), (0, 0), 0, "uint8", ("(0, 0, 0, 0)", "padding")),
@@ -126,18 +126,18 @@ FORGED = (
 )
 
 
-@pytest.mark.parametrize(("options", "sizes", "where", "entry", "dtype", "words"), FORGED)
+@pytest.mark.parametrize(("options", "sizes", "where", "entry", "dtype", "words"), INVALID)
 @pytest.mark.parametrize("mode", ["max", "min"])
-def test_forged_entries_are_refused_and_named(mode, options, sizes, where, entry, dtype, words):
+def test_invalid_entries_are_rejected_and_named(mode, options, sizes, where, entry, dtype, words):
     spec = PoolSpec(mode, **options)
     x = cases.normal((1, 2, *sizes))
     name = "plane" if dtype == "int64" else "window"
     honest = forward(x, spec, return_indices=True, index_format=name)
     assert honest.indices.dtype == dtype
-    forged = honest.indices.copy()
-    forged[(0, 0, *where)] = entry
+    invalid = honest.indices.copy()
+    invalid[(0, 0, *where)] = entry
     with pytest.raises(InvalidTensorError) as error:
-        backward(honest.output, spec, input_shape=x.shape, indices=forged)
+        backward(honest.output, spec, input_shape=x.shape, indices=invalid)
     assert error.value.field == "indices"
     for word in words:
         assert word in str(error.value)
@@ -145,8 +145,8 @@ def test_forged_entries_are_refused_and_named(mode, options, sizes, where, entry
 
 @cases.many_examples
 @given(case=cases.cases(modes=SELECTING, dtypes=("float32",), most_axes=2), data=st.data())
-def test_a_single_forged_entry_is_found_wherever_it_is(case, data, run_with):
-    """Every value of one entry: accepted where the oracle has such a valid tap, else refused."""
+def test_a_single_invalid_entry_is_found_anywhere(case, data, run_with):
+    """Any value of one entry is accepted if the oracle has such a valid tap, and else rejected."""
     options, spec = case.options, PoolSpec(**case.options)
     windows = cases.windows_of(options, case.shape[2:])
     shape = oracle.output_shape(case.shape, windows, options["ceil_mode"])
@@ -176,7 +176,7 @@ WRONG_TYPES = ("int8", "uint16", "int32", "uint32", "uint64", "float32", "bool")
 
 @once
 @pytest.mark.parametrize("dtype", WRONG_TYPES)
-def test_indices_of_another_type_are_refused(dtype):
+def test_indices_of_another_type_are_rejected(dtype):
     indices = np.zeros((1, 1, 2), dtype)
     with pytest.raises(InvalidTensorError, match=dtype) as error:
         backward(np.ones((1, 1, 2)), PoolSpec("max", 2), input_shape=(1, 1, 4), indices=indices)
@@ -185,15 +185,15 @@ def test_indices_of_another_type_are_refused(dtype):
 
 @once
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 2), (2, 1, 1), (1, 1, 2, 1), (0, 1, 2), ()])
-def test_indices_of_another_shape_are_refused(shape):
+def test_indices_of_another_shape_are_rejected(shape):
     indices = np.zeros(shape, np.uint8)
-    with pytest.raises(InvalidTensorError, match=r"output's is \(1, 1, 2\)") as error:
+    with pytest.raises(InvalidTensorError, match=r"the output has \(1, 1, 2\)") as error:
         backward(np.ones((1, 1, 2)), PoolSpec("max", 2), input_shape=(1, 1, 4), indices=indices)
     assert error.value.field == "indices"
 
 
 @pytest.mark.parametrize(("dtype", "name"), [("uint8", "plane"), ("int64", "window")])
-def test_a_format_that_is_not_what_was_sent_is_refused(dtype, name):
+def test_a_format_of_another_type_is_rejected(dtype, name):
     indices = np.zeros((1, 1, 2), dtype)
     with pytest.raises(InvalidTensorError, match=dtype):
         backward(
@@ -219,7 +219,7 @@ def test_indices_may_come_in_any_memory_layout(name, disguise):
 X = np.ones((1, 1, 4), np.float32)
 DY = np.ones((1, 1, 2), np.float32)
 TAPS = np.zeros((1, 1, 2), np.uint8)
-# (mode, what is sent besides the gradient, the field at fault)
+# (mode, arguments besides the gradient, the field of the error)
 WRONG_RESIDUALS = (
     ("max", {}, "input_shape"),
     ("max", {"input_shape": (1, 1, 4)}, "indices"),
@@ -240,7 +240,7 @@ WRONG_RESIDUALS = (
 
 @once
 @pytest.mark.parametrize(("mode", "residual", "field"), WRONG_RESIDUALS)
-def test_what_the_mode_does_not_need_or_lacks_is_refused(mode, residual, field):
+def test_arguments_that_do_not_fit_the_mode_are_rejected(mode, residual, field):
     with pytest.raises(InvalidTensorError) as error:
         backward(DY, PoolSpec(mode, 2), **residual)
     assert error.value.field == field
@@ -259,7 +259,7 @@ def test_modes_that_select_nothing_have_no_indices(mode):
 
 
 @once
-def test_unknown_formats_are_refused():
+def test_unknown_formats_are_rejected():
     spec = PoolSpec("max", 2)
     for call in (
         lambda: forward(X, spec, return_indices=True, index_format="torch"),
@@ -270,7 +270,7 @@ def test_unknown_formats_are_refused():
         assert error.value.field == "index_format"
 
 
-# (arguments of forward, the class, the field)
+# (arguments of forward, class and field of the error)
 WRONG_CALLS = (
     ({"out": np.empty((1, 1, 3), np.float32)}, InvalidTensorError, "out"),
     ({"out": np.empty((1, 1, 2), np.float64)}, InvalidTensorError, "out"),
@@ -287,7 +287,7 @@ WRONG_CALLS = (
 
 @once
 @pytest.mark.parametrize(("arguments", "error", "field"), WRONG_CALLS)
-def test_wrong_arguments_of_a_call_are_refused(arguments, error, field):
+def test_invalid_arguments_of_a_call_are_rejected(arguments, error, field):
     with pytest.raises(error) as caught:
         forward(X, PoolSpec("max", 2), **arguments)
     assert caught.value.field == field
@@ -295,14 +295,14 @@ def test_wrong_arguments_of_a_call_are_refused(arguments, error, field):
 
 @once
 @pytest.mark.parametrize("dtype", ["complex64", "bool", "U3", "O"])
-def test_a_gradient_of_no_legal_type_is_refused_by_its_name(dtype):
+def test_a_gradient_of_an_unsupported_type_is_rejected(dtype):
     with pytest.raises(InvalidTensorError) as error:
         backward(DY.astype(dtype), PoolSpec("sum", 2), input_shape=X.shape)
     assert error.value.field == "output_gradient"
 
 
 @pytest.mark.parametrize("mode", ["max", "sum"])
-def test_out_that_shares_memory_with_an_input_is_refused(mode):
+def test_out_that_shares_memory_with_an_input_is_rejected(mode):
     memory = np.arange(64, dtype=np.float32)
     x = memory.reshape(1, 1, 64)
     with pytest.raises(InvalidTensorError, match="shares memory"):
@@ -314,7 +314,7 @@ def test_out_that_shares_memory_with_an_input_is_refused(mode):
 
 
 @pytest.mark.parametrize(("p", "is_nan"), [(1, [0, 1, 0]), (2, [1, 1, 1]), (np.inf, [0, 1, 0])])
-def test_lp_gradients_show_a_nan(p, is_nan):
+def test_lp_gradients_propagate_a_nan(p, is_nan):
     x = np.array([[[1, np.nan, 3]]])
     dx = backward(np.ones((1, 1, 1)), PoolSpec("lp", 3, norm_p=p), input=x)
     assert np.isnan(dx[0, 0]).tolist() == [bool(nan) for nan in is_nan]

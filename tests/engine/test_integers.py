@@ -1,4 +1,4 @@
-"""Integer tensors: selection in their own type, sums and averages exact or refused."""
+"""Integer tensors: selection in their type; sums and averages that are exact or an error."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ NO_TAP = {"kernel": 2, "stride": 2, "padding": 1, "dilation": 2}
 LEAST, MOST = -(2**63), 2**63 - 1
 
 
-def assert_refused(spec, x):
-    """The engine refuses a sum that no int64 can hold."""
+def assert_overflow(spec, x):
+    """Assert that the engine rejects a sum that exceeds int64."""
     with pytest.raises(InvalidTensorError, match="sum overflows") as error:
         forward(x, spec)
     assert error.value.field == "input"
@@ -48,7 +48,7 @@ SELECTIONS = (
 
 
 @pytest.mark.parametrize(("options", "dtype", "x", "y", "cells"), SELECTIONS)
-def test_selections_by_hand(options, dtype, x, y, cells):
+def test_selections_computed_by_hand(options, dtype, x, y, cells):
     x = np.array([[x]], dtype)
     expected = cases.expected_forward(options, x)
     assert expected.output.tolist() == [[y]]
@@ -56,7 +56,7 @@ def test_selections_by_hand(options, dtype, x, y, cells):
     support.assert_forward(options, x)
 
 
-# (mode, element type, the values of one window, its output, the type of that)
+# (mode, element type, the values of one window, its output, the type of the output)
 BY_HAND = (
     ({"mode": "sum"}, "int8", [127, 127, -1], 253, "int64"),
     ({"mode": "sum"}, "uint8", [200, 200], 400, "int64"),
@@ -79,7 +79,7 @@ BY_HAND = (
 
 
 @pytest.mark.parametrize(("mode", "dtype", "values", "total", "returns"), BY_HAND)
-def test_sums_and_averages_by_hand(mode, dtype, values, total, returns):
+def test_sums_and_averages_computed_by_hand(mode, dtype, values, total, returns):
     options, x = mode | {"kernel": len(values)}, np.array([[values]], dtype)
     for output in (forward(x, PoolSpec(**options)).output, cases.expected_forward(options, x)[0]):
         assert output.dtype == returns
@@ -92,7 +92,7 @@ def test_sums_and_averages_by_hand(mode, dtype, values, total, returns):
     cases.all_cases(MODES, cases.WINDOWS + cases.SIZED_WINDOWS),
     ids=cases.name_of,
 )
-def test_forward_is_the_oracles(options, sizes, dtype):
+def test_forward_agrees_with_the_oracle(options, sizes, dtype):
     support.assert_forward(options, cases.integers((2, 2, *sizes), dtype))
     if options in support.SELECTING:
         support.assert_forward(options, cases.extremes((2, 2, *sizes), dtype))
@@ -100,7 +100,7 @@ def test_forward_is_the_oracles(options, sizes, dtype):
 
 @cases.many_examples
 @given(case=cases.cases(modes=support.SELECTING, dtypes=cases.INTEGERS))
-def test_random_selection_is_the_oracles(case, run_with):
+def test_random_selections_agree_with_the_oracle(case, run_with):
     x = cases.extremes(case.shape, case.dtype, case.seed)
     with run_with(case.block_bytes, case.threads):
         support.assert_forward(case.options, x, cases.DISGUISES[case.disguise])
@@ -108,19 +108,19 @@ def test_random_selection_is_the_oracles(case, run_with):
 
 @cases.many_examples
 @given(case=cases.cases(modes=SUMMING, dtypes=cases.INTEGERS), is_extreme=st.booleans())
-def test_random_sums_are_the_oracles_or_refused(case, is_extreme, run_with):
+def test_random_sums_agree_with_the_oracle_or_overflow(case, is_extreme, run_with):
     draw = cases.extremes if is_extreme else cases.integers
     x = draw(case.shape, case.dtype, case.seed)
     with run_with(case.block_bytes, case.threads):
         try:
             cases.expected_forward(case.options, x)
         except OverflowError:
-            assert_refused(PoolSpec(**case.options), cases.to_layout(case.options, x))
+            assert_overflow(PoolSpec(**case.options), cases.to_layout(case.options, x))
         else:
             support.assert_forward(case.options, x, cases.DISGUISES[case.disguise])
 
 
-def test_many_averages_are_rounded_correctly():
+def test_many_averages_are_correctly_rounded():
     for dtype in ("int32", "int64"):
         x = cases.integers((1, 1, 3000), dtype)
         for mode in ({"mode": "average"}, {"mode": "average", "divisor_override": 7}):
@@ -129,7 +129,7 @@ def test_many_averages_are_rounded_correctly():
 
 @pytest.mark.parametrize("divisor", [10_007, 8_589_934_609, 1e9 + 0.123, 1.5e308, -1e-280, 0.7, 2])
 def test_averages_are_rounded_once(divisor):
-    """Half of the quotients that a wider type would round to half way, it may round the wrong way.
+    """A wider type may round half of the quotients near a midpoint in the wrong direction.
 
     The first of the totals are the ends, and those whose half or whole is half way.
     """
@@ -147,7 +147,7 @@ def test_an_average_may_be_infinite():
     assert output.tolist() == [[[-np.inf, 1 / 1e-300, -1 / 1e-300, 0]]]
 
 
-# (one window of the kernel's shape, its exact sum or None where that is no int64)
+# (one window of the kernel's shape, its exact sum, or None if it exceeds int64)
 SUMS = (
     ([MOST], MOST),
     ([LEAST], LEAST),
@@ -172,7 +172,7 @@ SUMS = (
 @pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
 @pytest.mark.parametrize("mode", ["sum", "average"])
 @pytest.mark.parametrize(("values", "total"), SUMS)
-def test_a_sum_is_refused_only_if_the_whole_of_it_overflows(values, total, mode, layout, run_with):
+def test_only_the_overflow_of_a_whole_sum_is_an_error(values, total, mode, layout, run_with):
     window = np.array(values, np.int64)
     x = cases.to_layout({"layout": layout}, np.stack([np.full_like(window, 3), window])[None])
     for options in ({"kernel": window.shape}, {"global_window": True}):
@@ -180,7 +180,7 @@ def test_a_sum_is_refused_only_if_the_whole_of_it_overflows(values, total, mode,
         for block_bytes in (8, 1 << 20):
             with run_with(block_bytes):
                 if total is None:
-                    assert_refused(spec, x)
+                    assert_overflow(spec, x)
                     continue
                 expected = [3 * window.size, total]
                 if mode == "average":
@@ -198,12 +198,12 @@ def test_one_overflow_in_a_large_tensor_is_found(run_with):
         loud[where[:2]] = np.where(loud[where[:2]] == MOST, MOST, 1)
         for block_bytes, threads in ((8, 3), (1 << 20, 1)):
             with run_with(block_bytes, threads):
-                assert_refused(spec, loud)
+                assert_overflow(spec, loud)
 
 
 @pytest.mark.parametrize("dtype", cases.INTEGERS)
-def test_windows_that_claim_more_elements_than_there_are(dtype):
-    """By their taps, their sums could overflow 64 bits in every type; by their elements, not."""
+def test_windows_with_more_taps_than_elements(dtype):
+    """Sums of all taps could overflow 64 bits in every type; sums of the few elements cannot."""
     most = 2**31 - 1
     options = {"kernel": most, "stride": 1, "padding": [(most - 2, 1), (most - 1, 0)]}
     legal = np.iinfo(dtype)
@@ -219,14 +219,14 @@ def test_windows_that_claim_more_elements_than_there_are(dtype):
         )
 
 
-def test_elements_in_no_window_overflow_nothing():
+def test_elements_in_no_window_cause_no_overflow():
     x = np.array([[[1, MOST, MOST, 2, MOST, MOST]]])
     assert forward(x, PoolSpec("sum", 1, 3)).output.tolist() == [[[1, 2]]]
 
 
 @pytest.mark.parametrize("dtype", cases.INTEGERS)
 @pytest.mark.parametrize("dilation", [1, 2])
-def test_max_is_pytorchs(dilation, dtype):
+def test_max_agrees_with_pytorch(dilation, dtype):
     import torch
 
     x = cases.extremes((2, 3, 9, 8), dtype)
@@ -240,7 +240,7 @@ def test_max_is_pytorchs(dilation, dtype):
 
 
 @pytest.mark.parametrize("dtype", cases.INTEGERS)
-def test_norms_of_integers_are_refused(dtype):
+def test_norms_of_integers_are_rejected(dtype):
     with pytest.raises((InvalidTensorError, UnsupportedError)) as error:
         forward(np.ones((1, 1, 2), dtype), PoolSpec("lp", 2))
     assert dtype in str(error.value)
@@ -248,7 +248,7 @@ def test_norms_of_integers_are_refused(dtype):
 
 @pytest.mark.parametrize("dtype", cases.INTEGERS)
 @pytest.mark.parametrize("mode", cases.MODES, ids=cases.name_of)
-def test_there_is_no_integer_gradient(mode, dtype):
+def test_integer_gradients_are_rejected(mode, dtype):
     spec, dy = PoolSpec(**mode, kernel=2), np.ones((1, 1, 1), dtype)
     sent = {"input_shape": (1, 1, 2)}
     if mode["mode"] in ("max", "min"):
@@ -262,7 +262,7 @@ def test_there_is_no_integer_gradient(mode, dtype):
     assert error.value.field == "output_gradient"
 
 
-def test_indices_of_integers_serve_a_gradient_of_floats():
+def test_indices_of_integers_work_with_a_gradient_of_floats():
     x = cases.extremes((2, 2, 6, 5), "int16")
     spec = PoolSpec("max", 3, 2, 1)
     dy, indices = forward(x, spec, return_indices=True)
@@ -288,7 +288,7 @@ def test_out_has_the_type_of_the_output(mode, dtype):
 
 @pytest.mark.parametrize("dtype", cases.INTEGERS)
 @pytest.mark.parametrize("mode", MODES, ids=cases.name_of)
-def test_an_empty_batch_and_one_cut_in_blocks(mode, dtype, run_with):
+def test_empty_batches_and_blocks(mode, dtype, run_with):
     options = mode | {"kernel": 3, "stride": 2, "padding": 1}
     empty = np.empty((0, 2, 6, 5), dtype)
     output = forward(empty, PoolSpec(**options)).output

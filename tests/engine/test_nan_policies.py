@@ -1,4 +1,4 @@
-"""NaNs that are ignored, and NaNs that are an error."""
+"""NaN policies "ignore" and "error"."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def with_policy(nan_policy):
     )
 
 
-IGNORING, REFUSING = with_policy("ignore"), with_policy("error")
+IGNORING, REJECTING = with_policy("ignore"), with_policy("error")
 
-# (mode, kernel, x, the output, the positions in the plane), one window after the other
+# (mode, kernel, x, the output, the positions in the plane); windows side by side
 IGNORED = (
     ("max", 3, [2, NAN, 3], [3], [2]),
     ("min", 3, [2, NAN, 3], [2], [0]),
@@ -42,7 +42,7 @@ IGNORED = (
 
 @pytest.mark.parametrize(("mode", "kernel", "x", "y", "cells"), IGNORED)
 @pytest.mark.parametrize("dtype", cases.FLOATS)
-def test_ignored_nans_by_hand(dtype, mode, kernel, x, y, cells):
+def test_ignored_nans_computed_by_hand(dtype, mode, kernel, x, y, cells):
     options = {"mode": mode, "kernel": kernel, "nan_policy": "ignore"}
     x = np.array([[x]], dtype)
     expected = cases.expected_forward(options, x)
@@ -61,11 +61,11 @@ def test_ignored_nans_by_hand(dtype, mode, kernel, x, y, cells):
     ("shape", "window"), [((1, 1, 3), 3), ((1, 1, 6), 3), ((1, 1, 4, 3), (1, 3))]
 )
 @pytest.mark.parametrize("dtype", cases.FLOATS)
-def test_signalling_nans_are_ignored_too(dtype, shape, window, tie_policy):
-    """What comes before one still counts: NumPy's own `fmax` forgets it."""
+def test_signalling_nans_are_ignored(dtype, shape, window, tie_policy):
+    """Elements before a signalling NaN still count; `np.fmax` drops them."""
     x = np.resize(np.array([5, 0, 3], dtype), shape)
     infinity = np.array(INF, dtype).view(f"u{x.itemsize}")
-    x.view(f"u{x.itemsize}")[..., 1::3] = infinity + 1  # the smallest payload, and not quiet
+    x.view(f"u{x.itemsize}")[..., 1::3] = infinity + 1  # smallest payload, signalling
     for mode, chosen in (("max", 0), ("min", 2)):
         spec = PoolSpec(mode, window, nan_policy="ignore", tie_policy=tie_policy)
         output, indices = forward(x, spec, return_indices=True)
@@ -75,7 +75,7 @@ def test_signalling_nans_are_ignored_too(dtype, shape, window, tie_policy):
         assert (dx == (np.arange(3) == chosen)[np.arange(shape[-1]) % 3]).all()
 
 
-def test_a_window_of_nothing_at_all_is_not_one_of_nothing_but_nans():
+def test_an_empty_window_differs_from_a_window_of_nans():
     x = np.array([[[NAN]]], np.float32)
     nothing = {"kernel": 2, "stride": 2, "padding": 1, "dilation": 2}
     for mode, value in (("max", -INF), ("min", INF)):
@@ -107,7 +107,7 @@ def test_ties_among_ignored_nans(ties, expected):
     cases.all_cases(IGNORING, cases.WINDOWS + cases.SIZED_WINDOWS),
     ids=cases.name_of,
 )
-def test_ignoring_is_the_oracles(options, sizes, layout):
+def test_ignored_nans_agree_with_the_oracle(options, sizes, layout):
     x = cases.hard((2, 2, *sizes))
     x[1, 0] = NAN
     support.assert_forward(options | {"layout": layout}, x)
@@ -116,7 +116,7 @@ def test_ignoring_is_the_oracles(options, sizes, layout):
 
 @cases.many_examples
 @given(case=cases.cases(modes=IGNORING))
-def test_random_ignoring_is_the_oracles(case, run_with):
+def test_random_ignored_nans_agree_with_the_oracle(case, run_with):
     x = cases.hard(case.shape, case.dtype, case.seed)
     x[np.random.default_rng(case.seed).random(x.shape) < 0.4] = NAN
     disguise = cases.DISGUISES[case.disguise]
@@ -126,9 +126,9 @@ def test_random_ignoring_is_the_oracles(case, run_with):
 
 
 @cases.many_examples
-@given(case=cases.cases(modes=REFUSING))
-def test_random_nans_are_refused_where_the_oracle_refuses_them(case, run_with):
-    """A single NaN somewhere: an error if and only if a window has it for a tap."""
+@given(case=cases.cases(modes=REJECTING))
+def test_random_nans_are_rejected_as_by_the_oracle(case, run_with):
+    """A single NaN is an error if and only if it is an element of a window."""
     x = cases.hard(case.shape, case.dtype, case.seed, has_nan=False)
     random = np.random.default_rng(case.seed)
     support.assert_forward(case.options, x)
@@ -156,8 +156,8 @@ def test_random_nans_are_refused_where_the_oracle_refuses_them(case, run_with):
             support.assert_backward(case.options, x)
 
 
-@pytest.mark.parametrize("options", REFUSING, ids=cases.name_of)
-def test_a_nan_that_no_window_covers_is_no_error(options):
+@pytest.mark.parametrize("options", REJECTING, ids=cases.name_of)
+def test_a_nan_in_no_window_is_accepted(options):
     spec = PoolSpec(**options, kernel=1, stride=3)
     x = np.array([[[1, NAN, NAN, -2, NAN]]], np.float32)
     assert forward(x, spec).output.tolist() == [[[1, -2]]]
@@ -165,9 +165,9 @@ def test_a_nan_that_no_window_covers_is_no_error(options):
     assert dx.tolist() == [[[1, 0, 0, 1, 0]]]
 
 
-@pytest.mark.parametrize("options", REFUSING, ids=cases.name_of)
+@pytest.mark.parametrize("options", REJECTING, ids=cases.name_of)
 @pytest.mark.parametrize("window", [{"adaptive_output": (2, 3)}, {"global_window": True}])
-def test_nans_are_refused_in_every_place(options, window, run_with):
+def test_nans_are_rejected_at_every_position(options, window, run_with):
     spec = PoolSpec(**options, **window)
     x = cases.normal((2, 2, 5, 4))
     dy = np.ones_like(forward(x, spec).output)
@@ -182,8 +182,8 @@ def test_nans_are_refused_in_every_place(options, window, run_with):
 
 @pytest.mark.parametrize("policy", ["ignore", "error"])
 @pytest.mark.parametrize("mode", ["max", "min"])
-def test_only_the_input_is_looked_at(mode, policy):
-    """Indices come without an input, and a NaN in the output's gradient is a gradient."""
+def test_only_the_input_is_checked(mode, policy):
+    """Indices need no input, and a NaN in the output gradient is propagated."""
     spec = PoolSpec(mode, 2, nan_policy=policy)
     dy, indices = np.array([[[NAN, 1]]], np.float32), np.array([[[1, 0]]], np.uint8)
     dx = backward(dy, spec, input_shape=(1, 1, 4), indices=indices)
@@ -193,7 +193,7 @@ def test_only_the_input_is_looked_at(mode, policy):
 @pytest.mark.parametrize("policy", ["ignore", "error"])
 @pytest.mark.parametrize("mode", ["max", "min"])
 @pytest.mark.parametrize("dtype", ["float32", "int8", "int64"])
-def test_without_nans_all_policies_are_the_same(dtype, mode, policy):
+def test_policies_agree_without_nans(dtype, mode, policy):
     make = cases.extremes if "int" in dtype else partial(cases.hard, has_nan=False)
     x = make((2, 3, 9, 8), dtype)
     window = {"kernel": 3, "stride": 2, "padding": 1}
@@ -205,7 +205,7 @@ def test_without_nans_all_policies_are_the_same(dtype, mode, policy):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("options", IGNORING, ids=cases.name_of)
-def test_threads_and_blocks_change_no_bit(options, layout, run_with):
+def test_results_do_not_depend_on_threads_or_blocks(options, layout, run_with):
     for window, sizes in (
         ({"kernel": 3, "stride": 2, "padding": 1}, (13, 6)),
         ({"kernel": 2, "stride": 1, "dilation": 2}, (17,)),
@@ -216,8 +216,8 @@ def test_threads_and_blocks_change_no_bit(options, layout, run_with):
         support.assert_same_for_all_blocks(options | window | {"layout": layout}, x, run_with)
 
 
-@pytest.mark.parametrize("options", IGNORING + REFUSING, ids=cases.name_of)
-def test_an_empty_batch_and_what_is_sent(options):
+@pytest.mark.parametrize("options", IGNORING + REJECTING, ids=cases.name_of)
+def test_empty_batches_and_unchanged_inputs(options):
     spec = PoolSpec(**options, kernel=2)
     output = forward(np.empty((0, 3, 4), np.float32), spec).output
     assert output.shape == (0, 3, 2)

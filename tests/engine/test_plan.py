@@ -1,4 +1,4 @@
-"""Sizes: how many outputs there are, what named padding pads, which divisors apply."""
+"""Plans: number of outputs, named padding, divisors, limits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ once = pytest.mark.once
 
 
 def outputs_of(size, **options):
-    """The outputs along the one axis of a tensor."""
+    """Return the number of outputs along the one axis of a tensor."""
     return make_plan(PoolSpec("max", **options), (1, 1, size), "float32").output_shape[2]
 
 
@@ -67,7 +67,7 @@ NO_OUTPUT = (
 
 @once
 @pytest.mark.parametrize(("size", "options"), NO_OUTPUT, ids=cases.name_of)
-def test_a_size_below_one_is_refused_by_name(size, options):
+def test_an_axis_without_outputs_is_rejected(size, options):
     with pytest.raises(InvalidSpecError, match="spatial axis 0 has no output") as error:
         outputs_of(size, **options)
     assert error.value.field == "kernel[0]"
@@ -80,7 +80,7 @@ WINDOW = st.tuples(*(st.integers(1, most) for most in (40, 6, 8, 5)), st.boolean
 @once
 @cases.many_examples
 @given(window=WINDOW, data=st.data())
-def test_sizes_are_the_oracles(window, data):
+def test_sizes_agree_with_the_oracle(window, data):
     size, kernel, stride, dilation, ceil_mode = window
     extent = (kernel - 1) * dilation + 1
     pads = data.draw(st.tuples(*[st.integers(0, extent - 1)] * 2))
@@ -96,7 +96,7 @@ def test_sizes_are_the_oracles(window, data):
 @once
 @cases.many_examples
 @given(window=WINDOW, name=st.sampled_from(("same_upper", "same_lower")))
-def test_same_padding_is_the_oracles(window, name):
+def test_same_padding_agrees_with_the_oracle(window, name):
     size, kernel, stride, dilation, _ = window
     spec = PoolSpec("average", kernel, stride, name, dilation)
     plan = make_plan(spec, (1, 1, size), "float32")
@@ -109,7 +109,7 @@ def test_same_padding_is_the_oracles(window, name):
 @once
 @cases.many_examples
 @given(case=cases.cases(), count_include_pad=st.booleans())
-def test_divisors_are_the_oracles(case, count_include_pad):
+def test_divisors_agree_with_the_oracle(case, count_include_pad):
     options = case.options | {"mode": "average", "count_include_pad": count_include_pad}
     for name in ("norm_p", "divisor_override", "layout"):
         options.pop(name, None)
@@ -125,7 +125,7 @@ def test_divisors_are_the_oracles(case, count_include_pad):
 
 @once
 @pytest.mark.parametrize("shape", cases.INVALID_SHAPES)
-def test_bad_shapes_are_refused_and_named(shape):
+def test_invalid_shapes_are_rejected(shape):
     with pytest.raises(InvalidTensorError) as error:
         make_plan(PoolSpec("max", 1), shape, "float32", shape_field="input_shape")
     assert error.value.field == "input_shape"
@@ -134,7 +134,7 @@ def test_bad_shapes_are_refused_and_named(shape):
 
 @once
 @pytest.mark.parametrize("shape", [5, None, (1, 1, 4.0), (1, 1, "4"), "114"])
-def test_shapes_that_are_no_integers_are_refused(shape):
+def test_shapes_of_other_types_are_rejected(shape):
     with pytest.raises(InvalidTensorError) as error:
         make_plan(PoolSpec("max", 1), shape, "float32", shape_field="input_shape")
     assert error.value.field == "input_shape"
@@ -142,7 +142,7 @@ def test_shapes_that_are_no_integers_are_refused(shape):
 
 @once
 @pytest.mark.parametrize("spec", ["max", None, {"mode": "max", "kernel": 2}, PoolSpec])
-def test_what_is_no_spec_is_refused(spec):
+def test_objects_other_than_specs_are_rejected(spec):
     with pytest.raises(InvalidSpecError, match="it must be a PoolSpec") as error:
         make_plan(spec, (1, 1, 4), "float32")
     assert error.value.field == "spec"
@@ -150,7 +150,7 @@ def test_what_is_no_spec_is_refused(spec):
 
 @once
 @pytest.mark.parametrize("dtype", cases.NO_ELEMENT_TYPES)
-def test_types_outside_the_contract_are_refused_and_named(dtype):
+def test_unsupported_element_types_are_rejected(dtype):
     with pytest.raises(InvalidTensorError) as error:
         make_plan(PoolSpec("max", 2), (1, 1, 4), dtype)
     assert error.value.field == "input"
@@ -159,7 +159,7 @@ def test_types_outside_the_contract_are_refused_and_named(dtype):
 
 @once
 @pytest.mark.parametrize("dtype", ["real", "f5", "f4,)", 3, None, np.zeros(2)])
-def test_what_is_no_type_at_all_is_refused_and_named(dtype):
+def test_objects_other_than_types_are_rejected(dtype):
     with pytest.raises(InvalidTensorError) as error:
         pooling_engine.plan(PoolSpec("max", 2), (1, 1, 4), dtype)
     assert error.value.field == "input"
@@ -169,8 +169,8 @@ def test_what_is_no_type_at_all_is_refused_and_named(dtype):
 
 @once
 @pytest.mark.parametrize("dtype", cases.FLOATS + cases.INTEGERS)
-def test_a_type_of_other_bytes_has_the_same_plan(dtype):
-    """`forward` takes it, so the plan of an array is that of its shape and type."""
+def test_another_byte_order_has_the_same_plan(dtype):
+    """`forward` accepts it, so a plan for the shape and type of an array is the array's plan."""
     spec, other = PoolSpec("max", 2), np.dtype(dtype).newbyteorder()
     assert pooling_engine.plan(spec, (1, 1, 4), other) is pooling_engine.plan(
         spec, (1, 1, 4), dtype
@@ -179,7 +179,7 @@ def test_a_type_of_other_bytes_has_the_same_plan(dtype):
 
 @once
 @pytest.mark.parametrize("option", ["kernel", "stride", "dilation", "padding"])
-def test_sizes_for_another_number_of_axes_are_refused(option):
+def test_sizes_for_another_number_of_axes_are_rejected(option):
     options = {"kernel": 2} | {option: (1, 1)}
     with pytest.raises(InvalidSpecError, match="2 spatial axes, but the tensor has 1") as error:
         make_plan(PoolSpec("max", **options), (1, 1, 4), "float32")
@@ -187,13 +187,13 @@ def test_sizes_for_another_number_of_axes_are_refused(option):
 
 
 @once
-def test_channels_last_pools_the_axes_between():
+def test_channels_last_pools_the_middle_axes():
     spec = PoolSpec("max", (2, 3), layout="channels_last")
     assert make_plan(spec, (5, 4, 6, 7), "float32").output_shape == (5, 2, 2, 7)
 
 
 @once
-def test_windows_that_reach_too_many_taps_are_unsupported():
+def test_windows_with_too_many_taps_on_elements_are_unsupported():
     with pytest.raises(UnsupportedError, match="65537 taps"):
         outputs_of(65_537, kernel=65_537)
     assert outputs_of(65_536, kernel=65_536) == 1
@@ -205,15 +205,15 @@ SELECTING = ({"mode": "max"}, {"mode": "min"}, {"mode": "lp", "norm_p": np.inf})
 
 @once
 @pytest.mark.parametrize("mode", SELECTING, ids=cases.name_of)
-def test_windows_whose_taps_cannot_be_numbered_are_unsupported(mode):
+def test_windows_with_more_taps_than_can_be_numbered_are_unsupported(mode):
     with pytest.raises(UnsupportedError, match="9223376434901286912 taps") as error:
         pooling_engine.plan(PoolSpec(**mode, **MANY), (1, 1, 2, 2, 2), "float32")
     assert error.value.field == "kernel"
 
 
 @pytest.mark.parametrize("mode", SELECTING, ids=cases.name_of)
-def test_the_most_taps_that_can_be_numbered(mode):
-    """The last of them are on the elements, and what is there must be told apart."""
+def test_the_largest_number_of_taps(mode):
+    """The last taps are on elements, and must still be distinguished."""
     kernel = (2**21, 2**21, 2**21 - 1)
     spec = PoolSpec(**mode, kernel=kernel, stride=1, padding=[(k - 2, 0) for k in kernel])
     x = np.array([-0.0, 0.0, np.nan, 1, np.nan, 0, 0, 0], np.float32).reshape(1, 1, 2, 2, 2)
@@ -224,7 +224,7 @@ def test_the_most_taps_that_can_be_numbered(mode):
 
 
 @pytest.mark.parametrize("mode", [{"mode": "sum"}, {"mode": "lp"}], ids=cases.name_of)
-def test_taps_that_need_no_number_may_be_more(mode):
+def test_modes_without_selection_may_have_more_taps(mode):
     output = forward(np.full((1, 1, 2, 2, 2), 2, np.float32), PoolSpec(**mode, **MANY)).output
     assert output.max() == {"sum": 16, "lp": np.float32(32**0.5)}[mode["mode"]]
 
@@ -235,8 +235,8 @@ def test_taps_that_need_no_number_may_be_more(mode):
     cases.all_cases(windows=cases.WINDOWS + cases.SIZED_WINDOWS),
     ids=cases.name_of,
 )
-def test_a_plan_is_what_forward_does(options, sizes, dtype):
-    """Without a tensor: shape and type of the output and of the indices."""
+def test_a_plan_agrees_with_forward(options, sizes, dtype):
+    """A plan has the shape and type of the output and of the indices."""
     spec, x = PoolSpec(**options), np.ones((2, 3, *sizes), dtype)
     if options["mode"] == "lp" and dtype in cases.INTEGERS:
         with pytest.raises(InvalidTensorError, match=dtype):
@@ -254,8 +254,8 @@ def test_a_plan_is_what_forward_does(options, sizes, dtype):
 
 @once
 @pytest.mark.parametrize(("options", "sizes"), cases.all_cases(), ids=cases.name_of)
-def test_a_plan_names_the_windows_in_effect(options, sizes):
-    """Defaults and named paddings resolved, as the oracle resolves them."""
+def test_a_plan_has_the_windows_in_effect(options, sizes):
+    """A plan has resolved defaults and named padding, as the oracle has."""
     plan = pooling_engine.plan(PoolSpec(**options), (2, 3, *sizes), "float32")
     windows = cases.windows_of(options, sizes)
     assert [tuple(axis)[2:] for axis in plan.planned_axes] == list(windows)
@@ -274,7 +274,7 @@ RULES = (
 
 @once
 @pytest.mark.parametrize(("options", "rule"), RULES, ids=cases.name_of)
-def test_a_plan_names_the_divisor(options, rule):
+def test_a_plan_has_the_divisor_rule(options, rule):
     assert (
         pooling_engine.plan(PoolSpec("average", 2, **options), (1, 1, 4), "float32").divisor_rule
         == rule
@@ -286,7 +286,7 @@ def test_a_plan_names_the_divisor(options, rule):
 @once
 @cases.many_examples
 @given(window=cases.ranked_windows(1), data=st.data())
-def test_a_range_of_outputs_is_part_of_all(window, data):
+def test_the_starts_and_limits_of_a_range_of_outputs(window, data):
     options, sizes, _ = window
     channels_last = options.get("layout") == "channels_last"
     shape = (1, *sizes, 1) if channels_last else (1, 1, *sizes)
@@ -298,6 +298,6 @@ def test_a_range_of_outputs_is_part_of_all(window, data):
 
 
 @once
-def test_equal_questions_share_a_plan():
+def test_plans_are_cached():
     one = make_plan(PoolSpec("max", 3, padding=1), (2, 3, 8, 8), "float32")
     assert one is make_plan(PoolSpec("max", 3, padding=1), [2, 3, 8, 8], np.float32)

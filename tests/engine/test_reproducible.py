@@ -1,4 +1,4 @@
-"""Bitwise the same: from run to run, and however many threads or planes share the work."""
+"""Reproducibility: bit-identical results for any number of threads, blocks and planes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ every_type = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: np.dtype
 
 
 def both_ways(options, x, dy_seed=1):
-    """The output, the indices or None, and the gradient."""
+    """Return the output, the indices or None, and the gradient."""
     spec = PoolSpec(**options)
     selects = options["mode"] in ("max", "min")
     output, indices = forward(x, spec, return_indices=selects)
@@ -54,7 +54,7 @@ def assert_all_same_bits(some, others):
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize(("options", "sizes"), CASES, ids=cases.name_of)
-def test_threads_and_blocks_change_no_bit(options, sizes, dtype, run_with):
+def test_results_do_not_depend_on_threads_or_blocks(options, sizes, dtype, run_with):
     x = cases.normal((2, 3, *sizes), dtype)
     with run_with(threads=1):
         expected = both_ways(options, x)
@@ -66,7 +66,7 @@ def test_threads_and_blocks_change_no_bit(options, sizes, dtype, run_with):
 
 @pytest.mark.parametrize("mode", cases.MODES, ids=cases.name_of)
 @pytest.mark.parametrize("has_nan", [False, True], ids=["zeros", "NaNs"])
-def test_threads_and_blocks_change_no_bit_of_hard_values(mode, has_nan, run_with):
+def test_special_values_do_not_depend_on_threads_or_blocks(mode, has_nan, run_with):
     for window, sizes in WINDOWS:
         x = cases.hard((2, 2, *sizes), has_nan=has_nan)
         with run_with(threads=1):
@@ -86,7 +86,7 @@ def test_the_sign_of_a_zero_sum_does_not_depend_on_bands(mode, run_with):
 
 @every_type
 @pytest.mark.parametrize(("options", "sizes"), SPLIT_CASES, ids=cases.name_of)
-def test_the_rest_of_the_batch_changes_no_bit(options, sizes, dtype):
+def test_results_do_not_depend_on_the_rest_of_the_batch(options, sizes, dtype):
     x = cases.normal((3, 2, *sizes), dtype)
     output, indices, dy, dx = both_ways(options, x)
     loud = np.concatenate([x[1:2], cases.hard((2, 2, *sizes), dtype)])
@@ -101,7 +101,7 @@ def test_the_rest_of_the_batch_changes_no_bit(options, sizes, dtype):
 
 @every_type
 @pytest.mark.parametrize(("options", "sizes"), SPLIT_CASES, ids=cases.name_of)
-def test_planes_one_by_one_give_the_same_bits(options, sizes, dtype):
+def test_single_planes_give_the_same_bits(options, sizes, dtype):
     x = cases.normal((2, 3, *sizes), dtype)
     output, indices, dy, dx = both_ways(options, x)
     spec = PoolSpec(**options)

@@ -1,4 +1,4 @@
-"""Index format "tensor": flat in the whole tensor of shape (N, C, D1..Dn), in either layout."""
+"""Index format "tensor": positions in the whole tensor (N, C, D1..Dn), in either layout."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LAYOUTS = ("channels_first", "channels_last")
 HALVES = PoolSpec("max", 2)
 
 
-def test_channels_last_are_numbered_as_channels_first():
+def test_channels_last_tensors_are_numbered_channels_first():
     first = np.arange(16, dtype=np.float32).reshape(2, 2, 4)
     last = np.moveaxis(first, 1, -1)
     spec = PoolSpec("max", 2, layout="channels_last")
@@ -31,7 +31,7 @@ def test_channels_last_are_numbered_as_channels_first():
     assert np.flatnonzero(np.moveaxis(dx, -1, 1)).tolist() == [1, 3, 5, 7, 9, 11, 13, 15]
 
 
-def test_an_index_is_where_numpy_finds_the_element():
+def test_an_index_is_the_flat_numpy_position():
     x = cases.normal((3, 4, 6, 5))
     result = forward(x, PoolSpec("min", 2), return_indices=True, index_format="tensor")
     oracle.assert_same_bits(x.ravel()[result.indices], result.output)
@@ -41,7 +41,7 @@ def test_an_index_is_where_numpy_finds_the_element():
 @pytest.mark.parametrize(
     ("options", "sizes"), cases.all_cases(support.SELECTING), ids=cases.name_of
 )
-def test_tensor_indices_are_the_oracles(options, sizes, layout):
+def test_tensor_indices_agree_with_the_oracle(options, sizes, layout):
     options = options | {"layout": layout}
     x = cases.hard((2, 3, *sizes))
     support.assert_forward(options, x)
@@ -50,7 +50,7 @@ def test_tensor_indices_are_the_oracles(options, sizes, layout):
 
 @cases.many_examples
 @given(case=cases.cases(modes=support.SELECTING))
-def test_random_tensor_indices_are_the_oracles(case, run_with):
+def test_random_tensor_indices_agree_with_the_oracle(case, run_with):
     x = cases.hard(case.shape, case.dtype, case.seed)
     disguise = cases.DISGUISES[case.disguise]
     with run_with(case.block_bytes, case.threads):
@@ -82,7 +82,7 @@ def test_an_empty_batch_has_no_indices(shape):
 
 # Input of shape (2, 3, 5, 5), k = 3, s = 2, p = 1, so 25 elements in each of 6 planes, of which
 # output (1, 1) sees 6, 7, 8, 11, 12, 13, 16, 17 and 18: (the output of the entry, the entry).
-FORGED = (
+INVALID = (
     ((0, 0, 1, 1), 150),
     ((0, 0, 1, 1), -2),
     ((0, 0, 1, 1), 2**63 - 1),
@@ -100,8 +100,8 @@ FORGED = (
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize(("where", "entry"), FORGED)
-def test_forged_entries_are_refused_and_named(where, entry, layout):
+@pytest.mark.parametrize(("where", "entry"), INVALID)
+def test_invalid_entries_are_rejected_and_named(where, entry, layout):
     options = {"mode": "max", "kernel": 3, "stride": 2, "padding": 1, "layout": layout}
     x = cases.to_layout(options, cases.normal((2, 3, 5, 5)))
     spec = PoolSpec(**options)
@@ -117,8 +117,8 @@ def test_forged_entries_are_refused_and_named(where, entry, layout):
 
 @cases.many_examples
 @given(case=cases.cases(modes=support.SELECTING, dtypes=("float32",), most_axes=2), data=st.data())
-def test_a_single_forged_entry_is_found_wherever_it_is(case, data, run_with):
-    """Any value of one entry: taken where the oracle's window has that element, else refused."""
+def test_a_single_invalid_entry_is_found_anywhere(case, data, run_with):
+    """Any value of one entry is accepted if the oracle's window has it, and else rejected."""
     options, spec = case.options, PoolSpec(**case.options)
     windows = cases.windows_of(options, case.shape[2:])
     shape = oracle.output_shape(case.shape, windows, options["ceil_mode"])
@@ -145,7 +145,7 @@ def test_a_single_forged_entry_is_found_wherever_it_is(case, data, run_with):
                 backward(dy, spec, **sent, index_format="tensor")
 
 
-def test_indices_without_a_named_format_are_positions_in_the_plane():
+def test_int64_indices_are_plane_positions_by_default():
     dy = np.ones((2, 1, 2), np.float32)
     indices = np.array([[[1, 3]], [[5, 7]]], np.int64)
     sent = {"input_shape": (2, 1, 4), "indices": indices}
@@ -159,7 +159,7 @@ def test_indices_without_a_named_format_are_positions_in_the_plane():
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "uint64", "float64"])
-def test_indices_of_another_type_are_refused(dtype):
+def test_indices_of_another_type_are_rejected(dtype):
     indices = np.ones((1, 1, 1), dtype)
     with pytest.raises(InvalidTensorError, match=dtype) as error:
         backward(
@@ -172,7 +172,7 @@ def test_indices_of_another_type_are_refused(dtype):
     assert error.value.field == "indices"
 
 
-def test_what_is_sent_is_not_written_to():
+def test_indices_are_not_written_to():
     x = cases.normal((2, 3, 8, 6))
     output, indices = forward(x, HALVES, return_indices=True, index_format="tensor")
     before = indices.tobytes()
@@ -182,7 +182,7 @@ def test_what_is_sent_is_not_written_to():
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_blocks_and_threads_change_no_index(layout, run_with):
+def test_indices_do_not_depend_on_threads_or_blocks(layout, run_with):
     options = {"mode": "max", "kernel": 3, "stride": 2, "padding": 1, "layout": layout}
     x = cases.hard((2, 3, 9, 8))
     for block_bytes, threads in ((8, 1), (8, 4), (100, 2)):

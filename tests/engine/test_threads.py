@@ -1,11 +1,10 @@
-"""The engine's worker threads: what happens when work fails, and in a process that was forked."""
+"""Worker threads of the engine: failures, and forked processes."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
@@ -24,7 +23,7 @@ def _two_threads():
     pooling_engine.set_thread_count(before)
 
 
-# In a process of its own: in that of the tests, other libraries have threads, and mind forks.
+# Run in a separate process: other libraries have threads in the process of the tests.
 FORKS = f"""
 import os, signal, threading
 import pooling_engine
@@ -48,32 +47,52 @@ def meet_in_fork():
 pooling_engine.set_thread_count(2)
 meet()
 first = meet_in_fork()
-with threads._lock:  # as if another thread were asking for workers just then
+with threads._lock:  # as if another thread were starting workers
     second = meet_in_fork()
 meet()
 print(first, second)
 """
 
 
-def test_a_forked_process_has_threads_of_its_own():
+def test_a_forked_process_starts_its_own_threads():
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKS]
     assert subprocess.check_output(command, text=True) == "0 0\n"
 
 
+class Blocks:
+    """Numbers of blocks; `exhausted` is set once no block is left to start."""
+
+    def __init__(self, count):
+        self._count, self._numbers = count, iter(range(count))
+        self.exhausted = threading.Event()
+
+    def __len__(self):
+        return self._count
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        try:
+            return next(self._numbers)
+        except StopIteration:
+            self.exhausted.set()
+            raise
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 @pytest.mark.parametrize("who", ["caller", "helper"])
-def test_nobody_begins_another_block_after_a_failure(who, error):
-    meeting, begun = threading.Barrier(2, timeout=LIMIT_S), []
+def test_no_block_is_started_after_a_failure(who, error):
+    meeting, started, blocks = threading.Barrier(2, timeout=LIMIT_S), [], Blocks(1000)
     caller = threading.current_thread()
 
     def work(block):
-        begun.append(block)
-        if block < 2:  # one each
-            meeting.wait()
-            if (threading.current_thread() is caller) == (who == "caller"):
-                raise error("at work")
-        time.sleep(0.01)  # long before all are done, the other one has failed
+        started.append(block)
+        meeting.wait()  # each thread has one block
+        if (threading.current_thread() is caller) == (who == "caller"):
+            raise error("at work")
+        assert blocks.exhausted.wait(LIMIT_S)  # the failure drops all other blocks
 
     with pytest.raises(error, match="at work"):
-        threads.run_blocks(work, range(1000))
-    assert len(begun) < 1000
+        threads.run_blocks(work, blocks)
+    assert sorted(started) == [0, 1]

@@ -1,4 +1,4 @@
-"""Who receives the gradient of a window whose largest or smallest element is there twice."""
+"""Tie policies: distribution of the gradient among tied elements."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BY_HAND = (
 
 @pytest.mark.parametrize(("mode", "kernel", "stride", "x", "dy", "whole", "split"), BY_HAND)
 @pytest.mark.parametrize("dtype", cases.FLOATS)
-def test_gradients_by_hand(dtype, mode, kernel, stride, x, dy, whole, split):
+def test_gradients_computed_by_hand(dtype, mode, kernel, stride, x, dy, whole, split):
     x, dy = np.array([[x]], dtype), np.array([[dy]], dtype)
     for policy, expected in (("all", whole), ("split", split)):
         options = {"mode": mode, "kernel": kernel, "stride": stride, "tie_policy": policy}
@@ -54,20 +54,20 @@ def test_all_is_the_mask_of_equal_elements():
     oracle.assert_same_bits(backward(dy, spec, input=x) + 0, expected + 0)
 
 
-def test_split_shares_are_halves_and_thirds_of_what_all_gives():
+def test_split_divides_the_gradients_of_all():
     x = np.zeros((1, 1, 7), np.float64)
     dy = np.array([[[0.1, 0.7]]])
     dx = backward(dy, PoolSpec("min", 3, 4, tie_policy="split"), input=x)
     oracle.assert_same_bits(dx, np.array([[[0.1 / 3] * 3 + [0] + [0.7 / 3] * 3]]))
 
 
-def test_a_window_without_a_valid_tap_gives_nothing():
+def test_a_window_without_a_valid_element_has_no_gradient():
     x = np.full((1, 1, 1), 7, np.float32)
     for mode in SHARING:
         assert backward(x, PoolSpec(**mode, kernel=2, padding=1, dilation=2), input=x) == 0
 
 
-def test_taps_in_the_padding_are_tied_with_nothing():
+def test_padding_is_never_tied():
     x = np.full((1, 1, 2), -INF, np.float32)
     spec = PoolSpec("max", 4, 1, 2, tie_policy="split")
     dy = np.full((1, 1, 3), 2, np.float32)
@@ -80,7 +80,7 @@ def test_taps_in_the_padding_are_tied_with_nothing():
     cases.all_cases(SHARING, cases.WINDOWS + cases.SIZED_WINDOWS),
     ids=cases.name_of,
 )
-def test_backward_is_the_oracles(options, sizes, layout):
+def test_backward_agrees_with_the_oracle(options, sizes, layout):
     for seed, has_nan in ((0, False), (1, True)):
         x = cases.hard((2, 2, *sizes), seed=seed, has_nan=has_nan)
         support.assert_backward(options | {"layout": layout}, x)
@@ -88,7 +88,7 @@ def test_backward_is_the_oracles(options, sizes, layout):
 
 @cases.many_examples
 @given(case=cases.cases(modes=SHARING))
-def test_random_gradients_are_the_oracles(case, run_with):
+def test_random_gradients_agree_with_the_oracle(case, run_with):
     x = cases.hard(case.shape, case.dtype, case.seed, has_nan=case.seed % 2 == 0)
     with run_with(case.block_bytes, case.threads):
         support.assert_backward(case.options, x, cases.DISGUISES[case.disguise])
@@ -97,7 +97,7 @@ def test_random_gradients_are_the_oracles(case, run_with):
 @cases.many_examples
 @given(case=cases.cases(modes=SHARING, dtypes=("float32",)))
 def test_random_sums_of_whole_shares_are_exact(case, run_with):
-    """Shares that are whole numbers add up to the same bits in any order."""
+    """Sums of whole numbers are exact in any order."""
     random = np.random.default_rng(case.seed)
     x = random.integers(0, 2, case.shape).astype(np.float32)
     pooled = cases.expected_forward(case.options, x)
@@ -114,8 +114,8 @@ def test_random_sums_of_whole_shares_are_exact(case, run_with):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_shares_are_added_up_before_they_are_rounded(dtype):
-    """One element in 1,024 windows, tied with all others: 1,024 shares of a ninth."""
+def test_shares_are_added_before_rounding(dtype):
+    """One element is tied in 1,024 windows and receives a ninth of each gradient."""
     x = np.zeros((1, 1, 66, 66), dtype)
     options = {"mode": "max", "kernel": 3, "stride": 1, "tie_policy": "split"}
     dx = backward(np.ones((1, 1, 64, 64), dtype), PoolSpec(**options), input=x)
@@ -131,7 +131,7 @@ def test_shares_are_added_up_before_they_are_rounded(dtype):
 
 @pytest.mark.parametrize("policy", ["all", "split"])
 @pytest.mark.parametrize("mode", ["max", "min"])
-def test_where_nothing_is_tied_all_policies_are_the_same(mode, policy):
+def test_policies_agree_without_ties(mode, policy):
     x = cases.normal((2, 3, 9, 8))
     window = {"kernel": 3, "stride": 2, "padding": 1}
     dy = cases.normal((2, 3, 5, 4), seed=1)
@@ -141,7 +141,7 @@ def test_where_nothing_is_tied_all_policies_are_the_same(mode, policy):
 
 
 @pytest.mark.parametrize("options", SHARING, ids=cases.name_of)
-def test_forward_knows_no_ties(options):
+def test_forward_does_not_depend_on_the_tie_policy(options):
     x = cases.hard((2, 2, 7, 6))
     window = {"kernel": 3, "stride": 2}
     expected = forward(x, PoolSpec(options["mode"], **window), return_indices=True)
@@ -153,7 +153,7 @@ def test_forward_knows_no_ties(options):
 
 @pytest.mark.parametrize("options", SHARING, ids=cases.name_of)
 @pytest.mark.parametrize("name", support.FORMATS)
-def test_indices_are_not_enough(options, name):
+def test_indices_do_not_replace_the_input(options, name):
     spec, x = PoolSpec(**options, kernel=2), np.zeros((1, 1, 4), np.float32)
     dy, indices = forward(x, spec, return_indices=True, index_format=name)
     for sent in (
@@ -167,7 +167,7 @@ def test_indices_are_not_enough(options, name):
 
 
 @pytest.mark.parametrize("options", SHARING, ids=cases.name_of)
-def test_an_input_of_another_shape_or_type_is_refused(options):
+def test_an_input_of_another_shape_or_type_is_rejected(options):
     spec, dy = PoolSpec(**options, kernel=2), np.zeros((1, 1, 2), np.float32)
     for x, field in (
         (np.zeros((1, 1, 4), np.float64), "input"),
@@ -180,7 +180,7 @@ def test_an_input_of_another_shape_or_type_is_refused(options):
 
 @pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
 @pytest.mark.parametrize("options", SHARING, ids=cases.name_of)
-def test_threads_and_blocks_change_no_bit(options, layout, run_with):
+def test_results_do_not_depend_on_threads_or_blocks(options, layout, run_with):
     for window, sizes in (
         ({"kernel": 3, "stride": 2, "padding": 1}, (13, 6)),
         ({"kernel": (4, 3), "stride": 1, "dilation": (1, 2), "padding": (3, 1)}, (7, 9)),
@@ -192,7 +192,7 @@ def test_threads_and_blocks_change_no_bit(options, layout, run_with):
 
 
 @pytest.mark.parametrize("options", SHARING, ids=cases.name_of)
-def test_an_empty_batch_out_and_what_is_sent(options):
+def test_empty_batches_out_and_unchanged_inputs(options):
     spec = PoolSpec(**options, kernel=2)
     empty = np.empty((0, 3, 4), np.float32)
     assert backward(np.empty((0, 3, 2), np.float32), spec, input=empty).shape == empty.shape

@@ -1,8 +1,8 @@
-"""Unpooling: values put where the indices say, which is the backward pass of max and min."""
+"""Unpooling: values placed at indices, which is the backward pass of max and min."""
 
 from __future__ import annotations
 
-import ml_dtypes  # noqa: F401  NumPy learns bfloat16
+import ml_dtypes  # noqa: F401  registers bfloat16 with NumPy
 import numpy as np
 import pytest
 from hypothesis import given
@@ -27,8 +27,8 @@ def test_duplicates_add_up_in_every_format(dtype, mode):
         assert backward(values, spec, **sent).tolist() == [[[0, 3, 0, 0]]]
 
 
-def test_the_shape_is_the_callers():
-    """Two outputs of two taps come from four elements as well as from five."""
+def test_the_caller_chooses_the_shape():
+    """Two outputs with windows of two elements can come from four or five elements."""
     values, indices = np.array([[[7, 8]]], np.float32), np.array([[[1, 2]]])
     for size in (4, 5):
         x = backward(values, PoolSpec("max", 2), input_shape=(1, 1, size), indices=indices)
@@ -49,7 +49,7 @@ TORCH_WINDOWS = (
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("window", "sizes"), TORCH_WINDOWS, ids=cases.name_of)
-def test_without_duplicates_it_is_pytorchs(window, sizes, dtype):
+def test_unpooling_without_duplicates_agrees_with_pytorch(window, sizes, dtype):
     import torch
 
     functions = torch.nn.functional
@@ -78,8 +78,8 @@ def test_without_duplicates_it_is_pytorchs(window, sizes, dtype):
     ],
     ids=cases.name_of,
 )
-def test_what_was_pooled_comes_back_in_its_place(window, mode, layout):
-    """Windows that do not overlap: the selected elements bit for bit, zeros elsewhere."""
+def test_pooled_elements_return_to_their_positions(window, mode, layout):
+    """Without overlap, the selected elements are restored bit for bit, with zeros elsewhere."""
     options = window | {"mode": mode, "layout": layout}
     x = cases.to_layout(options, cases.normal((2, 3, 6, 8)))
     spec = PoolSpec(**options)
@@ -95,7 +95,7 @@ def test_what_was_pooled_comes_back_in_its_place(window, mode, layout):
 
 @st.composite
 def unpoolings(draw):
-    """A random case, and for every output any of its valid taps, or none."""
+    """Draw a case, and for every output any of its valid taps, or none."""
     case = draw(cases.cases(modes=support.SELECTING))
     if draw(st.booleans()):
         names = ("kernel", "stride", "dilation", "padding", "ceil_mode")
@@ -119,8 +119,8 @@ def unpoolings(draw):
 
 @cases.many_examples
 @given(drawn=unpoolings())
-def test_any_indices_put_values_where_the_oracle_does(drawn, run_with):
-    """Also those that no forward pass gives: equal ones, and none where there is an element."""
+def test_any_indices_agree_with_the_oracle(drawn, run_with):
+    """The indices include duplicates, and "none" for windows with elements."""
     case, pooled = drawn
     options, disguise = case.options, cases.DISGUISES[case.disguise]
     values = cases.normal(pooled.taps.shape, case.dtype, case.seed)
@@ -151,7 +151,7 @@ def test_any_indices_put_values_where_the_oracle_does(drawn, run_with):
 
 @cases.many_examples
 @given(drawn=unpoolings())
-def test_unpooling_is_the_transpose_of_taking_at_the_indices(drawn):
+def test_unpooling_is_the_transpose_of_a_gather(drawn):
     case, pooled = drawn
     options = case.options | {"layout": "channels_first"}
     values = cases.normal(pooled.taps.shape, "float64", case.seed)
@@ -167,8 +167,8 @@ def test_unpooling_is_the_transpose_of_taking_at_the_indices(drawn):
 @pytest.mark.parametrize(
     ("dtype", "many"), [("float16", 2048), ("bfloat16", 256), ("float32", 2**24)]
 )
-def test_duplicates_are_added_up_before_they_are_rounded(dtype, many):
-    """One by one, every value after the large one would be lost."""
+def test_duplicates_are_added_before_rounding(dtype, many):
+    """Rounded after each addition, the values after the large one would be lost."""
     values = np.ones((1, 1, 65), dtype)
     values[0, 0, 0] = many
     indices = np.full((1, 1, 65), 64)
@@ -177,7 +177,7 @@ def test_duplicates_are_added_up_before_they_are_rounded(dtype, many):
     assert np.count_nonzero(x) == 1
 
 
-def test_values_that_are_not_finite_stay_in_their_place():
+def test_values_that_are_not_finite_stay_at_their_positions():
     values = np.array([[[np.inf, np.nan, -np.inf, -0.0]]], np.float32)
     indices = np.array([[[1, 2, 4, 7]]])
     x = backward(values, PoolSpec("min", 2), input_shape=(1, 1, 8), indices=indices)
@@ -185,7 +185,7 @@ def test_values_that_are_not_finite_stay_in_their_place():
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_threads_and_blocks_change_no_bit(layout, run_with):
+def test_results_do_not_depend_on_threads_or_blocks(layout, run_with):
     options = {"mode": "max", "kernel": 5, "stride": 1, "layout": layout}
     random = np.random.default_rng(5)
     taps = cases.to_layout(options, random.integers(0, 25, (2, 3, 9, 7)).astype(np.uint8))
@@ -200,7 +200,7 @@ def test_threads_and_blocks_change_no_bit(layout, run_with):
 
 
 @pytest.mark.parametrize("dtype", cases.INTEGERS)
-def test_integers_are_not_unpooled(dtype):
+def test_unpooling_of_integers_is_rejected(dtype):
     values, indices = np.ones((1, 1, 2), dtype), np.array([[[1, 2]]])
     with pytest.raises(InvalidTensorError) as error:
         backward(values, PoolSpec("max", 2), input_shape=(1, 1, 4), indices=indices)

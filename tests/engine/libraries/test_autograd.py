@@ -1,7 +1,7 @@
 """Every mode over windows of every kind and rank, against PyTorch's autograd in float64.
 
-PyTorch has no such pooling for most of them; it differentiates one that takes the taps of each
-window by their positions and reduces them.
+PyTorch has no layers for most of these windows. It differentiates an expression that gathers the
+taps of each window by their positions and reduces them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ some_examples = settings(cases.many_examples, max_examples=cases.many_examples.m
 
 
 def taps_along(axis, x, window, outputs, empty):
-    """The axis of `x` as one of outputs, and at the end one of their taps; `empty` off the end."""
+    """Return `x` with an axis of outputs, and a last axis of taps; `empty` beyond the end."""
     size = x.shape[axis]
     taps = [oracle.taps_along(output, window) for output in range(outputs)]
     most = max(map(len, taps))
@@ -44,7 +44,7 @@ def taps_along(axis, x, window, outputs, empty):
 
 
 def pooled(options, x):
-    """The pooling of a spec, channels first, in operations that autograd knows."""
+    """Pool a channels-first tensor with operations that autograd differentiates."""
     sizes, mode = tuple(x.shape[2:]), options["mode"]
     windows = cases.windows_of(options, sizes)
     outputs = oracle.output_shape(x.shape, windows, options.get("ceil_mode", False))
@@ -59,7 +59,7 @@ def pooled(options, x):
 
 
 def divisors(options, outputs, sizes, windows):
-    """What each sum is divided by."""
+    """Return the divisor of each sum."""
     if options["mode"] == "sum":
         return np.ones(outputs)
     how = {key: options[key] for key in ("count_include_pad", "divisor_override") if key in options}
@@ -74,7 +74,7 @@ def divisors(options, outputs, sizes, windows):
 @pytest.mark.parametrize("mode", MODES, ids=cases.name_of)
 @some_examples
 @given(data=st.data())
-def test_outputs_and_gradients(data, mode, axes):
+def test_outputs_and_gradients_agree_with_autograd(data, mode, axes):
     options, sizes, seed = data.draw(cases.ranked_windows(axes))
     options = mode | options
     x = torch.from_numpy(cases.distinct((2, 2, *sizes), seed)).requires_grad_()

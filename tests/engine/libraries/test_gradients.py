@@ -18,7 +18,7 @@ MAXIMUM, MINIMUM, SUM, AVERAGE = ({"mode": mode} for mode in ("max", "min", "sum
 EXCLUDE = AVERAGE | {"count_include_pad": False}
 NORMS = tuple({"mode": "lp", "norm_p": p} for p in (1, 1.5, 2, 3, math.inf))
 
-# A window of every rank and kind, each over a shape it fits.
+# Windows of every rank and kind, each with a shape that it fits.
 WINDOWS = (
     ({"kernel": 3, "stride": 2, "padding": 1, "ceil_mode": True}, (8,)),
     ({"kernel": 3, "stride": 1, "dilation": 2, "padding": [(4, 3)]}, (7,)),
@@ -38,7 +38,7 @@ STEP = 1e-4
 
 
 def residual_of(mode, x, result):
-    """What the backward pass of a mode needs of the forward pass."""
+    """Return the arguments of `backward` that describe the forward pass."""
     if mode in ("max", "min"):
         return {"input_shape": x.shape, "indices": result.indices}
     return {"input": x} if mode == "lp" else {"input_shape": x.shape}
@@ -50,7 +50,7 @@ def gradient(spec, x, dy):
 
 
 def pytorch(options, x):
-    """PyTorch's pooling of a spec: symmetric pads, whole windows."""
+    """Pool with PyTorch: symmetric padding, windows without overhang."""
     count = x.dim() - 2
     mode, kernel = options["mode"], options["kernel"]
     layer = {"kernel_size": kernel, "stride": options["stride"]}
@@ -66,7 +66,7 @@ def pytorch(options, x):
 
 @st.composite
 def pytorch_layers(draw, modes):
-    """A spec that PyTorch has, a shape that it fits, and a seed."""
+    """Draw a spec that PyTorch supports, a shape that it fits, and a seed."""
     options = dict(draw(st.sampled_from(modes)))
     is_max, has_pads = options["mode"] == "max", options["mode"] != "lp"
     axes = []
@@ -88,10 +88,10 @@ def pytorch_layers(draw, modes):
 )
 @cases.many_examples
 @given(data=st.data())
-def test_gradients_are_those_of_autograd(modes, data):
+def test_gradients_agree_with_autograd(modes, data):
     options, shape, seed = data.draw(pytorch_layers(modes))
     x = cases.distinct(shape, seed)
-    x = np.abs(x) if options["mode"] == "lp" else x  # PyTorch takes no magnitudes
+    x = np.abs(x) if options["mode"] == "lp" else x  # PyTorch does not take absolute values
     tensor = torch.from_numpy(x).requires_grad_()
     output = pytorch(options, tensor)
     dy = cases.normal(tuple(output.shape), "float64", seed)
@@ -110,7 +110,7 @@ def test_gradients_are_those_of_autograd(modes, data):
     [MAXIMUM, MINIMUM, SUM, AVERAGE, EXCLUDE, AVERAGE | {"divisor_override": -3}, *NORMS],
     ids=cases.name_of,
 )
-def test_gradients_are_central_differences(mode, window, sizes, layout):
+def test_gradients_agree_with_central_differences(mode, window, sizes, layout):
     spec = PoolSpec(**mode, **window, layout=layout)
     x = cases.distinct((1, 2, *sizes) if layout == "channels_first" else (1, *sizes, 2))
     steps = STEP * np.eye(x.size).reshape(x.size, *x.shape[1:])

@@ -1,4 +1,4 @@
-"""The engine against JAX's `reduce_window`, which pools any number of axes and any type."""
+"""The engine against JAX's `reduce_window`, which supports any number of axes and any type."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ INTEGERS = ("int8", "uint8", "int16", "int32", "int64")
 NAMED = {"same_upper": "SAME", "same_lower": "SAME_LOWER"}
 MOST_CELLS = 3000  # a limit on six axes of five elements each
 
-# Every example compiles its own windows.
+# JAX compiles each window, so there are few examples.
 some_examples = settings(cases.many_examples, max_examples=cases.many_examples.max_examples // 6)
 few_examples = settings(some_examples, max_examples=some_examples.max_examples // 2)
 
-# An axis that is not pooled between two that are.
+# An axis without pooling between two pooled axes.
 GAP = (
     {"kernel": (2, 1, 3), "stride": (1, 1, 1), "dilation": 1, "padding": ((0, 0),) * 3},
     (1, 1, 3, 1, 5),
@@ -34,7 +34,7 @@ GAP = (
 
 @st.composite
 def layers(draw, most_axes=6):
-    """The options of a window, a shape that it fits, and a seed."""
+    """Draw the options of a window, a shape that it fits, and a seed."""
     axes, cells = [], 1
     for _ in range(draw(st.integers(1, most_axes))):
         axis = draw(cases.axis_windows())
@@ -49,7 +49,7 @@ def layers(draw, most_axes=6):
 
 
 def first_value(mode, dtype):
-    """What a window starts from: it loses to every element."""
+    """Return the initial value of a window, which no element loses to."""
     if mode == "sum":
         return dtype.type(0)
     if dtype.kind in "iu":
@@ -58,7 +58,7 @@ def first_value(mode, dtype):
 
 
 def reduce_window(mode, options, x):
-    """JAX's answer. A named padding is left for JAX to count."""
+    """Pool with JAX. JAX resolves named padding."""
     axes = x.ndim - 2
     padding = options["padding"]
     reduced = lax.reduce_window(
@@ -74,7 +74,7 @@ def reduce_window(mode, options, x):
 
 
 def assert_same_values(actual, expected):
-    """Equal, and NaN in the same places; of two zeros JAX takes the positive one."""
+    """Compare values, with NaN in the same places; JAX selects the positive one of two zeros."""
     assert (actual.dtype, actual.shape) == (expected.dtype, expected.shape)
     is_same = (actual == expected) | (np.isnan(actual) & np.isnan(expected))
     assert is_same.all(), (actual, expected)
@@ -85,7 +85,7 @@ def assert_same_values(actual, expected):
 @some_examples
 @given(layer=layers())
 @example(layer=GAP)
-def test_selected_elements_are_the_same(layer, mode, dtype):
+def test_selected_elements_agree(layer, mode, dtype):
     options, shape, seed = layer
     x = cases.hard(shape, dtype, seed, has_nan=seed % 2 == 0)
     ours = forward(x, PoolSpec(mode, **options)).output
@@ -96,7 +96,7 @@ def test_selected_elements_are_the_same(layer, mode, dtype):
 @pytest.mark.parametrize("mode", ["max", "min"])
 @few_examples
 @given(layer=layers(most_axes=4))
-def test_selected_integers_are_the_same(layer, mode, dtype):
+def test_selected_integers_agree(layer, mode, dtype):
     options, shape, seed = layer
     x = all_integers(shape, dtype, seed)
     ours = forward(x, PoolSpec(mode, **options)).output
@@ -106,7 +106,7 @@ def test_selected_integers_are_the_same(layer, mode, dtype):
 @pytest.mark.parametrize("dtype", INTEGERS)
 @few_examples
 @given(layer=layers(most_axes=4))
-def test_sums_of_integers_are_the_same(layer, dtype):
+def test_sums_of_integers_agree(layer, dtype):
     options, shape, seed = layer
     x = all_integers(shape, dtype, seed)
     x >>= 10 if dtype == "int64" else 0  # no sum overflows
@@ -117,7 +117,7 @@ def test_sums_of_integers_are_the_same(layer, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @some_examples
 @given(layer=layers())
-def test_sums_are_within_the_rounding_of_the_taps(layer, dtype):
+def test_sums_agree_within_rounding(layer, dtype):
     options, shape, seed = layer
     x = cases.normal(shape, dtype, seed)
     ours = forward(x, PoolSpec("sum", **options)).output
@@ -130,7 +130,7 @@ def test_sums_are_within_the_rounding_of_the_taps(layer, dtype):
 @pytest.mark.parametrize("dtype", FLOATS)
 @some_examples
 @given(layer=layers())
-def test_sums_of_whole_numbers_are_the_same(layer, dtype):
+def test_sums_of_whole_numbers_agree(layer, dtype):
     options, shape, seed = layer
     x = np.random.default_rng(seed).integers(-2, 3, shape).astype(dtype)
     ours = forward(x, PoolSpec("sum", **options)).output
@@ -139,7 +139,7 @@ def test_sums_of_whole_numbers_are_the_same(layer, dtype):
 
 
 def all_integers(shape, dtype, seed):
-    """Integers from the whole range of a type, its limits among them."""
+    """Return integers from the whole range of a type, including its limits."""
     limits = np.iinfo(dtype)
     x = np.random.default_rng(seed).integers(limits.min, limits.max, shape, dtype, endpoint=True)
     x.flat[0], x.flat[-1] = limits.min, limits.max

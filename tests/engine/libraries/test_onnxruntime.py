@@ -1,8 +1,8 @@
-"""The engine against ONNX Runtime on the CPU, where its answers can be trusted.
+"""The engine against ONNX Runtime on the CPU, for inputs that ONNX Runtime computes correctly.
 
-That is: no NaN, no window without a valid tap, pads less than the undilated kernel, and
-automatic padding only of windows that are not dilated and need it (where it comes out less than
-zero, ONNX Runtime crops or fails). Models are built in memory, of operator set 22.
+These have no NaN, no window without a valid tap, and padding less than the undilated kernel.
+Automatic padding is used only without dilation and if it is not negative; otherwise ONNX Runtime
+crops or fails. Models are built in memory, with operator set 22.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SAME = ("same_upper", "same_lower")
 
 
 class Layer(NamedTuple):
-    """The options of a spec, the shape of its input, and what the input is filled from."""
+    """Options of a spec, the shape of its input, and a seed for its values."""
 
     options: dict
     shape: tuple
@@ -36,7 +36,7 @@ class Layer(NamedTuple):
 
 
 def run(operator, inputs, outputs, **attributes):
-    """The outputs of a model of one operator; `outputs` are their element types."""
+    """Run a model of one operator; `outputs` has the element types of its outputs."""
     of_type = onnx.helper.np_dtype_to_tensor_dtype
     sources = {f"x{number}": array for number, array in enumerate(inputs)}
     results = {f"y{number}": np.dtype(dtype) for number, dtype in enumerate(outputs)}
@@ -62,7 +62,7 @@ def run(operator, inputs, outputs, **attributes):
 
 
 def attributes_of(options, sizes):
-    """The options of a spec in ONNX's words."""
+    """Return the options of a spec as ONNX attributes."""
     windows = cases.windows_of(options, sizes)
     kernels, strides, dilations, before, after = map(list, zip(*windows, strict=True))
     attributes = {"kernel_shape": kernels, "strides": strides, "dilations": dilations}
@@ -78,13 +78,13 @@ def attributes_of(options, sizes):
 
 
 def pool(options, x, outputs=1):
-    """ONNX Runtime's answer: the output, and on request the indices in the whole tensor."""
+    """Pool with ONNX Runtime; return the output and, if requested, its tensor indices."""
     types = [x.dtype, "int64"][:outputs]
     return run(OPERATORS[options["mode"]], [x], types, **attributes_of(options, x.shape[2:]))
 
 
 def is_trusted(size, window, ceil_mode, is_named):
-    """Whether there is an output, and every window along the axis has a valid tap."""
+    """Return whether there is an output and every window along the axis has a valid tap."""
     kernel, stride, dilation, before, _ = window
     if is_named:
         return (math.ceil(size / stride) - 1) * stride + kernel >= size
@@ -97,7 +97,7 @@ def is_trusted(size, window, ceil_mode, is_named):
 
 @st.composite
 def layers(draw, modes):
-    """A random spec of 1 to 3 spatial axes that ONNX Runtime is right about, and a shape."""
+    """Draw a spec with 1 to 3 spatial axes that ONNX Runtime computes correctly, and a shape."""
     options = draw(st.sampled_from(modes)) | {"ceil_mode": draw(st.booleans())}
     named = draw(st.sampled_from((None, None, None, *SAME)))
     options |= {"padding": named, "ceil_mode": False} if named else {}
@@ -123,14 +123,14 @@ def layers(draw, modes):
 
 
 def whole_numbers(shape, dtype, seed):
-    """Small whole numbers: every sum is exact in every type, whatever the order."""
+    """Return small whole numbers: every sum is exact in every type and order."""
     return np.random.default_rng(seed).integers(-8, 9, shape).astype(dtype)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @cases.many_examples
 @given(layer=layers([{"mode": "max"}]))
-def test_maxima_and_their_indices_are_the_same(layer, dtype):
+def test_maxima_and_indices_agree(layer, dtype):
     x = cases.hard(layer.shape, dtype, layer.seed, has_nan=False)
     output, indices = pool(layer.options, x, outputs=2)
     ours = forward(x, PoolSpec(**layer.options), return_indices=True, index_format="tensor")
@@ -141,7 +141,7 @@ def test_maxima_and_their_indices_are_the_same(layer, dtype):
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
 @cases.many_examples
 @given(layer=layers([{"mode": "max"}]))
-def test_maxima_of_whole_numbers_are_the_same(layer, dtype):
+def test_maxima_of_whole_numbers_agree(layer, dtype):
     x = whole_numbers(layer.shape, dtype, layer.seed)
     output, indices = pool(layer.options, x, outputs=2)
     ours = forward(x, PoolSpec(**layer.options), return_indices=True, index_format="tensor")
@@ -159,7 +159,7 @@ def test_maxima_of_whole_numbers_are_the_same(layer, dtype):
         ]
     )
 )
-def test_averages_and_their_divisors_are_the_same(layer, dtype):
+def test_averages_agree(layer, dtype):
     x = whole_numbers(layer.shape, dtype, layer.seed)
     (output,) = pool(layer.options, x)
     ours = forward(x, PoolSpec(**layer.options)).output
@@ -169,7 +169,7 @@ def test_averages_and_their_divisors_are_the_same(layer, dtype):
 @pytest.mark.parametrize(("dtype", "ulps"), [("float16", 1), ("float32", 4)])
 @cases.many_examples
 @given(layer=layers([{"mode": "lp", "norm_p": p} for p in (1, 2, 3)]))
-def test_norms_are_the_same(layer, dtype, ulps):
+def test_norms_agree(layer, dtype, ulps):
     x = whole_numbers(layer.shape, dtype, layer.seed)
     (output,) = pool(layer.options, x)
     ours = forward(x, PoolSpec(**layer.options)).output
@@ -179,7 +179,7 @@ def test_norms_are_the_same(layer, dtype, ulps):
 @pytest.mark.parametrize("sizes", [(9,), (4, 5), (2, 3, 4)])
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("mode", ["max", "average"])
-def test_global_windows_are_the_same(mode, dtype, sizes):
+def test_global_windows_agree(mode, dtype, sizes):
     x = whole_numbers((2, 3, *sizes), dtype, seed=0)
     (output,) = run(f"Global{OPERATORS[mode]}", [x], [dtype])
     ours = forward(x, PoolSpec(mode, global_window=True)).output
@@ -187,7 +187,7 @@ def test_global_windows_are_the_same(mode, dtype, sizes):
 
 
 @pytest.mark.parametrize(("kernel", "sizes"), [(3, (9,)), (2, (4, 6)), ((1, 2, 3), (2, 4, 6))])
-def test_unpooling_is_our_backward_pass(kernel, sizes):
+def test_unpooling_agrees_with_backward(kernel, sizes):
     options = {"mode": "max", "kernel": kernel, "ceil_mode": False}
     x = cases.normal((2, 3, *sizes))
     output, indices = pool(options, x, outputs=2)

@@ -1,4 +1,4 @@
-"""Forged indices: every value of every entry, in every format, for windows of every kind."""
+"""Invalid indices: every value of every entry, in every format, for windows of every kind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LAYOUTS = ("channels_first", "channels_last")
 PLANES = (1, 2)
 INT64 = np.iinfo(np.int64)
 
-# Windows that overlap, pad, dilate, skip elements, hang over, find no element, divide, or span all.
+# Windows with overlap, padding, dilation, gaps, overhang, no element; adaptive and global.
 WINDOWS = (
     ({"kernel": 3, "stride": 2, "padding": 1}, (5, 4)),
     ({"kernel": 2, "stride": 1, "dilation": 2}, (4, 3)),
@@ -29,7 +29,7 @@ WINDOWS = (
 
 
 def legal_at(place, shape, windows, name):
-    """What the entry at `place` may be, and the position in the plane that it stands for."""
+    """Return the valid entries at `place`, each with its position in the plane."""
     legal = {}
     for number, position in oracle.numbered_taps(place[2:], windows).items():
         if oracle.is_valid(position, shape[2:]):
@@ -41,7 +41,7 @@ def legal_at(place, shape, windows, name):
 
 
 def values_to_try(dtype, shape):
-    """All small values, and those at the ends of the type, but for "none"."""
+    """Return all small values and those at the ends of the type, except for "none"."""
     small = range(int(np.prod(shape)) + 9)
     if dtype == np.uint8:
         return (*small, 127, 128, 253, 254)
@@ -53,8 +53,8 @@ def values_to_try(dtype, shape):
 @pytest.mark.parametrize("name", support.FORMATS)
 @pytest.mark.parametrize(("window", "sizes"), WINDOWS, ids=cases.name_of)
 @pytest.mark.parametrize("mode", ["max", "min"])
-def test_every_value_of_every_entry(mode, window, sizes, name, layout):
-    """Taken where the oracle's window has that element, and the gradient goes there; or refused."""
+def test_entries_are_accepted_or_rejected_as_by_the_oracle(mode, window, sizes, name, layout):
+    """An entry is accepted, with the gradient at its element, if the oracle's window has it."""
     options = window | {"mode": mode, "layout": layout}
     spec, shape = PoolSpec(**options), (*PLANES, *sizes)
     windows = cases.windows_of(options, sizes)
@@ -66,18 +66,18 @@ def test_every_value_of_every_entry(mode, window, sizes, name, layout):
     for place in np.ndindex(output):
         legal = legal_at(place, shape, windows, name)
         for value in values_to_try(indices.dtype, shape):
-            forged = indices.copy()
-            forged[place] = value
-            forged = cases.read_only(cases.to_layout(options, forged))
+            invalid = indices.copy()
+            invalid[place] = value
+            invalid = cases.read_only(cases.to_layout(options, invalid))
             if value not in legal:
                 n, c, *spot = place
                 named = place if layout == "channels_first" else (n, *spot, c)
                 with pytest.raises(InvalidTensorError) as error:
-                    backward(dy, spec, indices=forged, **sent)
+                    backward(dy, spec, indices=invalid, **sent)
                 assert error.value.field == "indices"
                 assert f"the index at {named} is {value}; it must be" in str(error.value)
                 continue
-            dx = cases.from_layout(options, backward(dy, spec, indices=forged, **sent))
+            dx = cases.from_layout(options, backward(dy, spec, indices=invalid, **sent))
             assert dx.sum() == dx[place[:2] + legal[value]] == 1
 
 
@@ -91,7 +91,7 @@ TYPES = (
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("name", support.FORMATS)
 @pytest.mark.parametrize("mode", ["max", "min"])
-def test_every_type_but_the_formats_own_is_refused(mode, name, dtype):
+def test_other_element_types_are_rejected(mode, name, dtype):
     spec, dy = PoolSpec(mode, 2), np.ones((1, 1, 1), np.float32)
     sent = {"input_shape": (1, 1, 2), "indices": np.zeros((1, 1, 1), dtype), "index_format": name}
     if dtype == np.dtype(HONEST[name]).name:
@@ -107,7 +107,7 @@ def test_every_type_but_the_formats_own_is_refused(mode, name, dtype):
 )
 @pytest.mark.parametrize("name", support.FORMATS)
 @pytest.mark.parametrize("mode", ["max", "min"])
-def test_every_shape_but_the_outputs_is_refused(mode, name, shape):
+def test_other_shapes_are_rejected(mode, name, shape):
     x = cases.normal((2, 3, 4))
     output, indices = forward(x, PoolSpec(mode, 2), return_indices=True, index_format=name)
     wrong = np.zeros(shape, indices.dtype)
@@ -120,10 +120,10 @@ def test_every_shape_but_the_outputs_is_refused(mode, name, shape):
 
 @pytest.mark.parametrize("name", support.FORMATS)
 @pytest.mark.parametrize("mode", ["max", "min"])
-def test_of_two_forged_entries_the_first_is_named(mode, name):
+def test_the_error_names_the_first_of_two_invalid_entries(mode, name):
     x = cases.normal((2, 3, 8))
     output, indices = forward(x, PoolSpec(mode, 2), return_indices=True, index_format=name)
-    forged = indices.copy()
-    forged[1, 0, 2] = forged[0, 2, 3] = 77
+    invalid = indices.copy()
+    invalid[1, 0, 2] = invalid[0, 2, 3] = 77
     with pytest.raises(InvalidTensorError, match=r"at \(0, 2, 3\) is 77"):
-        backward(output, PoolSpec(mode, 2), input_shape=x.shape, indices=forged, index_format=name)
+        backward(output, PoolSpec(mode, 2), input_shape=x.shape, indices=invalid, index_format=name)

@@ -1,4 +1,4 @@
-"""Each mistake in every mode that it can be made in: refused, and the field named."""
+"""Invalid arguments in every mode: rejected, with the field named."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ABSURD = (0, -1, -(2**62), MOST + 1, 2**62, 2**63, 10**30)
 @pytest.mark.parametrize("value", ABSURD)
 @pytest.mark.parametrize("option", ["kernel", "stride", "dilation", "padding", "adaptive_output"])
 @pytest.mark.parametrize("mode", MODES)
-def test_absurd_sizes(mode, option, value):
+def test_sizes_out_of_range(mode, option, value):
     if (option, value) == ("padding", 0):
         value = -2
     window = {} if option == "adaptive_output" else {"kernel": 2}
@@ -42,8 +42,8 @@ def test_absurd_sizes(mode, option, value):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_largest_sizes_are_computed_as_any_other(mode):
-    """One window of 2^31 - 1 taps, of which the last two are on elements."""
+def test_the_largest_sizes(mode):
+    """The window has 2^31 - 1 taps, of which only the last two are on elements."""
     options = {"norm_p": 1} if mode == "lp" else {}
     spec = PoolSpec(mode, MOST, MOST, [(MOST - 2, 0)], **options)
     x, dy = np.array([[[1.0, 2.0, 4.0]]]), np.array([[[10.0]]])
@@ -60,14 +60,14 @@ def test_the_largest_sizes_are_computed_as_any_other(mode):
 
 @once
 @pytest.mark.parametrize("mode", MODES)
-def test_windows_whose_taps_cannot_be_walked_are_unsupported_by_name(mode):
+def test_windows_with_too_many_taps_are_unsupported(mode):
     with pytest.raises(UnsupportedError, match="65536") as error:
         forward(X, PoolSpec(mode, MOST, MOST, MOST - 1))
     assert error.value.field == "kernel[0]"
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_steps_beyond_the_input_leave_one_window(mode):
+def test_strides_beyond_the_input_leave_one_window(mode):
     options = {"mode": mode, "kernel": 2, "stride": MOST, "dilation": 2}
     x = cases.normal((1, 2, 5), "float64")
     oracle.assert_close(
@@ -78,7 +78,7 @@ def test_steps_beyond_the_input_leave_one_window(mode):
     assert error.value.field == "kernel[0]"
 
 
-# (an option with a value that is not its default, the modes that it belongs to)
+# (option, a value other than its default, the modes that it applies to)
 OPTIONS = (
     ("count_include_pad", False, {"average"}),
     ("divisor_override", 3, {"average"}),
@@ -102,7 +102,7 @@ def test_options_of_other_modes(mode, option, value, modes):
     assert error.value.field == option
 
 
-# (options that contradict one another, the field at fault)
+# (options that contradict one another, the field of the error)
 CONTRADICTIONS = (
     ({}, "kernel"),
     ({"kernel": 2, "adaptive_output": 2}, "adaptive_output"),
@@ -143,7 +143,7 @@ SUBSETS = [set(names) for count in range(4) for names in itertools.combinations(
 
 
 def fault_of(needs, sent):
-    """The field at fault where a mode needs its input, its shape, or one of input and indices."""
+    """Return the field of the error, or None if the arguments are valid for the mode."""
     if not sent & {"input_shape", "input"}:
         return "input_shape"
     if needs == "either":
@@ -165,7 +165,7 @@ NEEDS = (
 
 @pytest.mark.parametrize("sent", SUBSETS, ids=lambda sent: " ".join(sorted(sent)) or "nothing")
 @pytest.mark.parametrize(("options", "needs"), NEEDS, ids=cases.name_of)
-def test_what_is_sent_beside_the_gradient(options, needs, sent):
+def test_arguments_besides_the_gradient(options, needs, sent):
     field = fault_of(needs, sent)
     residual = {name: SENT[name] for name in sent}
     if field is None:
@@ -192,7 +192,7 @@ WRONG_SHAPES = (
 @once
 @pytest.mark.parametrize(("shape", "input_shape"), WRONG_SHAPES)
 @pytest.mark.parametrize("mode", MODES)
-def test_gradients_of_another_shape(mode, shape, input_shape):
+def test_gradients_of_another_shape_are_rejected(mode, shape, input_shape):
     residual = {"input_shape": input_shape}
     if mode in (*SELECTING, "lp"):
         residual = {"input": np.ones(input_shape, np.float32)}
@@ -203,15 +203,15 @@ def test_gradients_of_another_shape(mode, shape, input_shape):
 
 @once
 @pytest.mark.parametrize("mode", MODES)
-def test_an_input_and_a_shape_that_disagree(mode):
+def test_an_input_of_another_shape_is_rejected(mode):
     residual = {"input": X, "input_shape": (1, 1, 5)}
     with pytest.raises(InvalidTensorError) as error:
         backward(DY, PoolSpec(mode, 2), **residual)
     assert error.value.field == "input_shape"
 
 
-class Unwilling:
-    """As a tensor of PyTorch that needs a gradient, on a device that is none."""
+class Unconvertible:
+    """Object like a PyTorch tensor that requires a gradient, on an unknown device."""
 
     def __array__(self, *_, **__):
         raise RuntimeError("call detach() first")
@@ -221,19 +221,19 @@ class Unwilling:
 
 
 @once
-def test_what_will_not_become_an_array():
+def test_objects_that_do_not_become_arrays_are_rejected():
     with pytest.raises(InvalidTensorError, match="input is not an array: call detach") as error:
-        forward(Unwilling(), PoolSpec("max", 2))
+        forward(Unconvertible(), PoolSpec("max", 2))
     assert error.value.field == "input"
     with pytest.raises(InvalidTensorError, match="detach") as error:
-        backward(Unwilling(), PoolSpec("sum", 2), input_shape=X.shape)
+        backward(Unconvertible(), PoolSpec("sum", 2), input_shape=X.shape)
     assert error.value.field == "output_gradient"
 
 
 @once
 @pytest.mark.parametrize("dtype", cases.NO_ELEMENT_TYPES)
 @pytest.mark.parametrize("mode", MODES)
-def test_types_outside_the_contract(mode, dtype):
+def test_unsupported_element_types_are_rejected(mode, dtype):
     with pytest.raises(InvalidTensorError) as error:
         forward(X.astype(dtype), PoolSpec(mode, 2))
     assert error.value.field == "input"
