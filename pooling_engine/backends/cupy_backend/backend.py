@@ -127,7 +127,7 @@ class CupyBackend:
         outputs = {"y": output, "indices": indices} if has_indices else {"y": output}
         steps = partial(forward_steps, has_indices=has_indices)
         try:
-            if self._run(plan, steps, {"x": x}, outputs, {}):
+            if self.run_steps(plan, steps, {"x": x}, outputs, {}):
                 reject_nan(plan) if plan.selects else reject_overflow()
         except NotCompiledError:
             self._on_host("forward", plan, (x,), (output, indices))
@@ -143,7 +143,9 @@ class CupyBackend:
         if residual is not None:
             inputs[residual] = x if residual == "x" else indices
         try:
-            has_error = self._run(plan, backward_steps, inputs, {"dx": dx}, scratch_dtypes(plan))
+            has_error = self.run_steps(
+                plan, backward_steps, inputs, {"dx": dx}, scratch_dtypes(plan)
+            )
         except NotCompiledError:
             self._on_host("backward", plan, (dy, indices, x), (dx,))
             return
@@ -189,7 +191,7 @@ class CupyBackend:
                     return indices  # otherwise the host searches for the position to name
         return self.to_device(from_positions(plan, self.to_host(given), index_format))
 
-    def _run(
+    def run_steps(
         self,
         plan: PoolPlan,
         steps: Callable[..., Sequence[LaunchStep]],

@@ -1,9 +1,9 @@
-// Gradients: a thread for each cell of the input, or for V channels of one, gathers from the
-// outputs whose windows reach it. Nothing is added by two threads, so the order is fixed.
+// Gradients: a thread per input element, or per V channels of one position, gathers from the
+// outputs whose windows cover it. No two threads add to the same value, so the order is fixed.
 #include "indices.cuh"
 
-// MAX and MIN: the gradients of the outputs whose index names the cell, in the order of outputs.
-// Leaves a mark where an index is forged.
+// MAX and MIN: sums the gradients of the outputs whose index names the element, in output order.
+// Sets the flag `doubt` if an index is invalid.
 template <typename E, typename I, int RANK, bool SHARED, typename N, int V>
 __global__ void select_gradients(const E *dy, const I *indices, E *dx, int *doubt,
                                  Windows<N> windows) {
@@ -62,7 +62,7 @@ __global__ void select_gradients(const E *dy, const I *indices, E *dx, int *doub
   ((Pack<E, V> *)dx)[thread] = packed;
 }
 
-// The sum along axes A, A - 1, .. FIRST of what the outputs send, each over its divisor.
+// Sums the gradients of the outputs, each over its divisor, along axes A, A - 1, .. FIRST.
 template <int A, int FIRST, int V, bool SHARED, typename E, typename N>
 __device__ void add_outputs(const E *dy, const Windows<N> &windows, const Reach<N> *reaches,
                             N origin, N step, double divisor, Scale scale, double *total) {
@@ -91,7 +91,7 @@ __device__ void add_outputs(const E *dy, const Windows<N> &windows, const Reach<
   }
 }
 
-// AVERAGE and SUM, in float64 and in the order of the taps, axis by axis.
+// AVERAGE and SUM in float64, in tap order, axis by axis.
 template <typename E, int RANK, bool SHARED, typename N, int V>
 __global__ void sum_gradients(const E *dy, E *dx, Scale scale, Windows<N> windows) {
   N thread = (N)blockIdx.x * blockDim.x + threadIdx.x;

@@ -1,7 +1,8 @@
-// Element types: what a tensor holds, what is computed in, and how results are rounded.
+// Element types: storage, computation and rounding.
 //
-// 16-bit floats are bit patterns here, widened and narrowed in integer arithmetic, so that a host
-// compiler builds the same code. Nothing is included: the sources are compiled at run time.
+// 16-bit floats are bit patterns that integer arithmetic widens and narrows, so that a host
+// compiler can build the same code. No header of CUDA is included, because the sources are compiled
+// at run time.
 #pragma once
 
 using i8 = signed char;
@@ -15,7 +16,7 @@ using i64 = long long;
 
 struct Half { u16 bits; };   // float16
 struct Brain { u16 bits; };  // bfloat16
-struct None {};              // the index type of a call without indices
+struct None {};              // index type of a call without indices
 
 template <typename E> struct Computed { using type = E; };
 template <> struct Computed<Half> { using type = float; };
@@ -25,7 +26,7 @@ template <typename E> using Wide = typename Computed<E>::type;
 template <typename T> struct IsNone { static constexpr bool value = false; };
 template <> struct IsNone<None> { static constexpr bool value = true; };
 
-// V elements that stand side by side, read and written as one where the machine can: 16 bytes.
+// V adjacent elements, read and written at once up to 16 bytes.
 template <typename T, int V>
 struct alignas(sizeof(T) * V < 16 ? sizeof(T) * V : 16) Pack { T at[V]; };
 
@@ -34,7 +35,7 @@ __device__ inline float widen(Brain value) { return __uint_as_float((u32)value.b
 
 __device__ inline float widen(Half value) {
 #ifdef __CUDA_ARCH__
-  float wide;  // one instruction; what follows is the same for a host
+  float wide;  // one instruction; the code below is the same for a host
   asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(value.bits));
   return wide;
 #endif
@@ -44,8 +45,8 @@ __device__ inline float widen(Half value) {
   return __uint_as_float(bits | sign);
 }
 
-// Rounded towards zero, and with a last bit of 1 where anything was cut off: rounded again, to 16
-// bits, that gives what rounding once would have given.
+// Rounds to odd: towards zero, with a last bit of 1 if the value is inexact. Rounding the result
+// again to 16 bits then equals rounding once.
 __device__ inline float to_odd(double value) {
   float nearest = (float)value;
   double back = nearest;
@@ -67,11 +68,11 @@ __device__ inline u16 narrow_brain(float value) {  // no NaN
   return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 
-// The element that a number was widened from.
+// The inverse of `widen`.
 template <typename E> __device__ E narrowed(Wide<E> value) { return value; }
 template <> __device__ inline Half narrowed<Half>(float value) {
 #ifdef __CUDA_ARCH__
-  u16 bits;  // one instruction, as for `widen`
+  u16 bits;  // one instruction, as in `widen`
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
   return {bits};
 #else
@@ -82,8 +83,8 @@ template <> __device__ inline Brain narrowed<Brain>(float value) {
   return {(u16)(__float_as_uint(value) >> 16)};
 }
 
-// Values that no tensor gave have one form: NaN is positive and quiet, zero has no sign.
-template <typename E> __device__ E nan_of() { return {}; }  // integers have none
+// Computed values are canonical: NaN is positive and quiet, zero is positive.
+template <typename E> __device__ E nan_of() { return {}; }  // integers have no NaN
 template <> __device__ inline double nan_of<double>() {
   return __longlong_as_double(0x7ff8000000000000ll);
 }
@@ -91,7 +92,7 @@ template <> __device__ inline float nan_of<float>() { return __uint_as_float(0x7
 template <> __device__ inline Half nan_of<Half>() { return {0x7e00}; }
 template <> __device__ inline Brain nan_of<Brain>() { return {0x7fc0}; }
 
-template <typename E> __device__ E infinity_of(bool is_negative) {  // of integers, either end
+template <typename E> __device__ E infinity_of(bool is_negative) {  // the extremes, for integers
   constexpr E least = (E)-1 > 0 ? 0 : (E)(1ull << (8 * sizeof(E) - 1));
   return is_negative ? least : (E)~least;
 }
@@ -109,7 +110,7 @@ template <> __device__ inline Brain infinity_of<Brain>(bool is_negative) {
   return {(u16)(is_negative ? 0xff80 : 0x7f80)};
 }
 
-// A sum in the type of the tensor, rounded once, in the one form of zeros and NaNs.
+// Rounds a sum once to the type of the tensor, with canonical zeros and NaNs.
 __device__ inline void round_to(double value, double &result) {
   value += 0.0;
   result = value == value ? value : nan_of<double>();
@@ -120,7 +121,7 @@ __device__ inline void round_to(double value, float &result) {
 }
 __device__ inline void round_to(double value, Half &result) {
 #ifdef __CUDA_ARCH__
-  u16 bits;  // one instruction, as for `widen`
+  u16 bits;  // one instruction, as in `widen`
   asm("cvt.rn.f16.f64 %0, %1;" : "=h"(bits) : "d"(value));
 #else
   u16 bits = narrow_half(to_odd(value));

@@ -1,4 +1,4 @@
-// Forward passes, for windows of any kind: a thread for each output, or for V channels of one.
+// Forward passes for windows of any kind: a thread per output, or per V channels of one position.
 #include "windows.cuh"
 
 struct Larger {
@@ -8,14 +8,14 @@ struct Smaller {
   template <typename W> static __device__ bool is_better(W a, W b) { return a < b; }
 };
 
-// The first of the best; NaN is better than everything, or is never taken.
+// Whether a value replaces the best so far. The first of equals stays; NaN wins, or is ignored.
 template <typename Order, bool IGNORES, typename W>
 __device__ bool is_taken(W value, W best, bool has_best) {
   if (IGNORES) return Order::is_better(value, best) || (!has_best && value == value);
   return !has_best || Order::is_better(value, best) || (value != value && best == best);
 }
 
-// The windows of one output over the input.
+// The window of one output.
 template <typename N> struct Footprint { Taps<N> taps[3]; N step[3], origin; };
 
 template <int RANK, int V, bool SHARED, typename N>
@@ -40,7 +40,8 @@ __device__ Footprint<N> footprint_of(const Windows<N> &windows, const Place<N> &
   return print;
 }
 
-// MAX and MIN, in the order of the taps: the element bit for bit and, unless I is None, the tap.
+// MAX and MIN in tap order. Writes the element unchanged and, unless I is None, the number of its
+// tap.
 template <typename E, typename I, typename Order, bool IGNORES, int RANK, bool SHARED, typename N,
           int V>
 __global__ void select_windows(const E *x, E *y, I *indices, int *doubt, Windows<N> windows) {
@@ -85,12 +86,12 @@ __global__ void select_windows(const E *x, E *y, I *indices, int *doubt, Windows
   if constexpr (!IsNone<I>::value) {
     Pack<I, V> packed;
 #pragma unroll
-    for (int v = 0; v < V; ++v) packed.at[v] = (I)numbers[v];  // -1 is the top value: none
+    for (int v = 0; v < V; ++v) packed.at[v] = (I)numbers[v];  // -1 (the largest value) is none
     ((Pack<I, V> *)indices)[thread] = packed;
   }
 }
 
-// The sum along axes A, A - 1, .. FIRST: those along the first axis are added up first.
+// Sums along axes A, A - 1, .. FIRST; elements along the first axis are added first.
 template <int A, int FIRST, int V, typename E, typename N>
 __device__ void add_taps(const E *x, const Footprint<N> &print, double *total) {
 #pragma unroll
@@ -110,7 +111,7 @@ __device__ void add_taps(const E *x, const Footprint<N> &print, double *total) {
   }
 }
 
-// AVERAGE and SUM, in float64.
+// AVERAGE and SUM in float64.
 template <typename E, int RANK, bool SHARED, typename N, int V>
 __global__ void sum_windows(const E *x, E *y, Scale scale, Windows<N> windows) {
   N thread = (N)blockIdx.x * blockDim.x + threadIdx.x;

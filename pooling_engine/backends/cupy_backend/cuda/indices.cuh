@@ -1,19 +1,19 @@
-// What indices may name: nothing, or a tap on an element of their window. Of the threads that gather
-// from an output, that of the window's first element looks at the index.
+// Check of indices: an index is valid if it names a tap of its window that lies on an element, or
+// none. The thread of the window's first element checks it.
 #pragma once
 #include "windows.cuh"
 
-// Whether the tap of a window on a position is its first one on an element.
+// Whether a tap is the first of its window that lies on an element.
 template <typename N> __device__ bool is_first(const Axis<N> &axis, N position, N tap) {
   return tap == 0 || position < axis.dilation;
 }
 
-// Whether a window has fewer taps on elements than in all, given its first one and the position.
+// Whether some taps of a window lie in the padding, given its first tap on an element.
 template <typename N> __device__ bool is_cut(const Axis<N> &axis, N position, N tap) {
   return tap > 0 || position + (axis.kernel - 1) * axis.dilation >= axis.size;
 }
 
-// Whether one of V indices is forged; `taps`: those on elements, of the window of all V.
+// Whether one of V indices is invalid; `taps` are the taps of their window that lie on elements.
 template <int RANK, int V, typename I, typename N>
 __device__ bool are_forged(const Windows<N> &windows, const Taps<N> *taps, Pack<I, V> indices) {
   bool is_wrong = false, has_all = true;

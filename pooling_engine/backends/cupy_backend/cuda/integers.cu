@@ -1,7 +1,7 @@
-// AVERAGE and SUM of integers: totals are exact, in any order, and rounded once.
+// AVERAGE and SUM of integers. Totals are exact in any order and are rounded once.
 #include "whole.cu"
 
-// 128 bits, in which no sum of a tensor wraps.
+// 128 bits, in which no sum over a tensor overflows.
 struct Long {
   u64 low;
   i64 high;
@@ -14,7 +14,7 @@ struct Long {
   }
 };
 
-// As many elements of 8 or 16 bits as overflow 64 bits fit into no memory.
+// No memory holds enough 8-bit or 16-bit elements to overflow 64 bits.
 template <typename E> struct Added { using type = i64; };
 template <> struct Added<i32> { using type = Long; };
 template <> struct Added<i64> { using type = Long; };
@@ -25,9 +25,9 @@ __device__ inline bool fits(Long total) { return total.high == ((i64)total.low <
 __device__ inline i64 low_of(i64 total) { return total; }
 __device__ inline i64 low_of(Long total) { return (i64)total.low; }
 
-// The float64 that is nearest to a quotient, of two the even one. The total may have more bits than a
-// float64: a long division finds those of the quotient, two more than the result has, of which the last
-// also says whether anything is left.
+// Rounds a quotient to the nearest float64, ties to even. The total may have more bits than a
+// float64, so a long division computes two more bits than the result has. The last of them also
+// records whether there is a remainder.
 __device__ inline double nearest_quotient(i64 total, double divisor) {
   if (total == 0) return 0;
   u64 bits = __double_as_longlong(divisor), mantissa = bits & 0xfffffffffffff;
@@ -35,7 +35,7 @@ __device__ inline double nearest_quotient(i64 total, double divisor) {
   if (exponent) mantissa |= 1ull << 52, --exponent;
   u64 dividend = total < 0 ? 0 - (u64)total : total;
   u64 quotient = dividend / mantissa, rest = dividend % mantissa;
-  int scale = 1074 - exponent;  // the quotient is times 2^scale; -1074 is the least of a result
+  int scale = 1074 - exponent;  // unit of the quotient: 2^scale, at least 2^-1076
   for (; quotient < 1ull << 54 && scale > -1076; --scale) {
     u64 is_one = 2 * rest >= mantissa;
     quotient = 2 * quotient + is_one;
@@ -47,8 +47,8 @@ __device__ inline double nearest_quotient(i64 total, double divisor) {
   return (total < 0) != (divisor < 0) ? -result : result;
 }
 
-// Writes a sum that 64 bits hold, or leaves a mark. Averages of 64 bits are multiplied by powers of two
-// only, where it does not matter when the sum is rounded.
+// Writes a sum that fits in 64 bits; otherwise sets the flag. Averages of 64 bits are multiplied
+// only by powers of two, for which the time of rounding does not matter.
 template <typename E, typename R>
 __device__ void write_total(Total<E> total, Scale scale, int rule, R &result, int *doubt) {
   i64 sum = low_of(total);
@@ -68,7 +68,7 @@ __device__ Scale scale_at(const Windows<N> &windows, const Place<N> &place, Scal
   return scale_of<E>(divisor);
 }
 
-// The sum of what a team has, for its first thread.
+// Sums the values of a team; its first thread receives the sum.
 template <int TEAM, typename T> __device__ void add_up_team(T &total) {
   __shared__ T totals[THREADS];
   int own = threadIdx.x, member = own % TEAM;
@@ -79,7 +79,7 @@ template <int TEAM, typename T> __device__ void add_up_team(T &total) {
   }
 }
 
-// Windows of any kind: a thread for each output, or for V channels of one.
+// Windows of any kind: a thread per output, or per V channels of one position.
 template <typename E, typename R, int RANK, bool SHARED, typename N, int V>
 __global__ void sum_integers(const E *x, R *y, int *doubt, Scale scale, Windows<N> windows) {
   N thread = (N)blockIdx.x * blockDim.x + threadIdx.x;
@@ -105,7 +105,7 @@ __global__ void sum_integers(const E *x, R *y, int *doubt, Scale scale, Windows<
   ((Pack<R, V> *)y)[thread] = packed;
 }
 
-// Windows of many taps, channels first: a team of threads for each output, as in `teams.cu`.
+// Large windows, channels first: a team of threads per output, as in `teams.cu`.
 template <typename E, typename R, int TEAM>
 __global__ void sum_integers_by_teams(const E *x, R *y, int *doubt, Scale scale,
                                       Windows<i32> windows) {

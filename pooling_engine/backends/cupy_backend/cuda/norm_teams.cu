@@ -1,8 +1,9 @@
-// Norms of large windows and of whole planes, channels first: a team of threads for each.
+// Norms of large windows and of whole planes, channels first: a team of threads per window or
+// plane.
 #include "norms.cu"
 #include "teams.cu"
 
-// The largest magnitude of a team, and its first place, for all of its threads.
+// Gives all threads of a team its largest magnitude and the first place of that.
 template <int TEAM, typename W> __device__ void share_largest(W &largest, i64 &place) {
   __shared__ W given[THREADS];
   __shared__ i64 places[THREADS];
@@ -14,7 +15,8 @@ template <int TEAM, typename W> __device__ void share_largest(W &largest, i64 &p
   place = places[threadIdx.x / TEAM * TEAM];
 }
 
-// In the order of `norm_windows`: a thread adds up a column of taps, and columns are added in order.
+// Adds in the order of `norm_windows`: a thread sums a column of taps, and columns are added in
+// order.
 template <typename E, typename Y, Norm NORM, int TEAM>
 __global__ void norm_by_teams(const E *x, Y *y, double p, Windows<i32> windows) {
   __shared__ double columns[THREADS];
@@ -34,7 +36,7 @@ __global__ void norm_by_teams(const E *x, Y *y, double p, Windows<i32> windows) 
   }
   double total = 0;
   if constexpr (!SELECTS<NORM>) {
-    for (i32 t = 0; t < windows.axes[2].kernel; t += TEAM) {  // as often in all teams
+    for (i32 t = 0; t < windows.axes[2].kernel; t += TEAM) {  // all teams reach each barrier
       i32 t2 = print.taps[2].first + t + member;
       double column = 0;
       if (t2 < print.taps[2].stop)
@@ -50,13 +52,13 @@ __global__ void norm_by_teams(const E *x, Y *y, double p, Windows<i32> windows) 
   round_to(NORM == FIRST_LARGEST ? (double)first : terms.norm(total), y[output]);
 }
 
-// Of planes of `size` elements, a team for each that reads V at a time; sums in the order of
-// `sum_planes`.
+// Planes of `size` elements: TEAM threads read a plane together, V elements at a time. Sums in the
+// order of `sum_planes`.
 template <typename E, typename Y, Norm NORM, int TEAM, int V>
 __global__ void norm_planes(const E *x, Y *y, double p, i64 planes, i64 size) {
-  constexpr int RUN = LANES / V;        // threads of a run
-  constexpr int RUNS = TEAM / RUN;      // that a team adds up at a time
-  __shared__ double sums[THREADS * V];  // by team, run and lane
+  constexpr int RUN = LANES / V;        // threads per run
+  constexpr int RUNS = TEAM / RUN;      // runs that a team sums at once
+  __shared__ double sums[THREADS * V];  // indexed by team, run and lane
   int own = threadIdx.x, member = own % TEAM;
   i64 plane = (i64)blockIdx.x * (THREADS / TEAM) + own / TEAM;
   bool has_work = plane < planes;

@@ -1,18 +1,18 @@
-// Norms of windows of any kind, and their gradients, in float64: a thread for each output, or for
-// each cell of the input, or for V channels of one.
+// Norms of windows of any kind, and their gradients, in float64: a thread per output (forward) or
+// input element (backward), or per V channels of one position.
 #include "forward.cu"
 
-// The sum of magnitudes (p = 1), the root of the sum of squares (p = 2), the largest magnitude
-// (p = infinity), or the number of the first tap that has it, as its gradient wants it; or any other p.
+// Sum of magnitudes (p = 1), root of the sum of squares (p = 2), largest magnitude (p = infinity),
+// the number of the first tap with the largest magnitude (for its gradient), or any other p.
 enum Norm { MAGNITUDES, SQUARES, LARGEST, FIRST_LARGEST, POWERS };
 
 template <Norm NORM> constexpr bool SELECTS = NORM == LARGEST || NORM == FIRST_LARGEST;
-// The squares of float32 fit in float64, whatever they are.
+// The square of any float32 fits in float64.
 template <typename E, Norm NORM>
 constexpr bool SCALES = NORM == POWERS || (NORM == SQUARES && sizeof(E) == 8);
 template <typename E, Norm NORM> constexpr bool COMPARES = SELECTS<NORM> || SCALES<E, NORM>;
 
-// By multiplications where the exponent is a whole number up to 64; it is not negative.
+// Uses multiplications if the exponent is a whole number up to 64. The exponent is not negative.
 __device__ inline double power(double base, double exponent) {
   int whole = exponent <= 64 ? (int)exponent : 0;
   if (whole != exponent) return pow(base, exponent);
@@ -22,11 +22,11 @@ __device__ inline double power(double base, double exponent) {
   return result;
 }
 
-// The taps of one window as the terms of a sum, and its norm from that sum. Magnitudes are scaled by
-// the largest, so that no power overflows; by a power of two, which is exact, where their powers, up
-// to 2^p, do not overflow either.
+// Terms of the sum of one window, and its norm from that sum. Magnitudes are divided by the
+// largest, so that no power overflows. If powers up to 2^p do not overflow either, they are divided
+// by a power of two instead, which is exact.
 template <typename E, Norm NORM> struct Terms {
-  double p, largest, scale = 1, inverse = 1;  // no inverse: a quotient in its place
+  double p, largest, scale = 1, inverse = 1;  // inverse 0: divides by scale
 
   __device__ void set(double most) {
     largest = most;
@@ -36,7 +36,7 @@ template <typename E, Norm NORM> struct Terms {
     scale = is_power ? __longlong_as_double(exponent) : largest;
     inverse = is_power ? 1 / scale : 0;
   }
-  // Whether the largest magnitude is the norm: it is 0, or infinite, or NaN.
+  // Whether the largest magnitude is the norm, because it is 0, infinite or NaN.
   __device__ bool is_norm() const { return !(largest > 0 && largest < infinity_of<double>(false)); }
 
   __device__ double of(E element) const {
@@ -52,8 +52,8 @@ template <typename E, Norm NORM> struct Terms {
   }
 };
 
-// The largest magnitude, or NaN, and the number of the first tap that has it; 0 and -1 of no taps.
-// Of every row it looks at the taps from `first` on, `apart` from one another.
+// Finds the largest magnitude, or NaN, and the number of the first tap that has it; 0 and -1 if
+// there are no taps. Of every row it reads each `apart`-th tap from `first` on.
 template <int V, typename E, typename N>
 __device__ void find_largest(const E *x, const Windows<N> &windows, const Footprint<N> &print,
                              Wide<E> *largest, N *numbers, N first = 0, N apart = 1) {
@@ -77,7 +77,7 @@ __device__ void find_largest(const E *x, const Windows<N> &windows, const Footpr
   }
 }
 
-// The sum along axes A, A - 1, .. FIRST: those along the first axis are added up first.
+// Sums along axes A, A - 1, .. FIRST; terms along the first axis are added first.
 template <int A, int FIRST, int V, typename E, Norm NORM, typename N>
 __device__ void add_terms(const E *x, const Footprint<N> &print, const Terms<E, NORM> *terms,
                           double *total) {
@@ -98,7 +98,7 @@ __device__ void add_terms(const E *x, const Footprint<N> &print, const Terms<E, 
   }
 }
 
-// Y is E, or double for a gradient to come.
+// Y is E, or double if the gradient needs the norms.
 template <typename E, typename Y, Norm NORM, int RANK, bool SHARED, typename N, int V>
 __global__ void norm_windows(const E *x, Y *y, double p, Windows<N> windows) {
   N thread = (N)blockIdx.x * blockDim.x + threadIdx.x;
@@ -123,12 +123,12 @@ __global__ void norm_windows(const E *x, Y *y, double p, Windows<N> windows) {
   ((Pack<Y, V> *)y)[thread] = packed;
 }
 
-// What outputs send to V cells, added up along the last axis first, and in the order of the taps.
+// Sums the gradients that outputs send to V elements, the last axis first, in tap order.
 template <int A, int V, Norm NORM, bool SHARED, typename E, typename N>
 __device__ void add_shares(const E *dy, const double *norms, const Windows<N> &windows,
                            const Reach<N> *reaches, const Place<N> &place, const Pack<E, V> &own,
                            double exponent, N row, N number, double *total) {
-  constexpr bool IS_FLAT = NORM == FIRST_LARGEST;  // as the gradients of MAX, in the order of outputs
+  constexpr bool IS_FLAT = NORM == FIRST_LARGEST;  // output order, as for MAX
   const Axis<N> &axis = windows.axes[A];
   for (N n = 0; n < reaches[A].count; ++n) {
     N o = IS_FLAT ? reaches[A].low + n : in_tap_order<SHARED>(axis, reaches[A], n);
@@ -151,7 +151,7 @@ __device__ void add_shares(const E *dy, const double *norms, const Windows<N> &w
         double share = widen(sent.at[v]), norm = named.at[v];
         if (NORM == SQUARES || NORM == POWERS) {
           double magnitude = fabs((double)widen(own.at[v]));
-          double ratio = magnitude >= norm ? 1 : magnitude / norm;  // 1 for infinity of infinity
+          double ratio = magnitude >= norm ? 1 : magnitude / norm;  // 1 for infinity / infinity
           share *= NORM == SQUARES ? ratio : power(ratio, exponent);
         }
         bool is_sent = NORM == FIRST_LARGEST ? norm == (double)wanted : norm != 0;
@@ -161,7 +161,7 @@ __device__ void add_shares(const E *dy, const double *norms, const Windows<N> &w
   }
 }
 
-// dx = sum over windows of dy * sign(x) * (abs(x) / norm)^(p - 1); 0 where the norm is 0.
+// dx = sum over windows of dy * sign(x) * (abs(x) / norm)^(p - 1), or 0 if the norm is 0.
 template <typename E, Norm NORM, int RANK, bool SHARED, typename N, int V>
 __global__ void norm_gradients(const E *dy, const double *norms, const E *x, E *dx, double p,
                                Windows<N> windows) {

@@ -1,15 +1,17 @@
-// Window indices as positions in the plane or in the tensor, and back; a thread for each output.
+// Conversion of window indices to positions in the plane or the tensor, and back: a thread per
+// output.
 #include "windows.cuh"
 
-constexpr i64 NO_POSITION = -1;  // of a window without a valid tap
+constexpr i64 NO_POSITION = -1;  // for a window without elements
 
-// What is added to a position in the plane: `step` for every plane before it, channels first.
+// The offset of a plane: `step` for every plane before it, channels first.
 template <typename N>
 __device__ i64 plane_start(const Windows<N> &windows, const Place<N> &place, i64 step) {
   return ((i64)place.plane * windows.channels + place.channel) * step;
 }
 
-// From the taps; `step` is the size of a plane for positions in the tensor, and 0 in the plane.
+// Converts taps. `step` is the size of a plane for positions in the tensor, and 0 for those in the
+// plane.
 template <typename I, int RANK, bool SHARED, typename N, int V>
 __global__ void to_positions(const I *indices, i64 *positions, i64 step, Windows<N> windows) {
   N thread = (N)blockIdx.x * blockDim.x + threadIdx.x;
@@ -30,7 +32,7 @@ __global__ void to_positions(const I *indices, i64 *positions, i64 step, Windows
   positions[thread] = named == (I)-1 ? NO_POSITION : position;
 }
 
-// To the taps; leaves a mark where a position is not that of a tap on an element of its window.
+// Converts to taps. Sets the flag if no tap of the window lies on an element at a position.
 template <typename I, int RANK, bool SHARED, typename N, int V>
 __global__ void from_positions(const i64 *positions, I *indices, int *doubt, i64 step,
                                Windows<N> windows) {
@@ -45,7 +47,7 @@ __global__ void from_positions(const i64 *positions, I *indices, int *doubt, i64
   i64 plane = 1;
 #pragma unroll
   for (int a = 3 - RANK; a < 3; ++a) plane *= windows.axes[a].size;
-  u64 offset = (u64)position - (u64)plane_start(windows, place, step);  // whatever was sent
+  u64 offset = (u64)position - (u64)plane_start(windows, place, step);  // may be out of range
   bool is_wrong = offset >= (u64)plane;
   N rest = is_wrong ? 0 : (N)offset, number = 0, weight = 1;
 #pragma unroll

@@ -1,10 +1,11 @@
-// Windows of K taps, STRIDE apart, PAD before the first element, along the innermost axis; channels
-// first. A thread takes V neighbours of a row: it reads packs of elements that neighbours share once,
-// and every position within them is known when the kernel is compiled. Other axes are as they come.
+// Windows of K taps with a stride of STRIDE and a padding of PAD along the innermost axis, channels
+// first. A thread computes V adjacent elements of a row. It reads the packs of elements that these
+// share once, and the compiler knows every position within them. Windows along the other axes are
+// arbitrary.
 #include "forward.cu"
 #include "indices.cuh"
 
-// The packs of `row` from number `first` on, side by side; `filler` is beyond its ends.
+// Reads adjacent packs of `row` from number `first` on, with `filler` beyond its ends.
 template <int PACKS, int V, typename T, typename N>
 __device__ void read_packs(const T *row, N first, N length, T filler, T *elements) {
   const Pack<T, V> *packs = (const Pack<T, V> *)row + first;
@@ -19,7 +20,7 @@ __device__ void read_packs(const T *row, N first, N length, T filler, T *element
   }
 }
 
-// Writes the elements of a row that are within it; `at` is the first, a multiple of V.
+// Writes those elements that lie within a row; `at` is the position of the first, a multiple of V.
 template <int V, typename T, typename N>
 __device__ void write_row(T *row, N at, N length, Pack<T, V> packed) {
   if (length % V == 0) {
@@ -31,15 +32,16 @@ __device__ void write_row(T *row, N at, N length, Pack<T, V> packed) {
     if (at + v < length) row[at + v] = packed.at[v];
 }
 
-// What V outputs read: the packs before the thread's own, all of them, and where tap 0 is in those.
+// The packs that V outputs read: those before the thread's own, all, and the place of tap 0 in
+// them.
 template <int K, int STRIDE, int PAD, int V> struct Read {
   static constexpr int BEFORE = (PAD + V - 1) / V;
   static constexpr int PACKS = BEFORE + ((V - 1) * STRIDE - PAD + K - 1) / V + 1;
   static constexpr int TAP = BEFORE * V - PAD;
 };
 
-// Takes the best of V windows, in the order of the taps; returns whether there is a NaN, which only
-// what is EXACT looks at.
+// Finds the best elements of V windows, in tap order. Returns whether there is a NaN, which only
+// the EXACT variant handles.
 template <bool EXACT, typename Order, bool IGNORES, int K, int STRIDE, int PAD, int V, typename E>
 __device__ bool take_rows(const E *x, const Windows<i32> &windows, const Place<i32> &place,
                           const Taps<i32> &t0s, const Taps<i32> &t1s, Wide<E> *best, E *chosen,
@@ -48,14 +50,14 @@ __device__ bool take_rows(const E *x, const Windows<i32> &windows, const Place<i
   const Axis<i32> &inner = windows.axes[2];
   bool is_empty = t0s.first == t0s.stop || t1s.first == t1s.stop, has_nan = false;
 #pragma unroll
-  for (int v = 0; v < V; ++v) {  // the first tap has been taken, but NaN may not be
+  for (int v = 0; v < V; ++v) {  // starts with the first tap, unless NaN is ignored
     best[v] = infinity_of<Wide<E>>(Order::is_better(1, 0));
     chosen[v] = infinity_of<E>(Order::is_better(1, 0));
     i32 start = (place.at[2] * V + v) * STRIDE - PAD;
     i32 first = (t0s.first * windows.axes[1].kernel + t1s.first) * K + (start < 0 ? -start : 0);
     numbers[v] = IGNORES || is_empty ? -1 : first;
   }
-  E filler = IGNORES ? nan_of<E>() : infinity_of<E>(Order::is_better(1, 0));  // never taken
+  E filler = IGNORES ? nan_of<E>() : infinity_of<E>(Order::is_better(1, 0));  // never wins
   for (i32 t0 = t0s.first; t0 < t0s.stop; ++t0) {
     i32 plane = place.plane * windows.axes[0].size + t0s.start + t0 * windows.axes[0].dilation;
     for (i32 t1 = t1s.first; t1 < t1s.stop; ++t1) {
@@ -87,8 +89,8 @@ __device__ bool take_rows(const E *x, const Windows<i32> &windows, const Place<i
   return has_nan;
 }
 
-// MAX and MIN of V neighbours. Most elements are numbers: only where a thread meets a NaN, it looks
-// again; at once where it is known to, with HAS_NAN.
+// MAX and MIN of V adjacent outputs. A thread that meets a NaN starts again with the exact variant;
+// with HAS_NAN it starts with that.
 template <bool HAS_NAN, bool IGNORES, typename Order, int K, int STRIDE, int PAD, int V, typename E,
           typename I>
 __device__ void select_row(const E *x, E *y, I *indices, int *doubt, const Windows<i32> &windows,
@@ -109,10 +111,10 @@ __device__ void select_row(const E *x, E *y, I *indices, int *doubt, const Windo
   Pack<I, V> packed;
 #pragma unroll
   for (int v = 0; v < V; ++v) {
-    if constexpr (sizeof(E) == sizeof(Wide<E>)) chosen.at[v] = best[v];  // bit for bit
+    if constexpr (sizeof(E) == sizeof(Wide<E>)) chosen.at[v] = best[v];  // the same bits
     if (IGNORES && numbers[v] < 0 && !is_empty) chosen.at[v] = nan_of<E>();
     if (!IGNORES && doubt && output + v < inner.outputs && best[v] != best[v]) *doubt = 1;
-    if constexpr (!IsNone<I>::value) packed.at[v] = (I)numbers[v];  // -1 is the top value: none
+    if constexpr (!IsNone<I>::value) packed.at[v] = (I)numbers[v];  // -1 (the largest value) is none
   }
   i32 row = (place.plane * windows.axes[0].outputs + place.at[0]) * windows.axes[1].outputs +
             place.at[1];
@@ -129,7 +131,7 @@ __global__ void select_rows(const E *x, E *y, I *indices, int *doubt, Windows<i3
   select_row<false, IGNORES, Order, K, STRIDE, PAD, V>(x, y, indices, doubt, windows, place);
 }
 
-// AVERAGE and SUM, in float64: each column of taps is added up once for all windows that have it.
+// AVERAGE and SUM in float64. Each column of taps is summed once for all windows that contain it.
 template <typename E, int K, int STRIDE, int PAD, int V>
 __global__ void sum_rows(const E *x, E *y, Scale scale, Windows<i32> windows) {
   using Row = Read<K, STRIDE, PAD, V>;
@@ -175,26 +177,26 @@ __global__ void sum_rows(const E *x, E *y, Scale scale, Windows<i32> windows) {
   write_row(y + row * inner.outputs, output, inner.outputs, packed);
 }
 
-// What reaches V elements: outputs, in packs of V / STRIDE, and where output 0 of the thread's own
-// pack is in those.
+// The outputs whose windows cover V elements, in packs of V / STRIDE, and the place of output 0 of
+// the thread's own pack in them.
 template <int K, int STRIDE, int PAD, int V> struct Reached {
   static constexpr int C = V / STRIDE;
   static constexpr int BEFORE = ((K - 1 - PAD) / STRIDE + C - 1) / C;
   static constexpr int PACKS = BEFORE + (V - 1 + PAD) / STRIDE / C + 1;
   static constexpr int OWN = BEFORE * C;
-  // What a thread takes along axis 1, at most, that registers hold; `choosing.py` says the same.
+  // The most rows of a thread, limited by its registers; `choosing.py` has the same rule.
   static constexpr int ROWS = 2 * STRIDE, ROWS_OF_SUMS = STRIDE > 1 || K + V < 10 ? ROWS : 1;
-  static constexpr int LATER = (PAD + STRIDE - 1) / STRIDE;  // the first whose tap 0 is in the pack
+  static constexpr int LATER = (PAD + STRIDE - 1) / STRIDE;  // first output with tap 0 in the pack
 };
 
-// How many rows a thread takes; `row` is the first.
+// The number of rows of a thread; `row` is the first.
 inline __device__ i32 rows_from(const Windows<i32> &windows, i32 row) {
   i32 room = windows.axes[1].size - row;
   return room < windows.rows ? room : windows.rows;
 }
 
-// The number of the tap on the r-th row of a thread, where the first is so far from tap 0; or -1. Only
-// where there is no dilation a thread has more rows than one.
+// The number of the tap on the r-th row of a thread, or -1; `distance` is that of the first row
+// from tap 0. With dilation, a thread has only one row.
 inline __device__ i32 tap_on(const Axis<i32> &axis, i32 distance, i32 r, i32 rows) {
   i32 tap = distance + r;
   if (r == 0 && axis.dilation != 1) {
@@ -219,7 +221,7 @@ __device__ void write_gradients(E *dx, const Windows<i32> &windows, const Place<
   }
 }
 
-// The gradient of MAX and MIN, in the order of the outputs. Leaves a mark where an index is forged.
+// Gradient of MAX and MIN, in output order. Sets the flag if an index is invalid.
 template <typename E, typename I, int K, int STRIDE, int PAD, int V>
 __global__ void select_row_gradients(const E *dy, const I *indices, E *dx, int *doubt,
                                      Windows<i32> windows) {
@@ -259,7 +261,7 @@ __global__ void select_row_gradients(const E *dy, const I *indices, E *dx, int *
         }
       }
       Taps<i32> t1s = taps_of<false>(across, o1);
-      i32 top = t1s.start + t1s.first * across.dilation;  // the first row of the window
+      i32 top = t1s.start + t1s.first * across.dilation;  // first row of the window
       if (top < own || top >= own + rows || !is_first(windows.axes[0], place.at[0], t0)) continue;
       if (is_cut(windows.axes[0], place.at[0], t0) || is_cut(across, top, t1s.first)) {
         Taps<i32> taps[3] = {taps_of<false>(windows.axes[0], o0), t1s};
@@ -277,7 +279,7 @@ __global__ void select_row_gradients(const E *dy, const I *indices, E *dx, int *
 #pragma unroll
         for (int o = 0; o < Row::PACKS * Row::C; ++o) {
           int tap = v + PAD - (o - Row::OWN) * STRIDE;
-          if (tap && (v || tap < 0 || tap > PAD || place.at[2])) continue;  // not the first
+          if (tap && (v || tap < 0 || tap > PAD || place.at[2])) continue;  // not the first element
           i32 index = named[o], along = index % K;
           bool is_within = index < windows.taps && along >= tap;
           if (v + K > V) is_within &= along - tap < inner.size - place.at[2] * V - v;
@@ -290,8 +292,8 @@ __global__ void select_row_gradients(const E *dy, const I *indices, E *dx, int *
   if (is_wrong) *doubt = 1;
 }
 
-// The gradient of AVERAGE and SUM, in float64 and in the order of the taps: each column of outputs is
-// added up once for all elements that it reaches.
+// Gradient of AVERAGE and SUM in float64, in tap order. Each column of outputs is summed once for
+// all elements that it covers.
 template <typename E, int K, int STRIDE, int PAD, int V>
 __global__ void sum_row_gradients(const E *dy, E *dx, Scale scale, Windows<i32> windows) {
   using Row = Reached<K, STRIDE, PAD, V>;
@@ -305,7 +307,7 @@ __global__ void sum_row_gradients(const E *dy, E *dx, Scale scale, Windows<i32> 
   Reach<i32> r1 = reach_of<false>(across, own, rows - 1);
   i32 first = place.at[2] - Row::BEFORE;
   double columns[ROWS][COLUMNS] = {};
-  i32 along[COLUMNS];  // what averages divide by along a row: K, but for a few at its ends
+  i32 along[COLUMNS];  // divisors along the row: K, except at its ends
   bool is_even = true;
 #pragma unroll
   for (int c = 0; c < COLUMNS; ++c) {

@@ -1,9 +1,9 @@
-// MAX and MIN of square windows, 1 apart along both axes: a thread takes V neighbours of each of ROWS
-// rows, one after the other. What a window takes first among its best is the first of the best that its
-// rows have, each by itself: so rows are looked at once for all windows that have them.
+// MAX and MIN of square windows with stride 1: a thread computes V adjacent outputs in each of ROWS
+// adjacent rows. The result of a window is the first of the best results of its rows, so each row
+// is reduced once for all windows that contain it.
 #include "rows.cu"
 
-// The first of the best of some taps, and where it is: K for each row, 1 for each column.
+// The first of the best of some taps, and its number: K per row, 1 per column.
 template <typename W> struct Winner { W value; i32 at; };
 
 template <typename Order, typename W>
@@ -11,8 +11,8 @@ __device__ Winner<W> first_best(Winner<W> earlier, Winner<W> later) {
   return Order::is_better(later.value, earlier.value) ? later : earlier;
 }
 
-// The winners of N windows of K side by side, of N + K - 1 in all. Those are cut into runs of K; a
-// window is the end of one and the beginning of the next.
+// The winners of N adjacent windows of K elements, out of N + K - 1 elements. These are cut into
+// runs of K; a window is the end of one run and the beginning of the next.
 template <typename Order, int K, int N, typename W>
 __device__ void take_windows(const Winner<W> *all, Winner<W> *winners) {
   Winner<W> ends[N + K - 1], begins[N + K - 1];
@@ -27,8 +27,8 @@ __device__ void take_windows(const Winner<W> *all, Winner<W> *winners) {
     winners[n] = n % K == 0 ? ends[n] : first_best<Order>(ends[n], begins[n + K - 1]);
 }
 
-// The winners of a thread's V windows in row `number` of the thread's, which may be in the padding.
-// Returns whether it has a NaN.
+// The winners of the V windows of a thread in its row `number`, which may be in the padding.
+// Returns whether the row has a NaN.
 template <typename Order, int K, int PAD, int V, typename E>
 __device__ bool take_row(const E *plane, const Windows<i32> &windows, const Place<i32> &place, i32 row,
                          int number, Winner<Wide<E>> *winners) {
@@ -49,7 +49,7 @@ __device__ bool take_row(const E *plane, const Windows<i32> &windows, const Plac
   return has_nan;
 }
 
-// As `select_rows`, of windows of K by K taps.
+// As `select_rows`, for windows of K by K taps.
 template <typename E, typename I, typename Order, bool IGNORES, int K, int STRIDE, int PAD, int V,
           int ROWS>
 __global__ void select_square_rows(const E *x, E *y, I *indices, int *doubt, Windows<i32> windows) {
@@ -66,7 +66,7 @@ __global__ void select_square_rows(const E *x, E *y, I *indices, int *doubt, Win
   Winner<W> winners[ROWS][V], row[V], later[V];
   bool has_nan = false;
 #pragma unroll
-  for (int r = 0; r < K; ++r) {  // the last in common is where windows that begin later are found
+  for (int r = 0; r < K; ++r) {  // all windows share rows ROWS - 1 to K - 1
     has_nan |= take_row<Order, K, PAD, V>(plane, windows, place, start + r, r, row);
 #pragma unroll
     for (int v = 0; v < V; ++v) {
@@ -88,7 +88,7 @@ __global__ void select_square_rows(const E *x, E *y, I *indices, int *doubt, Win
     }
   }
   i32 stop = middle.outputs - place.at[1];
-  if (has_nan) {  // each row by itself
+  if (has_nan) {  // row by row
     for (int j = 0; j < ROWS && j < stop; ++j, ++place.at[1])
       select_row<true, IGNORES, Order, K, 1, PAD, V>(x, y, indices, doubt, windows, place);
     return;

@@ -1,9 +1,9 @@
-// Windows of many taps, far apart or few, channels first: a team of threads for each output, side by
-// side along the innermost axis.
+// Large windows that are far apart or few, channels first: a team of threads per output, adjacent
+// along the innermost axis.
 #include "ties.cu"
 #include "whole.cu"
 
-// MAX and MIN. Every thread takes taps in their order, and of equals the team takes the first.
+// MAX and MIN. Every thread reads its taps in order, and the first of equals wins within the team.
 template <typename E, typename I, typename Order, bool IGNORES, int TEAM>
 __global__ void select_by_teams(const E *x, E *y, I *indices, int *doubt, Windows<i32> windows) {
   i32 output = blockIdx.x * (THREADS / TEAM) + threadIdx.x / TEAM, member = threadIdx.x % TEAM;
@@ -37,10 +37,10 @@ __global__ void select_by_teams(const E *x, E *y, I *indices, int *doubt, Window
     y[output] = is_empty ? infinity_of<E>(Order::is_better(1, 0)) : nan_of<E>();
   }
   if (!IGNORES && doubt && best != best) *doubt = 1;
-  if constexpr (!IsNone<I>::value) indices[output] = (I)first;  // -1 is the top value: none
+  if constexpr (!IsNone<I>::value) indices[output] = (I)first;  // -1 (the largest value) is none
 }
 
-// AVERAGE and SUM, in float64: a thread adds up a column of taps, and columns are added in order.
+// AVERAGE and SUM in float64. A thread sums a column of taps, and columns are added in order.
 template <typename E, int TEAM>
 __global__ void sum_by_teams(const E *x, E *y, Scale scale, Windows<i32> windows) {
   __shared__ double columns[THREADS];
@@ -49,7 +49,7 @@ __global__ void sum_by_teams(const E *x, E *y, Scale scale, Windows<i32> windows
   Place<i32> place = place_of<3, 1>(windows, has_work ? output : 0);
   Footprint<i32> print = footprint_of<3, 1, true>(windows, place);
   double total = 0;
-  for (i32 t = 0; t < windows.axes[2].kernel; t += TEAM) {  // as often in all teams
+  for (i32 t = 0; t < windows.axes[2].kernel; t += TEAM) {  // all teams reach each barrier
     i32 t2 = print.taps[2].first + t + member;
     double column = 0;
     if (t2 < print.taps[2].stop)
@@ -71,7 +71,7 @@ __global__ void sum_by_teams(const E *x, E *y, Scale scale, Windows<i32> windows
   round_to(quotient<E>(total, scale, windows.rule), y[output]);
 }
 
-// `share_windows`: the tied taps are counted in any order, as integers.
+// As `share_windows`. The tied taps are counted as integers, in any order.
 template <typename E, bool IGNORES, int TEAM>
 __global__ void share_by_teams(const E *x, const E *extremes, const E *dy, double *shares,
                                Windows<i32> windows) {

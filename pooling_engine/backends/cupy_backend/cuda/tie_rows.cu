@@ -1,8 +1,9 @@
-// Gradients of shared ties, as in `ties.cu`, for the windows of `rows.cu`: neighbours of a row together.
+// Gradients of shared ties as in `ties.cu`, for the windows of `rows.cu`: adjacent elements
+// together.
 #include "rows.cu"
 #include "ties.cu"
 
-// The elements of a row that are within it, and zeros; `at` is the first, a multiple of V.
+// Reads those elements that lie within a row, and zeros beyond; `at` is the first, a multiple of V.
 template <int V, typename T, typename N>
 __device__ Pack<T, V> read_row(const T *row, N at, N length) {
   if (length % V == 0) return *(const Pack<T, V> *)(row + at);
@@ -12,7 +13,7 @@ __device__ Pack<T, V> read_row(const T *row, N at, N length) {
   return packed;
 }
 
-// The gradients of windows over the numbers of their tied taps.
+// Divides the gradient of each window by the number of its tied taps.
 template <typename E, bool IGNORES, int K, int STRIDE, int PAD, int V>
 __global__ void share_rows(const E *x, const E *extremes, const E *dy, double *shares,
                            Windows<i32> windows) {
@@ -51,11 +52,11 @@ __global__ void share_rows(const E *x, const E *extremes, const E *dy, double *s
   Pack<double, V> packed;
 #pragma unroll
   for (int v = 0; v < V; ++v)
-    packed.at[v] = (double)widen(sent.at[v]) / (double)counts[v];  // by 0, where nobody gets it
+    packed.at[v] = (double)widen(sent.at[v]) / (double)counts[v];  // by 0 if no tap receives it
   write_row(shares + before, output, inner.outputs, packed);
 }
 
-// The gradient, in float64 and in the order of the taps, axis by axis, the last axis first.
+// The gradient in float64, in tap order, axis by axis, the last axis first.
 template <typename E, typename S, bool IGNORES, int K, int STRIDE, int PAD, int V>
 __global__ void tie_row_gradients(const E *x, const E *extremes, const S *shares, E *dx,
                                   Windows<i32> windows) {
@@ -79,7 +80,7 @@ __global__ void tie_row_gradients(const E *x, const E *extremes, const S *shares
       if (tap_at<false>(windows.axes[1], r1, o1) < 0) continue;
       i32 row = (place.plane * windows.axes[0].outputs + o0) * windows.axes[1].outputs + o1;
       E extreme[COLUMNS];
-      S sent[COLUMNS];  // nothing from beyond the ends, whatever is tied there
+      S sent[COLUMNS];  // zero beyond the ends, even if tied
       read_packs<Row::PACKS, Row::C>(extremes + row * inner.outputs, first, packs, E{}, extreme);
       read_packs<Row::PACKS, Row::C>(shares + row * inner.outputs, first, packs, S{}, sent);
 #pragma unroll

@@ -1,13 +1,13 @@
-// Gradients that all taps receive which equal the extreme of their window, whole or in equal shares:
-// from the input, the extremes, which the kernels of the forward pass find, and the output's gradient.
+// Gradients of shared ties: all taps that equal the extreme of their window receive its gradient,
+// whole or in equal shares. The kernels of the forward pass compute the extremes.
 #include "forward.cu"
 
-// NaNs are tied with one another where one is selected, and else with nothing.
+// NaNs are tied with one another if NaN can be selected; otherwise with nothing.
 template <bool IGNORES, typename W> __device__ bool is_tied(W value, W extreme) {
   return value == extreme || (!IGNORES && value != value && extreme != extreme);
 }
 
-// The gradient of each window over the number of its tied taps; a thread for each output.
+// Divides the gradient of each window by the number of its tied taps: a thread per output.
 template <typename E, bool IGNORES, int RANK, bool SHARED, typename N, int V>
 __global__ void share_windows(const E *x, const E *extremes, const E *dy, double *shares,
                               Windows<N> windows) {
@@ -32,12 +32,12 @@ __global__ void share_windows(const E *x, const E *extremes, const E *dy, double
   Pack<double, V> packed;
 #pragma unroll
   for (int v = 0; v < V; ++v)
-    packed.at[v] = (double)widen(sent.at[v]) / (double)counts[v];  // by 0, where nobody gets it
+    packed.at[v] = (double)widen(sent.at[v]) / (double)counts[v];  // by 0 if no tap receives it
   ((Pack<double, V> *)shares)[thread] = packed;
 }
 
-// The output that comes `number`-th in tap order, also of windows that share out an axis: the first is
-// the only one whose tap on the position may not be its first, and is then the last in order.
+// The `number`-th output in tap order, also for adaptive axes. There, only the first output may
+// cover the position with another tap than its first, and then comes last.
 template <bool SHARED, typename N>
 __device__ N by_tap(const Axis<N> &axis, const Reach<N> &reach, N number) {
   if (SHARED && axis.stride == 0 && tap_at<SHARED>(axis, reach, reach.low) > 0)
@@ -45,8 +45,8 @@ __device__ N by_tap(const Axis<N> &axis, const Reach<N> &reach, N number) {
   return in_tap_order<SHARED>(axis, reach, number);
 }
 
-// The sum along axes A, A + 1, .. of what the outputs send that are tied with these values; `row` is
-// the number of what is before axis A, in the output.
+// Sums the gradients of the outputs that are tied with these values, along axes A, A + 1, ..; `row`
+// is the position in the output along the axes before A.
 template <int A, int V, bool IGNORES, bool SHARED, typename E, typename S, typename N>
 __device__ void add_tied(const E *extremes, const S *shares, const Windows<N> &windows,
                          const Reach<N> *reaches, N row, N channel, const Wide<E> *values,
@@ -76,8 +76,8 @@ __device__ void add_tied(const E *extremes, const S *shares, const Windows<N> &w
   }
 }
 
-// The gradient, in float64 and in the order of the taps, axis by axis, the last axis first. What
-// windows send is their gradient, or the shares of `share_windows`; a thread for each cell.
+// The gradient in float64, in tap order, axis by axis, the last axis first: a thread per input
+// element. `shares` is the gradient of the output, or the result of `share_windows`.
 template <typename E, typename S, bool IGNORES, int RANK, bool SHARED, typename N, int V>
 __global__ void tie_gradients(const E *x, const E *extremes, const S *shares, E *dx,
                               Windows<N> windows) {

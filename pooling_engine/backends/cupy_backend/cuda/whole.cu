@@ -1,12 +1,12 @@
-// One window over each whole plane, channels first: a team of threads for each plane.
+// One window per plane, channels first: a team of threads per plane.
 #include "forward.cu"
 
-[[maybe_unused]] constexpr int THREADS = 256;  // of a block
-constexpr int LANES = 16;     // that elements are dealt out to, as `whole.py` of NumPy says
+[[maybe_unused]] constexpr int THREADS = 256;  // per block
+constexpr int LANES = 16;     // partial sums per run; `rules.py` has the same numbers
 constexpr int BLOCK = 64 * LANES;
 
-// Leaves the best value of a team, and the first place that has it, with its first thread; a place is
-// -1 where nothing was taken.
+// Gives the first thread of a team its best value and the first place of that; the place is -1 if
+// no element was selected.
 template <typename Order, int TEAM, typename W>
 __device__ void first_of_team(W &best, i64 &place) {
   __shared__ W bests[THREADS];
@@ -29,7 +29,8 @@ __device__ void first_of_team(W &best, i64 &place) {
   }
 }
 
-// MAX and MIN of planes of `size` elements: TEAM threads read a plane together, V elements at a time.
+// MAX and MIN of planes of `size` elements: TEAM threads read a plane together, V elements at a
+// time.
 template <typename E, typename I, typename Order, bool IGNORES, int TEAM, int V>
 __global__ void select_planes(const E *x, E *y, I *indices, int *doubt, i64 planes, i64 size) {
   int own = threadIdx.x, member = own % TEAM;
@@ -55,14 +56,14 @@ __global__ void select_planes(const E *x, E *y, I *indices, int *doubt, i64 plan
   if constexpr (!IsNone<I>::value) indices[plane] = (I)place;
 }
 
-// AVERAGE and SUM of planes of `size` elements: a run of BLOCK elements is added up in LANES lanes, the
-// i-th in lane i % LANES, V lanes a thread; lanes are added up over the runs, then each half to the
-// other.
+// AVERAGE and SUM of planes of `size` elements. A run of BLOCK elements is summed in LANES lanes,
+// element i in lane i % LANES, with V lanes per thread. Lanes are summed over the runs; then the
+// upper half of the lanes is added to the lower half, repeatedly.
 template <typename E, int TEAM, int V>
 __global__ void sum_planes(const E *x, E *y, Scale scale, int rule, i64 planes, i64 size) {
-  constexpr int RUN = LANES / V;        // threads of a run
-  constexpr int RUNS = TEAM / RUN;      // that a team adds up at a time
-  __shared__ double sums[THREADS * V];  // by team, run and lane
+  constexpr int RUN = LANES / V;        // threads per run
+  constexpr int RUNS = TEAM / RUN;      // runs that a team sums at once
+  __shared__ double sums[THREADS * V];  // indexed by team, run and lane
   int own = threadIdx.x, member = own % TEAM;
   i64 plane = (i64)blockIdx.x * (THREADS / TEAM) + own / TEAM;
   const E *elements = x + plane * size;

@@ -1,11 +1,11 @@
-// Windows as integers: which taps an output has, and which outputs reach a position.
+// Windows as integers: the taps of an output, and the outputs whose windows cover a position.
 //
-// N is the type of all positions: 32 bits wherever the whole tensor can be counted in them.
-// Tensors are (planes, D1..Dn, channels), n from 1 to 3; the axes are the last n of three.
+// N is the type of all positions: 32 bits if they number the whole tensor.
+// Tensors are (planes, D1..Dn, channels) with n from 1 to 3; the axes are the last n of three.
 #pragma once
 #include "elements.cuh"
 
-// Divides by a number that the host knows: by a multiplication where 32 bits do.
+// Divides by a number that the host knows; with 32 bits, by a multiplication.
 template <typename N> struct Divisor {
   N value, multiplier, shift;
   __device__ N divide(N n) const {
@@ -18,30 +18,30 @@ template <typename N> struct Divisor {
 
 template <typename N> struct Axis {
   N size, outputs, kernel;
-  N stride;    // 0: windows share out the axis, as floor(o * size / outputs) to the next ceiling
+  N stride;    // 0: adaptive, from floor(o * size / outputs) to ceil((o + 1) * size / outputs)
   N dilation, padding;
-  N end;       // the size and the padding after it
-  Divisor<N> own;  // of the tensor that the threads are laid over: outputs forward, size backward
+  N end;       // size plus the padding after it
+  Divisor<N> own;  // number of threads along the axis
   Divisor<N> by_stride, by_dilation;
 };
 
 enum DivisorRule { MULTIPLY, DIVIDE, VALID_TAPS, PADDED_TAPS };
 
-// What sums are multiplied by: `value + rest`, of one sign. Or `value` is what they are divided by.
+// Factor of sums: `value + rest`, with the same sign. Or `value` is a divisor.
 struct Scale { double value, rest; };
 
 template <typename N> struct Windows {
   Axis<N> axes[3];
   N channels;
-  Divisor<N> vectors;  // of channels at one position
-  N count;             // of threads that have work
+  Divisor<N> vectors;  // packs of channels at one position
+  N count;             // threads that have work
   N taps, rule;
-  N rows;              // along the last axis but one, of a thread
+  N rows;              // rows per thread along the second-innermost axis
 };
 
 template <typename N> struct Taps { N start, first, stop; };
 
-// The position of tap 0 of an output, and the range of its taps that are on elements.
+// The position of tap 0 of an output, and the range of its taps that lie on elements.
 template <bool SHARED, typename N> __device__ Taps<N> taps_of(const Axis<N> &axis, N output) {
   if (SHARED && axis.stride == 0) {
     N start = output * axis.size / axis.outputs;
@@ -57,7 +57,7 @@ template <bool SHARED, typename N> __device__ Taps<N> taps_of(const Axis<N> &axi
   return {start, first, stop > first ? stop : first};
 }
 
-// What an average divides by, along one axis.
+// The divisor of an average along one axis.
 template <bool SHARED, typename N>
 __device__ N divisor_of(const Axis<N> &axis, N output, N rule) {
   N count;
@@ -72,30 +72,30 @@ __device__ N divisor_of(const Axis<N> &axis, N output, N rule) {
   return count > 1 ? count : 1;
 }
 
-// Whether sums of elements E are multiplied. Those of 16 and of 32 bits are, which gives the bits of a
-// division (`division.py` says why), unless the caller's divisor has no such factor.
+// Whether sums of elements E are multiplied. Those of 16 and 32 bits are, which is bit-identical to
+// a division (`division.py` has the proof), unless the caller's divisor has no such factor.
 template <typename E> __device__ bool is_multiplied(int rule) {
   return sizeof(E) > 4 ? rule == MULTIPLY : rule != DIVIDE;
 }
 
 template <typename E> __device__ double product(double sum, Scale scale) {
   if constexpr (sizeof(E) > 4) return sum * scale.value;
-  return fma(sum, scale.value, sum * scale.rest);  // of an infinity, both have one sign
+  return fma(sum, scale.value, sum * scale.rest);  // for an infinite sum, both have the same sign
 }
 
 template <typename E> __device__ double quotient(double sum, Scale scale, int rule) {
   return is_multiplied<E>(rule) ? product<E>(sum, scale) : sum / scale.value;
 }
 
-// That of a divisor which the host does not know: a count of taps.
+// The scale of a divisor that the host does not know: a count of taps.
 template <typename E> __device__ Scale scale_of(double divisor) {
   if constexpr (sizeof(E) > 4) return {divisor, 0};
   double value = __longlong_as_double(__double_as_longlong(1 / divisor) - 1);
   return {value, fma(-value, divisor, 1.0) * value};
 }
 
-// The outputs that may reach a position, or one of `more` after it; and the distance of the position
-// from tap 0 of the first output.
+// The outputs that may cover a position or one of `more` positions after it, and the distance of
+// the position from tap 0 of output 0.
 template <typename N> struct Reach { N low, count, distance; };
 
 template <bool SHARED, typename N>
@@ -112,7 +112,7 @@ __device__ Reach<N> reach_of(const Axis<N> &axis, N position, N more = 0) {
   return {low, high > low ? high - low : 0, distance};
 }
 
-// The number of the tap that an output has on the position, or -1.
+// The number of the tap of an output that lies on the position, or -1.
 template <bool SHARED, typename N>
 __device__ N tap_at(const Axis<N> &axis, const Reach<N> &reach, N output) {
   if (SHARED && axis.stride == 0) return reach.distance - output * axis.size / axis.outputs;
@@ -122,18 +122,18 @@ __device__ N tap_at(const Axis<N> &axis, const Reach<N> &reach, N output) {
   return tap * axis.dilation == distance ? tap : -1;
 }
 
-// The output that comes `number`-th in tap order: the last has the first tap. Windows that share out
-// an axis are of several kinds, and are taken in their order.
+// The `number`-th output in tap order: the last output has the first tap. Outputs of an adaptive
+// axis are taken in their own order.
 template <bool SHARED, typename N>
 __device__ N in_tap_order(const Axis<N> &axis, const Reach<N> &reach, N number) {
   if (SHARED && axis.stride == 0) return reach.low + number;
   return reach.low + reach.count - 1 - number;
 }
 
-// Where a thread's element is in the tensor that the threads are laid over.
+// The place of a thread's element: in the output (forward), or in the input (backward).
 template <typename N> struct Place { N plane, at[3], channel; };
 
-// V: the channels that a thread takes, side by side; one, where they are first.
+// V: adjacent channels per thread; 1 for channels first.
 template <int RANK, int V, typename N>
 __device__ Place<N> place_of(const Windows<N> &windows, N thread) {
   Place<N> place{};

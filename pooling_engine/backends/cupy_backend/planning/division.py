@@ -55,21 +55,23 @@ def division_of(plan: PoolPlan) -> Division:
     if all(factor.min() == factor.max() for factor in divisors(plan)):
         return _by(plan, float(math.prod(int(factor[0]) for factor in divisors(plan))))
     taps = VALID_TAPS if rule is DivisorRule.VALID_TAPS else PADDED_TAPS
-    return Division(taps, _scale(1.0, 0.0))
+    return Division(taps, packed_scale(1.0, 0.0))
 
 
 def _by(plan: PoolPlan, divisor: float) -> Division:
     is_power = abs(math.frexp(divisor)[0]) == 0.5
     if plan.dtype.itemsize > 4:
         if is_power and math.isfinite(1 / divisor):  # the reciprocal is exact
-            return Division(MULTIPLY, _scale(1 / divisor, 0.0))
-        return Division(DIVIDE, _scale(divisor, 0.0))
+            return Division(MULTIPLY, packed_scale(1 / divisor, 0.0))
+        return Division(DIVIDE, packed_scale(divisor, 0.0))
     if 1 / LARGEST <= abs(divisor) <= LARGEST and (is_power or divisor.is_integer()):
         value = math.nextafter(1 / divisor, 0)
-        return Division(MULTIPLY, _scale(value, float(1 / Fraction(divisor) - Fraction(value))))
-    return Division(DIVIDE, _scale(divisor, 0.0))
+        return Division(
+            MULTIPLY, packed_scale(value, float(1 / Fraction(divisor) - Fraction(value)))
+        )
+    return Division(DIVIDE, packed_scale(divisor, 0.0))
 
 
-def _scale(value: float, rest: float) -> Any:
+def packed_scale(value: float, rest: float) -> Any:
     """Return the struct `Scale` of `windows.cuh`."""
     return np.array([value, rest]).view(np.dtype((np.void, 16)))

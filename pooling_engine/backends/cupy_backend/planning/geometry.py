@@ -82,8 +82,8 @@ def packed_windows(
         threads = _threads_along(size if work.of_input else outputs, KERNEL_AXES - number, work)
         integers += axis
         for value in (threads, max(1, stride), dilation):
-            integers += _divisor(value, is_fast)
-    integers += [plan.inner, *_divisor(plan.inner // work.channels, is_fast)]
+            integers += divisor_integers(value, is_fast)
+    integers += [plan.inner, *divisor_integers(plan.inner // work.channels, is_fast)]
     integers += [thread_count(plan, work), plan.taps, rule, work.rows]
     packed = np.array(integers, np.int64).astype(dtype)
     return packed.view(np.dtype((np.void, packed.nbytes)))
@@ -97,7 +97,7 @@ def _axis(axis: Axis) -> tuple[int, ...]:
     return (axis.size, axis.outputs, w.kernel, w.stride, w.dilation, w.padding_before, end)
 
 
-def _divisor(value: int, is_fast: bool) -> list[int]:
+def divisor_integers(value: int, is_fast: bool) -> list[int]:
     """Return a divisor with the multiplier and shift that replace it for n below 2^31."""
     if not is_fast:
         return [value, 0, 0]

@@ -41,13 +41,13 @@ from pooling_engine.backends.cupy_backend.planning.kernels import (
     Name,
     kernel_name,
 )
+from pooling_engine.backends.rules import BLOCK, LANES
 from pooling_engine.dtypes import FLOATS
 from pooling_engine.plans.geometry import SlidingAxis
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.specs.enums import Mode, NanPolicy, TiePolicy
 
 BLOCK_THREADS = 256  # THREADS in `whole.cu`
-RUN = 1024  # elements summed in 16 lanes; BLOCK in `whole.cu`
 _TEAM = Variant({}, True, ThreadWork(of_input=False))
 
 
@@ -212,8 +212,8 @@ def _sum_launch(plan: PoolPlan, is_aligned: bool) -> Launch:
     division, element = division_of(plan), ELEMENTS[plan.dtype]
     if plan.is_global and plan.inner == 1:
         size = plan.axes[0].size
-        pack = _pack(plan, size, is_aligned, fewest=RUN + 1)
-        team = next((t for t in SUM_TEAMS if size <= t * pack // 16 * RUN), SUM_TEAMS[-1])
+        pack = pack_size(plan, size, is_aligned, fewest=BLOCK + 1)
+        team = next((t for t in SUM_TEAMS if size <= t * pack // LANES * BLOCK), SUM_TEAMS[-1])
         values = (division.scale, np.int32(division.rule), np.int64(plan.outer), np.int64(size))
         name = kernel_name("sum_planes", E=element, TEAM=team, V=pack)
         return Launch(*name, _blocks(plan.outer * team), values)
@@ -283,12 +283,12 @@ def _norm(plan: PoolPlan, is_residual: bool) -> str:
 def _whole_planes(plan: PoolPlan, is_aligned: bool) -> tuple[int, int, tuple[np.int64, np.int64]]:
     """Return the team per plane, the elements per read, and the count and size of the planes."""
     size = math.prod(axis.size for axis in plan.axes)
-    team = SELECT_TEAMS[size > RUN]
-    pack = _pack(plan, size, is_aligned, fewest=team * VECTOR_BYTES // plan.dtype.itemsize)
+    team = SELECT_TEAMS[size > BLOCK]
+    pack = pack_size(plan, size, is_aligned, fewest=team * VECTOR_BYTES // plan.dtype.itemsize)
     return team, pack, (np.int64(plan.outer), np.int64(size))
 
 
-def _pack(plan: PoolPlan, size: int, is_aligned: bool, fewest: int) -> int:
+def pack_size(plan: PoolPlan, size: int, is_aligned: bool, fewest: int) -> int:
     """Return how many elements of a plane a thread reads at once.
 
     Args:

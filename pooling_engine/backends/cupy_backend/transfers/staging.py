@@ -217,7 +217,7 @@ def _begin_chunk(
 
     host, base = buffer.host, buffer.device_address
     for part in chunk.inputs:
-        _copy(bytes_of(part), host[part.offset : part.offset + part.nbytes])
+        copy_bytes(bytes_of(part), host[part.offset : part.offset + part.nbytes])
     if chunk.flag is not None:
         host[chunk.flag : chunk.flag + FLAG_BYTES] = 0
     for part in chunk.pinned_inputs:
@@ -236,7 +236,7 @@ def _begin_chunk(
     def finish() -> bool:
         buffer.wait()
         for part in chunk.outputs:
-            _copy(host[part.offset : part.offset + part.nbytes], bytes_of(part))
+            copy_bytes(host[part.offset : part.offset + part.nbytes], bytes_of(part))
         flag = chunk.flag
         return flag is not None and any(host[flag : flag + FLAG_BYTES].tobytes())
 
@@ -244,7 +244,7 @@ def _begin_chunk(
 
 
 def _begin_upload(segment: HostArray, address: int, buffer: StagingBuffer) -> Finish:
-    _copy(segment, buffer.host[: segment.size])
+    copy_bytes(segment, buffer.host[: segment.size])
     buffer.upload(buffer.host_address, address, segment.size)
 
     def finish() -> bool:
@@ -259,7 +259,7 @@ def _begin_download(segment: HostArray, address: int, buffer: StagingBuffer) -> 
 
     def finish() -> bool:
         buffer.wait()
-        _copy(buffer.host[: segment.size], segment)
+        copy_bytes(buffer.host[: segment.size], segment)
         return False
 
     return finish
@@ -274,7 +274,7 @@ def _flat(array: HostArray) -> HostArray:
     return array.reshape(-1).view(np.uint8)
 
 
-def _copy(source: HostArray, target: HostArray) -> None:
+def copy_bytes(source: HostArray, target: HostArray) -> None:
     """Copy bytes, with several threads if there are many."""
     size = source.size
     if 2 * size < SHARED_BYTES:  # `run_range` would use one thread, and is slower
