@@ -22,6 +22,7 @@ demo: $(VENV)/.demo  ## start a server, send it a photograph, draw the results: 
 
 test: $(VENV)/.test $(NODE)  ## run the tests on the newest supported versions
 	$(BIN)/python -m tests.support.compile_kernels
+	$(BIN)/python -m tests.gpu.shim
 	$(BIN)/python $(PYTEST)
 
 lint: $(VENV)/.test $(VENV)/.dev  ## run ruff, mypy, import-linter, buf and the compose schema

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
@@ -19,9 +19,9 @@ from pooling_engine.backends.cupy_backend.planning.launches import Launch
 from pooling_engine.backends.cupy_backend.transfers.staging import MAX_BUFFERS
 from tests.gpu import shim
 from tests.gpu.shim_device import ShimDevice
+from tests.gpu.support import Events, UseBackend
 
 FAKES = Path(__file__).parent / "fakes"
-UseBackend = Callable[..., CupyBackend]
 
 
 @pytest.fixture(scope="session")
@@ -97,6 +97,12 @@ def cuda(fault: Path) -> ModuleType:
     from cupy import cuda
 
     return cuda
+
+
+@pytest.fixture
+def events(cuda: ModuleType) -> Events:
+    """Events of all streams of the fake CuPy."""
+    return cuda.EVENTS
 
 
 @pytest.fixture

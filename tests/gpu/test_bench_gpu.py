@@ -6,7 +6,10 @@ import contextlib
 import importlib
 import json
 import time
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -28,6 +31,7 @@ from benchmarks.wire import suite as wire_suite
 from pooling_client import _limits
 from pooling_engine.backends import select_backend
 
+Run = Callable[..., tuple[int, dict[str, Any]]]
 TINY = Layer("LeNet", (2, 8, 9, 12), 3, 2, 1)
 FACTS = {
     "name": "NVIDIA Nothing 1 (fabricated)",
@@ -46,41 +50,41 @@ class HostDevice(gpu_device.Device):
 
     device = "cpu"
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._cupy = importlib.import_module("cupy")
 
-    def facts(self):
+    def facts(self) -> dict[str, Any]:
         return FACTS
 
-    def pinned(self, shape):
+    def pinned(self, shape: tuple[int, ...]) -> torch.Tensor:
         return torch.zeros(shape)
 
-    def synchronize(self):
+    def synchronize(self) -> None:
         self._cupy.cuda.NULL.synchronize()
 
-    def kernel_ms(self, call):
+    def kernel_ms(self, call: Any) -> float:
         return self.calls_ms(call, 1)
 
-    def launches_ms(self, call):
+    def launches_ms(self, call: Any) -> float:
         return self.calls_ms(call, 1)
 
-    def copy_in_and_out(self, host_in, host_out):
+    def copy_in_and_out(self, host_in: Any, host_out: Any) -> Any:
         return lambda: time.sleep(1e-5)
 
 
 @pytest.fixture
-def device(fault, every_kernel):
+def device(fault: Path, every_kernel: None) -> HostDevice:
     return HostDevice()
 
 
 @pytest.fixture
-def run(device, monkeypatch, tmp_path):
+def run(device: HostDevice, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Return a function that runs the benchmark on a tiny layer; it returns exit code and JSON."""
     monkeypatch.setattr(gpu_suite, "LAYERS", (TINY,))
     monkeypatch.setattr(bench_gpu, "CALLS", 3)
     monkeypatch.setattr(gpu_serving, "rows", lambda *_: [])
 
-    def run(*flags):
+    def run(*flags: str) -> tuple[int, dict[str, Any]]:
         monkeypatch.setattr("sys.argv", ["bench_gpu.py", "--rounds", "2", *flags])
         monkeypatch.setattr("sys.argv", [*bench_gpu.sys.argv, "--output", str(tmp_path)])
         code = bench_gpu.main(lambda: device)
@@ -89,7 +93,7 @@ def run(device, monkeypatch, tmp_path):
     return run
 
 
-def test_every_row_has_every_contender_with_equal_results(run, tmp_path):
+def test_every_row_has_every_contender_with_equal_results(run: Run, tmp_path: Path) -> None:
     code, result = run()
     rows = result["rows"]
     assert [(r["dtype"], r["layout"], r["operation"]) for r in rows] == [
@@ -111,11 +115,13 @@ def test_every_row_has_every_contender_with_equal_results(run, tmp_path):
     assert "kernels only" in next(tmp_path.glob("*.md")).read_text()
 
 
-def test_tables_are_written_before_the_calls_through_the_server(run, monkeypatch, tmp_path):
+def test_tables_are_written_before_the_calls_through_the_server(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """They survive an interrupt there, and name no picture without Matplotlib."""
     seen = []
 
-    def rows(*_):
+    def rows(*_: Any) -> NoReturn:
         seen.append(next(tmp_path.glob("*.md")).read_text())
         raise KeyboardInterrupt
 
@@ -131,20 +137,20 @@ def test_tables_are_written_before_the_calls_through_the_server(run, monkeypatch
 class StandingEvent:
     """CUDA event that reports one millisecond for every span."""
 
-    def __init__(self, enable_timing):
+    def __init__(self, enable_timing: bool) -> None:
         assert enable_timing
 
-    def record(self):
+    def record(self) -> None:
         pass
 
-    def synchronize(self):
+    def synchronize(self) -> None:
         pass
 
-    def elapsed_time(self, other):
+    def elapsed_time(self, other: Any) -> float:
         return 1.0
 
 
-def test_the_device_on_stand_ins(fault, monkeypatch):
+def test_the_device_on_stand_ins(fault: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every line runs on stand-ins for CuPy and `torch.cuda`."""
     cupy = importlib.import_module("cupy")
     monkeypatch.setattr(cupy, "__version__", "0", raising=False)
@@ -178,7 +184,7 @@ def test_the_device_on_stand_ins(fault, monkeypatch):
     assert target.tolist() == [0, 0, 0], "copied from the GPU, which holds a copy of the target"
 
 
-def test_bytes_that_must_move(device):
+def test_bytes_that_must_move(device: HostDevice) -> None:
     tensors = gpu_contenders.DeviceTensors(device, TINY, "float16", "NCHW")
     x, y = 2 * 8 * 9 * 12, 2 * 8 * 5 * 6
     assert tensors.moved_bytes(FORWARD_MAX) == 2 * (x + y)
@@ -187,10 +193,12 @@ def test_bytes_that_must_move(device):
     assert tensors.moved_bytes("backward average") == 2 * (x + y)
 
 
-def test_failures_are_recorded_and_the_rest_is_measured(run, monkeypatch, tmp_path):
+def test_failures_are_recorded_and_the_rest_is_measured(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     measured_row = bench_gpu.measured_row
 
-    def broken(tensors, operation, rounds):
+    def broken(tensors: Any, operation: str, rounds: Any) -> Any:
         if operation == "backward max":
             raise RuntimeError("an illegal address")
         return measured_row(tensors, operation, rounds)
@@ -203,8 +211,10 @@ def test_failures_are_recorded_and_the_rest_is_measured(run, monkeypatch, tmp_pa
     assert f"**Not measured: {said}**" in next(tmp_path.glob("*.md")).read_text()
 
 
-def test_a_layer_that_does_not_fit_is_recorded_as_a_failure(run, monkeypatch):
-    def full(*_):
+def test_a_layer_that_does_not_fit_is_recorded_as_a_failure(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> NoReturn:
         raise MemoryError("no room")
 
     with monkeypatch.context() as patch:
@@ -214,23 +224,27 @@ def test_a_layer_that_does_not_fit_is_recorded_as_a_failure(run, monkeypatch):
     assert result["failures"] == [f"{TINY.name} float32 NCHW: MemoryError: no room"]
 
 
-def test_a_result_that_differs_from_pytorch_fails_the_run(run, monkeypatch):
+def test_a_result_that_differs_from_pytorch_fails_the_run(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     theirs = bench_gpu.answer
     monkeypatch.setattr(bench_gpu, "answer", lambda *given: theirs(*given) + 1e-4)
     code, result = run("--only", "forward max$", "--dtype", "float32", "--layout", "NCHW")
     assert (code, result["rows"][0]["differs"]) == (1, ["torch", "torch_channels_last"])
 
 
-def test_rows_are_measured_without_a_failing_pytorch(run, monkeypatch, tmp_path):
+def test_rows_are_measured_without_a_failing_pytorch(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """A missing kernel is not mentioned; a call that fails is, with its reason."""
     theirs = gpu_contenders.engine_torch.torch_call
 
-    def call(layer, operation, x, dy, memory_format):
+    def call(layer: Any, operation: str, x: Any, dy: Any, memory_format: Any) -> Any:
         if memory_format is torch.channels_last:
             raise NotImplementedError("no kernel")
         work = theirs(layer, operation, x, dy, memory_format)
 
-        def works_or_not():
+        def works_or_not() -> Any:
             if operation == "backward max":
                 raise RuntimeError("out of memory\nTry less.")
             return work()
@@ -248,8 +262,10 @@ def test_rows_are_measured_without_a_failing_pytorch(run, monkeypatch, tmp_path)
     assert f"**PyTorch failed: {TINY.name} backward max float32 NCHW: out of memory**" in text
 
 
-def test_a_failure_to_write_tables_does_not_stop_the_run(run, monkeypatch):
-    def draw(*_):
+def test_a_failure_to_write_tables_does_not_stop_the_run(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw(*_: Any) -> NoReturn:
         raise ValueError("no backend")
 
     served = [{"transport": "a", "payload": "b", "rounds": [1.0]}]
@@ -260,19 +276,19 @@ def test_a_failure_to_write_tables_does_not_stop_the_run(run, monkeypatch):
     assert set(result["failures"]) == {"tables: ValueError: no backend"}
 
 
-def test_only_differing_contenders_are_marked(tmp_path):
+def test_only_differing_contenders_are_marked(tmp_path: Path) -> None:
     row = fabricated("a", FORWARD_MAX, 1, copy=1, torch=2, torch_channels_last=3)
     row["differs"] = ["torch_channels_last"]
     table = gpu_report.times_table([row])
     assert "| 2 (2-2) | 3 (3-3) differs |" in table
 
 
-def test_rows_beyond_the_time_limit_are_skipped(run):
+def test_rows_beyond_the_time_limit_are_skipped(run: Run) -> None:
     code, result = run("--seconds", "0")
     assert (code, result["rows"], result["left_out"]) == (1, [], 30)
 
 
-def test_layers_match_the_cpu_benchmark_fit_and_have_unique_names():
+def test_layers_match_the_cpu_benchmark_fit_and_have_unique_names() -> None:
     kinds = {layer._replace(shape=layer.shape[1:]) for layer in engine_suite.LAYERS}
     assert {layer._replace(shape=layer.shape[1:]) for layer in gpu_suite.LAYERS} == kinds
     names = [layer.name for layer in gpu_suite.LAYERS]
@@ -282,7 +298,9 @@ def test_layers_match_the_cpu_benchmark_fit_and_have_unique_names():
         assert 4 * np.prod(layer.shape) <= gpu_suite.MOST_BYTES
 
 
-def fabricated(layer, operation, ours, moved=10**9, **others):
+def fabricated(
+    layer: str, operation: str, ours: float, moved: int = 10**9, **others: float
+) -> dict[str, Any]:
     """Return a row with made-up times."""
     row = {"layer": layer, "operation": operation, "dtype": "float32", "layout": "NCHW"}
     row |= {"input_bytes": moved, "moved_bytes": moved, "kernels": ["select_rows<float>"]}
@@ -302,7 +320,7 @@ def fabricated(layer, operation, ours, moved=10**9, **others):
         ("backward average", 0.85, 2),
     ],
 )
-def test_goals_use_the_slowest_large_tensor(operation, copy, rival):
+def test_goals_use_the_slowest_large_tensor(operation: str, copy: float, rival: float) -> None:
     goals = gpu_goals.GOALS[operation]
     good = fabricated("good", operation, 1, copy=copy, torch=rival)
     small = fabricated("small", operation, 1, 10**6, copy=0.1, torch=0.1)
@@ -314,7 +332,7 @@ def test_goals_use_the_slowest_large_tensor(operation, copy, rival):
             assert f"({name})" in judged
 
 
-def test_goals_of_small_layers_are_one_kernel_and_no_slower_than_pytorch():
+def test_goals_of_small_layers_are_one_kernel_and_no_slower_than_pytorch() -> None:
     small = fabricated("small", FORWARD_MAX, 1, 10**6, copy=1, torch=1)
     assert gpu_goals.of_small([small]).count(": met") == 2
     slow = fabricated("slow", FORWARD_MAX, 1, 10**6, copy=1, torch=0.99)
@@ -324,7 +342,7 @@ def test_goals_of_small_layers_are_one_kernel_and_no_slower_than_pytorch():
 
 
 @pytest.mark.parametrize(("link", "verdict"), [(0.8, "met"), (0.79, "**missed**")])
-def test_the_shared_memory_goal_uses_the_host_gpu_bandwidth(link, verdict):
+def test_the_shared_memory_goal_uses_the_host_gpu_bandwidth(link: float, verdict: str) -> None:
     layer = {"payload": wire_suite.LAYER.name}
     rows = [{"transport": wire_suite.SHARED, "rounds": [10.0], **layer}]
     assert gpu_goals.through_shared_memory(rows) == "not measured"
@@ -332,7 +350,7 @@ def test_the_shared_memory_goal_uses_the_host_gpu_bandwidth(link, verdict):
     assert gpu_goals.through_shared_memory(rows).endswith(verdict)
 
 
-def test_tables_and_picture_need_only_the_json(tmp_path):
+def test_tables_and_picture_need_only_the_json(tmp_path: Path) -> None:
     rows = [
         fabricated(f"{n} 256x64x{n}x{n} k3 s2", operation, t, moved, torch=2 * t, copy=0.9 * t)
         for operation in OPERATIONS
@@ -355,7 +373,7 @@ def test_tables_and_picture_need_only_the_json(tmp_path):
         assert picture.width == 1800
 
 
-def test_calls_go_through_a_server(device, monkeypatch):
+def test_calls_go_through_a_server(device: HostDevice, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server of this test computes on the host."""
     monkeypatch.setattr(device, "backend", "numpy", raising=False)
     monkeypatch.setattr(gpu_serving, "PAYLOADS", (wire_suite.SMALL, wire_suite.PAYLOADS[3]))
@@ -369,12 +387,12 @@ def test_calls_go_through_a_server(device, monkeypatch):
     assert all(len(row["rounds"]) == 2 for row in rows)
 
 
-def test_a_different_result_ends_the_serving_benchmark():
+def test_a_different_result_ends_the_serving_benchmark() -> None:
     calls = {gpu_goals.TORCH_PINNED: lambda: np.zeros(2), "wrong": lambda: np.ones(2)}
     with pytest.raises(ArithmeticError, match="wrong: the result differs"):
         gpu_serving.check(calls)
 
 
-def test_the_plot_draws_available_rows(tmp_path):
+def test_the_plot_draws_available_rows(tmp_path: Path) -> None:
     gpu_plot.draw([fabricated("a", "backward average", 1, copy=1)], tmp_path / "one.png")
     assert (tmp_path / "one.png").stat().st_size > 10_000

@@ -1,9 +1,10 @@
-"""The CuPy backend gives the bits of the NumPy backend: by the shim, and on a card."""
+"""The CuPy backend is bit-identical to the NumPy backend, on the shim and on a GPU."""
 
 from __future__ import annotations
 
 import itertools
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,13 @@ from hypothesis import strategies as st
 
 import pooling_engine
 from pooling_engine import PoolSpec, backward, forward
-from pooling_engine.backends.cupy_backend.planning import choosing, geometry, kernels, launches
+from pooling_engine.backends.cupy_backend.planning import kernels, launches
+from tests.gpu.support import (
+    Array,
+    patched_planner,
+    positions_of_64_bits,
+    several_rows_per_thread,
+)
 from tests.support import cases, golden, oracle, pairs, palettes
 
 pytestmark = pytest.mark.usefixtures("anywhere")
@@ -33,48 +40,23 @@ every_type = pytest.mark.parametrize(
     "dtype", palettes.DTYPES + palettes.INTEGERS, ids=lambda dtype: dtype.name
 )
 every_float = pytest.mark.parametrize("dtype", palettes.DTYPES, ids=lambda dtype: dtype.name)
-TABLES = (
-    launches.forward_launch,
-    launches.backward_launch,
-    launches.tie_share_launch,
-)
-
-
-@contextmanager
-def large_tensors(module, limit):
-    """What is done for tensors above a limit, which are too large for a test."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, limit, 0)
-        for table in TABLES:
-            table.cache_clear()
-        yield
-    for table in TABLES:
-        table.cache_clear()
-
-
-def positions_of_64_bits():
-    return large_tensors(geometry, "MAX_POSITIONS_32")
-
-
-def several_rows_a_thread():
-    return large_tensors(choosing, "FULL_THREADS")
 
 
 @st.composite
-def channels(draw, dtype):
-    """How many: often as many as a thread takes at once, or a multiple."""
+def channels(draw: st.DrawFn, dtype: np.dtype[Any]) -> int:
+    """Draw a number of channels, often as many as a thread reads at once or a multiple."""
     return draw(st.sampled_from((1, 2, 3, 5, 16 // dtype.itemsize, 32 // dtype.itemsize)))
 
 
-def values(dtype):
-    """What draws a tensor."""
+def values(dtype: np.dtype[Any]) -> st.SearchStrategy[Any]:
+    """Return a strategy for functions that make a tensor."""
     return st.sampled_from(tuple(palettes.values_of(dtype).values()))
 
 
 @every_type
 @given(st.data())
 @settings(cases.many_examples, max_examples=2 * cases.many_examples.max_examples)
-def test_any_case(dtype, data):
+def test_any_case(dtype: np.dtype[Any], data: st.DataObject) -> None:
     options, sizes, seed = data.draw(st.integers(1, 3).flatmap(cases.ranked_windows))
     mode = data.draw(st.sampled_from(MODES + MODES + POLICIES))
     value = data.draw(values(dtype))
@@ -87,7 +69,7 @@ def test_any_case(dtype, data):
 @every_float
 @given(st.data())
 @settings(cases.many_examples, max_examples=2 * cases.many_examples.max_examples)
-def test_shared_ties(dtype, data):
+def test_shared_ties(dtype: np.dtype[Any], data: st.DataObject) -> None:
     options, sizes, seed = data.draw(st.integers(1, 3).flatmap(cases.ranked_windows))
     mode = data.draw(st.sampled_from(TIES))
     value = data.draw(values(dtype))
@@ -97,7 +79,7 @@ def test_shared_ties(dtype, data):
     )
 
 
-# Windows that overlap, so that a cell adds up many gradients: along each axis, and in what order.
+# Overlapping windows: an element sums many gradients along each axis.
 OVERLAPPING = (
     ({"kernel": 7, "stride": 1, "padding": 3}, (2, 3, 19)),
     ({"kernel": (5, 4), "stride": (1, 2), "padding": (2, 1), "dilation": (2, 1)}, (2, 3, 11, 9)),
@@ -115,18 +97,20 @@ OVERLAPPING = (
 @pytest.mark.parametrize("is_large", [False, True], ids=["32 bits", "64 bits"])
 @pytest.mark.parametrize("policy", ["all", "split"])
 @pytest.mark.parametrize(("options", "shape"), OVERLAPPING, ids=cases.name_of)
-def test_shared_ties_add_up_in_order(policy, options, shape, is_large):
-    """Every tap is tied, and hardly a sum is exact."""
+def test_shared_ties_add_up_in_order(
+    policy: str, options: dict[str, Any], shape: tuple[int, ...], is_large: bool
+) -> None:
+    """All taps are tied and few sums are exact, so the order of additions shows in the bits."""
     spec = PoolSpec("max", tie_policy=policy, **options)
     x = np.ones(cases.to_layout(options, np.empty(shape)).shape)
     dy = cases.normal(pooling_engine.plan(spec, x.shape, x.dtype).output_shape, "float64")
-    with positions_of_64_bits() if is_large else nullcontext():
+    with patched_planner(positions_of_64_bits) if is_large else nullcontext():
         pairs.assert_same("cupy", backward, dy, spec, input=x)
 
 
 @st.composite
-def rows(draw, dtype):
-    """Windows that have kernels of their own along the innermost axis, and any along the others."""
+def rows(draw: st.DrawFn, dtype: np.dtype[Any]) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """Draw windows of `rows.cu` along the innermost axis, and any windows along the others."""
     kernel, stride, padding = draw(st.sampled_from(kernels.ROW_WINDOWS))
     count = draw(st.sampled_from(kernels.neighbour_counts(dtype)))
     size = count * draw(st.integers(1, 5)) + draw(st.sampled_from((0, 0, 0, 1)))
@@ -142,7 +126,19 @@ def rows(draw, dtype):
 @every_type
 @given(st.data())
 @settings(cases.many_examples, max_examples=2 * cases.many_examples.max_examples)
-def test_rows(dtype, data):
+def test_rows(dtype: np.dtype[Any], data: st.DataObject) -> None:
+    assert_same_rows(dtype, data)
+
+
+@every_float
+@given(st.data())
+@cases.many_examples
+def test_several_rows_per_thread(dtype: np.dtype[Any], data: st.DataObject) -> None:
+    with patched_planner(several_rows_per_thread):
+        assert_same_rows(dtype, data)
+
+
+def assert_same_rows(dtype: np.dtype[Any], data: st.DataObject) -> None:
     options, sizes = data.draw(rows(dtype))
     mode = data.draw(st.sampled_from(MODES + POLICIES + TIES))
     value = data.draw(values(dtype))
@@ -151,16 +147,8 @@ def test_rows(dtype, data):
     pairs.assert_same_calls("cupy", mode | options, value(shape, dtype, seed), value, seed)
 
 
-@every_float
-@given(st.data())
-@cases.many_examples
-def test_several_rows_a_thread(dtype, data):
-    with several_rows_a_thread():
-        test_rows.hypothesis.inner_test(dtype, data)
-
-
-# Of each window, rows that no thread's number divides; and fewer than that.
-TOGETHER = tuple(
+# For each window, numbers of rows that the rows per thread do not divide, and fewer rows than that.
+SEVERAL_ROWS = tuple(
     (
         {"kernel": (across, kernel), "stride": (step, stride), "padding": (across // 2, padding)},
         (1, 2, rows, size),
@@ -172,13 +160,13 @@ TOGETHER = tuple(
 
 
 @every_float
-def test_several_rows_of_every_window(dtype):
+def test_several_rows_per_thread_for_every_window(dtype: np.dtype[Any]) -> None:
     several = set()
-    for number, (options, shape) in enumerate(TOGETHER):
+    for number, (options, shape) in enumerate(SEVERAL_ROWS):
         for mode in ("max", "average", "sum"):
             options["mode"] = mode
             value = palettes.values_of(dtype)["hard" if number % 2 else "normal"]
-            with several_rows_a_thread():
+            with patched_planner(several_rows_per_thread):
                 pairs.assert_same_calls("cupy", options, value(shape, dtype, number), value, number)
                 launch = launches.backward_launch(
                     pooling_engine.plan(PoolSpec(**options), shape, dtype), True
@@ -193,8 +181,8 @@ def test_several_rows_of_every_window(dtype):
 
 
 @st.composite
-def squares(draw, dtype):
-    """Square windows one apart, over all borders and over any number of rows."""
+def squares(draw: st.DrawFn, dtype: np.dtype[Any]) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """Draw square windows of stride 1 with any padding and any number of rows."""
     kernel, _, padding = draw(st.sampled_from([row for row in kernels.ROW_WINDOWS if row[1] == 1]))
     count = draw(st.sampled_from(kernels.neighbour_counts(dtype)))
     columns = count * draw(st.integers(1, 4)) + draw(st.sampled_from((0, 0, 0, 1)))
@@ -213,48 +201,48 @@ def squares(draw, dtype):
 @every_type
 @given(st.data())
 @cases.many_examples
-def test_rows_together(dtype, data):
+def test_square_windows(dtype: np.dtype[Any], data: st.DataObject) -> None:
     options, sizes = data.draw(squares(dtype))
     mode = data.draw(st.sampled_from(MODES[:2] + POLICIES + TIES))
     value = data.draw(values(dtype))
     shape = 1, data.draw(st.integers(1, 3)), *sizes
     seed = data.draw(st.integers(0, 999))
-    with several_rows_a_thread():
+    with patched_planner(several_rows_per_thread):
         pairs.assert_same_calls("cupy", mode | options, value(shape, dtype, seed), value, seed)
 
 
-def ends(shape, dtype, seed):
-    """The least there is over the largest: in most windows no tap is better than another."""
-    of_floats = dtype in palettes.DTYPES
-    least, largest = (-np.inf, np.inf) if of_floats else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+def ends(shape: tuple[int, ...], dtype: np.dtype[Any], seed: int) -> Array:
+    """Return a tensor of the least value above the largest: most windows have only ties."""
+    is_float = dtype in palettes.DTYPES
+    least, largest = (-np.inf, np.inf) if is_float else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     x = np.full(shape, least, dtype)
     x[..., shape[-2] // 2 :, :] = np.array(largest, dtype)
     return x
 
 
-KINDS = {"normal": None, "hard": None, "bits": None, "ends": ends}
+CONTENTS = {"normal": None, "hard": None, "bits": None, "ends": ends}
 
 
 @every_type
 @pytest.mark.parametrize("mode", ["max", "min"])
 @pytest.mark.parametrize("kernel", list(kernels.SQUARE_ROWS))
-def test_rows_together_of_every_kind(dtype, mode, kernel):
-    """Each width of packs, each policy; planes of a last thread with one row, two, all."""
+def test_square_windows_of_every_kernel(dtype: np.dtype[Any], mode: str, kernel: int) -> None:
+    """Test every pack width and policy, and a last thread with one row, two rows and all rows."""
     spec = PoolSpec(mode, kernel, padding=kernel // 2, stride=1)
-    with several_rows_a_thread():
+    with patched_planner(several_rows_per_thread):
         for count, rows in itertools.product(kernels.neighbour_counts(dtype), (11, 12, 13)):
             shape = 2, 3, rows, count * (1 + 20 // count)
             launch = launches.forward_launch(pooling_engine.plan(spec, shape, dtype), True, True)
             assert launch.name.startswith("select_square_rows<")
-            for policy, values in itertools.product(("propagate", "ignore"), KINDS):
-                value = KINDS[values] or palettes.values_of(dtype)[values]
+            for policy, content in itertools.product(("propagate", "ignore"), CONTENTS):
+                value = CONTENTS[content] or palettes.values_of(dtype)[content]
                 options = {"mode": mode, "nan_policy": policy, "kernel": kernel}
                 options |= {"stride": 1, "padding": kernel // 2}
                 x = value(shape, dtype, rows)
                 pairs.assert_same_calls("cupy", options, x, value, rows)
 
 
-# More than one block of threads, and of planes more than a block; every team.
+# More than one block of threads, planes of more than one run, and every team size.
 LARGE = (
     ({"kernel": 3, "stride": 2, "padding": 1}, (1, 2, 60, 70)),
     ({"kernel": (5, 3), "stride": (1, 2), "padding": (2, 0)}, (1, 2, 40, 33)),
@@ -284,7 +272,9 @@ LARGE = (
 
 @every_type
 @pytest.mark.parametrize(("options", "shape"), LARGE, ids=cases.name_of)
-def test_large(dtype, options, shape):
+def test_large_tensors(
+    dtype: np.dtype[Any], options: dict[str, Any], shape: tuple[int, ...]
+) -> None:
     modes = {"mode": "max"}, {"mode": "min"}, {"mode": "average"}, TIES[0], TIES[-2]
     for number, mode in enumerate(modes):
         for values in ("normal", "hard"):
@@ -296,16 +286,16 @@ def test_large(dtype, options, shape):
 @every_type
 @given(st.data())
 @settings(cases.many_examples, max_examples=30)
-def test_positions_of_64_bits(dtype, data):
+def test_positions_of_64_bits(dtype: np.dtype[Any], data: st.DataObject) -> None:
     options, sizes, seed = data.draw(st.integers(1, 3).flatmap(cases.ranked_windows))
     mode = data.draw(st.sampled_from(MODES + POLICIES + TIES))
     value = palettes.values_of(dtype)[data.draw(st.sampled_from(("normal", "hard")))]
     x = value((2, data.draw(channels(dtype)), *sizes), dtype, seed)
-    with positions_of_64_bits():
+    with patched_planner(positions_of_64_bits):
         pairs.assert_same_calls("cupy", mode | options, x, value, seed)
 
 
-# Windows of many taps, each for a team: over the edges, with no tap on an element, of many sizes.
+# Large windows, one team each: across the edges, without elements, of many sizes.
 WIDE = (
     ({"kernel": (8, 9), "stride": (2, 9), "padding": (3, 4)}, (2, 3, 11, 40)),
     ({"kernel": (8, 20), "stride": 8, "dilation": 2, "padding": (7, 19)}, (3, 3, 9, 41)),
@@ -320,7 +310,9 @@ WIDE = (
 
 @every_type
 @pytest.mark.parametrize(("options", "shape"), WIDE, ids=cases.name_of)
-def test_wide(dtype, options, shape):
+def test_large_windows(
+    dtype: np.dtype[Any], options: dict[str, Any], shape: tuple[int, ...]
+) -> None:
     plan = pooling_engine.plan(PoolSpec("sum", **options), shape, dtype)
     name = launches.forward_launch(plan, False, True).name
     assert "_by_teams" in name or (dtype in palettes.INTEGERS and "_planes" in name)
@@ -333,7 +325,7 @@ def test_wide(dtype, options, shape):
         pairs.assert_same_calls("cupy", mode | options, x, value, number)
 
 
-# Of int64 sums in one window: the last that fit and the first that do not, whatever comes between.
+# Elements of one int64 window whose sums just fit or just overflow.
 LEAST, MOST = -(2**63), 2**63 - 1
 TOTALS = (
     [MOST, -1, 1],
@@ -353,8 +345,8 @@ TOTALS = (
 
 @pytest.mark.parametrize("mode", ["sum", "average"])
 @pytest.mark.parametrize("number", range(len(TOTALS)))
-def test_sums_of_integers_overflow_or_are_exact(mode, number):
-    """By the kernel of windows, of whole planes, of teams, of channels."""
+def test_sums_of_integers_overflow_or_are_exact(mode: str, number: int) -> None:
+    """Test the kernels for windows, whole planes, teams and channels last."""
     window = np.array(TOTALS[number], np.int64)
     wider = np.concatenate((window, np.ones_like(window)), axis=-1)
     calls = (
@@ -383,7 +375,7 @@ DIVISORS = (
 
 
 @pytest.mark.parametrize("divisor", DIVISORS)
-def test_averages_of_int64_are_rounded_once(divisor):
+def test_averages_of_int64_are_rounded_once(divisor: float) -> None:
     x = cases.integers((1, 2, 6000), "int64", seed=5)
     x[..., ::2] >>= 13
     x[..., :9] = LEAST, MOST, MOST - 1, 0, 1, -1, 2**54 + 2, -(2**54) - 6, 2**53 + 1
@@ -399,7 +391,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.number} {case.options}")
-def test_golden_cases(case):
+def test_golden_cases(case: golden.Golden) -> None:
     spec = PoolSpec(**case.options)
     for dtype in case.dtypes:
         x = golden.tensor(case.x, dtype)

@@ -1,105 +1,103 @@
-"""Planes larger than a lane: their arrays go to the card in pieces, through lanes.
-
-As in `test_staging.py`, `fakes/` stands in for CuPy.
-"""
+"""Planes larger than a staging buffer: whole arrays, copied in segments, on the fake CuPy."""
 
 from __future__ import annotations
 
 import random
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 
 from pooling_engine import DeviceMemoryError, PoolSpec, backward, forward
-from pooling_engine.backends import override
-from pooling_engine.backends.cupy_backend import backend as cupy_backend
-from pooling_engine.backends.cupy_backend.device.cupy_device import CupyDevice
+from pooling_engine.backends.cupy_backend.backend import CupyBackend
+from pooling_engine.backends.cupy_backend.device.cupy_device import CupyStagingBuffer
 from pooling_engine.backends.cupy_backend.transfers import staging
 from pooling_engine.backends.cupy_backend.transfers.buffers import BUFFERS_PER_CALL
-from tests.gpu.test_staging import KINDS, memory_of
+from tests.gpu.support import KINDS, Events, UseBackend
 from tests.support import cases, oracle, pairs, palettes
 
-LANE, PIECE = 3 << 10, 2 << 10
+BUFFER, SEGMENT = 3 << 10, 2 << 10
 SHAPE = (1, 2, 40, 36)  # a plane of 5.6 KiB in float32
 MAX = PoolSpec("max", 2)
 
 
 @pytest.fixture
-def backend(fault, every_kernel, monkeypatch):
-    """A backend, "cupy" as well, whose lanes are small, and pieces smaller."""
-    monkeypatch.setattr(staging, "SEGMENT_BYTES", PIECE)
-    backend = cupy_backend.CupyBackend(CupyDevice(), LANE)
-    with override("cupy", backend):
-        yield backend
+def backend(use_backend: UseBackend, monkeypatch: pytest.MonkeyPatch) -> CupyBackend:
+    """The backend "cupy" with small buffers and smaller segments."""
+    monkeypatch.setattr(staging, "SEGMENT_BYTES", SEGMENT)
+    return use_backend(BUFFER)
 
 
 @pytest.fixture
-def events(backend):
-    from cupy import cuda
-
-    cuda.EVENTS.clear()
-    return cuda.EVENTS
+def new_events(backend: CupyBackend, events: Events) -> Events:
+    """The events after the backend was made."""
+    events.clear()
+    return events
 
 
 @pytest.mark.parametrize("dtype", palettes.DTYPES, ids=lambda dtype: dtype.name)
 @pytest.mark.parametrize("options", KINDS, ids=cases.name_of)
-def test_the_bits_are_those_of_the_processor(backend, events, options, dtype):
+def test_results_are_bit_identical_to_numpy(
+    new_events: Events, options: dict[str, Any], dtype: np.dtype[Any]
+) -> None:
     x = cases.normal((2, 3, 40, 46), dtype)
     pairs.assert_same_calls("cupy", options, x, cases.normal, 1)
-    assert len({stream for stream, what in events if what == "upload"}) > 1, "in pieces"
+    assert len({stream for stream, what in new_events if what == "upload"}) > 1, "in segments"
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_card_works_when_it_likes(backend, monkeypatch, seed):
-    from cupy import cuda
-
+def test_streams_that_run_at_random_times(
+    backend: CupyBackend, cuda: ModuleType, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
     monkeypatch.setattr(cuda, "CHANCE", random.Random(seed))
     options = {"mode": "max", "kernel": 2, "nan_policy": "error"}
     pairs.assert_same_calls("cupy", options, cases.normal(SHAPE), cases.normal, seed)
 
 
-@pytest.mark.parametrize("nbytes", [1, PIECE, PIECE + 1, 3 * PIECE, 4 * PIECE - 1, 5 * PIECE])
-def test_pieces_of_any_number_there_and_back(backend, nbytes):
+@pytest.mark.parametrize(
+    "nbytes", [1, SEGMENT, SEGMENT + 1, 3 * SEGMENT, 4 * SEGMENT - 1, 5 * SEGMENT]
+)
+def test_any_number_of_segments_in_both_directions(backend: CupyBackend, nbytes: int) -> None:
     array = cases.integers((nbytes,), "uint8")
-    there = backend.to_device(array)
-    assert bytes(there._memory) == array.tobytes()
-    assert backend.to_host(there).tobytes() == array.tobytes()
+    copy = backend.to_device(array)
+    assert bytes(copy._memory) == array.tobytes()
+    assert backend.to_host(copy).tobytes() == array.tobytes()
 
 
-def test_pieces_overlap_and_the_kernel_waits_for_all(backend, events):
+def test_segments_overlap_and_the_kernel_waits_for_all(new_events: Events) -> None:
     x = cases.normal(SHAPE)
-    forward(x, MAX, backend="cupy")  # makes the lanes
-    events.clear()
+    forward(x, MAX, backend="cupy")  # allocates the buffers
+    new_events.clear()
     forward(x, MAX, backend="cupy")
-    kinds = [what for _, what in events]
-    pieces = -(-x.nbytes // PIECE)
-    assert pieces > BUFFERS_PER_CALL
+    kinds = [what for _, what in new_events]
+    segments = -(-x.nbytes // SEGMENT)
+    assert segments > BUFFERS_PER_CALL
     assert kinds[: kinds.index("upload") + 4] == ["wait", "upload", "upload", "upload", "wait"]
-    before = events[: kinds.index("launch")]
-    carried = [stream for stream, what in before if what == "upload"]
-    assert len(carried) == pieces
-    assert len(set(carried)) == BUFFERS_PER_CALL
-    for stream in set(carried):
-        own = [what for lane, what in before if lane == stream]
-        assert own == ["upload", "wait"] * (len(own) // 2), "each is awaited, also the last"
+    before = new_events[: kinds.index("launch")]
+    uploads = [stream for stream, what in before if what == "upload"]
+    assert len(uploads) == segments
+    assert len(set(uploads)) == BUFFERS_PER_CALL
+    for stream in set(uploads):
+        own = [what for each, what in before if each == stream]
+        assert own == ["upload", "wait"] * (len(own) // 2), "a wait for each upload"
     after = kinds[kinds.index("launch") :]
     assert after[:4] == ["launch", "wait", "download", "download"]
     assert after[-1] == "wait"
 
 
-def test_who_does_not_wait_is_found(backend, events, monkeypatch):
-    """That the stand-in finds what these tests are for."""
+def test_the_fake_detects_a_missing_wait(
+    backend: CupyBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     x = cases.normal(SHAPE)
-    monkeypatch.setattr(
-        "pooling_engine.backends.cupy_backend.device.cupy_device.CupyStagingBuffer.wait",
-        lambda _: None,
-    )
+    monkeypatch.setattr(CupyStagingBuffer, "wait", lambda self: None)
     ours, theirs = (forward(x, MAX, backend=name).output for name in ("cupy", "numpy"))
     assert not np.array_equal(ours, theirs)
 
 
-def test_many_threads(backend):
+def test_many_threads(backend: CupyBackend) -> None:
     x = [cases.normal(SHAPE, seed=seed) for seed in range(12)]
     with ThreadPoolExecutor(6) as pool:
         outputs = list(pool.map(lambda x: forward(x, MAX, backend="cupy").output, x))
@@ -107,36 +105,39 @@ def test_many_threads(backend):
         oracle.assert_same_bits(output, forward(given, MAX, backend="numpy").output)
 
 
-def test_a_forged_index_is_found_in_the_last_plane(backend):
+def test_an_invalid_index_in_the_last_plane_is_found(backend: CupyBackend) -> None:
     x = cases.normal(SHAPE)
     output, indices = forward(x, MAX, return_indices=True, backend="cupy")
+    assert indices is not None
     indices[0, -1, -1, -1] = 200
     with pytest.raises(ValueError, match="200"):
         backward(output, MAX, indices=indices, input_shape=SHAPE, backend="cupy")
 
 
-@pytest.mark.parametrize("lanes", [0, 1, 2])
-def test_where_there_is_room_for_few_lanes_or_none(backend, events, lanes):
-    """The arrays come first: then as many lanes as there is room for, or copies without."""
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_memory_for_few_buffers_or_none(cuda: ModuleType, new_events: Events, count: int) -> None:
+    """The arrays are allocated first. Without memory for a buffer, copies are pageable."""
     x = cases.normal(SHAPE)
-    memory_of(backend, x.nbytes * 5 // 4 + lanes * LANE + 100)
+    cuda.MEMORY.total = x.nbytes * 5 // 4 + count * BUFFER + 100
     for _ in range(2):
-        events.clear()
+        new_events.clear()
         output = forward(x, MAX, backend="cupy").output
         oracle.assert_same_bits(output, forward(x, MAX, backend="numpy").output)
-        assert len({stream for stream, what in events if what == "upload"}) == max(1, lanes)
+        uploads = {stream for stream, what in new_events if what == "upload"}
+        assert len(uploads) == max(1, count)
 
 
-def test_no_room_is_refused_and_the_next_call_works(backend, fault):
+def test_a_call_without_memory_is_rejected_and_the_next_works(
+    backend: CupyBackend, cuda: ModuleType, fault: Path
+) -> None:
     x = cases.normal(SHAPE)
     expected = forward(x, MAX, backend="numpy").output
     forward(x, MAX, backend="cupy")
-    memory = memory_of(backend, x.nbytes + 3 * LANE)
     for _ in range(2):
-        memory.total = x.nbytes
+        cuda.MEMORY.total = x.nbytes
         with pytest.raises(DeviceMemoryError, match="the device is out of memory: Out of memory"):
             forward(x, MAX, backend="cupy")
-        memory.total = 1 << 20
+        cuda.MEMORY.total = 1 << 20
         oracle.assert_same_bits(forward(x, MAX, backend="cupy").output, expected)
     fault.write_text("memory")
     with pytest.raises(DeviceMemoryError):
@@ -145,8 +146,9 @@ def test_no_room_is_refused_and_the_next_call_works(backend, fault):
     oracle.assert_same_bits(forward(x, MAX, backend="cupy").output, expected)
 
 
-def test_after_a_failure_nothing_is_under_way(backend, monkeypatch):
-    cuda = backend.device._cupy.cuda
+def test_after_a_failure_no_copy_is_unfinished(
+    backend: CupyBackend, cuda: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copy, left = cuda.runtime.memcpyAsync, iter((1, 1, 0))
     with monkeypatch.context() as patch:
         patch.setattr(cuda.runtime, "memcpyAsync", lambda *a: copy(*a) if next(left) else 1 / 0)

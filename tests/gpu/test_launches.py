@@ -1,9 +1,10 @@
-"""From plans to launches: which kernel, how many blocks, which integers."""
+"""Launches of plans: kernel, number of blocks, integers of the windows."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,14 +21,20 @@ from pooling_engine.backends.cupy_backend.planning.launches import (
     residual_norm_launch,
     tie_share_launch,
 )
+from tests.gpu.support import LAST
 from tests.support import cases, palettes
 
-LAST = {"layout": "channels_last"}
 NAMES = set(all_kernels())
 HUGE = 2**31  # more positions than 32 bits number; nothing of that size is allocated
 
 
-def forward_name(options, shape, dtype="float32", has_indices=False, is_aligned=True):
+def forward_name(
+    options: dict[str, Any],
+    shape: tuple[int, ...],
+    dtype: str = "float32",
+    has_indices: bool = False,
+    is_aligned: bool = True,
+) -> str | None:
     launch = forward_launch(
         pooling_engine.plan(PoolSpec(**options), shape, dtype), has_indices, is_aligned
     )
@@ -36,17 +43,22 @@ def forward_name(options, shape, dtype="float32", has_indices=False, is_aligned=
 
 @given(st.integers(1, 2**31 - 1), st.integers(0, 2**31 - 1))
 @cases.many_examples
-def test_a_division_is_a_multiplication(value, number):
-    _, multiplier, shift = geometry._divisor(value, is_fast=True)
-    high = (number * (multiplier % 2**32)) >> 32
-    assert high + number < 2**32
-    assert (high + number) >> shift == number // value
+def test_a_multiplication_and_a_shift_replace_a_division(value: int, number: int) -> None:
+    assert_divides(value, number)
 
 
 @pytest.mark.parametrize("value", [1, 2, 3, 7, 2**30, 2**30 + 1, 2**31 - 1])
-def test_a_division_at_the_ends(value):
+def test_a_multiplication_replaces_a_division_of_extreme_numbers(value: int) -> None:
     for number in (0, 1, value - 1, value, 2**31 - 2, 2**31 - 1):
-        test_a_division_is_a_multiplication.hypothesis.inner_test(value, number)
+        assert_divides(value, number)
+
+
+def assert_divides(value: int, number: int) -> None:
+    """Divide as `Divisor` in `windows.cuh` does."""
+    _, multiplier, shift = geometry.divisor_integers(value, is_fast=True)
+    high = (number * (multiplier % 2**32)) >> 32
+    assert high + number < 2**32
+    assert (high + number) >> shift == number // value
 
 
 @given(
@@ -56,7 +68,9 @@ def test_a_division_at_the_ends(value):
     st.integers(1, 4),
 )
 @cases.many_examples
-def test_every_position_is_of_one_thread(sizes, of_input, rows, neighbours):
+def test_every_position_belongs_to_one_thread(
+    sizes: list[int], of_input: bool, rows: int, neighbours: int
+) -> None:
     plan = pooling_engine.plan(PoolSpec("sum", kernel=1, stride=2), (2, 3, *sizes), "float32")
     share = geometry.ThreadWork(of_input, neighbours=neighbours, rows=rows)
     integers = geometry.packed_windows(plan, np.int64, share, rule=0).view(np.int64)
@@ -178,7 +192,7 @@ def test_every_position_is_of_one_thread(sizes, of_input, rows, neighbours):
     ],
     ids=cases.name_of,
 )
-def test_which_kernel(options, shape, name):
+def test_the_kernel_of_a_plan(options: dict[str, Any], shape: tuple[int, ...], name: str) -> None:
     assert forward_name({"mode": "max"} | options, shape) == name
 
 
@@ -234,7 +248,9 @@ def test_which_kernel(options, shape, name):
     ],
     ids=cases.name_of,
 )
-def test_which_kernel_of_integers(options, shape, dtype, name):
+def test_the_kernel_of_a_plan_of_integers(
+    options: dict[str, Any], shape: tuple[int, ...], dtype: str, name: str
+) -> None:
     assert forward_name({"mode": "max"} | options, shape, dtype) == name
 
 
@@ -292,8 +308,10 @@ def test_which_kernel_of_integers(options, shape, dtype, name):
     ],
     ids=cases.name_of,
 )
-def test_which_kernel_of_many_outputs(options, shape, name):
-    """A thread takes a few rows where windows are square, one apart, and threads are enough."""
+def test_square_windows_share_rows_if_outputs_suffice(
+    options: dict[str, Any], shape: tuple[int, ...], name: str
+) -> None:
+    """The windows must be square and of stride 1, and the outputs must occupy a large GPU."""
     options = {"mode": "max", "stride": 1, "padding": options["kernel"]} | options
     if isinstance(options["padding"], int):
         options["padding"] //= 2
@@ -301,7 +319,7 @@ def test_which_kernel_of_many_outputs(options, shape, name):
     assert name in {each for _, each in NAMES}
 
 
-def test_elements_that_are_not_aligned_are_taken_one_by_one():
+def test_unaligned_arrays_are_read_element_by_element() -> None:
     options = {"mode": "max", "kernel": 2}
     assert forward_name(options | LAST, (1, 8, 16), "float16").endswith("i32, 8>")
     assert forward_name(options | LAST, (1, 8, 16), "float16", is_aligned=False).endswith("i32, 1>")
@@ -312,8 +330,8 @@ def test_elements_that_are_not_aligned_are_taken_one_by_one():
     assert forward_name(options, (1, 8, 16), "float16", is_aligned=False).endswith("2, 2, 0, 1>")
 
 
-def test_gradients_of_rows():
-    """Of whole packs of the input's row and of the output's, or of whole strides; else of cells."""
+def test_row_gradients_need_whole_packs() -> None:
+    """Otherwise a thread computes one element."""
     for kernel, stride, padding in kernels.ROW_WINDOWS:
         for size in range(1, 40):
             if size + 2 * padding < kernel:
@@ -340,7 +358,9 @@ def test_gradients_of_rows():
     ],
     ids=cases.name_of,
 )
-def test_what_has_no_kernel(options, shape, dtype):
+def test_more_than_three_axes_have_no_kernel(
+    options: dict[str, Any], shape: tuple[int, ...], dtype: str
+) -> None:
     assert forward_name(options, shape, dtype) is None
     assert backward_launch(pooling_engine.plan(PoolSpec(**options), shape, dtype), True) is None
 
@@ -393,14 +413,16 @@ def test_what_has_no_kernel(options, shape, dtype):
     ],
     ids=cases.name_of,
 )
-def test_which_kernels_share_ties(options, shape, share, name):
+def test_the_kernels_of_shared_ties(
+    options: dict[str, Any], shape: tuple[int, ...], share: str, name: str
+) -> None:
     plan = pooling_engine.plan(PoolSpec(**{"mode": "max"} | options), shape, "float32")
     assert tie_share_launch(plan, True).name == share
     assert backward_launch(plan, True).name == name
 
 
-def test_what_ties_share_needs_no_indices():
-    """Windows with more taps than 32 bits number have none."""
+def test_shared_ties_need_no_indices() -> None:
+    """Windows of more taps than 32 bits number have no indices that a kernel could read."""
     ties, first = (
         pooling_engine.plan(
             PoolSpec("max", global_window=True, tie_policy=policy), (1, 1, 2 * HUGE), "float32"
@@ -411,18 +433,16 @@ def test_what_ties_share_needs_no_indices():
     assert backward_launch(first, True) is None
 
 
-def test_gradients_by_indices_of_windows_on_no_element_have_no_kernel():
-    """None of them may have an index, and no thread of a gather comes by."""
+def test_gradients_by_indices_have_no_kernel_if_windows_are_empty() -> None:
+    """An empty window has no valid index, and no thread would check it."""
     shape = (1, 1, 1, 8), "float32"
     options = {"kernel": 2, "stride": 1, "dilation": 2, "padding": 1}
-    assert (
-        forward_launch(pooling_engine.plan(PoolSpec("max", **options), *shape), True, True)
-        is not None
+    maximum, total = (
+        pooling_engine.plan(PoolSpec(mode, **options), *shape) for mode in ("max", "sum")
     )
-    assert backward_launch(pooling_engine.plan(PoolSpec("max", **options), *shape), True) is None
-    assert (
-        backward_launch(pooling_engine.plan(PoolSpec("sum", **options), *shape), True) is not None
-    )
+    assert forward_launch(maximum, True, True) is not None
+    assert backward_launch(maximum, True) is None
+    assert backward_launch(total, True) is not None
 
 
 @given(
@@ -435,13 +455,19 @@ def test_gradients_by_indices_of_windows_on_no_element_have_no_kernel():
     st.sampled_from(tuple(NanPolicy)),
 )
 @cases.many_examples
-def test_every_launch_is_of_a_kernel_that_ships(
-    window, dtype, mode, channels, is_aligned, ties, nans
-):
+def test_every_launch_has_a_compiled_kernel(
+    window: tuple[dict[str, Any], tuple[int, ...], int],
+    dtype: np.dtype[Any],
+    mode: str | float,
+    channels: int,
+    is_aligned: bool,
+    ties: TiePolicy,
+    nans: NanPolicy,
+) -> None:
     options, sizes, _ = window
     is_float = dtype in palettes.DTYPES
-    assume(is_float or isinstance(mode, str))  # integers have no norms, and no gradient
-    if not isinstance(mode, str):  # a norm, by its p
+    assume(is_float or isinstance(mode, str))  # integers have no norms and no gradient
+    if not isinstance(mode, str):  # p of a norm
         options, mode = options | {"norm_p": mode}, "lp"
     shape = cases.to_layout(options, np.empty((2, channels, *sizes), np.bool_)).shape
     plan = pooling_engine.plan(PoolSpec(mode, **options), shape, dtype)
@@ -463,7 +489,7 @@ def test_every_launch_is_of_a_kernel_that_ships(
         launches.append(residual_norm_launch(plan, is_aligned))
     assert {(launch.file, launch.name) for launch in launches} <= NAMES
     values = [value for launch in launches for value in launch.values]
-    assert {np.size(value) for value in values} <= {1}, "CuPy takes no others by value"
+    assert {np.size(value) for value in values} <= {1}, "CuPy passes no others by value"
 
 
 @pytest.mark.parametrize(
@@ -480,5 +506,7 @@ def test_every_launch_is_of_a_kernel_that_ships(
     ],
     ids=cases.name_of,
 )
-def test_what_32_bits_cannot_number(options, shape):
+def test_tensors_that_need_positions_of_64_bits(
+    options: dict[str, Any], shape: tuple[int, ...]
+) -> None:
     assert ", i64, " in forward_name({"mode": "sum"} | options, shape)

@@ -1,19 +1,23 @@
-"""What only a card can show: its own arithmetic, arrays of other libraries, streams, large tensors.
+"""Tests that need a GPU: its arithmetic, arrays of other libraries, streams, large tensors.
 
-Needs NumPy, CuPy, PyTorch and pytest, no more: `scripts/gpu/check.py` runs it on machines that have
-nothing else. The tests named short are those that compute-sanitizer watches.
+Needs only NumPy, CuPy, PyTorch and pytest: `scripts/gpu/check.py` runs it on machines without other
+packages. compute-sanitizer runs the tests named "short".
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from pooling_engine import InvalidTensorError, PoolSpec, backward, forward
+from pooling_engine.backends.cupy_backend.backend import CupyBackend
 from pooling_engine.backends.cupy_backend.planning import geometry
 from pooling_engine.dtypes import FLOATS
+from tests.gpu.support import Array, on_device
 from tests.support import oracle
 
 pytestmark = pytest.mark.usefixtures("backend")
@@ -21,11 +25,11 @@ pytestmark = pytest.mark.usefixtures("backend")
 SPEC = PoolSpec("max", 3, 2, 1)
 SHAPE = (2, 4, 9, 12)
 NORMS = (1, 2, 2.5, 3, np.inf)
-# How far two norms within the bounds of `test_norms.py` may be apart, that of NumPy one of norms.
+# Largest distance of two norms within the bounds of `test_norms.py`; NumPy's is a norm of norms.
 ULPS = {"float16": 1, "bfloat16": 1, "float32": 1, "float64": 64}
-SLACK = 1e-12  # what gradients that add up to little may lose
+SLACK = 1e-12  # absolute error of gradients whose terms cancel
 MODES = ({"mode": "max"}, {"mode": "min", "nan_policy": "ignore"}, {"mode": "average"})
-# Every file of kernels, and every way in which its threads divide up the work.
+# Windows for every file of kernels and every division of work among threads.
 WINDOWS = (
     ({"kernel": 2}, (2, 3, 20, 24)),
     ({"kernel": 3, "stride": 2, "padding": 1}, (2, 3, 21, 24)),
@@ -47,8 +51,8 @@ of_type = pytest.mark.parametrize("dtype", FLOATS, ids=lambda dtype: dtype.name)
 of_window = pytest.mark.parametrize("number", range(len(WINDOWS)))
 
 
-def values(shape, dtype, is_hard):
-    """Normal numbers; where they are hard, also ties, NaNs, infinities and the smallest."""
+def values(shape: tuple[int, ...], dtype: Any, is_hard: bool) -> Array:
+    """Return normal numbers; if hard, a mix of ties, NaNs, infinities and subnormals."""
     source = np.random.default_rng(len(shape))
     if not is_hard:
         return source.standard_normal(shape).astype(dtype)
@@ -56,16 +60,12 @@ def values(shape, dtype, is_hard):
     return source.choice(np.array(palette).astype(dtype), shape)
 
 
-def on_device(backend, array):
-    return backend.to_device(np.ascontiguousarray(array))
-
-
-def assert_same(backend, ours, theirs):
+def assert_same(backend: CupyBackend, ours: Any, theirs: Any) -> None:
     oracle.assert_same_bits(backend.to_host(ours), theirs)
 
 
-def assert_same_calls(backend, options, x):
-    """Both directions of every mode, on arrays of the card: the bits are NumPy's."""
+def assert_same_calls(backend: CupyBackend, options: dict[str, Any], x: Array) -> None:
+    """Check that both directions of every mode on device arrays are bit-identical to NumPy."""
     for mode in MODES:
         spec, selects = PoolSpec(**mode, **options), mode["mode"] != "average"
         given = on_device(backend, x)
@@ -88,8 +88,8 @@ def assert_same_calls(backend, options, x):
             assert_same(backend, backward(given_dy, ties, input=given, backend="cupy"), expected)
 
 
-def assert_close_norms(backend, options, x):
-    """Both directions of norms, on arrays of the card: as close to NumPy's as either is exact."""
+def assert_close_norms(backend: CupyBackend, options: dict[str, Any], x: Array) -> None:
+    """Check both directions of norms on device arrays against NumPy, within their error bounds."""
     for p in NORMS:
         spec, given = PoolSpec("lp", norm_p=p, **options), on_device(backend, x)
         theirs = forward(x, spec, backend="numpy").output
@@ -103,7 +103,7 @@ def assert_close_norms(backend, options, x):
 
 @of_type
 @of_window
-def test_norms(backend, dtype, number):
+def test_norms(backend: CupyBackend, dtype: np.dtype[Any], number: int) -> None:
     options, shape = WINDOWS[number]
     assert_close_norms(backend, options, values(shape, dtype, is_hard=False))
 
@@ -111,7 +111,9 @@ def test_norms(backend, dtype, number):
 @of_type
 @of_window
 @pytest.mark.parametrize("is_hard", [False, True], ids=["normal", "hard"])
-def test_every_kind_of_window(backend, dtype, number, is_hard):
+def test_every_kind_of_window(
+    backend: CupyBackend, dtype: np.dtype[Any], number: int, is_hard: bool
+) -> None:
     options, shape = WINDOWS[number]
     with np.errstate(all="ignore"):
         x = values(shape, dtype, is_hard)
@@ -119,8 +121,8 @@ def test_every_kind_of_window(backend, dtype, number, is_hard):
 
 
 @pytest.fixture
-def no_pool(backend):
-    """Every array is an allocation of its own: what is beyond it is nobody's."""
+def no_pool(backend: CupyBackend) -> Iterator[None]:
+    """Allocate each array separately, so that compute-sanitizer finds accesses beyond it."""
     import cupy
 
     before = cupy.cuda.get_allocator()
@@ -135,7 +137,7 @@ SHORT += [("float16", number) for number in (1, 7, 13)]
 
 @pytest.mark.usefixtures("no_pool")
 @pytest.mark.parametrize(("dtype", "number"), SHORT)
-def test_short(backend, dtype, number):
+def test_short(backend: CupyBackend, dtype: str, number: int) -> None:
     options, shape = WINDOWS[number]
     x = values(shape, dtype, is_hard=False)
     assert_same_calls(backend, options, x)
@@ -143,8 +145,8 @@ def test_short(backend, dtype, number):
 
 
 @of_type
-def test_arrays_of_the_host(dtype):
-    """They go through page-locked memory, in slabs where they are large."""
+def test_host_arrays(dtype: np.dtype[Any]) -> None:
+    """Small arrays are one chunk in a staging buffer, large arrays are several."""
     for shape in (SHAPE, (8, 64, 112, 112)):
         x = values(shape, dtype, is_hard=False)
         ours = forward(x, SPEC, return_indices=True, backend="cupy")
@@ -157,19 +159,19 @@ def test_arrays_of_the_host(dtype):
             oracle.assert_same_bits(one, other)
 
 
-def test_invalid_indices_are_rejected(backend):
+def test_invalid_indices_are_rejected(backend: CupyBackend) -> None:
     x = values(SHAPE, np.float32, is_hard=False)
     output, indices = forward(x, SPEC, return_indices=True, backend="numpy")
     indices[1, 1, 1, 1] = 200
     for place in (np.asarray, backend.to_device):
         dy, residual = place(output), {"input_shape": SHAPE, "indices": place(indices)}
-        with pytest.raises(InvalidTensorError) as refusal:
+        with pytest.raises(InvalidTensorError) as caught:
             backward(dy, SPEC, backend="cupy", **residual)
-        assert refusal.value.field == "indices"
+        assert caught.value.field == "indices"
 
 
-def is_refused(tensor):
-    """Whether it is one that CuPy does not take: bfloat16 of another library, before CuPy 14."""
+def is_rejected(tensor: Any) -> bool:
+    """Check that CuPy before version 14 rejects bfloat16 tensors; return whether this is one."""
     import cupy
     import torch
 
@@ -181,11 +183,13 @@ def is_refused(tensor):
 
 
 @of_type
-def test_tensors_of_pytorch_are_read_where_they_are(backend, dtype):
+def test_pytorch_tensors_are_read_without_a_copy(
+    backend: CupyBackend, dtype: np.dtype[Any]
+) -> None:
     import torch
 
     x = torch.randn(SHAPE, device="cuda", dtype=getattr(torch, dtype.name))
-    if is_refused(x):
+    if is_rejected(x):
         return
     host = backend.to_host(backend.device.adopt(x)[0])
     for tensor, array in (
@@ -201,11 +205,11 @@ def test_tensors_of_pytorch_are_read_where_they_are(backend, dtype):
 
 
 @of_type
-def test_pytorch_reads_results_where_they_are(backend, dtype):
+def test_pytorch_reads_results_without_a_copy(backend: CupyBackend, dtype: np.dtype[Any]) -> None:
     import torch
 
     x = torch.randn(SHAPE, device="cuda", dtype=getattr(torch, dtype.name))
-    if is_refused(x):
+    if is_rejected(x):
         return
     ours = forward(x, SPEC, backend="cupy").output
     theirs = torch.nn.functional.max_pool2d(x, 3, 2, 1)
@@ -214,16 +218,16 @@ def test_pytorch_reads_results_where_they_are(backend, dtype):
     assert torch.equal(given, theirs)
 
 
-def test_tensors_that_need_a_gradient_are_refused_by_name(backend):
+def test_pytorch_tensors_that_need_a_gradient_are_rejected_by_name(backend: CupyBackend) -> None:
     import torch
 
     x = torch.zeros(SHAPE, device="cuda", requires_grad=True)
-    with pytest.raises(InvalidTensorError, match="input cannot be used") as refusal:
+    with pytest.raises(InvalidTensorError, match="input cannot be used") as caught:
         forward(x, SPEC, backend="cupy")
-    assert refusal.value.field == "input"
+    assert caught.value.field == "input"
 
 
-def test_what_pytorch_computes_on_another_stream_is_waited_for(backend):
+def test_a_call_waits_for_the_pytorch_stream_of_its_input(backend: CupyBackend) -> None:
     import torch
 
     x = torch.zeros((64, 64, 112, 112), device="cuda")
@@ -235,7 +239,7 @@ def test_what_pytorch_computes_on_another_stream_is_waited_for(backend):
     assert (backend.to_host(output) == 1).all()
 
 
-def test_results_are_on_the_current_stream_of_cupy(backend):
+def test_results_are_on_the_current_stream_of_cupy(backend: CupyBackend) -> None:
     import cupy
 
     x = values((16, 64, 56, 56), np.float32, is_hard=False)
@@ -247,8 +251,8 @@ def test_results_are_on_the_current_stream_of_cupy(backend):
         stream.synchronize()
 
 
-def test_large_tensors_have_positions_of_64_bits(backend):
-    """More elements than 32 bits number: 4.3 GB, which is on the card only."""
+def test_large_tensors_need_positions_of_64_bits(backend: CupyBackend) -> None:
+    """The tensor of 4.3 GB exists only on the GPU; its rows repeat."""
     import torch
 
     repeats, height, width = 1024, 64, 32_784

@@ -1,6 +1,8 @@
-"""Positions in the plane and in the tensor, from taps and back, on arrays of a card."""
+"""Device indices as positions in the plane and the tensor, and back, on the shim and on a GPU."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +12,10 @@ from hypothesis import strategies as st
 import pooling_engine
 from pooling_engine import PoolSpec, backward, forward
 from pooling_engine.backends import select_backend
-from pooling_engine.backends.cupy_backend.planning import geometry, positions
+from pooling_engine.backends.cupy_backend.backend import CupyBackend
 from pooling_engine.plans import indices
 from pooling_engine.specs.enums import IndexFormat
+from tests.gpu.support import Array, patched_planner, positions_of_64_bits
 from tests.support import cases, oracle, pairs, palettes
 
 pytestmark = pytest.mark.usefixtures("anywhere")
@@ -21,10 +24,12 @@ FORMATS = (IndexFormat.PLANE, IndexFormat.TENSOR)
 SHAPE = (2, 3, 6, 7)
 
 
-def converted(spec, x, index_format):
-    """The window indices of a call and what NumPy makes of them, all checked on the card."""
+def assert_converts(spec: PoolSpec, x: Array, index_format: IndexFormat) -> None:
+    """Compare both conversions of a call's indices with NumPy's."""
     backend, plan = select_backend("cupy"), pooling_engine.plan(spec, x.shape, x.dtype)
+    assert isinstance(backend, CupyBackend)
     windows = forward(x, spec, return_indices=True, backend="numpy").indices
+    assert windows is not None
     theirs = np.empty(plan.output_shape, np.int64)
     indices.to_positions(plan, windows, index_format, theirs)
     ours = backend.device.empty(plan.output_shape, np.dtype(np.int64))
@@ -36,14 +41,14 @@ def converted(spec, x, index_format):
 
 @given(st.data())
 @settings(cases.many_examples)
-def test_any_case(data):
+def test_any_case(data: st.DataObject) -> None:
     options, sizes, seed = data.draw(st.integers(1, 4).flatmap(cases.ranked_windows))
     policy = data.draw(st.sampled_from(("propagate", "ignore")))
     spec = PoolSpec("max", nan_policy=policy, **options)
     planes = data.draw(st.integers(0, 2)), data.draw(st.integers(1, 3))
     x = cases.to_layout(options, palettes.VALUES["hard"]((*planes, *sizes), np.float32, seed))
     for index_format in FORMATS:
-        converted(spec, x, index_format)
+        assert_converts(spec, x, index_format)
 
 
 @pytest.mark.parametrize("index_format", FORMATS)
@@ -52,22 +57,22 @@ def test_any_case(data):
     [
         ({"kernel": 3, "stride": 2, "padding": 1}, (2, 3, 40, 33)),
         ({"kernel": 3, "dilation": 2, "layout": "channels_last"}, (3, 15, 9, 8)),
-        ({"global_window": True}, (2, 2, 30, 30)),  # indices of 16 bits
-        ({"global_window": True}, (1, 2, 300, 300)),  # and of 32
+        ({"global_window": True}, (2, 2, 30, 30)),  # 16-bit indices
+        ({"global_window": True}, (1, 2, 300, 300)),  # 32-bit indices
         ({"adaptive_output": (3, 2, 4)}, (1, 2, 5, 7, 9)),
     ],
     ids=cases.name_of,
 )
-def test_large_and_of_64_bits(options, shape, index_format, monkeypatch):
+def test_large_planes_and_positions_of_64_bits(
+    options: dict[str, Any], shape: tuple[int, ...], index_format: IndexFormat
+) -> None:
     x = cases.normal(shape)
-    converted(PoolSpec("max", **options), x, index_format)
-    monkeypatch.setattr(geometry, "MAX_POSITIONS_32", 0)
-    positions.positions_launch.cache_clear()
-    converted(PoolSpec("max", **options), x, index_format)
-    positions.positions_launch.cache_clear()
+    assert_converts(PoolSpec("max", **options), x, index_format)
+    with patched_planner(positions_of_64_bits):
+        assert_converts(PoolSpec("max", **options), x, index_format)
 
 
-# A window of (1, 0) and (1, 2) around an element, stride 2, padding 1: its neighbours' positions.
+# The taps of a window are not adjacent: positions between them are invalid.
 DILATED = {"kernel": (1, 2), "stride": (1, 2), "dilation": (1, 2), "padding": (0, 1)}
 
 
@@ -87,17 +92,19 @@ DILATED = {"kernel": (1, 2), "stride": (1, 2), "dilation": (1, 2), "padding": (0
         ({"kernel": 2, "layout": "channels_last"}, (1, 0, 1, 1), 0),
     ],
 )
-def test_a_position_outside_its_window_is_refused_by_name(options, output, position, index_format):
+def test_a_position_outside_its_window_is_rejected_by_name(
+    options: dict[str, Any], output: tuple[int, ...], position: int, index_format: IndexFormat
+) -> None:
     x, spec = cases.normal(SHAPE), PoolSpec("max", **options)
-    dy, taken = forward(x, spec, return_indices=True, index_format=index_format, backend="numpy")
-    taken[output] = position
+    dy, wrong = forward(x, spec, return_indices=True, index_format=index_format, backend="numpy")
+    assert wrong is not None
+    wrong[output] = position
     given = {"input_shape": SHAPE, "index_format": index_format}
-    expected = pairs.outcome(backward, dy, spec, indices=taken, backend="numpy", **given)
+    expected = pairs.outcome(backward, dy, spec, indices=wrong, backend="numpy", **given)
     backend = select_backend("cupy")
-    on_device = backend.to_device(dy), backend.to_device(taken)
-    found = pairs.outcome(
-        backward, on_device[0], spec, indices=on_device[1], backend="cupy", **given
-    )
+    assert isinstance(backend, CupyBackend)
+    dy, wrong = backend.to_device(dy), backend.to_device(wrong)
+    found = pairs.outcome(backward, dy, spec, indices=wrong, backend="cupy", **given)
     assert (type(found), found.field, str(found)) == (
         type(expected),
         expected.field,

@@ -1,8 +1,10 @@
-"""The shim ends or spoils what a card would not forgive."""
+"""The shim gives a wrong result if a kernel lacks a barrier."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,14 +13,18 @@ import pooling_engine
 from pooling_engine import Mode, PoolSpec, forward
 from pooling_engine.backends.cupy_backend.planning.launches import forward_launch, tie_share_launch
 from tests.gpu import shim
+from tests.gpu.support import Array
 from tests.support import cases, oracle
 
 SPEC, SHAPE = PoolSpec("sum", kernel=(8, 70), stride=9), (1, 5, 8, 200)
 BARRIER = "  __syncthreads();\n"
 
 
-def summed():
-    """By teams of 32 threads, which go three times over their columns."""
+Results = tuple[Array, Array]  # of the shim, of NumPy
+
+
+def sums() -> Results:
+    """Sum by teams of 32 threads, each with three columns."""
     x, plan = cases.normal(SHAPE), pooling_engine.plan(SPEC, SHAPE, "float32")
     output = np.zeros(plan.output_shape, np.float32)
     launch = forward_launch(plan, False, True)
@@ -27,8 +33,8 @@ def summed():
     return output, forward(x, SPEC, backend="numpy").output
 
 
-def shared():
-    """By teams of 32 threads, which count the taps that are 1."""
+def tie_shares() -> Results:
+    """Divide by the number of taps that are 1, counted by teams of 32 threads."""
     x = cases.hard(SHAPE, has_nan=False)
     plan = replace(pooling_engine.plan(SPEC, SHAPE, "float32"), mode=Mode.MAX)
     ones, shares = np.ones(plan.output_shape, np.float32), np.zeros(plan.output_shape)
@@ -39,8 +45,8 @@ def shared():
     return shares, 1 / counts.astype(np.float64)
 
 
-def norms(options, shape, kernel):
-    """With p = 3, of whole numbers: the sums are exact, in whatever order."""
+def norms(options: dict[str, Any], shape: tuple[int, ...], kernel: str) -> Results:
+    """Compute norms with p = 3 of whole numbers, whose sums are exact in any order."""
     x, spec = np.round(4 * cases.normal(shape)), PoolSpec("lp", norm_p=3, **options)
     plan = pooling_engine.plan(spec, shape, "float32")
     output = np.zeros(plan.output_shape, np.float32)
@@ -50,12 +56,12 @@ def norms(options, shape, kernel):
     return output, forward(x, spec, backend="numpy").output
 
 
-def norms_of_windows():
+def norms_of_windows() -> Results:
     return norms({"kernel": (8, 70), "stride": 9}, SHAPE, "norm_by_teams")
 
 
-def norms_of_planes():
-    """By teams of 256 threads, each plane twice over."""
+def norms_of_planes() -> Results:
+    """Compute norms of planes by teams of 256 threads, in two rounds."""
     return norms({"global_window": True}, (2, 2, 70_000), "norm_planes")
 
 
@@ -70,15 +76,22 @@ def norms_of_planes():
         ("norm_planes", norms_of_planes, 0),
         ("norm_planes", norms_of_planes, 1),
         ("norm_planes", norms_of_planes, 2),
-        ("sum_by_teams", summed, None),
-        ("sum_by_teams", summed, 0),
-        ("sum_by_teams", summed, 1),
-        ("share_by_teams", shared, None),
-        ("share_by_teams", shared, 0),
+        ("sum_by_teams", sums, None),
+        ("sum_by_teams", sums, 0),
+        ("sum_by_teams", sums, 1),
+        ("share_by_teams", tie_shares, None),
+        ("share_by_teams", tie_shares, 0),
     ],
 )
-def test_a_barrier_that_is_not_there_spoils_the_result(monkeypatch, kernel, computed, left_out):
-    def source_of(file):
+def test_a_missing_barrier_changes_the_result(
+    monkeypatch: pytest.MonkeyPatch,
+    kernel: str,
+    computed: Callable[[], Results],
+    left_out: int | None,
+) -> None:
+    """Leave out one barrier of a kernel, or none."""
+
+    def source_of(file: str) -> str:
         head, name, tail = shim_source(file).partition(f"void {kernel}")
         body, end, rest = tail.partition("\n}\n")
         parts = body.split(BARRIER)

@@ -56,23 +56,28 @@ class DeviceWatchdog:
         threading.Thread(target=_serve_probes, args=(probe, requests, answers), daemon=True).start()
         while not self._stopped.wait(self._interval_s):
             requests.put(True)
-            error = self._wait_for(answers)
+            error = wait_for_answer(answers, self._interval_s)
             if error is not None:
                 if not self._stopped.is_set():
                     self._on_lost(error)
                 break
         requests.put(False)
 
-    def _wait_for(self, answers: _Answers) -> PoolingError | None:
-        """Return the error of the probe in progress, or None if the device is healthy.
 
-        The timeout counts intervals that were waited for, not clock time. Time in which the whole
-        process was suspended therefore does not count.
-        """
-        for _ in range(TIMEOUT_INTERVALS):
-            with suppress(queue.Empty):
-                return answers.get(timeout=self._interval_s)
-        return lost_device(f"no answer for {TIMEOUT_INTERVALS * self._interval_s:g} s")
+def wait_for_answer(answers: _Answers, interval_s: float) -> PoolingError | None:
+    """Return the error of the probe in progress, or None if the device is healthy.
+
+    The timeout counts intervals that were waited for, not clock time. Time in which the whole
+    process was suspended therefore does not count.
+
+    Args:
+        answers: queue that the probe puts its error into.
+        interval_s: seconds per interval; there are `TIMEOUT_INTERVALS` of them.
+    """
+    for _ in range(TIMEOUT_INTERVALS):
+        with suppress(queue.Empty):
+            return answers.get(timeout=interval_s)
+    return lost_device(f"no answer for {TIMEOUT_INTERVALS * interval_s:g} s")
 
 
 def _serve_probes(probe: Probe, requests: _Requests, answers: _Answers) -> None:

@@ -1,4 +1,4 @@
-"""The kernels of the CuPy backend on the host: compiled by g++ behind `cuda_shim.h`.
+"""Kernels of the CuPy backend on the host, compiled by g++ behind `cuda_shim.h`.
 
 The launches are those that CuPy gets: the same sources, names, grids and arguments.
 """
@@ -14,26 +14,28 @@ from collections.abc import Iterable, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pooling_engine.backends.cupy_backend.device.source import source_of
 from pooling_engine.backends.cupy_backend.planning.launches import BLOCK_THREADS, Launch
 
 HEADER = Path(__file__).parent / "cuda_shim.h"
-# What a card does not forgive ends the process here: packs that are not aligned, indices beyond an
-# array, positions that overflow.
+# End the process at an error that a GPU would report as a fault or not at all: misaligned packs,
+# indices out of range, overflowing positions.
 CHECKS = ("-fsanitize=alignment,bounds,signed-integer-overflow,shift", "-fno-sanitize-recover")
 COMPILER = ("g++", "-std=c++17", "-O0", "-ffp-contract=off", *CHECKS, "-fPIC", "-shared", "-w")
-PART = 150  # kernels of one library
+KERNELS_PER_LIBRARY = 150
 CACHE = Path(__file__).parents[3] / "build" / "shim"
 
-_running = Lock()  # the header's threads of a block are global
-_kernels: dict[str, ctypes._FuncPointer] = {}
+_running = Lock()  # the header has one set of threads per process
+_kernels: dict[str, Any] = {}
 
 
 def compile_all(launches: Iterable[Launch]) -> None:
-    """Compiles what is not compiled yet, some kernels of one file at once."""
+    """Compile kernels that are not loaded yet, several of one file at once."""
     by_file: dict[str, set[str]] = {}
     for launch in launches:
         if launch.name not in _kernels:
@@ -44,11 +46,12 @@ def compile_all(launches: Iterable[Launch]) -> None:
 
 
 def _parts(names: list[str]) -> list[list[str]]:
-    return [names[first : first + PART] for first in range(0, len(names), PART)]
+    count = KERNELS_PER_LIBRARY
+    return [names[first : first + count] for first in range(0, len(names), count)]
 
 
-def run(launch: Launch, *arrays: np.ndarray | None) -> None:
-    """Launches a kernel on NumPy arrays; None is a null pointer.
+def run(launch: Launch, *arrays: NDArray[Any] | None) -> None:
+    """Launch a kernel on NumPy arrays; None is a null pointer.
 
     Raises:
         AssertionError: some threads of a block wait at a barrier that others never reach.
@@ -57,20 +60,19 @@ def run(launch: Launch, *arrays: np.ndarray | None) -> None:
     start(launch, [*pointers, *launch.values])
 
 
-def start(launch: Launch, values: Sequence[np.ndarray | np.generic]) -> None:
-    """Launches a kernel on all that it takes, pointers as numbers.
+def start(launch: Launch, values: Sequence[Any]) -> None:
+    """Launch a kernel with all its arguments, pointers as numbers.
 
     Raises:
-        AssertionError: as `run`.
+        AssertionError: see `run`.
     """
     if launch.name not in _kernels:
         compile_all([launch])
     values = [np.ascontiguousarray(value) for value in values]
     arguments = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
     with _running:
-        assert _kernels[launch.name](launch.blocks, BLOCK_THREADS, arguments), (
-            "a barrier not all reach"
-        )
+        has_ended = _kernels[launch.name](launch.blocks, BLOCK_THREADS, arguments)
+    assert has_ended, "some threads wait at a barrier that others never reach"
 
 
 def _load(file: str, names: Sequence[str]) -> None:
@@ -89,13 +91,13 @@ def _load(file: str, names: Sequence[str]) -> None:
 
 
 def _compiled(text: str) -> Path:
-    """The shared library of a source, compiled once for all processes and runs of the tests."""
+    """Return the shared library of a source, compiled once for all processes and test runs."""
     digest = hashlib.sha256((" ".join(COMPILER) + text).encode()).hexdigest()[:32]
     path = CACHE / f"{digest}.so"
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         with path.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # another process compiles it, or another part
+            fcntl.flock(lock, fcntl.LOCK_EX)  # other processes may compile the same source
             if not path.exists():
                 built = path.with_suffix(".built")
                 command = [*COMPILER, "-x", "c++", "-", "-o", built]

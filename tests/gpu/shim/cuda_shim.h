@@ -1,8 +1,9 @@
-// Enough of CUDA for a host compiler: the threads of a block take turns.
+// The part of CUDA that the kernels use, for a host compiler.
 //
-// Where a kernel waits at a barrier, every thread has a stack of its own and runs up to the next
-// barrier in turn, first to last or last to first, as a kernel that lacks a barrier does not expect;
-// other kernels are plain loops. Shared memory is static: blocks follow one another.
+// In a kernel with barriers, every thread has its own stack. The threads of a block take turns, each
+// up to its next barrier, first to last or last to first; a kernel that lacks a barrier then gives a
+// wrong result. Other kernels are plain loops. Shared memory is static, because blocks run one after
+// the other.
 #pragma once
 #include <cmath>
 #include <csetjmp>
@@ -41,7 +42,7 @@ namespace shim {
 constexpr unsigned MOST = 256;
 constexpr unsigned STACK = 32 << 10;
 static ucontext_t fibers[MOST];
-static jmp_buf host, waits[MOST];  // jumps do without the system calls of contexts
+static jmp_buf host, waits[MOST];  // unlike contexts, jumps need no system calls
 static char stacks[MOST][STACK];
 static bool has_begun[MOST], is_done[MOST];
 static unsigned turn;
@@ -63,7 +64,7 @@ inline void fiber() {
   _longjmp(host, 1);
 }
 
-// Lets the thread whose turn it is run to its next barrier, or to its end.
+// Runs the thread whose turn it is to its next barrier, or to its end.
 inline void resume() {
   threadIdx.x = turn;
   if (_setjmp(host)) return;
@@ -72,7 +73,7 @@ inline void resume() {
   setcontext(&fibers[turn]);
 }
 
-// Whether all threads of a block came to the same barriers.
+// Runs a kernel. Returns whether all threads of each block reached the same barriers.
 template <auto KERNEL>
 bool launch(unsigned blocks, unsigned threads, bool has_barriers, void **arguments) {
   blockDim.x = threads;

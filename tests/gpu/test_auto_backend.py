@@ -1,9 +1,10 @@
-"""What "auto" means where a card is there, or should be: `fakes/` stands in for CuPy."""
+"""Choice of "auto" with a GPU that works, fails or is missing, on the fake CuPy."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from pooling_engine import InvalidSpecError, PoolSpec, forward
 from pooling_engine.backends import available_backends, select_backend
 
 
-def test_auto_is_cupy_where_a_device_answers(fault):
+def test_auto_is_cupy_if_a_device_works(fault: Path) -> None:
     assert select_backend("auto").name == "cupy"
     assert select_backend("auto").devices() == ("NVIDIA Fake at 0000:00:00.0",)
     output = forward(np.array([[[1, 3, 2]]], np.float32), PoolSpec("max", 3)).output
@@ -30,20 +31,27 @@ def test_auto_is_cupy_where_a_device_answers(fault):
         ("719", "UnavailableError: the device is lost (launch failure)"),
     ],
 )
-def test_a_card_that_does_not_work_is_passed_over_with_one_line(fault, caplog, wrong, says):
+def test_a_gpu_that_fails_is_skipped_with_one_line(
+    fault: Path, caplog: pytest.LogCaptureFixture, wrong: str, says: str
+) -> None:
     fault.write_text(wrong)
     with caplog.at_level(logging.INFO):
         for _ in range(2):
             assert select_backend("auto").name == available_backends()[0] != "cupy"
     (line,) = caplog.messages
     assert line.startswith(f'no backend "cupy": no usable CUDA device: {says}'), line
-    with pytest.raises(InvalidSpecError, match="no usable CUDA device") as refusal:
+    with pytest.raises(InvalidSpecError, match="no usable CUDA device") as caught:
         select_backend("cupy")
-    assert refusal.value.field == "backend"
-    assert "\n" not in str(refusal.value)
+    assert caught.value.field == "backend"
+    assert "\n" not in str(caught.value)
 
 
-def test_cupy_whose_libraries_are_missing_is_one_line_too(fault, caplog, monkeypatch, tmp_path):
+def test_the_boxed_error_of_a_broken_cupy_is_logged_in_one_line(
+    fault: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
     (tmp_path / "cupy.py").write_text(
         'raise ImportError("\\n=====\\nCuPy is broken.\\n\\nOriginal error:\\n  X\\n=====\\n")'
     )
@@ -53,7 +61,9 @@ def test_cupy_whose_libraries_are_missing_is_one_line_too(fault, caplog, monkeyp
     assert line.endswith("device: ImportError: CuPy is broken. Original error: X")
 
 
-def test_cupy_that_is_not_installed_is_no_news(fault, caplog, monkeypatch):
+def test_a_missing_cupy_is_not_logged(
+    fault: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "cupy", None)
     assert "cupy" not in available_backends()
     assert caplog.messages == []
