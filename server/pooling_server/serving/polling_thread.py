@@ -9,8 +9,8 @@ polling thread, and then runs gRPC's own function for the call there or in a thr
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
-import logging
 import sys
 import uuid
 from collections.abc import Callable
@@ -19,7 +19,14 @@ from typing import Any, Protocol
 
 import grpc
 
-_log = logging.getLogger("pooling_server")
+_server: Any = None
+cygrpc: Any = None
+_missing: str | None = None
+try:
+    _server = importlib.import_module("grpc._server")
+    cygrpc = importlib.import_module("grpc._cython.cygrpc")
+except ImportError as error:  # another layout of grpcio
+    _missing = str(error)
 
 _NO_FLAGS = 0
 _SELF_CALL_S = 10
@@ -77,8 +84,8 @@ class PollingThreadExecutor(ThreadPoolExecutor):
 
     def __init__(self, threads: ThreadPoolExecutor, start: Callable[[], Reception]) -> None:
         super().__init__(1)
-        self._threads = threads
-        self._start = start
+        self._handler_threads = threads
+        self._start_reception = start
 
     def submit(self, *arguments: Any) -> Future[None]:  # type: ignore[override]
         """Receive the message of a call and run its handler.
@@ -87,7 +94,7 @@ class PollingThreadExecutor(ThreadPoolExecutor):
         `_unary_response_in_pool` behind two functions.
         """
         run, function, event, state, behavior, _, *serializers = arguments
-        reception = self._start()
+        reception = self._start_reception()
         handler = (function, event, state, behavior, lambda: reception, *serializers)
         if reception.is_rejected:
             run(*handler)
@@ -108,7 +115,7 @@ class PollingThreadExecutor(ThreadPoolExecutor):
                 if is_inline:
                     run(*handler)
                 else:
-                    self._threads.submit(run, *handler)
+                    self._handler_threads.submit(run, *handler)
             except RuntimeError:  # the threads are shut down; the server cancels the call
                 reception.abandon()
             return after
@@ -121,15 +128,6 @@ class PollingThreadExecutor(ThreadPoolExecutor):
 def _peer(event: Any) -> str:
     peer = event.call.peer()
     return peer.decode() if isinstance(peer, bytes) else peer
-
-
-try:
-    from grpc import _server
-    from grpc._cython import cygrpc
-except ImportError as error:  # another layout of grpcio
-    _missing: str | None = str(error)
-else:
-    _missing = None
 
 
 @functools.cache
@@ -180,7 +178,7 @@ def _failed_self_call() -> str | None:
     address = f"unix-abstract:{name}" if sys.platform == "linux" else "127.0.0.1:0"
     with ThreadPoolExecutor(1) as threads:
         echo = in_pool(PollingThreadExecutor(threads, _Echo), lambda echo, _: echo.message)
-        handlers = {"Echo": grpc.stream_unary_rpc_method_handler(echo)}
+        handlers: dict[str, Any] = {"Echo": grpc.stream_unary_rpc_method_handler(echo)}
         server = grpc.server(threads)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
         try:
@@ -188,7 +186,7 @@ def _failed_self_call() -> str | None:
             server.start()
             target = address if address.startswith("unix") else f"127.0.0.1:{port}"
             with grpc.insecure_channel(target, [("grpc.enable_http_proxy", 0)]) as channel:
-                call = channel.unary_unary(f"/{name}/Echo")
+                call: Any = channel.unary_unary(f"/{name}/Echo")
                 reply = call(b"self-call", timeout=_SELF_CALL_S, wait_for_ready=True)
         except (grpc.RpcError, RuntimeError) as error:
             return f"a call to itself failed: {error}"
