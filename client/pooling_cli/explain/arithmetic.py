@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pooling_cli.explain.numbering import ravel
 from pooling_cli.explain.records import (
     Divisor,
     Extreme,
@@ -17,7 +18,6 @@ from pooling_cli.explain.records import (
     Number,
     Selection,
     Sum,
-    ravel,
 )
 from pooling_cli.explain.window import View
 from pooling_engine import Mode, NanPolicy, TiePolicy

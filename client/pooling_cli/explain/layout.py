@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pooling_cli.explain.records import AxisWindow, Number, Taps, ravel, unravel
+from pooling_cli.explain.numbering import ravel, unravel
+from pooling_cli.explain.records import AxisWindow, Number, Taps
 
 WIDTH = 80  # of a line, in characters
 INDENT = "  "

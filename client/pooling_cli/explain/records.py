@@ -24,6 +24,7 @@ import math
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal
 
+from pooling_cli.explain.numbering import ravel, unravel
 from pooling_cli.explain.spec_records import OutputSize, Parameters, SpecSteps
 
 Number = int | float
@@ -294,20 +295,3 @@ def as_json(value: Any) -> Json:
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     plain: Json = value
     return plain
-
-
-def ravel(numbers: tuple[int, ...] | list[int], sizes: tuple[int, ...] | list[int]) -> int:
-    """Return the row-major number of a place in an array of those sizes."""
-    total = 0
-    for number, size in zip(numbers, sizes, strict=True):
-        total = total * size + number
-    return total
-
-
-def unravel(number: int, sizes: tuple[int, ...] | list[int]) -> tuple[int, ...]:
-    """Return the place in an array of those sizes with that row-major number."""
-    places = []
-    for size in reversed(sizes):
-        number, place = divmod(number, size)
-        places.append(place)
-    return tuple(reversed(places))

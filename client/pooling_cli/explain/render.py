@@ -16,15 +16,9 @@ from pooling_cli.explain.layout import (
     unbroken,
 )
 from pooling_cli.explain.records import AxisWindow, SeedSteps, Steps, Sum, WindowSteps
+from pooling_cli.explain.render_gradient import backward_lines, overlap_lines, shape_lines
 from pooling_cli.explain.render_parameters import mode_name, parameter_lines, size_lines
-from pooling_cli.explain.render_window import (
-    backward_lines,
-    forward_lines,
-    output_name,
-    overlap_lines,
-    region_lines,
-    shape_lines,
-)
+from pooling_cli.explain.render_window import forward_lines, output_name, region_lines
 from pooling_cli.explain.spec_records import SpecSteps
 
 _MOST_POSITIONS = 6  # of one axis that are written out
