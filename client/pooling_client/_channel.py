@@ -18,9 +18,9 @@ DEFAULT_TIMEOUT_S = 30.0
 MAX_KEEPALIVE_S = 86400
 MAX_TIMEOUT_S = 1e9  # about thirty years; gRPC ignores much longer timeouts
 
-# Every call may be repeated, so calls are retried while the server is briefly unavailable.
+# Every call may be repeated, so gRPC retries unary calls while the server is briefly unavailable.
 # CANCELLED is included because gRPC cancels calls that arrive while a server stops. Streams are
-# resumed by the client itself: see `pooling_client._streams`.
+# resumed by the client: see `pooling_client._streams`.
 _RETRY_POLICY = {
     "maxAttempts": 4,
     "initialBackoff": "0.1s",
@@ -28,6 +28,8 @@ _RETRY_POLICY = {
     "backoffMultiplier": 2,
     "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
 }
+
+_RETRIED = [*(row.name for row in pooling_wire.METHODS), pooling_wire.GET_SERVER_INFO]
 
 CHANNEL_OPTIONS: list[tuple[str, str | int]] = [
     ("grpc.max_receive_message_length", -1),
@@ -44,7 +46,7 @@ CHANNEL_OPTIONS: list[tuple[str, str | int]] = [
                     {
                         "name": [
                             {"service": pooling_wire.SERVICE_NAME, "method": method}
-                            for method in ("Forward", "Backward", "GetServerInfo")
+                            for method in _RETRIED
                         ],
                         "retryPolicy": _RETRY_POLICY,
                     }

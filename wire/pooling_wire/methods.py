@@ -1,7 +1,8 @@
 """The methods of the service that carry tensors: one row each, with its names and codecs.
 
-Server, clients and tests go through `METHODS`. To add a method, add it to the .proto, add its row
-here with the codecs of its messages (see `messages/forward.py`), and add its handler to the server.
+Server, clients and tests iterate over `METHODS`. To add a method, add it to the .proto, add its row
+here with the codecs of its messages (see `messages/forward.py`), and, unless the engine's `run`
+computes its calls, add its handler to the server.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""State of a resumable stream, without I/O: unanswered requests, attempts, back-off, deadline."""
+"""State of a resumable stream, without I/O: unanswered requests, attempts, back-off, deadline.
+
+Unary calls are retried by gRPC; `pooling_client._channel` has their policy.
+"""
 
 from __future__ import annotations
 
