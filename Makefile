@@ -35,7 +35,7 @@ lint: $(VENV)/.test $(VENV)/.dev  ## run ruff, mypy, import-linter, buf and the 
 	$(BIN)/buf breaking --against protos/baseline.binpb
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
-bench: bench-engine  ## measure the engine beside PyTorch and ONNX Runtime; writes benchmarks/results
+bench: bench-engine  ## compare the speed of the engine with PyTorch and ONNX Runtime; ten minutes
 
 protos:  ## regenerate the Python code of the contract
 	scripts/gen_protos.sh
@@ -52,7 +52,7 @@ test-large: $(VENV)/.test  ## stream 8 GiB through a server that stays below 1 G
 	POOLING_TEST_STREAM_MIB=8192 $(BIN)/python -m pytest -s tests/client/test_unbounded.py
 
 FUZZ_SECONDS := 60
-fuzz: $(FUZZ)/.installed  ## fuzz the message parser against protobuf for FUZZ_SECONDS
+fuzz: $(FUZZ)/.installed  ## fuzz the message parser against protobuf for 60 s (FUZZ_SECONDS)
 	$(FUZZ)/bin/python -m tests.wire.fuzz_parsing build/fuzz -artifact_prefix=build/fuzz- \
 		-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -print_final_stats=1
 
@@ -61,15 +61,15 @@ protos-check:  ## compare the committed generated code with the .proto
 	scripts/gen_protos.sh build/protos
 	diff -r -x __init__.py -x __pycache__ build/protos/pooling_wire/v1 wire/pooling_wire/v1
 
-protos-baseline: $(VENV)/.dev  ## renew the baseline of `buf breaking`, when a release is made
+protos-baseline: $(VENV)/.dev  ## make this .proto the baseline of `buf breaking`, for a release
 	$(BIN)/buf build --exclude-source-info --output protos/baseline.binpb
 
 ##@ More benchmarks
 
-bench-engine: $(VENV)/.test  ## same as bench; about ten minutes
+bench-engine: $(VENV)/.test  ## same as bench
 	$(BIN)/python -m benchmarks.engine
 
-bench-wire: $(VENV)/.test $(VENV)/.bench  ## measure the service beside echo servers and Arrow Flight; five minutes
+bench-wire: $(VENV)/.test $(VENV)/.bench  ## compare the service with echo servers and Arrow Flight; five minutes
 	$(BIN)/python -m benchmarks.wire
 
 bench-decisions: $(VENV)/.test  ## repeat the measurements behind ADRs 1, 3, 5, 6, 7, 8 and 11
@@ -82,13 +82,13 @@ bench-decisions: $(VENV)/.test  ## repeat the measurements behind ADRs 1, 3, 5, 
 	$(BIN)/python -m benchmarks.decisions.channel_0008 --table channel-allocator
 	$(BIN)/python -m benchmarks.decisions.small_calls_0011
 
-exactness: $(VENV)/.test  ## compare answers with four libraries; uses flax and tensorflow-cpu if installed
+exactness: $(VENV)/.test  ## compare results with four libraries; uses flax and tensorflow-cpu if installed
 	$(BIN)/python -m benchmarks.exactness
 
 ##@ GPU
 
 OUT ?= benchmarks/results
-gpu-check:  ## test and measure on an NVIDIA GPU with the packages of python3; ten minutes, no network
+gpu-check:  ## test and measure on an NVIDIA GPU, with the packages of python3 and no network; ten minutes
 	$(PYTHON) scripts/gpu/check.py --output "$(OUT)"
 
 gpu-compile: $(GPU)/.compiler  ## compile every CUDA kernel for two GPU generations; needs no GPU

@@ -27,7 +27,7 @@ from pooling_engine import UnsupportedError
 DOCS = Path(__file__).parents[2] / "docs"
 COMMAND = "python -m benchmarks.exactness"
 VERSIONS = ("numpy", "ml_dtypes", "torch", "onnxruntime", "jax", "flax", "tensorflow-cpu")
-ALLOWED = 4  # ulp, the bound of the contract
+ALLOWED = 4  # ulp, the limit that the service guarantees
 GOOD, BAD = "#0072b2", "#d55e00"
 
 
@@ -265,10 +265,10 @@ Exact results are computed with fractions, and roots with 60 digits.
 
 - If many elements are compared, the table shows the largest error.
 - If one element is compared, the result follows in brackets.
-- Bold: more than {allowed} ulp, the bound of the contract, or a wrong integer.
+- Bold: more than {allowed} ulp, the limit that this service guarantees, or a wrong integer.
 - "—": the library has no such operation or option.
 - "error": the library raised an error.
-  For the sum that is too large, the contract requires that.
+  For the sum that is too large, an error is the correct answer.
 
 PyTorch has no sum pooling; its average with a divisor of 1 is used instead.
 
@@ -287,6 +287,7 @@ Forty cases in which implementations are known to differ.
 | `dx` | the gradient of the input for an output gradient of ones (case 2: 1, 10, 100) |
 | k, s, p, d | kernel, stride (the kernel size unless given), padding, dilation |
 | L | the size of the axis |
+| contract | the guaranteed result; the comments of `pooling.proto` state the rules |
 | bold | differs from the contract |
 
 A difference is not necessarily a mistake: many of these cases are settled by convention only.

@@ -83,9 +83,7 @@ _SPEC_OPTIONS = (
         show_default=True,
         help="average: count padding in the divisor, or not.",
     ),
-    click.option(
-        "--divisor-override", type=float, help="average: divide by this instead of the count."
-    ),
+    click.option("--divisor-override", type=float, help="average: divide by this number instead."),
     click.option(
         "--norm-p",
         type=float,
@@ -96,7 +94,7 @@ _SPEC_OPTIONS = (
     click.option(
         "--adaptive-output",
         type=SIZES,
-        help="Output size, 7, or 7,5 for each axis (instead of --kernel).",
+        help="Size of the output: 7, or 7,5 for each axis (instead of --kernel).",
     ),
     click.option(
         "--global-window",
@@ -115,7 +113,7 @@ _SPEC_OPTIONS = (
         type=click.Choice([member.value for member in NanPolicy]),
         default="propagate",
         show_default=True,
-        help="max, min: NaN wins (propagate), is skipped (ignore) or is rejected (error).",
+        help="max, min: NaN is selected (propagate), skipped (ignore) or rejected (error).",
     ),
     click.option(
         "--layout",

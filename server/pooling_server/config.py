@@ -50,14 +50,14 @@ class ServerConfig:
     )
     socket_mode: str = option(
         "600",
-        "File mode of Unix sockets (octal). Write permission is what allows a client to connect.",
+        "File mode of Unix sockets (octal). A client needs write permission to connect.",
     )
     backend: str = option(
         "auto",
         'Compute backend: "cupy", "numba", "numpy", or "auto" (the first of these that loads).',
     )
     workers: int = option(
-        1, "Number of server processes that share the ports. The limits below apply to each.", 1
+        1, "Number of server processes that share the ports. Limits apply to each of them.", 1
     )
     devices: str = option(
         "",
@@ -66,8 +66,8 @@ class ServerConfig:
     )
     threads: int = option(
         0,
-        "Compute threads, and calls computed at the same time, summed over all workers. "
-        "0 uses the number of available CPU cores.",
+        "Number of compute threads, and of calls computed at the same time, for all workers "
+        "together. 0 uses the number of available CPU cores.",
         0,
     )
     max_message_bytes: int = option(
@@ -78,13 +78,13 @@ class ServerConfig:
     )
     max_taps: int = option(
         1 << 36,
-        "Work limit per call: number of output elements times window elements (taps), "
-        "summed over the axes.",
+        "Maximum work per call: number of output elements times the sum of the window sizes (taps) "
+        "along the spatial axes.",
         1,
     )
     arena_bytes: int = option(
         256 * MIB,
-        "Maximum bytes of idle result buffers that are kept for reuse. 0 disables reuse.",
+        "Maximum bytes of idle result buffers, which later calls reuse. 0 disables reuse.",
         0,
     )
     device_memory_bytes: int = option(
@@ -107,7 +107,7 @@ class ServerConfig:
     )
     stream_idle_s: float = option(
         300.0,
-        "Idle timeout of a stream, in seconds: no request was sent, or no reply was read. "
+        "Idle timeout of a stream, in seconds: the client sends no request, or reads no reply. "
         "0 disables the timeout.",
         0,
     )
@@ -118,12 +118,12 @@ class ServerConfig:
         0,
     )
     grace_s: float = option(
-        30.0, "After SIGTERM, maximum seconds to wait for calls in flight to finish.", 0
+        30.0, "After SIGTERM, wait at most this many seconds for calls in flight to finish.", 0
     )
     inline_calls: bool = option(
         True,
-        "Answer small unary calls in gRPC's polling thread, which is faster. "
-        "Without it, a thread answers every call.",
+        "Answer small unary calls in the thread that receives them, which is faster. "
+        "Otherwise a thread pool answers every call.",
     )
     warm_up: bool = option(True, "Compile the common kernels before health reports SERVING.")
     reflection: bool = option(True, "Enable gRPC server reflection.")
