@@ -17,16 +17,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from pooling_engine.backends.cupy_backend.device import positions
 from pooling_engine.backends.cupy_backend.device.cupy_device import CupyDevice
 from pooling_engine.backends.cupy_backend.device.library import NotCompiledError
 from pooling_engine.backends.cupy_backend.device.protocols import Device, HostArray
-from pooling_engine.backends.cupy_backend.planning import positions
 from pooling_engine.backends.cupy_backend.planning.chunks import LaunchStep
 from pooling_engine.backends.cupy_backend.planning.kernels import VECTOR_BYTES
 from pooling_engine.backends.cupy_backend.planning.launches import (
     backward_launch,
     forward_launch,
 )
+from pooling_engine.backends.cupy_backend.planning.positions import has_position_kernels
 from pooling_engine.backends.cupy_backend.planning.steps import (
     backward_steps,
     forward_steps,
@@ -170,7 +171,7 @@ class CupyBackend:
         self, plan: PoolPlan, indices: Array, index_format: IndexFormat, target: Array
     ) -> None:
         """Write window indices on the device as int64 positions into `target`, also there."""
-        if positions.has_kernels(plan):
+        if has_position_kernels(plan):
             with suppress(NotCompiledError):
                 positions.to_positions(self.device, plan, indices, index_format, target)
                 return
@@ -184,7 +185,7 @@ class CupyBackend:
         Raises:
             InvalidTensorError: no tap of the window lies on an element at a position.
         """
-        if positions.has_kernels(plan):
+        if has_position_kernels(plan):
             with suppress(NotCompiledError):
                 indices = positions.from_positions(self.device, plan, given, index_format)
                 if indices is not None:

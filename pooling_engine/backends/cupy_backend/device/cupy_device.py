@@ -12,8 +12,9 @@ import numpy as np
 from pooling_engine.backends.cupy_backend.device.faults import TranslatedErrors
 from pooling_engine.backends.cupy_backend.device.library import KernelLibrary
 from pooling_engine.backends.cupy_backend.device.pinning import PinnedMemory
-from pooling_engine.backends.cupy_backend.device.protocols import DeviceArray, HostArray
+from pooling_engine.backends.cupy_backend.device.protocols import HostArray
 from pooling_engine.backends.cupy_backend.planning.launches import BLOCK_THREADS, Launch
+from pooling_engine.backends.protocols import DeviceArray
 from pooling_engine.errors import DeviceMemoryError
 
 Made = TypeVar("Made")

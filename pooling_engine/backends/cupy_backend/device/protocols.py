@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from pooling_engine.backends.cupy_backend.planning.launches import Launch
+from pooling_engine.backends.protocols import ArrayDevice, DeviceArray
 
 HostArray = NDArray[Any]
-DeviceArray = Any  # the device's own array type; it has a shape and a dtype
 
 
 class StagingBuffer(Protocol):
@@ -48,8 +47,8 @@ class StagingBuffer(Protocol):
         ...
 
 
-class Device(Protocol):
-    """Operations of a device that the backend uses.
+class Device(ArrayDevice, Protocol):
+    """Operations of a device that the backend uses, in addition to its memory.
 
     Any method may raise `DeviceMemoryError` (out of memory) or `UnavailableError` (device lost).
 
@@ -66,26 +65,6 @@ class Device(Protocol):
 
     def limit_memory(self, nbytes: int) -> None:
         """Limit the device memory of this process, including memory cached for reuse."""
-        ...
-
-    def adopt(self, array: Any) -> tuple[DeviceArray, bool]:
-        """Return a C-contiguous array of the device's own type, and whether it is a copy.
-
-        Args:
-            array: array of any library that exports device memory by DLPack.
-
-        Raises:
-            BufferError, TypeError, ValueError, NotImplementedError: the array is on another
-                device, has an unsupported dtype, or is not exported.
-        """
-        ...
-
-    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
-        """Return an uninitialised C-contiguous array."""
-        ...
-
-    def address(self, array: DeviceArray) -> int:
-        """Return the address of the first element."""
         ...
 
     def upload(self, source: HostArray, target: DeviceArray) -> None:

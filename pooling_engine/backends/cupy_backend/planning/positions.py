@@ -1,4 +1,4 @@
-"""Device indices in the formats of PyTorch and ONNX: conversion between taps and positions."""
+"""Launches that convert indices between taps and the positions of PyTorch and ONNX."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from functools import lru_cache
 
 import numpy as np
 
-from pooling_engine.backends.cupy_backend.device.protocols import Device, DeviceArray
 from pooling_engine.backends.cupy_backend.planning.choosing import general_variant
 from pooling_engine.backends.cupy_backend.planning.geometry import (
     KERNEL_AXES,
@@ -27,7 +26,7 @@ def positions_launch(kernel: str, plan: PoolPlan, index_format: IndexFormat) -> 
     Args:
         kernel: "to_positions" (its arrays are the indices and the positions), or "from_positions"
             (positions, indices, a flag for an invalid position).
-        plan: a plan for which `has_kernels` is true.
+        plan: a plan for which `has_position_kernels` is true.
         index_format: format of the positions.
     """
     variant = general_variant(plan, is_aligned=False, of_input=False)
@@ -40,37 +39,6 @@ def positions_launch(kernel: str, plan: PoolPlan, index_format: IndexFormat) -> 
     return Launch(*name, blocks, (step, windows))
 
 
-def has_kernels(plan: PoolPlan) -> bool:
+def has_position_kernels(plan: PoolPlan) -> bool:
     """Return whether kernels convert the indices of a plan."""
     return len(plan.axes) <= KERNEL_AXES
-
-
-def to_positions(
-    device: Device,
-    plan: PoolPlan,
-    indices: DeviceArray,
-    index_format: IndexFormat,
-    positions: DeviceArray,
-) -> None:
-    """Write window indices as int64 positions in the plane or the tensor into `positions`."""
-    launch = positions_launch("to_positions", plan, index_format)
-    if launch.blocks:
-        device.launch(launch, indices, positions)
-
-
-def from_positions(
-    device: Device, plan: PoolPlan, positions: DeviceArray, index_format: IndexFormat
-) -> DeviceArray | None:
-    """Convert positions into window indices, or return None if a position is invalid.
-
-    A position is valid if a tap of its window lies on that element.
-    """
-    indices = device.empty(plan.output_shape, plan.index_dtype)
-    launch = positions_launch("from_positions", plan, index_format)
-    if not launch.blocks:
-        return indices
-    host_flag, flag = np.zeros(1, np.int32), device.empty((1,), np.dtype(np.int32))
-    device.upload(host_flag, flag)
-    device.launch(launch, positions, indices, flag)
-    device.download(flag, host_flag)
-    return None if host_flag[0] else indices

@@ -19,7 +19,6 @@ import numpy as np
 
 from pooling_engine.backends.cupy_backend.device.protocols import (
     Device,
-    DeviceArray,
     HostArray,
     StagingBuffer,
 )
@@ -31,6 +30,7 @@ from pooling_engine.backends.cupy_backend.planning.chunks import (
     Steps,
 )
 from pooling_engine.backends.cupy_backend.transfers.buffers import BUFFERS_PER_CALL, BufferPool
+from pooling_engine.backends.protocols import DeviceArray
 from pooling_engine.errors import DeviceMemoryError
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.runtime.threads import SHARED_BYTES, run_range
