@@ -84,7 +84,7 @@ def _is_available(name: str) -> bool:
 
 
 def _load(name: str) -> Backend:
-    """Return the backend, loaded once; a failure is remembered as long as the process lives.
+    """Return the backend, loaded once; a failure is final for this process.
 
     Raises:
         ImportError: a library that it needs is not installed, or its device does not respond.
@@ -97,6 +97,6 @@ def _load(name: str) -> Backend:
         except ImportError as error:
             _failed[name] = error
             if not isinstance(error, ModuleNotFoundError):
-                _log.warning('no backend "%s": %s', name, error)
+                _log.warning('backend "%s" is not available: %s', name, error)
             raise
     return _loaded[name]

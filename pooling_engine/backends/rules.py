@@ -1,4 +1,4 @@
-"""Rules of the contract that every backend follows."""
+"""Rules that every backend follows."""
 
 from __future__ import annotations
 

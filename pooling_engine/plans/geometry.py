@@ -200,7 +200,7 @@ def taps_between(axis: Axis, outputs: Range, inputs: Range) -> tuple[Tap, ...]:
 def resolve_sliding(
     number: int, size: int, window: Window, named: object, ceil_mode: bool
 ) -> SlidingAxis:
-    """Resolve the padding and count the outputs of one axis (contract, section 2).
+    """Resolve the padding and count the outputs of one axis (see `Window` in pooling.proto).
 
     Args:
         number: number of the spatial axis, for errors.
@@ -226,13 +226,14 @@ def resolve_sliding(
         padded = size + window.padding_before + window.padding_after
         raise InvalidSpecError(
             f"spatial axis {number} has no output: the window spans {window.extent} positions "
-            f"(kernel {window.kernel}, dilation {window.dilation}), the padded input {padded}",
+            f"(kernel {window.kernel}, dilation {window.dilation}), "
+            f"but the padded input has {padded}",
             field=f"kernel[{number}]",
         )
     axis = SlidingAxis(size, window, outputs)
     if axis.reach > MAX_TAPS_PER_AXIS:
         raise UnsupportedError(
-            f"the windows of spatial axis {number} reach {axis.reach} taps; "
+            f"the windows of spatial axis {number} have {axis.reach} taps on elements; "
             f"at most {MAX_TAPS_PER_AXIS} along one axis are supported",
             field=f"kernel[{number}]",
         )
@@ -240,7 +241,9 @@ def resolve_sliding(
 
 
 def resolve_adaptive(number: int, size: int, outputs: int) -> Axis:
-    """Return the windows that divide one axis among `outputs` outputs (contract, section 1).
+    """Return the windows that divide one axis among `outputs` outputs.
+
+    See `AdaptiveWindows` in pooling.proto.
 
     Args:
         number: number of the spatial axis, for errors.

@@ -16,14 +16,14 @@ MAX_ENTRIES = 256
 
 
 class Memo(Generic[Key, Value]):
-    """Function whose latest values are remembered, within a limit of bytes. Thread-safe.
+    """Function with a cache of its latest values, bounded in bytes. Thread-safe.
 
     A table has an entry for every output along an axis: tables of long rows take more memory than
     the rows, so a limit on their number is not enough. The oldest values make room for new ones.
     A look-up takes no lock: it is part of every small call.
 
     Args:
-        function: returns a tuple of arrays and other items; nobody may write to the arrays.
+        function: returns a tuple of arrays and other items; the arrays must not be written to.
     """
 
     def __init__(self, function: Callable[[Key], Value]) -> None:
@@ -34,12 +34,12 @@ class Memo(Generic[Key, Value]):
         self.__doc__ = function.__doc__
 
     def __call__(self, key: Key) -> Value:
-        """Return the value for a key; it is computed unless it is remembered."""
+        """Return the value for a key, from the cache or computed."""
         value = self._values.get(key)
         return self._compute(key) if value is None else value
 
     def cache_clear(self) -> None:
-        """Forget all values."""
+        """Remove all values."""
         with self._lock:
             self._values.clear()
             self._bytes = 0

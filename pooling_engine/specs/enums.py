@@ -58,7 +58,7 @@ class DivisorRule(StrEnum):
 
 
 class IndexFormat(StrEnum):
-    """Numbering of the selected elements (contract, section 4)."""
+    """Numbering of the selected elements (see `IndexFormat` in pooling.proto)."""
 
     WINDOW = "window"
     PLANE = "plane"

@@ -52,7 +52,7 @@ def explain_spec(spec: PoolSpec, shape: Sequence[int], dtype: Any) -> str:
 
 
 def explain_seed_example() -> str:
-    """Return the text of the seed article's example."""
+    """Return the text of the built-in example."""
     return render(seed_steps())
 
 

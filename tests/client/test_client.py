@@ -227,7 +227,7 @@ def test_the_work_of_a_call_is_limited() -> None:
     try:
         with PoolingClient(server.address) as client:
             assert client.forward(np.ones((1, 1, 32)), PoolSpec("max", 10, 1)).output.size == 23
-            with pytest.raises(TensorTooLargeError, match=r"tap visits.*--max-taps"):
+            with pytest.raises(TensorTooLargeError, match=r"visits of window elements.*--max-taps"):
                 client.forward(np.ones((1, 1, 200)), PoolSpec("max", 10, 1))
     finally:
         server.stop()

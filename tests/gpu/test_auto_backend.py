@@ -39,7 +39,7 @@ def test_a_gpu_that_fails_is_skipped_with_one_line(
         for _ in range(2):
             assert select_backend("auto").name == available_backends()[0] != "cupy"
     (line,) = caplog.messages
-    assert line.startswith(f'no backend "cupy": no usable CUDA device: {says}'), line
+    assert line.startswith(f'backend "cupy" is not available: no usable CUDA device: {says}'), line
     with pytest.raises(InvalidSpecError, match="no usable CUDA device") as caught:
         select_backend("cupy")
     assert caught.value.field == "backend"

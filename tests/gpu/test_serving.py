@@ -226,4 +226,7 @@ def test_auto_without_a_device_serves_from_the_cpu_and_logs_the_reason(fault: Pa
         _, err = server.communicate(timeout=LIMIT_S)
     assert "computing with num" in banner
     (line,) = err.splitlines()
-    assert 'WARNING pooling_engine: no backend "cupy": no usable CUDA device: CUDA' in line
+    assert (
+        'WARNING pooling_engine: backend "cupy" is not available: no usable CUDA device: CUDA'
+        in line
+    )

@@ -11,7 +11,7 @@ from pooling_server.serving.executor import Executor
 
 
 class Context:
-    """Part of a gRPC context: `end` means that the reply was sent or the client has gone."""
+    """Part of a gRPC context: `end` means that the reply was sent or the client disconnected."""
 
     def __init__(self) -> None:
         self.end: Callable[[], None] = lambda: None

@@ -1,4 +1,4 @@
-"""Reference implementation of the contract: loops over outputs and taps, with exact sums.
+"""Reference implementation of the rules in pooling.proto: loops over outputs, with exact sums.
 
 Slow and obvious; it imports no code of this project. Tensors are channels first. Windows are given
 for each spatial axis: as one tuple ``(kernel, stride, dilation, before, after)``, or as a list
@@ -35,7 +35,7 @@ class Pooled(NamedTuple):
 
 
 def named_padding(name, size, kernel, stride, dilation):
-    """Return the padding before and after of a named padding (section 2)."""
+    """Return the padding before and after of a named padding."""
     if name == "valid":
         return 0, 0
     outputs = math.ceil(size / stride)
@@ -45,7 +45,7 @@ def named_padding(name, size, kernel, stride, dilation):
 
 
 def adaptive_windows(size, outputs):
-    """Return the adaptive windows along one axis (section 1)."""
+    """Return the adaptive windows along one axis."""
     return [
         range(math.floor(Fraction(i * size, outputs)), math.ceil(Fraction((i + 1) * size, outputs)))
         for i in range(outputs)
@@ -58,7 +58,7 @@ def kernel_of(window):
 
 
 def output_size(size, window, ceil_mode=False):
-    """Return the output size along one axis (section 2); below 1 if no window fits."""
+    """Return the output size along one axis; below 1 if no window fits."""
     if isinstance(window, list):
         return len(window)
     kernel, stride, dilation, before, after = window
@@ -92,7 +92,7 @@ def taps_of(place, windows):
 
 
 def numbered_taps(place, windows):
-    """Map tap numbers, row-major over the largest window (section 4), to positions."""
+    """Map tap numbers, row-major over the largest window, to positions."""
     kernels = [kernel_of(window) for window in windows]
     lengths = [len(taps_along(*axis)) for axis in zip(place, windows, strict=True)]
     numbers = [flat(offsets, kernels) for offsets in np.ndindex(*lengths)]
@@ -105,7 +105,7 @@ def is_valid(position, sizes):
 
 
 def divisor(place, sizes, windows, count_include_pad=True, divisor_override=None):
-    """Return the divisor of the average at output `place` (section 3)."""
+    """Return the divisor of the average at output `place`."""
     if divisor_override is not None:
         return divisor_override
     if not count_include_pad:
@@ -119,7 +119,7 @@ def divisor(place, sizes, windows, count_include_pad=True, divisor_override=None
 
 
 def outranks(mode, challenger, holder):
-    """Return True if a later element is selected instead of the held one (section 3)."""
+    """Return True if a later element is selected instead of the held one."""
     if math.isnan(holder):
         return False
     if math.isnan(challenger):
@@ -154,7 +154,7 @@ def select(mode, taps):
 
 
 def selected_by_none(mode, dtype, is_all_nan):
-    """Return the output of a window without a selectable tap (section 3)."""
+    """Return the output of a window without a selectable tap."""
     if is_all_nan:
         return math.nan
     if dtype.kind in "iu":
@@ -197,7 +197,7 @@ def norm(values, p):
 
 
 def result_type(mode, dtype):
-    """Return the output type (section 1); sums of floats stay float64."""
+    """Return the output type; sums of floats stay float64."""
     if mode in ("max", "min"):
         return dtype
     if dtype.kind not in "iu" or (mode == "average" and dtype == np.int64):
@@ -215,7 +215,7 @@ def forward(
     norm_p=2.0,
     nan_policy="propagate",
 ):
-    """Pool every window of every plane (sections 1 to 4).
+    """Pool every window of every plane.
 
     Raises OverflowError if an integer sum overflows, ValueError if a NaN is an error.
     """
@@ -249,7 +249,7 @@ def forward(
 
 
 def flat(position, sizes):
-    """Return a position in the spatial plane as one row-major number (section 4)."""
+    """Return a position in the spatial plane as one row-major number."""
     number = 0
     for at, size in zip(position, sizes, strict=True):
         number = number * size + at
@@ -257,7 +257,7 @@ def flat(position, sizes):
 
 
 def in_tensor(cells, shape):
-    """Convert positions in the plane to positions in the tensor of `shape` (section 4)."""
+    """Convert positions in the plane to positions in the tensor of `shape`."""
     numbers = np.full_like(cells, NONE)
     for place in np.ndindex(cells.shape):
         if cells[place] != NONE:
@@ -279,7 +279,7 @@ def backward(
     tie_policy="first",
     nan_policy="propagate",
 ):
-    """Scatter the gradient of every window to its taps and add up exactly (section 3).
+    """Scatter the gradient of every window to its taps and add up exactly.
 
     `taps` are those of `forward`; "max" and "min" need them, or `x` if ties share the gradient;
     "lp" needs `x`.

@@ -1,4 +1,4 @@
-"""The arithmetic of one window in plain Python, by the rules of section 3 of the contract."""
+"""The arithmetic of one window in plain Python, by the rules in pooling.proto."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ web page or another language can show the same steps. `as_json` turns any of the
       output_size             the formula of the output size, for each spatial axis
       check                   the comparison with the engine
     SpecSteps                 the parameters and output sizes of a spec, without a tensor
-    SeedSteps                 the example of the seed article
+    SeedSteps                 the example of the article that this project started from
 
 A tap is one position of the window. It lies on an input element, in the padding, or, in ceil
 mode, beyond the padding. An element number is an index into `Region.values`.
@@ -263,7 +263,7 @@ class WindowSteps:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeedSteps:
-    """The example of the seed article: one region in three modes, and the plane it is part of.
+    """Example of the article that this project started from: one region in three modes.
 
     Attributes:
         max: the region in max pooling, as in the article.

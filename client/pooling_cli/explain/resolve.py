@@ -1,4 +1,4 @@
-"""From a spec to its parameters: every default, name and size resolved (contract, sections 1, 2).
+"""Parameters of a spec: every default, name and size resolved, by the rules in pooling.proto.
 
 Resolved from the spec alone, on purpose without the engine's plan, and then compared with it.
 """

@@ -93,7 +93,7 @@ def spec_steps(spec: PoolSpec, shape: Sequence[int], dtype: Any) -> SpecSteps:
 
 
 def seed_steps() -> SeedSteps:
-    """Return the steps of the seed article's example, as a plane with one window.
+    """Return the steps of the example that this project started from: a plane with one window.
 
     Raises:
         InternalError: the explanation and the engine disagree.

@@ -123,8 +123,8 @@ class ChunkedCall(ABC, Generic[Call, Result]):
         """Write the result of a chunk; return how many bytes of the total are done with it.
 
         Raises:
-            PoolingError: the server rejected the chunk. Coordinates in the text count from the
-                start of the chunk, which the text states.
+            PoolingError: the server rejected the chunk. Coordinates in the text are relative to
+                the start of the chunk, which the text states.
         """
         assert isinstance(reply, bytes)
         _, result = self._prepared.method.decode_reply(reply)
@@ -146,7 +146,7 @@ def _located(error: PoolingError, chunk: Chunk) -> PoolingError:
     start = tuple(side.start or 0 for side in chunk.outputs)
     if not any(start):
         return error
-    text = f"{error} (counted from {start} of the output, in a chunk of the call)"
+    text = f"{error} (in a chunk of the call; coordinates are counted from {start} of the output)"
     return type(error)(text, field=error.field, facts=error.facts)
 
 

@@ -21,7 +21,7 @@ class Admission:
     Args:
         leave: ends the count of calls in flight.
         finish: ends the count of unfinished calls; to be called once, after the reply was sent or
-            the client has gone.
+            the client has disconnected.
     """
 
     def __init__(self, leave: Callable[[], None], finish: Callable[[], None]) -> None:
@@ -95,8 +95,8 @@ class Executor:
         """Admit a call, and count it as in flight inside this block.
 
         Args:
-            on_sent: registers a function to call once the reply was sent or the client has gone;
-                returns false if that has already happened, as
+            on_sent: registers a function to call once the reply was sent or the client has
+                disconnected; returns false if that has already happened, as
                 `grpc.ServicerContext.add_callback` does.
             end: as in `admit`.
 

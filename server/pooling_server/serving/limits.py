@@ -40,8 +40,8 @@ def check_plan_limits(plan: PoolPlan, reply_bytes: int, field: str, config: Serv
     if reply > config.max_message_bytes:
         raise _too_large("max_message_bytes", reply, config.max_message_bytes, "the reply", field)
     if plan.tap_visits > config.max_taps:
-        taps = plan.tap_visits
-        raise _too_large("max_taps", taps, config.max_taps, "the work", "kernel", "tap visits")
+        taps, unit = plan.tap_visits, "visits of window elements (taps)"
+        raise _too_large("max_taps", taps, config.max_taps, "the call", "kernel", unit)
 
 
 def _too_large(

@@ -66,11 +66,11 @@ class Reception(Protocol):
         ...
 
     def abandon(self) -> None:
-        """Handle a client that has gone before the message arrived."""
+        """Handle a client that has disconnected before the message arrived."""
         ...
 
     def finish(self) -> None:
-        """Handle the end of the call: the reply was sent, or the client has gone."""
+        """Handle the end of the call: the reply was sent, or the client has disconnected."""
         ...
 
 
@@ -134,7 +134,7 @@ def _peer(event: Any) -> str:
 def unsupported_reason() -> str | None:
     """Return why this version of grpcio cannot be used this way; None if it can.
 
-    It checks names and signatures, and makes one call to a server of its own.
+    It checks names and signatures, and makes one call to a temporary server.
     """
     return _missing or _changed_name() or _failed_self_call()
 

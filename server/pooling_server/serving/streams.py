@@ -65,7 +65,7 @@ def answer_items(
 def _answer_if_active(
     answer: Callable[[Item], bytes], item: Item, context: grpc.ServicerContext
 ) -> bytes | None:
-    """Return the reply, or None if the client has gone while the item waited."""
+    """Return the reply, or None if the client has disconnected while the item waited."""
     return answer(item) if context.is_active() else None
 
 
@@ -146,7 +146,7 @@ class _RequestQueue:
         self._is_closed = False
 
     def received(self) -> Iterator[Item]:
-        """Yield the items until the client has sent its last one or has gone.
+        """Yield the items until the client has sent its last one or has disconnected.
 
         Raises:
             UnavailableError: `end` was called, and the items received before were yielded.
@@ -174,7 +174,7 @@ class _RequestQueue:
                 if self._is_closed:
                     return
                 self._queue.put(next(self._items))
-        except (StopIteration, grpc.RpcError):  # the last item was received, or the client has gone
+        except (StopIteration, grpc.RpcError):  # the last item, or a disconnected client
             pass
         finally:
             self._queue.put(None)

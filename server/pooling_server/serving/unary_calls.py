@@ -36,7 +36,7 @@ class UnaryCalls:
     Args:
         config: limits of the server.
         executor: admits calls and grants compute slots.
-        calls: tells whether calls can be answered without waiting.
+        calls: computes calls; its `never_waits` decides whether calls are answered inline.
         memory: regions in which clients on Unix sockets may place tensors.
         fail: ends a call with an error.
     """
@@ -100,7 +100,7 @@ class UnaryCalls:
             with self._executor.call(context.add_callback):
                 message = next(requests, b"")
                 return self._compute(partial(self.prepare, prepare, message, context.peer), context)
-        except grpc.RpcError:  # the client has gone before its message arrived
+        except grpc.RpcError:  # the client has disconnected before its message arrived
             raise
         except Exception as error:
             self._fail(context, error_reply(error))
@@ -123,7 +123,7 @@ class UnaryCalls:
         """Answer a call in a compute slot."""
 
         def work() -> bytes:
-            if not context.is_active():  # the client has gone while the call waited
+            if not context.is_active():  # the client has disconnected while the call waited
                 return b""
             return prepared().answer()
 
@@ -180,12 +180,12 @@ class ReceivedCall:
         return self._prepared
 
     def abandon(self) -> None:
-        """End the count of a call whose client has gone before the message arrived."""
+        """End the count of a call whose client has disconnected before the message arrived."""
         if self.admission is not None:
             with self.admission:
                 pass
 
     def finish(self) -> None:
-        """End the count of a call whose reply was sent or whose client has gone."""
+        """End the count of a call whose reply was sent or whose client has disconnected."""
         if self.admission is not None:
             self.admission.finish()

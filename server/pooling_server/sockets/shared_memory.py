@@ -1,7 +1,7 @@
 """Memory that clients on the same host share with the server.
 
-The server creates every region: anonymous memory, sealed so that nobody can shrink it under a
-running call. A client gets its descriptor over a Unix socket (`pooling_wire.shared_memory`);
+The server creates every region: anonymous memory, sealed so that no process can shrink it
+during a call. A client gets its descriptor over a Unix socket (`pooling_wire.shared_memory`);
 the file permissions of that socket decide who may connect. A call that uses a region keeps it
 mapped, even after its lease ends. When the last view is gone, the region is unregistered from the
 GPU and then unmapped.
@@ -118,7 +118,7 @@ class SharedMemory:
     def _accept(self, listener: socket.socket) -> None:
         try:
             client, _ = listener.accept()
-        except OSError as error:  # the client has gone, or no descriptor is free
+        except OSError as error:  # the client has disconnected, or no descriptor is free
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 time.sleep(_NO_DESCRIPTOR_S)
             return
@@ -130,7 +130,7 @@ class SharedMemory:
         self._selector.register(client, selectors.EVENT_READ)
 
     def _answer(self, client: socket.socket) -> None:
-        """Answer one packet, or disconnect a client that has gone or sends an invalid packet."""
+        """Answer one packet; close the connection after an invalid packet or at its end."""
         try:
             packet = decode_packet(client.recv(LONGEST_PACKET))
             if isinstance(packet, int):

@@ -29,7 +29,7 @@ MAX_SIZES = 128
 
 
 class Template(NamedTuple, Generic[T]):
-    """How to rebuild a decoded message with other tensors.
+    """Recipe to rebuild a decoded message with other tensors.
 
     Attributes:
         make: returns the decoded message, given its tensors by name.
@@ -61,7 +61,7 @@ class MessageCache(Generic[T]):
 
     Args:
         type_: the type of the messages.
-        template_of: returns how to rebuild a decoded message, or None if it must not be cached.
+        template_of: returns the template of a decoded message, or None if it must not be cached.
     """
 
     def __init__(
