@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks import report
 from pooling_engine import PoolSpec, set_thread_count
 from pooling_engine.backends.numba_backend.dispatch import forward_call
+from pooling_engine.backends.numba_backend.library import Library
 from pooling_engine.plans import make_plan
 from pooling_engine.runtime.threads import BYTES_PER_PART, run_blocks
 
@@ -28,10 +29,10 @@ def halves_and_whole(planes: int):
     x = np.random.default_rng(0).standard_normal((1, planes, *PLANE), dtype=np.float32)
     plan = make_plan(PoolSpec("max", 2), x.shape, x.dtype)
     call = forward_call(plan, x, np.empty(plan.output_shape, np.float32), None)
-    work = partial(call.kernel, *call.arguments)
-    middle = call.slabs // 2
-    runs = [(0, middle), (middle, call.slabs)]
-    return partial(run_blocks, lambda run: work(*run), runs), partial(work, 0, call.slabs), x.nbytes
+    work = partial(Library().find(call), *call.arguments)
+    middle = call.tiles // 2
+    runs = [(0, middle), (middle, call.tiles)]
+    return partial(run_blocks, lambda run: work(*run), runs), partial(work, 0, call.tiles), x.nbytes
 
 
 def microseconds(call) -> float:

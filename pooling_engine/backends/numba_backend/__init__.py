@@ -1,8 +1,17 @@
-"""The compiled kernels of the Numba backend, one module per family of modes.
+"""The Numba backend: max, min, average and sum of floats, in compiled kernels.
 
-A kernel computes a run of *slabs*: what one output position of the first spatial axis needs of
-one plane. Spatial axes are pooled one after the other, the first one from the tensor itself, the
-others from scratch that stays in cache. Kernels take the windows as numbers (`geometry.py`), so
-one compiled kernel serves every window, rank and layout; only the element types are compiled in.
-Arithmetic and its order are those of the NumPy backend: the results are the same bits.
+Two kinds of Python meet here:
+
+- Plain Python: `backend.py` runs calls, `dispatch.py` chooses their kernels, `library.py` compiles
+  kernels, `tables/` computes per-plan arrays.
+- Compiled Python: `forward/` and `backward/` contain the kernels, `language/` their building
+  blocks, explained in `language/README.md`.
+
+`language/arguments.py` defines the records that pass from one side to the other.
+
+A kernel computes a run of *tiles*: outputs (or, for most gradients, input positions) of one plane
+that fit in cache. Spatial axes are reduced one after the other: the first from the tensor, the
+others from scratch in cache. Windows are numbers in tables, so that one compiled kernel serves
+every window, rank and layout; only the element types are compiled in. Operations have the order
+of the NumPy backend, so that results are bit-identical.
 """

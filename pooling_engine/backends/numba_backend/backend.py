@@ -1,4 +1,4 @@
-"""The Numba backend: compiled kernels for what is common, the NumPy backend for the rest."""
+"""The Numba backend: compiled kernels for common calls, the NumPy backend for the rest."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Array = NDArray[Any]
 
 
 class NumbaBackend:
-    """Pools NumPy arrays on the processor with compiled kernels, on the engine's threads.
+    """Pools NumPy arrays on the CPU with compiled kernels, on the engine's threads.
 
-    Calls go to the NumPy backend where there is no kernel, and where the order of taps must settle
-    what a kernel leaves open: beside NaNs, and beside zeros of both signs. The bits are the same.
+    The NumPy backend computes calls without a kernel, and calls whose result depends on the order
+    of the taps: with NaNs, or with zeros of both signs. Results are bit-identical.
     """
 
     name = "numba"
@@ -36,22 +36,22 @@ class NumbaBackend:
 
     def __init__(self) -> None:
         self._numpy = NumpyBackend()
-        self._library = Library()
+        self.library = Library()
 
     def devices(self) -> tuple[str, ...]:
-        """The processor and the threads that one call may use."""
+        """Return the name of the CPU and the number of threads that one call may use."""
         return self._numpy.devices()
 
     def warm_up(self, *, background: bool) -> None:
-        """Compiles the kernels for float32, but for the smallest elements; or finds them on disk.
+        """Compile the kernels for float32, except mode MIN, or load them from the disk cache.
 
         Args:
-            background: whether calls that need another kernel are computed by the NumPy backend
-                from now on, until that is compiled; else they wait for it.
+            background: whether later calls that need another kernel are computed by the NumPy
+                backend until that kernel is compiled; otherwise they wait for it.
         """
         x = np.zeros((1, 1, 4, 16), np.float32)
-        windows_over_each_other, tiles = 1, 2
-        for mode, stride in product((Mode.MAX, Mode.AVERAGE), (windows_over_each_other, tiles)):
+        overlapping, adjacent = 1, 2
+        for mode, stride in product((Mode.MAX, Mode.AVERAGE), (overlapping, adjacent)):
             plan = make_plan(PoolSpec(mode, 2, stride), x.shape, x.dtype)
             output = np.empty(plan.output_shape, np.float32)
             indices = np.zeros(plan.output_shape, plan.index_dtype) if plan.selects else None
@@ -59,10 +59,10 @@ class NumbaBackend:
             self.forward(plan, x, output, indices)
             self.backward(plan, output, indices, None, np.empty_like(x))
         if background:
-            self._library.compile_in_background()
+            self.library.compile_in_background()
 
     def forward(self, plan: PoolPlan, x: Array, output: Array, indices: Array | None) -> None:
-        """Pools C-contiguous `x` into C-contiguous `output` and, if given, `indices`."""
+        """Pool C-contiguous `x` into C-contiguous `output` and, if given, `indices`."""
         call = forward_call(plan, x, output, indices)
         if call is None or not self._run(call):
             self._numpy.forward(plan, x, output, indices)
@@ -70,25 +70,25 @@ class NumbaBackend:
     def backward(
         self, plan: PoolPlan, dy: Array, indices: Array | None, x: Array | None, dx: Array
     ) -> None:
-        """Computes the gradient into C-contiguous `dx` from C-contiguous arrays."""
+        """Compute the gradient into C-contiguous `dx` from C-contiguous arrays."""
         call = backward_call(plan, dy, indices, dx)
         if call is None or not self._run(call):
             self._numpy.backward(plan, dy, indices, x, dx)
 
     def _run(self, call: KernelCall) -> bool:
-        """Whether the kernel was there and left no doubt."""
-        if not self._library.has(call.kernel, call.arguments):
+        """Run a kernel; return whether it computed the result."""
+        compiled = self.library.find(call)
+        if compiled is None:
             return False
         if call.size_bytes < SHARED_BYTES:
-            return not call.kernel(*call.arguments, 0, call.slabs)
-        work = partial(call.kernel, *call.arguments)
-        return not any(run_range(work, call.slabs, call.size_bytes))
+            return not compiled(*call.arguments, 0, call.tiles)
+        return not any(run_range(partial(compiled, *call.arguments), call.tiles, call.size_bytes))
 
 
 def load() -> NumbaBackend:
-    """The backend, where Numba is installed.
+    """Return the backend.
 
     Raises:
-        ImportError: it is not.
+        ImportError: Numba is not installed.
     """
     return NumbaBackend()

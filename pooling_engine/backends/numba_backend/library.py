@@ -1,56 +1,55 @@
-"""Which kernels are compiled, and who waits for one that is not."""
+"""Compiled kernels of a backend: compiled on demand, or in the background."""
 
 from __future__ import annotations
 
 import logging
 import queue
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numba
 
+from pooling_engine.backends.numba_backend.dispatch import KernelCall
+
 _log = logging.getLogger("pooling_engine")
+Compiled = Callable[..., bool]
 Key = tuple[Any, ...]
 Types = tuple[Any, ...]
 
 
 class Library:
-    """Compiles kernels when they are asked for: while the caller waits, or in the background.
+    """Machine code of kernels: a kernel is compiled once for each combination of element types.
 
-    A kernel is compiled once for each combination of element types.
+    Until `compile_in_background` is called, callers wait while their kernel is compiled.
     """
 
     def __init__(self) -> None:
-        self._ready: set[Key] = set()
-        self._asked: set[Key] = set()
+        self._compiled: dict[Key, Compiled] = {}
+        self._requested: set[Key] = set()
         self._queue: queue.SimpleQueue[tuple[Key, Any, Types]] | None = None
         self._lock = threading.Lock()
 
     def compile_in_background(self) -> None:
-        """From now on nobody waits: kernels are compiled one after the other by a thread."""
+        """Compile further kernels one after the other in a thread, so that no caller waits."""
         with self._lock:
             if self._queue is None:
                 self._queue = queue.SimpleQueue()
                 threading.Thread(target=self._compile_all, name="kernels", daemon=True).start()
 
-    def has(self, kernel: Any, arguments: tuple[Any, ...]) -> bool:
-        """Whether a kernel can be called now with arguments of these types.
-
-        Args:
-            kernel: one that takes `arguments` and then the range of its work.
-            arguments: the first three are arrays whose types decide about all others.
-        """
-        key = (kernel, arguments[0].dtype, arguments[1].dtype, arguments[2].dtype)
-        if key in self._ready:
-            return True
+    def find(self, call: KernelCall) -> Compiled | None:
+        """Return the machine code of a call's kernel, or None if it is yet to be compiled."""
+        key = (call.kernel, call.types)
+        compiled = self._compiled.get(key)
+        if compiled is not None:
+            return compiled
         if self._queue is None:
-            self._compile(key, kernel, tuple(map(numba.typeof, arguments)))
-            return True
+            return self._compile(key, call.kernel, _types_of(call))
         with self._lock:
-            if key not in self._asked:
-                self._asked.add(key)
-                self._queue.put((key, kernel, tuple(map(numba.typeof, arguments))))
-        return False
+            if key not in self._requested:
+                self._requested.add(key)
+                self._queue.put((key, call.kernel, _types_of(call)))
+        return None
 
     def _compile_all(self) -> None:
         while self._queue is not None:
@@ -58,8 +57,15 @@ class Library:
             try:
                 self._compile(key, kernel, types)
             except Exception:
-                _log.exception("%s cannot be compiled; NumPy computes in its place", kernel)
+                _log.exception("cannot compile %s; the NumPy backend computes instead", kernel)
 
-    def _compile(self, key: Key, kernel: Any, types: Types) -> None:
-        kernel.compile((*types, numba.int64, numba.int64))
-        self._ready.add(key)
+    def _compile(self, key: Key, kernel: Any, types: Types) -> Compiled:
+        # The entry point is faster to call than the kernel, which looks up the types of all
+        # arguments in every call.
+        compiled: Compiled = kernel.compile(types)
+        self._compiled[key] = compiled
+        return compiled
+
+
+def _types_of(call: KernelCall) -> Types:
+    return (*map(numba.typeof, call.arguments), numba.int64, numba.int64)

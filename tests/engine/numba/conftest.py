@@ -1,4 +1,4 @@
-"""What the tests of the Numba backend share: a backend of their own, with its kernels to come."""
+"""Fixtures of the tests of the Numba backend."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pooling_engine.backends.numba_backend.backend import NumbaBackend
 
 @pytest.fixture
 def numba_backend():
-    """What "numba" means in the test: it knows no kernel yet, and nobody else waits for its."""
+    """Replace the backend "numba" by a new one, which has compiled no kernel yet."""
     backend = NumbaBackend()
     with override("numba", backend):
         yield backend

@@ -1,54 +1,58 @@
-"""How the kernels of the Numba backend are cut, for the tests."""
+"""Smaller tiles, more threads and other thresholds for tests of the Numba backend."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 
 import pooling_engine
-from pooling_engine.backends.numba_backend import dispatch as calls
+from pooling_engine.backends.numba_backend import dispatch
 from pooling_engine.backends.numba_backend.tables import (
     adjacent_windows,
     axes,
     index_targets,
     reaching_outputs,
+    tile_sizes,
 )
 from pooling_engine.runtime import threads
 
-CUTS = tuple((module, "SLAB_BYTES") for module in (axes, index_targets, adjacent_windows))
-TABLES = (
-    reaching_outputs.gathering_of,
-    axes.geometry_of,
-    axes.reach_of,
-    index_targets.targets_of,
-    adjacent_windows.tiling_of,
+TILE_BYTES = tile_sizes.WINDOWS  # of most kernels, by default
+_TABLES = (
+    adjacent_windows.adjacent_tables,
+    axes.window_tables,
+    index_targets.scatter_tables,
+    reaching_outputs.gather_tables,
+    reaching_outputs.spread_tables,
 )
 
 
 @contextmanager
-def cut(slab_bytes, thread_count, gathers=False):
-    """Slabs of that size, shared out among threads however small they are, past the cache.
+def tiles_of(tile_bytes, thread_count, is_gathered=False):
+    """Cut tiles of `tile_bytes`, and share even the smallest calls out among threads.
+
+    Tiles of another size than TILE_BYTES are also streamed past the cache.
 
     Args:
-        gathers: whether gradients are gathered however few channels there are.
+        is_gathered: whether gradients of extremes are gathered for any number of channels.
     """
-    sizes = dict.fromkeys(CUTS, slab_bytes) | {(threads, "BYTES_PER_PART"): 1}
-    if slab_bytes != axes.SLAB_BYTES:
-        sizes[calls, "STREAMED_BYTES"] = 0
-    if gathers:
-        sizes |= {(calls, "GATHERED_CHANNELS"): 1, (calls, "GATHERED_TAPS"): 65_535}
-    before = {(module, name): getattr(module, name) for module, name in sizes}
+    values = {(tile_sizes, name): tile_bytes for name in ("WINDOWS", "SCATTERED", "ADJACENT")}
+    values[threads, "BYTES_PER_PART"] = 1
+    if tile_bytes != TILE_BYTES:
+        values[adjacent_windows, "STREAMED_BYTES"] = 0
+    if is_gathered:
+        values |= {(dispatch, "GATHERED_CHANNELS"): 1, (dispatch, "GATHERED_TAPS"): 65_535}
+    before = {(module, name): getattr(module, name) for module, name in values}
     count = pooling_engine.thread_count()
-    _set(sizes, thread_count)
+    _set(values, thread_count)
     try:
         yield
     finally:
         _set(before, count)
 
 
-def _set(sizes, thread_count):
-    for (module, name), value in sizes.items():
+def _set(values, thread_count):
+    for (module, name), value in values.items():
         setattr(module, name, value)
-    for table in TABLES:
+    for table in _TABLES:
         table.cache_clear()
     if thread_count != pooling_engine.thread_count():
         pooling_engine.set_thread_count(thread_count)

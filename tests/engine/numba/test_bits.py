@@ -1,4 +1,4 @@
-"""The Numba backend gives the bits of the NumPy backend, whatever is asked."""
+"""Results of the Numba backend are bit-identical to those of the NumPy backend."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pooling_engine import PoolSpec, backward, forward
-from pooling_engine.backends.numba_backend.tables import axes
-from tests.engine.numba import support
+from tests.engine.numba.support import TILE_BYTES, tiles_of
 from tests.support import cases, pairs, palettes
+
+pytestmark = pytest.mark.once  # every test names its backend
 
 MODES = tuple(mode for mode in cases.MODES if mode["mode"] != "lp")
 POLICIES = tuple(
@@ -23,17 +24,16 @@ POLICIES = tuple(
         {"tie_policy": "split", "nan_policy": "ignore"},
     )
 )
-SLAB = axes.SLAB_BYTES
 every_type = pytest.mark.parametrize("dtype", palettes.DTYPES, ids=lambda dtype: dtype.name)
 many = cases.many_examples
 
-# Kernels and strides with loops of their own, and such as have none.
+# Numbers of taps and strides: some have a loop for themselves, others share the general one.
 LOOPS = ((1, 1), (2, 2), (3, 2), (3, 1), (5, 1), (4, 4), (2, 1), (7, 2), (16, 2), (17, 2), (9, 3))
 
 
 @st.composite
 def long_axes(draw):
-    """Windows of a kind that has a loop of its own, over rows of many elements."""
+    """Draw windows from LOOPS, over rows of many elements."""
     axes = draw(st.integers(1, 2))
     kernels, strides = zip(*(draw(st.sampled_from(LOOPS)) for _ in range(axes)), strict=True)
     pads = tuple((draw(st.integers(0, k - 1)), draw(st.integers(0, k - 1))) for k in kernels)
@@ -46,8 +46,8 @@ def long_axes(draw):
 
 
 @st.composite
-def tiles(draw):
-    """Windows side by side, in rows long and short, with and without something left over."""
+def adjacent_windows(draw):
+    """Draw adjacent windows in rows long and short, with and without elements left over."""
     axes = draw(st.integers(1, 3))
     kernels = tuple(draw(st.integers(1, 6)) for _ in range(axes))
     sizes = tuple(
@@ -61,7 +61,9 @@ def tiles(draw):
     return options, sizes, draw(st.integers(0, 999))
 
 
-windows = st.one_of(long_axes(), tiles(), st.integers(1, 6).flatmap(cases.ranked_windows))
+windows = st.one_of(
+    long_axes(), adjacent_windows(), st.integers(1, 6).flatmap(cases.ranked_windows)
+)
 drawn = (
     windows,
     st.sampled_from(MODES + MODES + POLICIES + ({"mode": "lp"},)),
@@ -69,7 +71,15 @@ drawn = (
     st.sampled_from(tuple(palettes.VALUES)),
     st.sampled_from(tuple(cases.DISGUISES)),
     st.sampled_from(
-        ((SLAB, 1), (SLAB, 2), (64, 1), (64, 3), (500, 5), (SLAB, 1, True), (64, 2, True))
+        (
+            (TILE_BYTES, 1),
+            (TILE_BYTES, 2),
+            (64, 1),
+            (64, 3),
+            (500, 5),
+            (TILE_BYTES, 1, True),
+            (64, 2, True),
+        )
     ),
 )
 
@@ -77,15 +87,15 @@ drawn = (
 @every_type
 @given(*drawn)
 @many
-def test_any_case(dtype, window, mode, planes, values, disguise, cutting):
+def test_any_case(dtype, window, mode, planes, values, disguise, tiling):
     options, sizes, seed = window
     value = palettes.VALUES[values]
     x = value((*planes, *sizes), dtype, seed)
-    with support.cut(*cutting):
+    with tiles_of(*tiling):
         pairs.assert_same_calls("numba", mode | options, x, value, seed, cases.DISGUISES[disguise])
 
 
-# Several slabs for each plane, several bands, several runs: as they are cut for everybody.
+# Several tiles for each plane and several runs of tiles, in their default sizes.
 LARGE = (
     ({"kernel": 3, "stride": 2, "padding": 1}, (1, 2, 300, 70)),
     ({"kernel": (5, 3), "stride": (1, 2), "padding": (2, 0)}, (1, 2, 300, 70)),
@@ -117,27 +127,27 @@ def test_large(dtype, options, shape):
         for values, count in (("normal", 1), ("ties", 2), ("normal", 5)):
             value = palettes.VALUES[values]
             x = value(shape, dtype, number)
-            with support.cut(SLAB, count):
+            with tiles_of(TILE_BYTES, count):
                 pairs.assert_same_calls("numba", mode | options, x, value, number)
 
 
-FORGED = (
+INVALID = (
     ({"kernel": 3, "stride": 2, "padding": 1}, (5, 4)),
     ({"kernel": 2, "stride": 1, "dilation": 2, "padding": 1}, (3,)),
     ({"adaptive_output": (3, 2)}, (5, 3)),
 )
 
 
-@pytest.mark.parametrize("gathers", [True, False], ids=["gather", "scatter"])
-@pytest.mark.parametrize(("options", "sizes"), FORGED, ids=cases.name_of)
-def test_every_value_of_every_index(options, sizes, gathers):
+@pytest.mark.parametrize("is_gathered", [True, False], ids=["gather", "scatter"])
+@pytest.mark.parametrize(("options", "sizes"), INVALID, ids=cases.name_of)
+def test_every_value_of_every_index(options, sizes, is_gathered):
     spec = PoolSpec("max", layout="channels_last", **options)
     x = np.arange(2.0 * np.prod(sizes), dtype=np.float32).reshape(1, *sizes, 2)
     output, indices = forward(x, spec, return_indices=True)
-    with support.cut(SLAB, 1, gathers):
+    with tiles_of(TILE_BYTES, 1, is_gathered):
         for place in np.ndindex(indices.shape):
             for value in range(256):
-                forged = indices.copy()
-                forged[place] = value
-                sent = {"indices": forged, "input_shape": x.shape}
+                changed = indices.copy()
+                changed[place] = value
+                sent = {"indices": changed, "input_shape": x.shape}
                 pairs.assert_same("numba", backward, output, spec, **sent)

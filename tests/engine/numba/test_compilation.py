@@ -1,4 +1,4 @@
-"""Who waits while a kernel is compiled, and who computes in the meantime."""
+"""Calls while their kernel is compiled: they wait, or the NumPy backend computes them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,22 @@ import pytest
 
 import pooling_engine
 from pooling_engine import PoolSpec, backward, forward, warm_up
-from pooling_engine.backends.numba_backend import dispatch as calls
+from pooling_engine.backends.numba_backend import dispatch
 from pooling_engine.backends.numpy_backend.backend import NumpyBackend
 from tests.support import cases, oracle
 
-LIMIT_S = 120  # for what must happen; nothing is measured
+pytestmark = pytest.mark.once  # every test names its backend
+
+LIMIT_S = 120  # for an event that must happen; no time is measured
 SPEC = PoolSpec("max", 2)
 X = cases.normal((2, 3, 6, 6))
 
 
 class SlowKernel:
-    """A kernel that is compiled once it is let go; `done` comes after everything queued before."""
+    """A kernel whose compilation waits for the event `go`.
+
+    It counts how often it is compiled and called.
+    """
 
     def __init__(self, kernel, error=None):
         self.kernel, self.error = kernel, error
@@ -32,28 +37,30 @@ class SlowKernel:
         assert self.go.wait(LIMIT_S)
         if self.error:
             raise self.error
-        self.kernel.compile(types)
+        compiled = self.kernel.compile(types)
 
-    def __call__(self, *arguments):
-        self.called += 1
-        return self.kernel(*arguments)
+        def call(*arguments):
+            self.called += 1
+            return compiled(*arguments)
+
+        return call
 
 
 @pytest.fixture
 def slow(monkeypatch):
-    """The kernel of MAX, and a way to put another in the place of any."""
+    """Return a function that replaces a kernel by a `SlowKernel`."""
 
-    def put(name, error=None):
-        kernel = SlowKernel(getattr(calls, name), error)
-        monkeypatch.setattr(calls, name, kernel)
+    def replace(name, error=None):
+        kernel = SlowKernel(getattr(dispatch, name), error)
+        monkeypatch.setattr(dispatch, name, kernel)
         return kernel
 
-    return put
+    return replace
 
 
 @pytest.fixture
 def by_numpy(monkeypatch):
-    """Counts what the NumPy backend computes."""
+    """List the calls that the NumPy backend computes."""
     counted = []
     for name in ("forward", "backward"):
         original = getattr(NumpyBackend, name)
@@ -67,10 +74,10 @@ def by_numpy(monkeypatch):
 
 
 def wait_for_the_queue(backend, slow):
-    """Until all that was queued before has been compiled, or has failed: they take turns."""
-    last = slow("minima")
+    """Wait until all kernels queued so far are compiled or have failed: they take turns."""
+    last = slow("min_pool")
     last.go.set()
-    assert not backend._library.has(last, calls.forward_call(*call_of("min")).arguments)
+    assert backend.library.find(dispatch.forward_call(*call_of("min"))) is None
     assert last.began.wait(LIMIT_S)
 
 
@@ -84,9 +91,9 @@ def pooled(**options):
     return forward(X, SPEC, backend="numba", **options).output
 
 
-def test_in_the_background_nobody_waits(numba_backend, slow, by_numpy):
-    kernel = slow("maxima")
-    numba_backend._library.compile_in_background()
+def test_numpy_computes_while_a_kernel_compiles_in_the_background(numba_backend, slow, by_numpy):
+    kernel = slow("max_pool")
+    numba_backend.library.compile_in_background()
     expected = forward(X, SPEC, backend="numpy").output
     by_numpy.clear()
     for count in (1, 2, 3):
@@ -101,11 +108,11 @@ def test_in_the_background_nobody_waits(numba_backend, slow, by_numpy):
     assert (kernel.compiled, kernel.called, len(by_numpy)) == (1, 1, 4)
 
 
-def test_gradients_in_the_background(numba_backend, slow, by_numpy):
-    kernel, spec = slow("spread"), PoolSpec("average", 2)
+def test_numpy_computes_gradients_while_their_kernel_compiles(numba_backend, slow, by_numpy):
+    kernel, spec = slow("spread_gradients"), PoolSpec("average", 2)
     dy = cases.normal((2, 3, 3, 3))
     expected = backward(dy, spec, input_shape=X.shape, backend="numpy")
-    numba_backend._library.compile_in_background()
+    numba_backend.library.compile_in_background()
 
     def gradient():
         return backward(dy, spec, input_shape=X.shape, backend="numba")
@@ -118,10 +125,10 @@ def test_gradients_in_the_background(numba_backend, slow, by_numpy):
     assert (by_numpy, kernel.called) == (["backward"] * 2, 1)
 
 
-def test_a_type_of_its_own_is_compiled_apart(numba_backend, slow, by_numpy):
-    kernel = slow("maxima")
+def test_a_kernel_is_compiled_for_each_element_type(numba_backend, slow, by_numpy):
+    kernel = slow("max_pool")
     kernel.go.set()
-    numba_backend._library.compile_in_background()
+    numba_backend.library.compile_in_background()
     pooled()
     wait_for_the_queue(numba_backend, slow)
     by_numpy.clear()
@@ -133,9 +140,9 @@ def test_a_type_of_its_own_is_compiled_apart(numba_backend, slow, by_numpy):
     assert kernel.compiled == 2
 
 
-def test_many_callers_queue_a_kernel_once(numba_backend, slow, by_numpy):
-    kernel = slow("maxima")
-    numba_backend._library.compile_in_background()
+def test_concurrent_callers_queue_a_kernel_once(numba_backend, slow, by_numpy):
+    kernel = slow("max_pool")
+    numba_backend.library.compile_in_background()
     together(8, pooled)
     assert kernel.began.wait(LIMIT_S)
     together(8, pooled)
@@ -146,18 +153,18 @@ def test_many_callers_queue_a_kernel_once(numba_backend, slow, by_numpy):
     assert (kernel.compiled, kernel.called, len(by_numpy)) == (1, 8, 16)
 
 
-def test_the_background_is_begun_once(numba_backend):
+def test_the_background_thread_starts_once(numba_backend):
     before = names_of_threads()
-    together(4, numba_backend._library.compile_in_background)
+    together(4, numba_backend.library.compile_in_background)
     assert names_of_threads().count("kernels") == before.count("kernels") + 1
 
 
-def test_a_kernel_that_cannot_be_compiled_leaves_numpy_and_one_line(
+def test_a_failed_compilation_is_logged_once_and_numpy_computes(
     numba_backend, slow, by_numpy, caplog
 ):
-    kernel = slow("maxima", ValueError("no such instruction"))
+    kernel = slow("max_pool", ValueError("no such instruction"))
     kernel.go.set()
-    numba_backend._library.compile_in_background()
+    numba_backend.library.compile_in_background()
     expected = forward(X, SPEC, backend="numpy").output
     for _ in range(3):
         oracle.assert_same_bits(pooled(), expected)
@@ -166,12 +173,12 @@ def test_a_kernel_that_cannot_be_compiled_leaves_numpy_and_one_line(
     assert (kernel.compiled, kernel.called) == (1, 0)
     [record] = caplog.records
     assert record.name == "pooling_engine"
-    assert "cannot be compiled; NumPy computes in its place" in record.getMessage()
+    assert "the NumPy backend computes instead" in record.getMessage()
     assert record.exc_info[1] is kernel.error
 
 
-def test_without_the_background_the_caller_waits(numba_backend, slow, by_numpy):
-    kernel = slow("maxima")
+def test_callers_wait_for_a_kernel_that_compiles_in_the_foreground(numba_backend, slow, by_numpy):
+    kernel = slow("max_pool")
     outputs = []
     caller = threading.Thread(target=lambda: outputs.append(pooled()))
     caller.start()
@@ -187,10 +194,10 @@ def test_without_the_background_the_caller_waits(numba_backend, slow, by_numpy):
     assert (kernel.compiled, kernel.called) == (1, 2)
 
 
-def test_warm_up_in_the_background(numba_backend, slow, by_numpy):
-    """The common kernels are there when it returns; nobody waits for those of another type."""
+def test_background_warm_up_compiles_the_common_kernels_first(numba_backend, slow, by_numpy):
+    """Calls with other element types do not wait for their kernels."""
     warm_up("numba", background=True)
-    kernel = slow("maxima")
+    kernel = slow("max_pool")
     assert not by_numpy
     for spec in (PoolSpec("max", 3), PoolSpec("average", 3, 1)):
         result = forward(X, spec, backend="numba", return_indices=spec.mode == "max")
@@ -203,16 +210,16 @@ def test_warm_up_in_the_background(numba_backend, slow, by_numpy):
     wait_for_the_queue(numba_backend, slow)
 
 
-def test_warm_up_alone_waits_for_every_kernel_to_come(numba_backend, slow, by_numpy):
+def test_calls_after_a_foreground_warm_up_wait_for_their_kernels(numba_backend, slow, by_numpy):
     warm_up("numba")
-    kernel = slow("maxima")
+    kernel = slow("max_pool")
     kernel.go.set()
     forward(X.astype(np.float64), SPEC, backend="numba")
     assert (kernel.compiled, kernel.called, by_numpy) == (1, 1, [])
 
 
 def together(count, call):
-    """Calls from so many threads at once."""
+    """Run `call` in `count` threads at once."""
     barrier = threading.Barrier(count)
     failures = []
 

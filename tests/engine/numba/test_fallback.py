@@ -1,4 +1,4 @@
-"""Which calls kernels compute, and which are left to the NumPy backend."""
+"""Calls that kernels compute, and calls that fall back to the NumPy backend."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pooling_engine
 from pooling_engine import PoolSpec, backward, forward
 from pooling_engine.backends.numpy_backend.backend import NumpyBackend
 from tests.support import cases, palettes
+
+pytestmark = pytest.mark.once  # every test names its backend
 
 SHAPE = (2, 3, 9, 7)
 CHANNELS_LAST = {"layout": "channels_last"}
@@ -25,23 +27,23 @@ WINDOWS = (
 every_type = pytest.mark.parametrize("dtype", palettes.DTYPES, ids=lambda dtype: dtype.name)
 
 
-class LeftToNumPyError(Exception):
-    """Instead of an answer of the NumPy backend."""
+class FallbackError(Exception):
+    """Raised in place of a computation by the NumPy backend."""
 
 
 @pytest.fixture(autouse=True)
 def _no_numpy(monkeypatch):
-    def refuse(*_):
-        raise LeftToNumPyError
+    def fail(*_):
+        raise FallbackError
 
-    monkeypatch.setattr(NumpyBackend, "forward", refuse)
-    monkeypatch.setattr(NumpyBackend, "backward", refuse)
+    monkeypatch.setattr(NumpyBackend, "forward", fail)
+    monkeypatch.setattr(NumpyBackend, "backward", fail)
 
 
-def is_left(call, *arguments, **options):
+def falls_back(call, *arguments, **options):
     try:
         call(*arguments, backend="numba", **options)
-    except LeftToNumPyError:
+    except FallbackError:
         return True
     return False
 
@@ -59,13 +61,13 @@ def output_shape(spec, x):
 @pytest.mark.parametrize("mode", EXTREMES, ids=cases.name_of)
 def test_kernels_compute_extremes(mode, window, dtype):
     spec, x = PoolSpec(**mode, **window), given(window, cases.normal(SHAPE, dtype))
-    assert not is_left(forward, x, spec)
-    assert not is_left(forward, x, spec, return_indices=True)
-    assert not is_left(forward, x, spec, return_indices=True, index_format="plane")
+    assert not falls_back(forward, x, spec)
+    assert not falls_back(forward, x, spec, return_indices=True)
+    assert not falls_back(forward, x, spec, return_indices=True, index_format="plane")
     dy = cases.normal(output_shape(spec, x), dtype)
     indices = forward(x, spec, return_indices=True, backend="numba").indices
-    assert not is_left(backward, dy, spec, input_shape=x.shape, indices=indices)
-    assert not is_left(backward, dy, spec, input=x)
+    assert not falls_back(backward, dy, spec, input_shape=x.shape, indices=indices)
+    assert not falls_back(backward, dy, spec, input=x)
 
 
 @every_type
@@ -73,108 +75,108 @@ def test_kernels_compute_extremes(mode, window, dtype):
 @pytest.mark.parametrize("mode", SUMS, ids=cases.name_of)
 def test_kernels_compute_sums(mode, window, dtype):
     spec, x = PoolSpec(**mode, **window), given(window, cases.normal(SHAPE, dtype))
-    assert not is_left(forward, x, spec)
+    assert not falls_back(forward, x, spec)
     dy = cases.normal(output_shape(spec, x), dtype)
-    assert not is_left(backward, dy, spec, input_shape=x.shape)
+    assert not falls_back(backward, dy, spec, input_shape=x.shape)
 
 
 @pytest.mark.parametrize("axes", range(1, 7))
 def test_kernels_compute_every_rank(axes):
     x = cases.normal((2, 2, *(3,) * axes))
     for mode in EXTREMES + SUMS:
-        assert not is_left(forward, x, PoolSpec(**mode, kernel=2, stride=1))
+        assert not falls_back(forward, x, PoolSpec(**mode, kernel=2, stride=1))
 
 
 @pytest.mark.parametrize("policy", ["ignore", "error"])
-def test_kernels_compute_under_every_policy_where_there_is_no_nan(policy):
+def test_kernels_compute_with_every_nan_policy_if_there_is_no_nan(policy):
     spec = PoolSpec("max", 3, nan_policy=policy)
-    assert not is_left(forward, cases.normal(SHAPE), spec)
-    assert not is_left(forward, cases.normal(SHAPE), spec, return_indices=True)
+    assert not falls_back(forward, cases.normal(SHAPE), spec)
+    assert not falls_back(forward, cases.normal(SHAPE), spec, return_indices=True)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -0.0])
-def test_kernels_compute_with_any_gradient(value):
+def test_kernels_compute_with_special_values_in_the_gradient(value):
     x, spec = cases.normal(SHAPE), PoolSpec("max", 3)
     dy = np.full(output_shape(spec, x), value, np.float32)
-    assert not is_left(backward, dy, spec, input=x)
-    assert not is_left(backward, dy, PoolSpec("sum", 3), input_shape=SHAPE)
+    assert not falls_back(backward, dy, spec, input=x)
+    assert not falls_back(backward, dy, PoolSpec("sum", 3), input_shape=SHAPE)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -0.0])
-def test_kernels_sum_anything(value):
+def test_kernels_sum_special_values(value):
     x = cases.normal(SHAPE)
     x[0, 0, :2] = value
-    assert not is_left(forward, x, PoolSpec("sum", 3))
-    assert not is_left(forward, x, PoolSpec("average", global_window=True))
+    assert not falls_back(forward, x, PoolSpec("sum", 3))
+    assert not falls_back(forward, x, PoolSpec("average", global_window=True))
 
 
 @pytest.mark.parametrize("dtype", cases.INTEGERS)
 @pytest.mark.parametrize("mode", ["max", "min", "sum", "average"])
-def test_integers_are_left(mode, dtype):
+def test_integers_fall_back(mode, dtype):
     x = cases.integers(SHAPE, dtype)
-    assert is_left(forward, x, PoolSpec(mode, 2))
+    assert falls_back(forward, x, PoolSpec(mode, 2))
     if mode in ("max", "min"):
-        assert is_left(forward, x, PoolSpec(mode, 2), return_indices=True)
+        assert falls_back(forward, x, PoolSpec(mode, 2), return_indices=True)
 
 
 @pytest.mark.parametrize("p", [1, 2, np.inf])
-def test_norms_are_left(p):
+def test_norms_fall_back(p):
     x, spec = cases.normal(SHAPE), PoolSpec("lp", 2, norm_p=p)
-    assert is_left(forward, x, spec)
-    assert is_left(backward, np.ones(output_shape(spec, x), x.dtype), spec, input=x)
+    assert falls_back(forward, x, spec)
+    assert falls_back(backward, np.ones(output_shape(spec, x), x.dtype), spec, input=x)
 
 
 @pytest.mark.parametrize("policy", ["all", "split"])
-def test_shared_gradients_are_left(policy):
+def test_gradients_shared_among_ties_fall_back(policy):
     x, spec = cases.normal(SHAPE), PoolSpec("max", 2, tie_policy=policy)
-    assert is_left(backward, np.ones(output_shape(spec, x), x.dtype), spec, input=x)
-    assert not is_left(forward, x, spec)
+    assert falls_back(backward, np.ones(output_shape(spec, x), x.dtype), spec, input=x)
+    assert not falls_back(forward, x, spec)
 
 
 @every_type
 @pytest.mark.parametrize("mode", ["max", "min"])
-def test_extremes_beside_a_nan_are_left(mode, dtype):
+def test_extremes_with_a_nan_fall_back(mode, dtype):
     x, spec = cases.normal(SHAPE, dtype), PoolSpec(mode, 2)
     x[1, 2, 3, 4] = np.nan
-    assert is_left(forward, x, spec)
-    assert is_left(forward, x, spec, return_indices=True)
+    assert falls_back(forward, x, spec)
+    assert falls_back(forward, x, spec, return_indices=True)
 
 
 @every_type
 @pytest.mark.parametrize(("mode", "sign"), [("max", -1), ("min", 1)])
-def test_extremes_that_are_zeros_of_both_signs_are_left(mode, sign, dtype):
-    """But for calls with indices: there the number of the tap decides."""
+def test_extremes_that_are_zeros_of_both_signs_fall_back(mode, sign, dtype):
+    """Calls with indices do not: there the number of the tap decides."""
     spec = PoolSpec(mode, 3)
     x = (sign * np.abs(cases.normal(SHAPE)) + sign).astype(dtype)
     x[0, 0, 0, :2] = 0.0, -0.0
-    assert is_left(forward, x, spec)
-    assert not is_left(forward, x, spec, return_indices=True)
+    assert falls_back(forward, x, spec)
+    assert not falls_back(forward, x, spec, return_indices=True)
     x[0, 0, 0, 1] = 0.0
-    assert not is_left(forward, x, spec)
+    assert not falls_back(forward, x, spec)
 
 
-def test_zeros_of_both_signs_that_are_no_extremes_are_not_left():
+def test_zeros_of_both_signs_that_are_no_extremes_do_not_fall_back():
     x = np.abs(cases.normal(SHAPE)) + 1
     x[:, :, 0, 0], x[:, :, 1, 1] = 0.0, -0.0
-    assert not is_left(forward, x, PoolSpec("max", 3))
-    assert is_left(forward, x, PoolSpec("min", 3))
+    assert not falls_back(forward, x, PoolSpec("max", 3))
+    assert falls_back(forward, x, PoolSpec("min", 3))
 
 
-def test_indices_in_the_widest_windows_are_left():
+def test_indices_of_the_widest_windows_fall_back():
     x = cases.normal((1, 1, 256, 256))
     spec = PoolSpec("max", global_window=True)
-    assert is_left(forward, x, spec, return_indices=True)
-    assert not is_left(forward, x, spec)
-    assert not is_left(forward, x[..., 1:], spec, return_indices=True)
+    assert falls_back(forward, x, spec, return_indices=True)
+    assert not falls_back(forward, x, spec)
+    assert not falls_back(forward, x[..., 1:], spec, return_indices=True)
     indices = np.full((1, 1, 1, 1), 7, np.uint32)
-    assert is_left(backward, x[..., :1, :1], spec, input_shape=x.shape, indices=indices)
+    assert falls_back(backward, x[..., :1, :1], spec, input_shape=x.shape, indices=indices)
 
 
-def test_nothing_is_left_of_a_batch_of_none():
-    assert is_left(forward, np.empty((0, 3, 4), np.float32), PoolSpec("max", 2))
+def test_empty_batches_fall_back():
+    assert falls_back(forward, np.empty((0, 3, 4), np.float32), PoolSpec("max", 2))
 
 
-def test_types_are_those_of_the_contract():
+def test_palettes_cover_every_float_type():
     assert set(palettes.DTYPES) == {
         np.dtype(name) for name in ("float16", ml_dtypes.bfloat16, "float32", "float64")
     }

@@ -1,4 +1,4 @@
-"""What a process of its own finds: no Numba, a cache that it made before, or none to write to."""
+"""New processes: without Numba, with a filled cache of kernels, and without a writable one."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ import os
 import subprocess
 import sys
 
-LIMIT_S = 300  # a kernel is compiled on a machine that others use
+import pytest
+
+pytestmark = pytest.mark.once  # every test names its backend
+
+LIMIT_S = 300  # includes the compilation of a kernel on a busy machine
 
 
-def run(code, says="", **environment):
-    """What a fresh process prints."""
+def run(code, logs="", **environment):
+    """Return the lines that a new process prints.
+
+    Args:
+        logs: what it is expected to write to standard error.
+    """
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -19,7 +27,7 @@ def run(code, says="", **environment):
         check=False,
         env=os.environ | environment,
     )
-    assert (done.returncode, done.stderr) == (0, says)
+    assert (done.returncode, done.stderr) == (0, logs)
     return done.stdout.splitlines()
 
 
@@ -41,28 +49,28 @@ except pooling_engine.InvalidSpecError as error:
 """
 
 
-def test_auto_is_numba_where_it_is_installed():
+def test_auto_selects_numba_if_it_is_installed():
     assert run(FORWARD) == ["numba ('numba', 'numpy')", "[[[1.0, 3.0]]]"]
 
 
-def test_auto_without_numba_is_numpy():
+def test_auto_selects_numpy_without_numba():
     assert run(WITHOUT + FORWARD) == ["numpy ('numpy',)", "[[[1.0, 3.0]]]"]
 
 
-def test_numba_that_is_not_installed_is_refused_by_name():
+def test_the_backend_numba_is_rejected_if_numba_is_not_installed():
     refusal = run(WITHOUT + FORWARD + REFUSED)[-1]
     assert refusal.startswith('backend - backend "numba" cannot be loaded: ')
     assert refusal.endswith('; available here: "auto", "numpy"')
 
 
-def test_the_engine_imports_numba_when_a_backend_is_asked_for():
+def test_numba_is_imported_when_a_backend_is_selected():
     imported = "print('numba' in sys.modules)\n"
     asked = "pooling_engine.backends.select_backend()\n"
     code = "import sys, pooling_engine\n" + imported + asked + imported
     assert run(code) == ["False", "True"]
 
 
-def test_numba_is_left_as_it_was_configured():
+def test_the_configuration_of_numba_is_restored():
     code = (
         "import numba\n"
         "numba.config.CACHE_DIR = 'mine'\n"
@@ -75,21 +83,21 @@ def test_numba_is_left_as_it_was_configured():
 COMPILE = """
 import numpy as np, pooling_engine
 from pooling_engine import PoolSpec
-from pooling_engine.backends.numba_backend.dispatch import scatter
+from pooling_engine.backends.numba_backend.dispatch import scatter_gradients
 x = np.arange(16.0).reshape(1, 1, 4, 4)
 spec = PoolSpec("max", 2)
 dy = np.ones((1, 1, 2, 2))
-marks = np.full((1, 1, 2, 2), 3, np.uint8)
-dx = pooling_engine.backward(dy, spec, input_shape=x.shape, indices=marks, backend="numba")
-print(dx.sum(), sum(scatter.stats.cache_hits.values()), sum(scatter.stats.cache_misses.values()))
+indices = np.full((1, 1, 2, 2), 3, np.uint8)
+dx = pooling_engine.backward(dy, spec, input_shape=x.shape, indices=indices, backend="numba")
+stats = scatter_gradients.stats
+print(dx.sum(), sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
 """
 
 
-def test_kernels_are_kept_on_disk(tmp_path):
-    """Where NUMBA_CACHE_DIR says; the next process finds them."""
+def test_kernels_are_cached_in_numba_cache_dir(tmp_path):
     first = run(COMPILE, NUMBA_CACHE_DIR=str(tmp_path))
-    [kept] = tmp_path.glob("pooling-service/*/*/*.nbc")
-    assert kept.name.startswith("max_min_scatter.scatter-")
+    [cached] = tmp_path.glob("pooling-service/*/*/*.nbc")
+    assert cached.name.startswith("max_min_scatter.scatter_gradients-")
     second = run(COMPILE, NUMBA_CACHE_DIR=str(tmp_path))
     assert (first, second) == (["4.0 0 1"], ["4.0 1 0"])
 
@@ -102,6 +110,9 @@ os.makedirs = tempfile.TemporaryFile = refuse
 """
 
 
-def test_nothing_breaks_where_nothing_can_be_written():
-    says = "kernels are compiled anew by every process: this file system is read-only\n"
-    assert run(UNWRITABLE + COMPILE, says) == ["4.0 0 1"]
+def test_kernels_compile_without_a_writable_cache():
+    logs = (
+        "compiled kernels cannot be cached, so every process compiles: "
+        "this file system is read-only\n"
+    )
+    assert run(UNWRITABLE + COMPILE, logs) == ["4.0 0 1"]

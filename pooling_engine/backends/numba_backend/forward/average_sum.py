@@ -1,99 +1,53 @@
-"""AVERAGE and SUM: added up in float64."""
+"""AVERAGE and SUM: sums in float64, divided."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from pooling_engine.backends.numba_backend.forward.reduce_tile import (
-    axis_at,
-    fold_slab,
-    is_left,
-    sizes_of,
-    slab_at,
+from pooling_engine.backends.numba_backend.forward.reduce_tile import reduce_tile, tile_at
+from pooling_engine.backends.numba_backend.language.arguments import (
+    AXIS_COLUMNS,
+    Divisors,
+    WindowTables,
 )
-from pooling_engine.backends.numba_backend.language.elements import (
-    averaged,
-    loaded,
-    scratch_for,
-)
-from pooling_engine.backends.numba_backend.language.jit import kernel, routine
-from pooling_engine.backends.numba_backend.language.operations import SUM
-from pooling_engine.backends.numba_backend.language.pointers import (
-    ahead,
-    get,
-    lift,
-    pointer_to,
-    put,
-)
-from pooling_engine.backends.numba_backend.tables.axes import COLUMNS, OUTPUTS, SIZE, TABLE
-
-
-@routine
-def divide(
-    totals: Any, quotients: Any, factors: Any, low: int, rows: int, axes: Any, sizes: Any,
-    inner: int,
-) -> None:  # fmt: skip
-    """Divides the sums of a slab by the product of the factors of each output.
-
-    Args:
-        factors: for each axis those of its outputs, one axis after the other.
-        low: the slab's first output along the first axis.
-        rows: how many rows of outputs along the last axis the slab has.
-    """
-    last = axis_at(axes, sizes.axes - 1)
-    outputs = get(last, OUTPUTS)
-    own = ahead(factors, get(last, TABLE) // 3)
-    for row in range(rows):
-        number, product = row, 1.0
-        for a in range(sizes.axes - 2, -1, -1):
-            axis = axis_at(axes, a)
-            count = get(axis, OUTPUTS)
-            o = number % count if a else number + low
-            number //= count
-            if not is_left(axis):
-                product *= get(factors, get(axis, TABLE) // 3 + o)
-        at = row * outputs * inner
-        for o in range(outputs):
-            divisor = product * get(own, o)
-            for i in range(at + o * inner, at + (o + 1) * inner):
-                put(quotients, i, lift(get(totals, i), quotients) / divisor)
+from pooling_engine.backends.numba_backend.language.axes import axis_at, sizes_of
+from pooling_engine.backends.numba_backend.language.division import divide_by_factors
+from pooling_engine.backends.numba_backend.language.elements import load, scratch_for
+from pooling_engine.backends.numba_backend.language.jit import kernel
+from pooling_engine.backends.numba_backend.language.operations import Sum
+from pooling_engine.backends.numba_backend.language.pointers import Row, pointer_to
+from pooling_engine.backends.numba_backend.language.rounding import divide_and_round
 
 
 @kernel
-def sums(
-    x: Any, output: Any, axes_of_plan: Any, tables_of_plan: Any, factors: Any, inner: int,
-    height: int, divisor: float, empty: Any, is_brain: bool, begin: int, end: int,
-) -> None:  # fmt: skip
-    """Pools slabs `begin` to `end` of flat `x` into flat `output`.
+def sum_pool(
+    x: Row, output: Row, windows: WindowTables, divisors: Divisors, begin: int, end: int
+) -> bool:
+    """Pool tiles `begin` to `end` of flat `x` into flat `output`.
 
-    Args:
-        factors: the divisors of an average, factored over the axes; empty if all are `divisor`.
-        empty: a zero of the type that elements are loaded in.
+    Returns:
+        False: the results are always complete.
     """
-    axes, tables = pointer_to(axes_of_plan, 0), pointer_to(tables_of_plan, 0)
-    sizes = sizes_of(axes, len(axes_of_plan) // COLUMNS, inner, height)
+    axes, tap_ranges = pointer_to(windows.axes, 0), pointer_to(windows.tap_ranges, 0)
+    height, element, factors = windows.height, windows.element, divisors.factors
+    sizes = sizes_of(axes, len(windows.axes) // AXIS_COLUMNS, windows.inner, height)
+    first = axis_at(axes, 0)
     most = height * sizes.out_row
-    scratch, totals = np.empty(2 * sizes.scratch), np.empty(most)
-    wide = scratch_for(empty, sizes.span * sizes.row)
-    quotients, narrowed = np.empty(most), np.empty(most, np.float32)
-    row = inner * get(axis_at(axes, sizes.axes - 1), OUTPUTS)
+    scratch, sums, quotients = np.empty(2 * sizes.scratch), np.empty(most), np.empty(most)
+    widened = scratch_for(element.zero, sizes.span * sizes.row)
+    narrowed = np.empty(most, np.float32)
     for number in range(begin, end):
-        slab = slab_at(number, axes, tables, height)
-        taken, given = (slab.end - slab.begin) * sizes.row, (slab.high - slab.low) * sizes.out_row
-        taps = pointer_to(x, (slab.plane * get(axes, SIZE) + slab.begin) * sizes.row)
-        rows, result = loaded(taps, taken, pointer_to(wide, 0), is_brain), pointer_to(totals, 0)
-        fold_slab(
-            rows, result, pointer_to(scratch, 0), slab, sizes, axes, tables, SUM, 0.0,
-        )  # fmt: skip
-        place = pointer_to(output, (slab.plane * get(axes, OUTPUTS) + slab.low) * sizes.out_row)
-        spare = pointer_to(narrowed, 0)
+        tile = tile_at(number, first, tap_ranges, height)
+        count = (tile.input_end - tile.input_begin) * sizes.row
+        source = pointer_to(x, (tile.plane * first.size + tile.input_begin) * sizes.row)
+        rows, total = load(source, count, pointer_to(widened, 0), element), pointer_to(sums, 0)
+        reduce_tile(rows, total, pointer_to(scratch, 0), tile, sizes, axes, tap_ranges, Sum(0.0))
+        place = pointer_to(output, (tile.plane * first.outputs + tile.begin) * sizes.out_row)
+        out_count, spare = (tile.end - tile.begin) * sizes.out_row, pointer_to(narrowed, 0)
         if len(factors):
-            divided = pointer_to(quotients, 0)
-            divide(
-                result, divided, pointer_to(factors, 0), slab.low, given // row, axes, sizes, inner
-            )
-            averaged(divided, place, 1.0, given, spare, is_brain)
+            quotient, divisor_factors = pointer_to(quotients, 0), pointer_to(factors, 0)
+            divide_by_factors(total, quotient, divisor_factors, tile.begin, out_count, axes, sizes)
+            divide_and_round(quotient, place, 1.0, out_count, spare, element)
         else:
-            averaged(result, place, divisor, given, spare, is_brain)
+            divide_and_round(total, place, divisors.divisor, out_count, spare, element)
+    return False

@@ -1,184 +1,202 @@
 """MAX and MIN with indices: beside each extreme goes the number of its tap in the window.
 
-Numbers settle ties, and with them which of two zeros is taken: of equal elements that with the
-lower number is chosen, axis by axis. A NaN leaves a doubt, as in `extremes.py`.
+Of equal elements, the one with the lower tap number is selected, axis by axis; this also decides
+between zeros of both signs. NaNs are left to the NumPy backend, as in `max_min.py`.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from pooling_engine.backends.numba_backend.forward.reduce_tile import (
-    axis_at,
-    is_left,
-    sizes_of,
-    slab_at,
-)
+from pooling_engine.backends.numba_backend.forward.reduce_tile import tile_at
 from pooling_engine.backends.numba_backend.forward.select_axis import (
-    NONE,
-    choose_one,
-    choose_run,
-    choose_taps,
-    number_taps,
+    NO_TAP,
+    Selected,
+    select_from_elements,
+    select_one,
+    select_run,
+    select_vectors,
+    selected_ahead,
 )
 from pooling_engine.backends.numba_backend.forward.special_values import has_nan
+from pooling_engine.backends.numba_backend.language.arguments import (
+    AXIS_COLUMNS,
+    AxisRow,
+    WindowTables,
+)
+from pooling_engine.backends.numba_backend.language.axes import (
+    axis_at,
+    is_unchanged,
+    sizes_of,
+    tap_range_of,
+)
 from pooling_engine.backends.numba_backend.language.elements import (
-    loaded,
+    load,
     scratch_for,
-    stored,
+    store,
     target_for,
 )
 from pooling_engine.backends.numba_backend.language.jit import kernel, routine
 from pooling_engine.backends.numba_backend.language.operations import (
-    LARGER,
-    SMALLER,
+    Larger,
     Operation,
+    Smaller,
     pick,
 )
 from pooling_engine.backends.numba_backend.language.pointers import (
+    Element,
+    Pointer,
+    Row,
     ahead,
+    convert,
     get,
-    lift,
     pointer_to,
     put,
 )
-from pooling_engine.backends.numba_backend.tables.axes import (
-    COLUMNS,
-    DILATION,
-    HIGH,
-    KERNEL,
-    LOW,
-    OUTPUTS,
-    SIZE,
-    STRIDE,
-    TABLE,
-)
 
 
 @routine
-def _choose_axis(
-    source: Any, tags: Any, pitch: int, axis: Any, table: Any, values: Any, numbers: Any,
-    outer: int, inner: int, weight: int, operation: Operation, empty: Any,
-) -> None:  # fmt: skip
-    """`outer` blocks of (size, inner), `pitch` apart, to as many of (outputs, inner)."""
-    size, outputs, stride = get(axis, SIZE), get(axis, OUTPUTS), get(axis, STRIDE)
-    low, high, dilation = get(axis, LOW), get(axis, HIGH), get(axis, DILATION)
-    if inner > 1:
-        high = low
-    elif low < high:
-        is_one_row = outputs * stride == size == pitch
-        length = (outer - 1) * outputs + high - low if is_one_row else high - low
-        for block in range(1 if is_one_row else outer):
-            at, to = block * pitch + get(table, low), block * outputs + low
-            choose_run(
-                ahead(source, at), ahead(tags, at), axis, ahead(values, to), ahead(numbers, to),
-                length, weight, operation, empty,
-            )  # fmt: skip
-    for block in range(outer):
-        for o in range(outputs):
-            if low <= o < high:
-                continue
-            start, first, stop = get(table, o), get(table, outputs + o), get(table, 2 * outputs + o)
-            at = block * pitch + (start + first * dilation) * inner
-            to = (block * outputs + o) * inner
-            if inner == 1 and first < stop:
-                choose_one(
-                    ahead(source, at), ahead(tags, at), dilation, stop - first, ahead(values, to),
-                    ahead(numbers, to), first, weight, operation,
-                )  # fmt: skip
-            else:
-                choose_taps(
-                    ahead(source, at), ahead(tags, at), dilation * inner, stop - first,
-                    ahead(values, to), ahead(numbers, to), first, weight, inner, operation, empty,
-                )  # fmt: skip
-
-
-@routine
-def _choose(
-    x: Any, output: Any, indices: Any, axes_of_plan: Any, tables_of_plan: Any, inner: int,
-    height: int, empty: Any, none: Any, is_brain: bool, begin: int, end: int,
+def _select_axis(
+    source: Selected,
+    pitch: int,
+    axis: AxisRow,
+    ranges: Pointer,
+    target: Selected,
+    outer: int,
+    inner: int,
+    weight: int,
     operation: Operation,
-) -> bool:  # fmt: skip
-    axes, tables = pointer_to(axes_of_plan, 0), pointer_to(tables_of_plan, 0)
-    sizes = sizes_of(axes, len(axes_of_plan) // COLUMNS, inner, height)
-    outputs, dilation = get(axes, OUTPUTS), get(axes, DILATION)
-    wide = scratch_for(empty, sizes.span * sizes.row)
-    scratch = scratch_for(empty, 2 * sizes.scratch)
-    tags = np.empty(2 * sizes.scratch, np.int32)
-    result = scratch_for(empty, height * sizes.out_row)
-    taps = 1
+) -> None:
+    """Select from `outer` blocks of (size, inner), `pitch` apart, into as many of (outputs, inner).
+
+    Args:
+        weight: weight of the axis in the number of a tap.
+    """
+    outputs, begin, end = axis.outputs, axis.inside, axis.inside_end
+    if inner > 1:
+        end = begin
+    elif begin < end:
+        is_one_row = outputs * axis.stride == axis.size == pitch
+        length = (outer - 1) * outputs + end - begin if is_one_row else end - begin
+        for block in range(1 if is_one_row else outer):
+            taps = selected_ahead(source, block * pitch + get(ranges, begin))
+            results = selected_ahead(target, block * outputs + begin)
+            select_run(taps, axis, results, length, weight, operation)
+    for block in range(outer):
+        for output in range(outputs):
+            if begin <= output < end:
+                continue
+            window = tap_range_of(ranges, outputs, output)
+            first, count = window.first, window.stop - window.first
+            at = block * pitch + (window.start + first * axis.dilation) * inner
+            taps = selected_ahead(source, at)
+            results = selected_ahead(target, (block * outputs + output) * inner)
+            if inner == 1 and count > 0:
+                select_one(taps, axis.dilation, count, results, first, weight, operation)
+            else:
+                step = axis.dilation * inner
+                select_vectors(taps, step, count, results, first, weight, inner, operation)
+
+
+@routine
+def _select(
+    x: Row,
+    output: Row,
+    indices: Row,
+    windows: WindowTables,
+    no_index: Element,
+    begin: int,
+    end: int,
+    operation: Operation,
+) -> bool:
+    axes, tap_ranges = pointer_to(windows.axes, 0), pointer_to(windows.tap_ranges, 0)
+    height, element = windows.height, windows.element
+    sizes = sizes_of(axes, len(windows.axes) // AXIS_COLUMNS, windows.inner, height)
+    top = axis_at(axes, 0)
+    widened = scratch_for(element.zero, sizes.span * sizes.row)
+    scratch = scratch_for(element.zero, 2 * sizes.scratch)
+    scratch_taps = np.empty(2 * sizes.scratch, np.int32)
+    results = scratch_for(element.zero, height * sizes.out_row)
+    window_taps = 1
     for a in range(sizes.axes):
-        taps *= get(axis_at(axes, a), KERNEL)
-    for slab_number in range(begin, end):
-        slab = slab_at(slab_number, axes, tables, height)
-        taken, given = (slab.end - slab.begin) * sizes.row, (slab.high - slab.low) * sizes.out_row
-        place = pointer_to(x, (slab.plane * get(axes, SIZE) + slab.begin) * sizes.row)
-        rows = loaded(place, taken, pointer_to(wide, 0), is_brain)
-        if has_nan(rows, taken):
+        window_taps *= axis_at(axes, a).taps
+    for number in range(begin, end):
+        tile = tile_at(number, top, tap_ranges, height)
+        count = (tile.input_end - tile.input_begin) * sizes.row
+        out_count = (tile.end - tile.begin) * sizes.out_row
+        place = pointer_to(x, (tile.plane * top.size + tile.input_begin) * sizes.row)
+        rows = load(place, count, pointer_to(widened, 0), element)
+        if has_nan(rows, count):
             return True
-        where = (slab.plane * outputs + slab.low) * sizes.out_row
-        target = target_for(pointer_to(output, where), pointer_to(result, 0))
-        source, numbers = pointer_to(scratch, 0), pointer_to(tags, 0)
-        weight, rest, outer = taps // get(axes, KERNEL), sizes.row, slab.high - slab.low
-        o = slab.low
-        while o < slab.high:
-            start, first, stop, run = o, 0, 1, slab.high - o
-            if not is_left(axes):
-                start, run = get(tables, o), 1
-                first, stop = get(tables, outputs + o), get(tables, 2 * outputs + o)
-                if get(axes, STRIDE) == 1 and get(axes, LOW) <= o < get(axes, HIGH):
-                    run = min(slab.high, get(axes, HIGH)) - o  # side by side, as one
-            source_rows = ahead(rows, (start - slab.begin + first * dilation) * rest)
-            to = (o - slab.low) * rest
-            number_taps(
-                source_rows, dilation * rest, stop - first, ahead(source, to),
-                ahead(numbers, to), first, weight, run * rest, operation, empty,
+        where = (tile.plane * top.outputs + tile.begin) * sizes.out_row
+        target = target_for(pointer_to(output, where), pointer_to(results, 0))
+        source = Selected(pointer_to(scratch, 0), pointer_to(scratch_taps, 0))
+        weight, rest, outer = window_taps // top.taps, sizes.row, tile.end - tile.begin
+        o = tile.begin
+        while o < tile.end:
+            start, first, stop, run = o, 0, 1, tile.end - o
+            if not is_unchanged(top):
+                window = tap_range_of(tap_ranges, top.outputs, o)
+                start, first, stop, run = window.start, window.first, window.stop, 1
+                if top.stride == 1 and top.inside <= o < top.inside_end:
+                    run = min(tile.end, top.inside_end) - o  # neighbours, selected as one
+            taps = ahead(rows, (start - tile.input_begin + first * top.dilation) * rest)
+            selected = selected_ahead(source, (o - tile.begin) * rest)
+            select_from_elements(
+                taps, top.dilation * rest, stop - first, selected, first, weight, run * rest,
+                operation,
             )  # fmt: skip
             o += run
         for a in range(1, sizes.axes):
             axis, pitch = axis_at(axes, a), rest
-            weight //= get(axis, KERNEL)
-            rest //= get(axis, SIZE)
+            weight //= axis.taps
+            rest //= axis.size
             half = (a % 2) * sizes.scratch
             values = target if a == sizes.axes - 1 else pointer_to(scratch, half)
-            chosen = pointer_to(tags, half)
-            _choose_axis(
-                source, numbers, pitch, axis, ahead(tables, get(axis, TABLE)), values, chosen,
-                outer, rest, weight, operation, empty,
-            )  # fmt: skip
-            source, numbers = values, chosen
-            outer *= get(axis, OUTPUTS)
-        stored(target, pointer_to(output, where), given, is_brain)
+            selected = Selected(values, pointer_to(scratch_taps, half))
+            ranges = ahead(tap_ranges, axis.ranges)
+            _select_axis(source, pitch, axis, ranges, selected, outer, rest, weight, operation)
+            source = selected
+            outer *= axis.outputs
+        store(target, pointer_to(output, where), out_count, element)
         index = pointer_to(indices, where)
-        for i in range(given):
-            number = get(numbers, i)
-            put(index, i, pick(number >= NONE, none, lift(number, index)))
+        for i in range(out_count):
+            tap = get(source.taps, i)
+            put(index, i, pick(tap >= NO_TAP, no_index, convert(tap, index)))
     return False
 
 
 @kernel
-def argmaxima(
-    x: Any, output: Any, indices: Any, axes: Any, tables: Any, inner: int, height: int, empty: Any,
-    none: Any, is_brain: bool, begin: int, end: int,
-) -> bool:  # fmt: skip
-    """Pools slabs `begin` to `end` of flat `x` into flat `output` and window `indices`.
+def max_pool_indices(
+    x: Row,
+    output: Row,
+    indices: Row,
+    windows: WindowTables,
+    no_index: Element,
+    begin: int,
+    end: int,
+) -> bool:
+    """Pool tiles `begin` to `end` of flat `x` into flat `output` and window `indices`.
+
+    Args:
+        no_index: index of a window without elements. As a constant, it makes the loop that writes
+            the indices slower (Zen 4, AVX-512).
 
     Returns:
-        Whether there is a NaN; then the results are not whole.
+        Whether there is a NaN; then the results are incomplete.
     """
-    return _choose(
-        x, output, indices, axes, tables, inner, height, empty, none, is_brain, begin, end, LARGER
-    )
+    return _select(x, output, indices, windows, no_index, begin, end, Larger(windows.identity))
 
 
 @kernel
-def argminima(
-    x: Any, output: Any, indices: Any, axes: Any, tables: Any, inner: int, height: int, empty: Any,
-    none: Any, is_brain: bool, begin: int, end: int,
-) -> bool:  # fmt: skip
-    """The same for the smallest elements."""
-    return _choose(
-        x, output, indices, axes, tables, inner, height, empty, none, is_brain, begin, end, SMALLER
-    )
+def min_pool_indices(
+    x: Row,
+    output: Row,
+    indices: Row,
+    windows: WindowTables,
+    no_index: Element,
+    begin: int,
+    end: int,
+) -> bool:
+    """Pool like `max_pool_indices`, for the smallest elements."""
+    return _select(x, output, indices, windows, no_index, begin, end, Smaller(windows.identity))

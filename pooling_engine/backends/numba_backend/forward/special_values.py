@@ -1,4 +1,4 @@
-"""What leaves a doubt about an extreme, which only the order of the taps can settle."""
+"""NaN and signed-zero tests: with such inputs, max and min depend on the order of the taps."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from pooling_engine.backends.numba_backend.language.elements import implements, uint32_of, uint64_of
-from pooling_engine.backends.numba_backend.language.jit import part
-from pooling_engine.backends.numba_backend.language.pointers import get
+from pooling_engine.backends.numba_backend.language.elements import uint32_of, uint64_of
+from pooling_engine.backends.numba_backend.language.jit import implements, part
+from pooling_engine.backends.numba_backend.language.pointers import Element, Pointer, get
 
 
-def is_negative_zero(value: Any) -> Any:
-    """Whether it is -0.0."""
+def is_negative_zero(value: Element) -> Any:
+    """Return whether an element is -0.0."""
 
 
 @implements(is_negative_zero)
@@ -24,8 +24,8 @@ def _is_negative_zero(value: Any) -> Any:
 
 
 @part
-def has_negative_zero(values: Any, count: int) -> bool:
-    """Whether any is -0.0."""
+def has_negative_zero(values: Pointer, count: int) -> bool:
+    """Return whether any element is -0.0."""
     found = False
     for i in range(count):
         found |= is_negative_zero(get(values, i))
@@ -33,8 +33,8 @@ def has_negative_zero(values: Any, count: int) -> bool:
 
 
 @part
-def has_zero(values: Any, count: int) -> bool:
-    """Whether any is zero."""
+def has_zero(values: Pointer, count: int) -> bool:
+    """Return whether any element is zero."""
     found = False
     for i in range(count):
         found |= get(values, i) == 0
@@ -42,8 +42,8 @@ def has_zero(values: Any, count: int) -> bool:
 
 
 @part
-def has_nan(values: Any, count: int) -> bool:
-    """Whether any is a NaN."""
+def has_nan(values: Pointer, count: int) -> bool:
+    """Return whether any element is a NaN."""
     found = False
     for i in range(count):
         found |= get(values, i) != get(values, i)

@@ -1,1 +1,1 @@
-"""Building blocks of compiled kernels: decorators, pointers, element types, vector operations."""
+"""Building blocks of compiled kernels: decorators, pointers, elements, axes; see README.md."""

@@ -1,32 +1,34 @@
-"""Element types: what a kernel computes in, and how 16-bit floats get there and back.
+"""Elements and the types that kernels compute them in.
 
 float16 and bfloat16 arrive as arrays of uint16, a type that no tensor has, and are computed in
-float32; the flag `is_brain` says which of the two they are. Every other type is its own.
+float32; `ElementType.is_bfloat16` tells them apart. Other elements are computed in their own type.
 """
 
 from __future__ import annotations
 
-import math
-from functools import partial
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
-from pooling_engine.backends.numba_backend.language.jit import part
-from pooling_engine.backends.numba_backend.language.pointers import get, lift, put
-
-implements = partial(overload, inline="always", strict=False)
+from pooling_engine.backends.numba_backend.language.arguments import ElementType
+from pooling_engine.backends.numba_backend.language.jit import implements, part
+from pooling_engine.backends.numba_backend.language.pointers import (
+    Element,
+    Pointer,
+    get,
+    put,
+)
 
 
 def _bit_cast(target: Any, source: Any, to: Any) -> Any:
-    """An intrinsic that reads the bits of one type as another."""
+    """Return an intrinsic that reads the bits of one type as another."""
 
     @intrinsic
     def cast(typing: Any, value: Any) -> Any:
-        def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        def build(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
             return builder.bitcast(arguments[0], to)
 
         return target(source), build
@@ -40,32 +42,32 @@ uint64_of = _bit_cast(types.uint64, types.float64, ir.IntType(64))
 
 
 @intrinsic
-def _widen_half(typing: Any, bits: Any) -> Any:
-    """float16 to float32, exactly."""
+def _widen_float16(typing: Any, bits: Any) -> Any:
+    """Convert float16 to float32, exactly."""
 
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def build(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
 
     return types.float32(types.uint16), build
 
 
 @intrinsic
-def _narrow_half(typing: Any, value: Any) -> Any:
-    """float32 to float16, to the nearest."""
+def _narrow_float16(typing: Any, value: Any) -> Any:
+    """Convert float32 to float16, rounded to the nearest."""
 
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def build(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         return builder.bitcast(builder.fptrunc(arguments[0], ir.HalfType()), ir.IntType(16))
 
     return types.uint16(types.float32), build
 
 
 @part
-def _widen_brain(bits: Any) -> Any:
+def _widen_bfloat16(bits: Element) -> Element:
     return float32_of(np.uint32(bits) << np.uint32(16))
 
 
 @part
-def _narrow_brain(value: Any) -> Any:
+def _narrow_bfloat16(value: Element) -> Element:
     bits = uint32_of(value)
     upper = bits >> np.uint32(16)
     rounded = np.uint16((bits + np.uint32(0x7FFF) + (upper & np.uint32(1))) >> np.uint32(16))
@@ -74,29 +76,29 @@ def _narrow_brain(value: Any) -> Any:
 
 
 @part
-def widen(bits: Any, wide: Any, count: int, is_brain: bool) -> None:
-    """16-bit floats as float32."""
-    if is_brain:
+def _widen(bits: Pointer, target: Pointer, count: int, element: ElementType) -> None:
+    """Convert 16-bit floats to float32."""
+    if element.is_bfloat16:
         for i in range(count):
-            put(wide, i, _widen_brain(get(bits, i)))
+            put(target, i, _widen_bfloat16(get(bits, i)))
     else:
         for i in range(count):
-            put(wide, i, _widen_half(get(bits, i)))
+            put(target, i, _widen_float16(get(bits, i)))
 
 
 @part
-def narrow(wide: Any, bits: Any, count: int, is_brain: bool) -> None:
-    """float32 as 16-bit floats, to the nearest."""
-    if is_brain:
+def narrow(values: Pointer, bits: Pointer, count: int, element: ElementType) -> None:
+    """Convert float32 to 16-bit floats, rounded to the nearest."""
+    if element.is_bfloat16:
         for i in range(count):
-            put(bits, i, _narrow_brain(get(wide, i)))
+            put(bits, i, _narrow_bfloat16(get(values, i)))
     else:
         for i in range(count):
-            put(bits, i, _narrow_half(get(wide, i)))
+            put(bits, i, _narrow_float16(get(values, i)))
 
 
-def scratch_for(value: Any, count: int) -> Any:
-    """An uninitialised array of `count` elements of the type of `value`."""
+def scratch_for(value: Element, count: int) -> Any:
+    """Allocate an uninitialised array of `count` elements of the type of `value`."""
 
 
 @implements(scratch_for)
@@ -105,24 +107,34 @@ def _scratch_for(value: Any, count: Any) -> Any:
     return lambda value, count: np.empty(count, dtype)
 
 
-def loaded(source: Any, count: int, scratch: Any, is_brain: bool) -> Any:
-    """`count` elements in the type that they are computed in: where they are, or in scratch."""
+def load(source: Pointer, count: int, scratch: Pointer, element: ElementType) -> Any:
+    """Return a pointer to `count` elements in the type that they are computed in.
+
+    Args:
+        source: the elements as they are in the tensor.
+        count: number of elements.
+        scratch: room for `count` float32, used for 16-bit elements only.
+        element: type of the elements.
+
+    Returns:
+        `scratch` for 16-bit elements, else `source`.
+    """
 
 
-@implements(loaded)
-def _loaded(source: Any, count: Any, scratch: Any, is_brain: Any) -> Any:
+@implements(load)
+def _load(source: Any, count: Any, scratch: Any, element: Any) -> Any:
     if source.dtype != types.uint16:
-        return lambda source, count, scratch, is_brain: source
+        return lambda source, count, scratch, element: source
 
-    def widened(source: Any, count: Any, scratch: Any, is_brain: Any) -> Any:
-        widen(source, scratch, count, is_brain)
+    def widened(source: Any, count: Any, scratch: Any, element: Any) -> Any:
+        _widen(source, scratch, count, element)
         return scratch
 
     return widened
 
 
-def target_for(output: Any, scratch: Any) -> Any:
-    """Where to compute what belongs into `output`: there, or in scratch if types differ."""
+def target_for(output: Pointer, scratch: Pointer) -> Any:
+    """Return where to compute results for `output`: there, or in scratch for 16-bit elements."""
 
 
 @implements(target_for)
@@ -132,150 +144,12 @@ def _target_for(output: Any, scratch: Any) -> Any:
     return lambda output, scratch: scratch
 
 
-def stored(scratch: Any, output: Any, count: int, is_brain: bool) -> None:
-    """Puts what was computed in scratch into `output`, unless it is there already."""
+def store(target: Pointer, output: Pointer, count: int, element: ElementType) -> None:
+    """Convert `count` results in `target_for(output, ...)` to the elements of `output`."""
 
 
-@implements(stored)
-def _stored(scratch: Any, output: Any, count: Any, is_brain: Any) -> Any:
+@implements(store)
+def _store(target: Any, output: Any, count: Any, element: Any) -> Any:
     if output.dtype != types.uint16:
-        return lambda scratch, output, count, is_brain: None
-    return lambda scratch, output, count, is_brain: narrow(scratch, output, count, is_brain)
-
-
-@part
-def _float32_to_odd(value: Any) -> Any:
-    """Rounded towards zero, and with a last bit of 1 where anything was cut off.
-
-    Rounded again, to 16 bits, that gives what rounding once would have given.
-    """
-    nearest = np.float32(value)
-    back = np.float64(nearest)
-    is_inexact = np.uint32((back != value) & (value == value))
-    is_beyond = np.uint32(abs(back) > abs(value))
-    return float32_of((uint32_of(nearest) - (is_inexact & is_beyond)) | is_inexact)
-
-
-def rounded(values: Any, output: Any, count: int, scratch: Any, is_brain: bool) -> None:
-    """float64 sums in the type of the output, rounded once.
-
-    Args:
-        scratch: room for `count` float32, used where the output has 16 bits.
-    """
-
-
-@implements(rounded)
-def _rounded(values: Any, output: Any, count: Any, scratch: Any, is_brain: Any) -> Any:
-    if output.dtype != types.uint16:
-
-        def cast(values: Any, output: Any, count: Any, scratch: Any, is_brain: Any) -> None:
-            for i in range(count):
-                put(output, i, lift(get(values, i), output))
-
-        return cast
-
-    def twice(values: Any, output: Any, count: Any, scratch: Any, is_brain: Any) -> None:
-        for i in range(count):
-            put(scratch, i, _float32_to_odd(get(values, i)))
-        narrow(scratch, output, count, is_brain)
-
-    return twice
-
-
-@part
-def _canonical_half(value: Any, is_brain: bool) -> Any:
-    """The bits of a 16-bit float, zeros and NaNs in one form."""
-    infinity, nan = (0x7F80, 0x7FC0) if is_brain else (0x7C00, 0x7E00)
-    bits = np.int32(value)
-    magnitude = bits & 0x7FFF
-    unsigned_zero = bits if magnitude else 0
-    return np.uint16(nan if magnitude > infinity else unsigned_zero)
-
-
-@part
-def _canonical_float(value: Any, nan: Any, zero: Any) -> Any:
-    value = value + zero  # -0.0 becomes 0.0
-    return value if value == value else nan
-
-
-def canonical(values: Any, target: Any, count: int, is_brain: bool) -> None:
-    """Copies gradients; zeros and NaNs get one form, as sums of them have."""
-
-
-@implements(canonical)
-def _canonical(values: Any, target: Any, count: Any, is_brain: Any) -> Any:
-    if target.dtype == types.uint16:
-
-        def halves(values: Any, target: Any, count: Any, is_brain: Any) -> None:
-            for i in range(count):
-                put(target, i, _canonical_half(get(values, i), is_brain))
-
-        return halves
-
-    def floats(values: Any, target: Any, count: Any, is_brain: Any) -> None:
-        nan, zero = lift(np.nan, target), lift(0.0, target)
-        for i in range(count):
-            put(target, i, _canonical_float(get(values, i), nan, zero))
-
-    return floats
-
-
-@part
-def is_exact_inverse(divisor: Any) -> Any:
-    """Whether multiplying by ``1 / divisor`` is dividing: whether it is a power of two."""
-    mantissa, _ = math.frexp(divisor)
-    return abs(mantissa) == 0.5 and math.isfinite(1 / divisor)
-
-
-@part
-def divide_by(totals: Any, quotients: Any, divisor: float, count: int) -> None:
-    """Divides all sums by one divisor, into float64; in place, if that is where they are."""
-    inverse = 1 / divisor
-    if is_exact_inverse(divisor):
-        for i in range(count):
-            put(quotients, i, lift(get(totals, i), quotients) * inverse)
-    else:
-        for i in range(count):
-            put(quotients, i, lift(get(totals, i), quotients) / divisor)
-
-
-def averaged(
-    totals: Any, output: Any, divisor: float, count: int, scratch: Any, is_brain: bool
-) -> None:
-    """float64 sums over a divisor in the output's type, rounded once; zeros and NaNs of one form.
-
-    Args:
-        totals: may be written to.
-        scratch: room for `count` float32.
-    """
-
-
-@implements(averaged)
-def _averaged(
-    totals: Any, output: Any, divisor: Any, count: Any, scratch: Any, is_brain: Any
-) -> Any:
-    if output.dtype == types.uint16:
-
-        def halves(
-            totals: Any, output: Any, divisor: Any, count: Any, scratch: Any, is_brain: Any
-        ) -> None:
-            divide_by(totals, totals, divisor, count)
-            rounded(totals, output, count, scratch, is_brain)
-            canonical(output, output, count, is_brain)
-
-        return halves
-
-    def floats(
-        totals: Any, output: Any, divisor: Any, count: Any, scratch: Any, is_brain: Any
-    ) -> None:
-        nan, zero, inverse = lift(np.nan, output), lift(0.0, output), 1 / divisor
-        if is_exact_inverse(divisor):
-            for i in range(count):
-                value = lift(get(totals, i) * inverse, output)
-                put(output, i, _canonical_float(value, nan, zero))
-        else:
-            for i in range(count):
-                value = lift(get(totals, i) / divisor, output)
-                put(output, i, _canonical_float(value, nan, zero))
-
-    return floats
+        return lambda target, output, count, element: None
+    return lambda target, output, count, element: narrow(target, output, count, element)

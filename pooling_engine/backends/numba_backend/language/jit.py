@@ -1,4 +1,4 @@
-"""How kernels are compiled, and where the machine code is kept."""
+"""Decorators of compiled functions, and the folder that caches their machine code."""
 
 from __future__ import annotations
 
@@ -7,21 +7,28 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numba
+from numba.extending import overload
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 _log = logging.getLogger("pooling_engine")
+_BACKEND = Path(__file__).parents[1]
+_COMPILED = ("language/*.py", "forward/*.py", "backward/*.py", "../rules.py")
 
 
 def _cache_directory() -> str | None:
-    """Where compiled kernels are kept: a folder for each state of the sources; None: nowhere.
+    """Return the folder for machine code of the present sources, or None if none is writable.
 
-    Numba looks only at the file of a kernel itself, and would go on using machine code made
-    with older versions of what that file imports.
+    Numba compares only the file of a kernel itself with the cached code, and would reuse code that
+    was compiled with older versions of what that file imports. The folder's name therefore
+    contains a digest of all that kernels import.
     """
-    sources = sorted(Path(__file__).parents[1].rglob("*.py"))
+    sources = sorted(path for pattern in _COMPILED for path in _BACKEND.glob(pattern))
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
     chosen = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME")
     base = Path(chosen) if chosen else Path.home() / ".cache"
@@ -31,15 +38,15 @@ def _cache_directory() -> str | None:
         with tempfile.TemporaryFile(dir=folder):
             return str(folder)
     except OSError as error:
-        _log.warning("kernels are compiled anew by every process: %s", error)
+        _log.warning("compiled kernels cannot be cached, so every process compiles: %s", error)
         return None
 
 
 _CACHE = _cache_directory()
 
 
-def kernel(function: Callable[..., Any]) -> Any:
-    """A function that Python calls: compiled without the interpreter lock, kept on disk."""
+def kernel(function: Function) -> Function:
+    """Compile a function that Python calls: without the interpreter lock, cached on disk."""
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = _CACHE or before
     try:
@@ -53,20 +60,27 @@ def kernel(function: Callable[..., Any]) -> Any:
 _INNER = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
-def part(function: Callable[..., Any]) -> Any:
-    """A part of a kernel: its code is put where it is called, so that constants reach it."""
+def part(function: Function) -> Function:
+    """Compile a function whose machine code is inlined into its callers.
+
+    Constant arguments reach it, so that loops over a constant number of taps are unrolled.
+    """
     return numba.njit(forceinline=True, **_INNER)(function)
 
 
-def routine(function: Callable[..., Any]) -> Any:
-    """A part of a kernel that is long or called from several places, with code of its own."""
-    # Said outright, because what a part calls is otherwise compiled with the options of the part.
+def routine(function: Function) -> Function:
+    """Compile a function with machine code of its own: it is long, or has several callers."""
+    # Explicit, because a function that a `part` calls otherwise inherits the options of the part.
     return numba.njit(forceinline=False, **_INNER)(function)
 
 
-def section(function: Callable[..., Any]) -> Any:
-    """A part that is compiled with its caller, as if its lines stood there.
+def section(function: Function) -> Function:
+    """Compile a function together with its caller, as if its lines stood there.
 
-    Every level of calls is optimised again with all that it calls: fewer levels compile sooner.
+    LLVM optimises every level of calls again, with all that it calls: fewer levels compile faster.
     """
     return numba.njit(inline="always", **_INNER)(function)
+
+
+# Decorates a function of *types* that returns the code of a function for those types.
+implements: Any = partial(overload, inline="always", strict=False)

@@ -1,27 +1,36 @@
 """Pointers to elements, for the inner loops of kernels.
 
-Indexing an array costs a check for negative indices and slicing one costs many, which keep loops
-over short rows from being vectorised. A pointer checks nothing: kernels compute with plans that
-have been checked.
+Indexing an array tests for negative indices, and slicing one tests far more; these tests keep loops
+over short rows from being vectorised. A pointer tests nothing: plans are validated before kernels
+run.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+Row = NDArray[Any]  # the elements of a tensor, as a flat array
+Element = Any  # one element, of whichever type the tensor has
+
+
+class Pointer:
+    """Pointer to elements of one type; exists in compiled code only."""
 
 
 @intrinsic
 def pointer_to(typing: Any, array: Any, offset: Any) -> Any:
-    """A pointer to element `offset` of a contiguous one-dimensional array.
+    """Return a pointer to element `offset` of a contiguous one-dimensional array.
 
-    It does not keep the array: one that a kernel has made for itself is freed after its last use.
-    So pointers to scratch are taken inside the loop over the slabs, each time anew.
+    It does not keep the array alive: an array that the kernel allocates is freed after its last
+    use. So take pointers to scratch inside the loop over the tiles, in every iteration.
     """
 
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def build(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         view = context.make_array(signature.args[0])(context, builder, arguments[0])
         return builder.gep(view.data, [arguments[1]])
 
@@ -30,9 +39,9 @@ def pointer_to(typing: Any, array: Any, offset: Any) -> Any:
 
 @intrinsic
 def ahead(typing: Any, pointer: Any, count: Any) -> Any:
-    """The pointer `count` elements further on."""
+    """Return the pointer `count` elements further on."""
 
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def build(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         return builder.gep(arguments[0], [arguments[1]], inbounds=True)
 
     return pointer(pointer, types.int64), build
@@ -40,7 +49,7 @@ def ahead(typing: Any, pointer: Any, count: Any) -> Any:
 
 @intrinsic
 def get(typing: Any, pointer: Any, index: Any) -> Any:
-    """The element at `index`."""
+    """Return the element at `index`."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.load(builder.gep(arguments[0], [arguments[1]], inbounds=True))
@@ -50,7 +59,7 @@ def get(typing: Any, pointer: Any, index: Any) -> Any:
 
 @intrinsic
 def put(typing: Any, pointer: Any, index: Any, value: Any) -> Any:
-    """Writes the element at `index`."""
+    """Write the element at `index`."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         place = builder.gep(arguments[0], [arguments[1]], inbounds=True)
@@ -61,10 +70,10 @@ def put(typing: Any, pointer: Any, index: Any, value: Any) -> Any:
 
 
 @intrinsic
-def lift(typing: Any, value: Any, pointer: Any) -> Any:
-    """The value in the element type of a pointer."""
+def convert(typing: Any, value: Any, pointer: Any) -> Any:
+    """Return a number converted to the element type of a pointer."""
 
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def build(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         return context.cast(builder, arguments[0], signature.args[0], signature.return_type)
 
     return pointer.dtype(value, pointer), build

@@ -1,7 +1,7 @@
-"""Results on their way to memory: made in cache, and streamed past it where they are large.
+"""Results on their way to memory: computed in cache, and streamed past it if they are large.
 
-A processor reads what it is about to overwrite, unless a store says that nobody will need it soon;
-of a large gradient that is half of all traffic.
+A processor reads the lines that it is about to overwrite, unless the store is marked as
+non-temporal; for a large gradient those reads are half of all traffic.
 """
 
 from __future__ import annotations
@@ -14,34 +14,33 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from pooling_engine.backends.numba_backend.language.jit import part, routine
-from pooling_engine.backends.numba_backend.language.pointers import ahead, get, put
+from pooling_engine.backends.numba_backend.language.pointers import Pointer, ahead, get, put
 
-STREAMED_BYTES = 8 << 20  # results over this do not stay in cache anyway
-_LINE = 64  # bytes
+_LINE = 64  # bytes of a cache line
 _VECTOR = ir.VectorType(ir.IntType(64), 2)
 
 
 @intrinsic
 def copy(typing: Any, source: Any, target: Any, count: Any) -> Any:
-    """Copies `count` elements to where none of them is."""
+    """Copy `count` elements to memory that does not overlap theirs."""
 
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        start, place, number = arguments
-        cgutils.raw_memcpy(builder, place, start, number, _item_bytes(context, source))
+    def build(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        start, target_start, number = arguments
+        cgutils.raw_memcpy(builder, target_start, start, number, _item_bytes(context, source))
         return context.get_dummy_value()
 
     return types.none(source, target, types.int64), build
 
 
 @part
-def place_for(target: Any, scratch: Any, is_streamed: bool) -> Any:
-    """Where to compute what `send` puts into the target."""
+def streaming_buffer(target: Pointer, scratch: Pointer, is_streamed: bool) -> Pointer:
+    """Return where to compute elements that `stream` then moves to the target."""
     return scratch if is_streamed else target
 
 
 @routine
-def send(scratch: Any, target: Any, count: int, is_streamed: bool) -> None:
-    """Streams `count` elements from scratch to the target, unless they are there already."""
+def stream(scratch: Pointer, target: Pointer, count: int, is_streamed: bool) -> None:
+    """Move `count` elements from scratch past the cache to the target, if they are streamed."""
     if is_streamed:
         first = min(count, _until_line(target))
         for i in range(first):
@@ -55,10 +54,10 @@ def send(scratch: Any, target: Any, count: int, is_streamed: bool) -> None:
 
 
 @intrinsic
-def finish(typing: Any) -> Any:
-    """Waits until everything that was streamed is where other threads see it."""
+def finish_streaming(typing: Any) -> Any:
+    """Wait until all streamed elements are visible to other threads."""
 
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def build(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         builder.fence("seq_cst")
         return context.get_dummy_value()
 
@@ -67,9 +66,9 @@ def finish(typing: Any) -> Any:
 
 @intrinsic
 def _until_line(typing: Any, target: Any) -> Any:
-    """How many elements are before the next line of the cache."""
+    """Return the number of elements before the next cache line."""
 
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def build(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         address = builder.ptrtoint(arguments[0], ir.IntType(64))
         missing = builder.and_(builder.neg(address), ir.Constant(ir.IntType(64), _LINE - 1))
         return builder.udiv(missing, ir.Constant(ir.IntType(64), _item_bytes(context, target)))
@@ -79,9 +78,9 @@ def _until_line(typing: Any, target: Any) -> Any:
 
 @intrinsic
 def _per_line(typing: Any, target: Any) -> Any:
-    """How many elements a line of the cache has."""
+    """Return the number of elements of a cache line."""
 
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def build(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         return ir.Constant(ir.IntType(64), _LINE // _item_bytes(context, target))
 
     return types.int64(target), build
@@ -89,16 +88,16 @@ def _per_line(typing: Any, target: Any) -> Any:
 
 @intrinsic
 def _stream_line(typing: Any, source: Any, target: Any) -> Any:
-    """Copies one line, past the cache."""
+    """Copy one cache line with non-temporal stores."""
 
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        start, place = (builder.bitcast(each, _VECTOR.as_pointer()) for each in arguments)
-        past = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
+    def build(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        start, target_start = (builder.bitcast(each, _VECTOR.as_pointer()) for each in arguments)
+        nontemporal = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
         numbers = [ir.Constant(ir.IntType(64), i) for i in range(_LINE // 16)]
         vectors = [builder.load(builder.gep(start, [i]), align=1) for i in numbers]
         for i, vector in zip(numbers, vectors, strict=True):
-            store = builder.store(vector, builder.gep(place, [i]), align=16)
-            store.set_metadata("nontemporal", past)
+            store = builder.store(vector, builder.gep(target_start, [i]), align=16)
+            store.set_metadata("nontemporal", nontemporal)
         return context.get_dummy_value()
 
     return types.none(source, target), build

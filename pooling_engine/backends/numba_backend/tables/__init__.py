@@ -1,1 +1,1 @@
-"""Per-plan lookup tables of the compiled kernels; plain Python."""
+"""Per-plan tables of the compiled kernels; plain Python."""

@@ -1,4 +1,4 @@
-"""Which windows are tiles, and where their elements are."""
+"""Adjacent windows: which plans have them, and where their elements are."""
 
 from __future__ import annotations
 
@@ -8,73 +8,77 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pooling_engine.backends.numba_backend.tables.axes import (
-    Integers,
-    is_tiled,
-    planes_and_axes,
-)
+from pooling_engine.backends.numba_backend.language.arguments import AdjacentTables
+from pooling_engine.backends.numba_backend.tables import tile_sizes
+from pooling_engine.backends.numba_backend.tables.axes import is_adjacent, planes_and_axes
+from pooling_engine.backends.numba_backend.tables.elements import element_of
 from pooling_engine.plans.plan import PoolPlan
 
-LEAST = 12  # elements along a row; shorter rows are scattered sooner than moved
-SLAB_BYTES = 16 << 10  # of the gradient in one slab: its parts share 32 KiB of L1
+LEAST_ROW = 12  # elements; shorter rows are scattered faster than copied
+STREAMED_BYTES = 8 << 20  # larger gradients are written past the cache, where they do not fit
 
 
-Side = tuple[int, int, int]  # the size, the outputs and the kernel of an axis
+class Side(NamedTuple):
+    """One axis: its size, its outputs, and the taps of its windows."""
 
-
-class Tiling(NamedTuple):
-    """The tiles of a plan; the attributes are the arguments of `tiles`, and the slabs of all."""
-
-    cells: Integers
-    offsets: Integers
-    outputs: int
-    row: int
-    kernel: int
-    step: int
     size: int
-    height: int
-    slabs: int
+    outputs: int
+    taps: int
 
 
 @lru_cache(maxsize=128)
-def tiling_of(plan: PoolPlan) -> Tiling | None:
-    """The tiles of a plan; None if its windows are none, or too small to be worth it."""
+def adjacent_tables(plan: PoolPlan) -> AdjacentTables | None:
+    """Return the tables of adjacent windows.
+
+    Returns:
+        The tables; None if the windows of the plan are not adjacent, or their rows too short.
+    """
     planes, axes = planes_and_axes(plan)
-    if not all(map(is_tiled, axes)):
+    if not all(map(is_adjacent, axes)):
         return None
-    sides = [(axis.size, axis.outputs, axis.kernel) for axis in axes]
-    if plan.inner > 1:  # elements side by side are an axis of their own, of windows of one tap
-        sides.append((plan.inner, plan.inner, 1))
-    planes, sides = _as_rows(planes, _joined(sides))
-    sizes, outputs, kernels = map(list, zip(*sides, strict=True))
-    if outputs[-1] * kernels[-1] < LEAST:
+    sides = [Side(axis.size, axis.outputs, axis.kernel) for axis in axes]
+    if plan.inner > 1:  # elements side by side are one more axis, with windows of one tap
+        sides.append(Side(plan.inner, plan.inner, 1))
+    planes, sides = _at_least_two(planes, _merged(sides))
+    first, last = sides[0], sides[-1]
+    if last.outputs * last.taps < LEAST_ROW:
         return None
-    steps = [math.prod(sizes[a + 1 :]) for a in range(len(sizes))]
-    cells, offsets = np.zeros(1, np.int64), np.arange(kernels[0]) * steps[0]
-    for a in range(1, len(sizes) - 1):
-        cells = np.add.outer(cells, np.arange(outputs[a]) * (kernels[a] * steps[a])).reshape(-1)
-        offsets = np.add.outer(offsets, np.arange(kernels[a]) * steps[a]).reshape(-1)
-    step = kernels[0] * steps[0]
-    height = max(1, min(outputs[0], SLAB_BYTES // (step * plan.dtype.itemsize)))
-    return Tiling(
-        cells, offsets, outputs[0], outputs[-1], kernels[-1], step, math.prod(sizes), height,
-        planes * -(-outputs[0] // height),
-    )  # fmt: skip
+    sizes = [side.size for side in sides]
+    steps = [math.prod(sizes[a + 1 :]) for a in range(len(sides))]
+    cells, offsets = np.zeros(1, np.int64), np.arange(first.taps) * steps[0]
+    for side, step in zip(sides[1:-1], steps[1:], strict=False):
+        cells = np.add.outer(cells, np.arange(side.outputs) * (side.taps * step)).reshape(-1)
+        offsets = np.add.outer(offsets, np.arange(side.taps) * step).reshape(-1)
+    step = first.taps * steps[0]
+    height = max(1, min(first.outputs, tile_sizes.ADJACENT // (step * plan.dtype.itemsize)))
+    return AdjacentTables(
+        cells=cells,
+        offsets=offsets,
+        outputs=first.outputs,
+        row=last.outputs,
+        row_taps=last.taps,
+        step=step,
+        size=math.prod(sizes),
+        height=height,
+        is_streamed=plan.input_bytes > STREAMED_BYTES,
+        tiles=planes * -(-first.outputs // height),
+        element=element_of(plan),
+    )
 
 
-def _joined(sides: list[Side]) -> list[Side]:
-    """The same tiles with as few axes as possible: rows that windows have whole are one row."""
-    while len(sides) > 1 and sides[-1][0] == sides[-1][2]:
-        (size, outputs, kernel), (row, _, _) = sides[-2:]
-        sides = [*sides[:-2], (size * row, outputs, kernel * row)]
+def _merged(sides: list[Side]) -> list[Side]:
+    """Return the same windows with as few axes as possible: rows inside one window are one row."""
+    while len(sides) > 1 and sides[-1].size == sides[-1].taps:
+        (size, outputs, taps), (row, _, _) = sides[-2:]
+        sides = [*sides[:-2], Side(size * row, outputs, taps * row)]
     return sides
 
 
-def _as_rows(planes: int, sides: list[Side]) -> tuple[int, list[Side]]:
-    """At least two axes, of how many planes: a row for each window that is alone on its row."""
+def _at_least_two(planes: int, sides: list[Side]) -> tuple[int, list[Side]]:
+    """Return at least two axes, and the number of planes: a single axis gets a row per window."""
     if len(sides) > 1:
         return planes, sides
-    size, outputs, kernel = sides[0]
-    if size > outputs * kernel:  # something is left over, so that windows are not all alike
-        return planes, [(1, 1, 1), *sides]
-    return 1, [(planes * outputs, planes * outputs, 1), (kernel, 1, kernel)]
+    size, outputs, taps = sides[0]
+    if size > outputs * taps:  # elements are left over, so that windows are not evenly spaced
+        return planes, [Side(1, 1, 1), *sides]
+    return 1, [Side(planes * outputs, planes * outputs, 1), Side(taps, 1, taps)]

@@ -1,0 +1,250 @@
+"""Arguments of the kernels: records that plain Python fills (`tables/`) and kernels read.
+
+A kernel receives its records whole, after the tensors. Sizes are in elements unless noted.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Integers = NDArray[np.int64]
+
+UNCHANGED = -1  # `AxisRow.ranges` of a first axis whose outputs are its elements
+INVALID_OFFSET, NO_OFFSET = -(1 << 62), -(1 << 61)  # in `ScatterTables.offsets`; both miss any tile
+
+
+class ElementType(NamedTuple):
+    """The type that the elements of a tensor have, and the type that they are computed in.
+
+    Attributes:
+        zero: zero of the type they are computed in: float32 for 16-bit floats, else their own type.
+        is_bfloat16: whether 16-bit elements are bfloat16; else they are float16.
+    """
+
+    zero: Any
+    is_bfloat16: bool
+
+
+class AxisRow(NamedTuple):
+    """One spatial axis: a row of the `axes` tables.
+
+    Attributes:
+        size: positions of the input.
+        outputs: positions of the output.
+        taps: taps of one window; of the largest, if they differ.
+        stride: distance from window to window; 0 if it varies.
+        dilation: distance from tap to tap.
+        ranges: where the tap ranges of the axis begin in `WindowTables.tap_ranges`, or UNCHANGED.
+        inside: first of the outputs whose taps are all on elements, `stride` apart.
+        inside_end: one after the last of them.
+    """
+
+    size: int
+    outputs: int
+    taps: int
+    stride: int
+    dilation: int
+    ranges: int
+    inside: int
+    inside_end: int
+
+
+AXIS_COLUMNS = len(AxisRow._fields)
+
+
+class WindowTables(NamedTuple):
+    """The windows of a plan, for the kernels of the forward pass.
+
+    Attributes:
+        axes: an `AxisRow` for each spatial axis, at least two; a single spatial axis is preceded
+            by one of the planes.
+        tap_ranges: for each axis the position of the first tap of all outputs, then their first
+            taps on elements, then the ends of their taps on elements; nothing for an UNCHANGED
+            axis.
+        inner: elements side by side at one position (1, or C).
+        height: outputs of a tile along the first axis; the last tile of a plane may have fewer.
+        tiles: tiles of all planes.
+        element: type of the elements.
+        identity: extreme of a window without elements, in the type of `element.zero`.
+    """
+
+    axes: Integers
+    tap_ranges: Integers
+    inner: int
+    height: int
+    tiles: int
+    element: ElementType
+    identity: Any
+
+
+class Divisors(NamedTuple):
+    """The divisors of an average.
+
+    Attributes:
+        factors: the divisor of every output as a product over the axes: the factors of the first
+            axis (unless it is UNCHANGED), then those of the second, ...; empty if all outputs
+            have one divisor.
+        divisor: that divisor; 1 if `factors` is not empty.
+    """
+
+    factors: NDArray[np.float64]
+    divisor: float
+
+
+class PlaneTables(NamedTuple):
+    """The planes of a global window, for `global_sum_pool`.
+
+    Attributes:
+        size: elements of a plane.
+        divisor: divisor of every sum.
+        tiles: planes; each is a tile.
+        element: type of the elements.
+    """
+
+    size: int
+    divisor: float
+    tiles: int
+    element: ElementType
+
+
+class SpreadTables(NamedTuple):
+    """The outputs whose windows reach each input position, axis by axis, for `spread_gradients`.
+
+    Attributes:
+        axes: an `AxisRow` for each spatial axis, as in `WindowTables`.
+        starts: for each axis, the position of the first tap of its first window.
+        ends: for each axis, where the outputs that reach each position end in `outputs`,
+            preceded by 0.
+        outputs: for each axis, the outputs that reach its first position, its second, ...; those
+            of one position in the order of their taps.
+        parts: for each axis, where its part of `ends` begins, and where its part of `outputs`.
+        inner: elements side by side at one position (1, or C).
+        height: positions of a tile along the first axis; the last tile of a plane may have fewer.
+        tiles: tiles of all planes of the input.
+        element: type of the elements.
+    """
+
+    axes: Integers
+    starts: Integers
+    ends: Integers
+    outputs: Integers
+    parts: Integers
+    inner: int
+    height: int
+    tiles: int
+    element: ElementType
+
+
+class ScatterTables(NamedTuple):
+    """The elements that window indices select, for `scatter_gradients`.
+
+    Windows with the same taps on elements along an axis belong to one class of that axis.
+
+    Attributes:
+        starts: for each output along the first axis, the position of its first tap.
+        tile_outputs: for each tile of a plane, the first output along the first axis that reaches
+            it, and one after the last.
+        row_classes: for each output along the first axis, where its class begins in `offsets`.
+        cells: for each output at one position of the first axis, the offset of its first tap.
+        cell_classes: for the same outputs, where the class along the other axes begins from there.
+        offsets: for each class and each value of an index, the offset of that tap from the
+            window's first; INVALID_OFFSET if the tap is on no element, NO_OFFSET for "none".
+        size: positions along the first axis.
+        row: input elements at each of them.
+        height: positions of a tile along the first axis; the last tile of a plane may have fewer.
+        overlaps: whether an element may be in several windows.
+        tiles: tiles of all planes of the input.
+        element: type of the elements.
+    """
+
+    starts: Integers
+    tile_outputs: Integers
+    row_classes: Integers
+    cells: Integers
+    cell_classes: Integers
+    offsets: Integers
+    size: int
+    row: int
+    height: int
+    overlaps: bool
+    tiles: int
+    element: ElementType
+
+
+class GatherTables(NamedTuple):
+    """The outputs whose windows reach each position of a plane, for `gather_gradients`.
+
+    The outputs along the first axis are listed apart; those along the other axes are listed
+    together, by their number at one position of the first axis.
+
+    Attributes:
+        ends: where the outputs that reach each position of the first axis end in `outputs`,
+            preceded by 0.
+        outputs: those outputs, in order.
+        taps: for each of them, its part of the number of the tap that reaches the position.
+        rest_ends: the same as `ends`, for the positions of the other axes.
+        rest_outputs: the same as `outputs`.
+        rest_taps: the same as `taps`; tap numbers are the sum of both parts.
+        tile_outputs: for each tile of a plane, the first output along the first axis that reaches
+            it, and one after the last.
+        row_classes: for each output along the first axis, the class of its window.
+        cell_classes: for each output along the others, its class, counted from there.
+        legal: for each class and each value of an index, 1 if that value is legal.
+        limits: for each class, the first value that is not legal.
+        values: number of values of an index.
+        length: elements side by side at one position: the channels.
+        height: positions of a tile along the first axis; the last tile of a plane may have fewer.
+        tiles: tiles of all planes of the input.
+        element: type of the elements.
+    """
+
+    ends: Integers
+    outputs: Integers
+    taps: Integers
+    rest_ends: Integers
+    rest_outputs: Integers
+    rest_taps: Integers
+    tile_outputs: Integers
+    row_classes: Integers
+    cell_classes: Integers
+    legal: NDArray[np.uint8]
+    limits: Integers
+    values: int
+    length: int
+    height: int
+    tiles: int
+    element: ElementType
+
+
+class AdjacentTables(NamedTuple):
+    """The adjacent windows of a plan, for the kernels in `backward/non_overlapping.py`.
+
+    Attributes:
+        cells: for each row of windows at one output of the first axis, the offset of its first
+            element.
+        offsets: for each row of taps of a window, its offset from the window's first element.
+        outputs: outputs along the first axis.
+        row: outputs in a row of windows.
+        row_taps: taps of a window along a row.
+        step: elements from one output of the first axis to the next.
+        size: elements of a plane.
+        height: outputs of a tile along the first axis; the last tile of a plane may have fewer.
+        is_streamed: whether the gradient is written past the cache.
+        tiles: tiles of all planes.
+        element: type of the elements.
+    """
+
+    cells: Integers
+    offsets: Integers
+    outputs: int
+    row: int
+    row_taps: int
+    step: int
+    size: int
+    height: int
+    is_streamed: bool
+    tiles: int
+    element: ElementType

@@ -1,0 +1,41 @@
+"""Divisors of averages, as the kernels take them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from pooling_engine.backends.numba_backend.language.arguments import Divisors, PlaneTables
+from pooling_engine.backends.numba_backend.tables.axes import is_unchanged
+from pooling_engine.backends.numba_backend.tables.elements import element_of
+from pooling_engine.plans.divisors import divisors
+from pooling_engine.plans.memo import Memo
+from pooling_engine.plans.plan import PoolPlan
+from pooling_engine.specs.enums import Mode
+
+
+@Memo
+def divisors_of(plan: PoolPlan) -> Divisors:
+    """Return the divisors of a plan; 1 for mode SUM."""
+    if plan.mode is Mode.SUM:
+        return _common(1.0)
+    if plan.divisor_override is not None:
+        return _common(float(plan.divisor_override))
+    factors = divisors(plan)
+    if all(factor.min() == factor.max() for factor in factors):
+        return _common(float(math.prod(int(factor[0]) for factor in factors)))
+    if len(factors) > 1 and is_unchanged(plan.axes[0]):
+        factors = factors[1:]
+    return Divisors(np.concatenate(factors, dtype=np.float64), 1.0)
+
+
+def _common(divisor: float) -> Divisors:
+    return Divisors(np.empty(0), divisor)
+
+
+@Memo
+def plane_tables(plan: PoolPlan) -> PlaneTables:
+    """Return the tables of `global_sum_pool` for a plan with a global window."""
+    divisor = divisors_of(plan).divisor
+    return PlaneTables(plan.axes[0].size, divisor, plan.outer, element_of(plan))
