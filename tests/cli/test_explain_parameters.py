@@ -33,7 +33,7 @@ Max pooling, resolved parameters
   output   (10, 16, 7, 7) float32
   indices  uint8 in format "window" (255: none); int64 in "plane" and "tensor"
   ties     tie_policy "first": the first tied element receives the gradient
-  NaNs     nan_policy "propagate": NaN beats every number
+  NaNs     nan_policy "propagate": NaN outranks every number
 
 Output size
 

@@ -289,8 +289,8 @@ CASES: dict[str, tuple[Any, PoolSpec, tuple[int, ...], list[str]]] = {
         (0, 0, 0),
         [
             """
-  NaN beats every number: the NaN at position 1 is selected. It is the first of
-  2 NaNs.
+  NaN outranks every number: the NaN at position 1 is selected. It is the first
+  of 2 NaNs.
   Its index is 1, counted from 0 in the window.
 
   output[0, 0, 0] = nan

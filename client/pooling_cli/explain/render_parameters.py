@@ -13,7 +13,7 @@ _TIES = {
     "split": "tied elements share the gradient equally",
 }
 _NANS = {
-    "propagate": "NaN beats every number",
+    "propagate": "NaN outranks every number",
     "ignore": "NaN is skipped",
     "error": "a NaN in any window is rejected",
 }

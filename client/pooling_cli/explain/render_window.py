@@ -39,7 +39,7 @@ def region_lines(steps: WindowSteps) -> list[str]:
     region = steps.region
     inside, within = len(region.values), region.taps_within_padding
     lines = grid(steps, lambda element: _element(steps, element))
-    fate = "never wins" if isinstance(steps.forward, Selection) else "adds nothing"
+    fate = "is never selected" if isinstance(steps.forward, Selection) else "adds nothing"
     if within > inside:
         lines += ["", f"{INDENT}pad: a tap in the padding; it {fate}."]
     if region.taps > within:
@@ -106,7 +106,7 @@ def _reason_selected(steps: WindowSteps, step: Selection, selected: int) -> str:
     """Return which element is selected, and why."""
     where = position_text(steps, selected)
     if math.isnan(steps.output.unrounded):
-        return f"NaN beats every number: the NaN at {where} is selected."
+        return f"NaN outranks every number: the NaN at {where} is selected."
     value, values = _element(steps, selected), len(steps.region.values)
     if step.extreme == "largest_magnitude":
         return f"With p = inf the norm is the largest magnitude: that of {value}, at {where}."
