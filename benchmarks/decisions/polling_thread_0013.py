@@ -233,6 +233,43 @@ def reply_size(size: str) -> int:
     return call.result_specs["output"].nbytes
 
 
+def rate_table(result: dict[str, Any]) -> str:
+    """Return the table of calls per second in ADR 13."""
+    head = ["request", "load", "polling thread", "threads", "echo server"]
+    head += ["over threads", "over echo server", "mean of a call, ms: polling thread", "threads"]
+    lines = [
+        [
+            row["size"],
+            row["load"],
+            *(
+                f"{row['calls_per_s'][name]['median']:.0f}"
+                for name in ("inline", "threads", "echo")
+            ),
+            _ratio(row["ratios"]["inline over threads"]),
+            _ratio(row["ratios"]["inline over echo"]),
+            *(f"{row['mean_ms'][name]['median']:.2f}" for name in ("inline", "threads")),
+        ]
+        for row in result["rows"]
+    ]
+    return report.table(head, lines, "---:")
+
+
+def beside_table(result: dict[str, Any]) -> str:
+    """Return the table of calls beside other load in ADR 13."""
+    head = ["calls", "percentile", "polling thread, ms", "threads, ms"]
+    lines = [
+        [row["what"], f"p{p}" if p < 100 else "slowest"]
+        + [_ratio(row[name][f"p{p}_ms"]) for name in ("inline", "threads")]
+        for row in result["beside_others"]
+        for p in (50, 99, 100)
+    ]
+    return report.table(head, lines, "---:")
+
+
+def _ratio(values: dict[str, float]) -> str:
+    return f"{values['median']:.2f} ({values['min']:.2f} to {values['max']:.2f})"
+
+
 def main() -> None:
     """Measure, print and write the result file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
