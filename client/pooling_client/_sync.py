@@ -14,11 +14,11 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 import pooling_wire
 from pooling_client import _channel
+from pooling_client._call_steps import GET_SERVER_INFO_PATH, Progress, Session, call_steps
 from pooling_client._calls.backward import PreparedBackward
 from pooling_client._calls.base import PreparedCall
 from pooling_client._calls.forward import PreparedForward
 from pooling_client._calls.many import item_of, outcome_of
-from pooling_client._carry import GET_SERVER_INFO_PATH, Progress, Session, carry
 from pooling_client._limits import MANY_WINDOW
 from pooling_client._shared_memory import SharedMemory
 from pooling_client._transports.sync import GrpcTransport, run
@@ -320,7 +320,7 @@ class PoolingClient:
         self, call: PreparedCall[Any, Result], timeout_s: float | None, progress: Progress | None
     ) -> Result:
         deadline = time.monotonic() + self._seconds(timeout_s)
-        return run(carry(call, self._session, progress, deadline), self._transport)
+        return run(call_steps(call, self._session, progress, deadline), self._transport)
 
     def _many(
         self,

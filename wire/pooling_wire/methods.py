@@ -35,6 +35,7 @@ class Method(Generic[Call, Result]):
 
     Attributes:
         name: name of the unary method.
+        size_field: field of the request that determines the sizes of a call.
         request: codec of the request.
         response: codec of the response.
         item: generated class of an item of the stream.
@@ -42,6 +43,7 @@ class Method(Generic[Call, Result]):
     """
 
     name: str
+    size_field: str
     request: MessageCodec[Call, Placed[Call]]
     response: MessageCodec[Result, Result]
     item: type[Message]
@@ -134,6 +136,7 @@ def path_of(name: str) -> str:
 
 FORWARD: Method[ForwardCall, ForwardResult] = Method(
     "Forward",
+    "input",
     FORWARD_REQUEST,
     FORWARD_RESPONSE,
     pb.ForwardStreamRequest,
@@ -141,6 +144,7 @@ FORWARD: Method[ForwardCall, ForwardResult] = Method(
 )
 BACKWARD: Method[BackwardCall, Array] = Method(
     "Backward",
+    "input_shape",
     BACKWARD_REQUEST,
     BACKWARD_RESPONSE,
     pb.BackwardStreamRequest,

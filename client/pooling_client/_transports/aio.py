@@ -19,7 +19,7 @@ import grpc
 
 import pooling_wire
 from pooling_client import _channel
-from pooling_client._carry import Result, Send, Steps, Stream
+from pooling_client._call_steps import Result, Send, Steps, Stream
 from pooling_client._streams.aio import Feed
 from pooling_client._streams.retries import Reply, Request, Retries, Token
 from pooling_engine import PoolingError

@@ -12,7 +12,7 @@ from pooling_server.config import ServerConfig
 from pooling_server.serving.arena import Arena, Loan
 from pooling_server.serving.error_replies import error_reply
 from pooling_server.serving.limits import check_message_size, check_plan_limits
-from pooling_wire import BACKWARD, Method
+from pooling_wire import Method
 from pooling_wire.shared_memory import NO_PLACES, NO_REGIONS, Placed, Regions, array_at
 
 
@@ -102,7 +102,7 @@ class CallProcessor:
         call, places = placed
         specs = call.result_specs
         reply_bytes = sum(spec.nbytes for name, spec in specs.items() if name not in places)
-        check_plan_limits(call.plan, reply_bytes, _size_field(method), self._config)
+        check_plan_limits(call.plan, reply_bytes, method.size_field, self._config)
         results = {
             name: array_at(places[name], spec.shape, spec.dtype, regions, f"{name}_place")
             if name in places
@@ -120,9 +120,4 @@ class CallProcessor:
             TensorTooLargeError: the call also exceeds a limit.
         """
         if error.plan is not None:
-            check_plan_limits(error.plan, 0, _size_field(method), self._config)
-
-
-def _size_field(method: Method[Any, Any]) -> str:
-    """Return the field of the request that determines the sizes of a call."""
-    return "input_shape" if method is BACKWARD else "input"
+            check_plan_limits(error.plan, 0, method.size_field, self._config)

@@ -1,8 +1,9 @@
 """Decisions of a call, without I/O: which requests to send, and how to go on after each reply.
 
-`carry` is a generator. It yields steps; a driver performs each step over a transport and sends the
-reply into the generator, or throws the `PoolingError` of the step. The generator returns the result
-of the call. `PoolingClient` and `AsyncPoolingClient` differ in their drivers and transports alone.
+`call_steps` is a generator. It yields steps; a driver performs each step over a transport and sends
+the reply into the generator, or throws the `PoolingError` of the step. The generator returns the
+result of the call. `PoolingClient` and `AsyncPoolingClient` differ in their drivers and transports
+alone.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Session:
         self.limits: RequestLimits = UNKNOWN
 
 
-def carry(
+def call_steps(
     call: PreparedCall[Any, Result],
     session: Session,
     progress: Progress | None,
