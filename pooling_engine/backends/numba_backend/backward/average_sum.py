@@ -57,21 +57,42 @@ def _reaching(first: AxisRow, ends: Row, outputs: Row, begin: int, end: int) -> 
 def _divide(
     values: Pointer,
     quotients: Pointer,
-    divisors: Divisors,
+    factors: Row,
+    divisor: float,
     first: int,
     count: int,
     axes: Pointer,
     sizes: TileSizes,
 ) -> None:
     """Divide the gradients of `count` outputs, from position `first` of the first axis on."""
-    factors = divisors.factors
     if len(factors):
         divide_by_factors(values, quotients, pointer_to(factors, 0), first, count, axes, sizes)
-    elif divisors.divisor != 1:
-        divide_by(values, quotients, divisors.divisor, count)
+    elif divisor != 1:
+        divide_by(values, quotients, divisor, count)
     else:
         for i in range(count):
             put(quotients, i, convert(get(values, i), quotients))
+
+
+@part
+def _collect_axis(
+    source: Pointer,
+    target: Pointer,
+    axis: AxisRow,
+    ends: Pointer,
+    outputs: Pointer,
+    start: int,
+    outer: int,
+    inner: int,
+) -> None:
+    """Collect `outer` blocks of (outputs, inner) to as many of (size, inner)."""
+    if inner == 1:
+        collect_rows(source, target, axis, ends, outputs, start, outer)
+        return
+    for block in range(outer):
+        gradients = ahead(source, block * axis.outputs * inner)
+        results = ahead(target, block * axis.size * inner)
+        collect_vectors(gradients, results, axis, ends, outputs, start, 0, axis.size, 0, inner)
 
 
 @kernel
@@ -85,6 +106,7 @@ def spread_gradients(
     """
     ends, outputs, starts, parts = tables.ends, tables.outputs, tables.starts, tables.parts
     axes, height, element = pointer_to(tables.axes, 0), tables.height, tables.element
+    factors = divisors.factors
     sizes = sizes_of(axes, len(tables.axes) // AXIS_COLUMNS, tables.inner, 1)
     first = axis_at(axes, 0)
     per_plane = -(-first.size // height)
@@ -107,7 +129,7 @@ def spread_gradients(
         place = pointer_to(dy, (plane * first.outputs + o_low) * sizes.out_row)
         source = pointer_to(quotients, 0)
         values = load(place, count, pointer_to(widened, 0), element)
-        _divide(values, source, divisors, o_low, count, axes, sizes)
+        _divide(values, source, factors, divisors.divisor, o_low, count, axes, sizes)
         if not is_unchanged(first):
             gradient, source = source, pointer_to(scratch, 0)
             own_ends, own_outputs = pointer_to(ends, 0), pointer_to(outputs, 0)
@@ -121,15 +143,7 @@ def spread_gradients(
             rest //= axis.outputs
             own_ends = pointer_to(ends, parts[2 * a])
             own_outputs = pointer_to(outputs, parts[2 * a + 1])
-            if rest == 1:
-                collect_rows(source, target, axis, own_ends, own_outputs, starts[a], outer)
-            else:
-                for block in range(outer):
-                    taps = ahead(source, block * axis.outputs * rest)
-                    results = ahead(target, block * axis.size * rest)
-                    collect_vectors(
-                        taps, results, axis, own_ends, own_outputs, starts[a], 0, axis.size, 0, rest
-                    )
+            _collect_axis(source, target, axis, own_ends, own_outputs, starts[a], outer, rest)
             outer *= axis.size
             source = target
         target = pointer_to(dx, (plane * first.size + low) * sizes.row)

@@ -103,24 +103,35 @@ def _fill_rows(
     index: Pointer,
     image: Pointer,
     spare: Pointer,
-    tables: AdjacentTables,
+    cells: Row,
+    offsets: Row,
     rows: int,
+    row: int,
+    taps: int,
+    step: int,
 ) -> None:
-    """Write the taps of all windows at `rows` outputs of the first axis."""
-    cells, offsets, row, taps = tables.cells, tables.offsets, tables.row, tables.row_taps
+    """Write the taps of all windows at `rows` outputs of the first axis.
+
+    Args:
+        gradient: output gradients.
+        index: their indices.
+        image: the input gradient.
+        spare: room for the input gradient of one tap row of all windows.
+        rows: number of outputs of the first axis.
+        cells, offsets, row, taps, step: as in `AdjacentTables`, with `taps` for `row_taps`.
+    """
     each, width = len(cells), row * taps
     for tap in range(len(offsets)):
         if row < LONG_ROW:
             _write_selected(gradient, index, tap * taps, spare, rows * each * row, taps)
         for number in range(rows * each):
-            offset = number // each * tables.step + offsets[tap] + cells[number % each]
-            target, at = ahead(image, offset), number * row
+            target = ahead(image, number // each * step + offsets[tap] + cells[number % each])
+            at = number * row
             if row < LONG_ROW:
                 copy(ahead(spare, at * taps), target, width)
             else:
-                _write_selected(
-                    ahead(gradient, at), ahead(index, at), tap * taps, target, row, taps
-                )
+                own, own_index = ahead(gradient, at), ahead(index, at)
+                _write_selected(own, own_index, tap * taps, target, row, taps)
 
 
 @kernel
@@ -134,11 +145,11 @@ def fill_selected(
     """
     outputs, row, height = tables.outputs, tables.row, tables.height
     size, step, is_streamed = tables.size, tables.step, tables.is_streamed
-    each = len(tables.cells)
-    per_plane, taps = -(-outputs // height), len(tables.offsets) * tables.row_taps
+    cells, offsets, row_taps = tables.cells, tables.offsets, tables.row_taps
+    each, taps, per_plane = len(cells), len(offsets) * row_taps, -(-outputs // height)
     most, rest = height * each * row, size - outputs * step
     has_gaps = outputs * each * row * taps != size
-    gradients, spares = np.empty(most, dx.dtype), np.empty(most * tables.row_taps, dx.dtype)
+    gradients, spares = np.empty(most, dx.dtype), np.empty(most * row_taps, dx.dtype)
     images = np.empty(height * step + rest if is_streamed else 0, dx.dtype)
     is_invalid = False
     for tile in range(begin, end):
@@ -155,7 +166,8 @@ def fill_selected(
         if has_gaps:
             for i in range(out_count):
                 put(image, i, convert(0, image))
-        _fill_rows(gradient, index, image, pointer_to(spares, 0), tables, high - low)
+        spare, rows = pointer_to(spares, 0), high - low
+        _fill_rows(gradient, index, image, spare, cells, offsets, rows, row, row_taps, step)
         stream(image, target, out_count, is_streamed)
     finish_streaming()
     return is_invalid

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pooling_engine.backends.numba_backend.forward.reduce_tile import tile_at
+from pooling_engine.backends.numba_backend.forward.reduce_tile import Tile, tile_at
 from pooling_engine.backends.numba_backend.forward.select_axis import (
     NO_TAP,
     Selected,
@@ -36,7 +36,7 @@ from pooling_engine.backends.numba_backend.language.elements import (
     store,
     target_for,
 )
-from pooling_engine.backends.numba_backend.language.jit import kernel, routine
+from pooling_engine.backends.numba_backend.language.jit import kernel, part, routine
 from pooling_engine.backends.numba_backend.language.operations import (
     Larger,
     Operation,
@@ -98,6 +98,38 @@ def _select_axis(
                 select_vectors(taps, step, count, results, first, weight, inner, operation)
 
 
+@part
+def _select_first_axis(
+    rows: Pointer,
+    tile: Tile,
+    first: AxisRow,
+    ranges: Pointer,
+    target: Selected,
+    length: int,
+    weight: int,
+    operation: Operation,
+) -> None:
+    """Select along the first axis, from the input rows of a tile.
+
+    Args:
+        rows: rows of `length` elements, from `tile.input_begin` on.
+        weight: weight of the axis in the number of a tap.
+    """
+    output = tile.begin
+    while output < tile.end:
+        start, tap, stop, run = output, 0, 1, tile.end - output
+        if not is_unchanged(first):
+            window = tap_range_of(ranges, first.outputs, output)
+            start, tap, stop, run = window.start, window.first, window.stop, 1
+            if first.stride == 1 and first.inside <= output < first.inside_end:
+                run = min(tile.end, first.inside_end) - output  # neighbours, selected as one
+        taps = ahead(rows, (start - tile.input_begin + tap * first.dilation) * length)
+        step = first.dilation * length
+        selected = selected_ahead(target, (output - tile.begin) * length)
+        select_from_elements(taps, step, stop - tap, selected, tap, weight, run * length, operation)
+        output += run
+
+
 @routine
 def _select(
     x: Row,
@@ -112,7 +144,7 @@ def _select(
     axes, tap_ranges = pointer_to(windows.axes, 0), pointer_to(windows.tap_ranges, 0)
     height, element = windows.height, windows.element
     sizes = sizes_of(axes, len(windows.axes) // AXIS_COLUMNS, windows.inner, height)
-    top = axis_at(axes, 0)
+    first = axis_at(axes, 0)
     widened = scratch_for(element.zero, sizes.span * sizes.row)
     scratch = scratch_for(element.zero, 2 * sizes.scratch)
     scratch_taps = np.empty(2 * sizes.scratch, np.int32)
@@ -121,32 +153,18 @@ def _select(
     for a in range(sizes.axes):
         window_taps *= axis_at(axes, a).taps
     for number in range(begin, end):
-        tile = tile_at(number, top, tap_ranges, height)
+        tile = tile_at(number, first, tap_ranges, height)
         count = (tile.input_end - tile.input_begin) * sizes.row
         out_count = (tile.end - tile.begin) * sizes.out_row
-        place = pointer_to(x, (tile.plane * top.size + tile.input_begin) * sizes.row)
+        place = pointer_to(x, (tile.plane * first.size + tile.input_begin) * sizes.row)
         rows = load(place, count, pointer_to(widened, 0), element)
         if has_nan(rows, count):
             return True
-        where = (tile.plane * top.outputs + tile.begin) * sizes.out_row
+        where = (tile.plane * first.outputs + tile.begin) * sizes.out_row
         target = target_for(pointer_to(output, where), pointer_to(results, 0))
         source = Selected(pointer_to(scratch, 0), pointer_to(scratch_taps, 0))
-        weight, rest, outer = window_taps // top.taps, sizes.row, tile.end - tile.begin
-        o = tile.begin
-        while o < tile.end:
-            start, first, stop, run = o, 0, 1, tile.end - o
-            if not is_unchanged(top):
-                window = tap_range_of(tap_ranges, top.outputs, o)
-                start, first, stop, run = window.start, window.first, window.stop, 1
-                if top.stride == 1 and top.inside <= o < top.inside_end:
-                    run = min(tile.end, top.inside_end) - o  # neighbours, selected as one
-            taps = ahead(rows, (start - tile.input_begin + first * top.dilation) * rest)
-            selected = selected_ahead(source, (o - tile.begin) * rest)
-            select_from_elements(
-                taps, top.dilation * rest, stop - first, selected, first, weight, run * rest,
-                operation,
-            )  # fmt: skip
-            o += run
+        weight, rest, outer = window_taps // first.taps, sizes.row, tile.end - tile.begin
+        _select_first_axis(rows, tile, first, tap_ranges, source, rest, weight, operation)
         for a in range(1, sizes.axes):
             axis, pitch = axis_at(axes, a), rest
             weight //= axis.taps
@@ -159,11 +177,16 @@ def _select(
             source = selected
             outer *= axis.outputs
         store(target, pointer_to(output, where), out_count, element)
-        index = pointer_to(indices, where)
-        for i in range(out_count):
-            tap = get(source.taps, i)
-            put(index, i, pick(tap >= NO_TAP, no_index, convert(tap, index)))
+        _write_indices(source.taps, pointer_to(indices, where), out_count, no_index)
     return False
+
+
+@part
+def _write_indices(taps: Pointer, indices: Pointer, count: int, no_index: Element) -> None:
+    """Convert the numbers of `count` taps to indices."""
+    for i in range(count):
+        tap = get(taps, i)
+        put(indices, i, pick(tap >= NO_TAP, no_index, convert(tap, indices)))
 
 
 @kernel
