@@ -62,6 +62,11 @@ class SlidingAxis:
         """Number of taps that lie on an element in at least one window."""
         return len(self._tap_numbers((0, self.outputs), (0, self.size)))
 
+    @property
+    def slices(self) -> int:
+        """Upper bound of the number of `Tap` items that `taps` returns."""
+        return self.reach
+
     def starts(self, outputs: Range | None = None) -> Positions:
         """Return the position of the first tap of each output of a range; all by default.
 
@@ -142,6 +147,11 @@ class AdaptiveAxis:
     def reach(self) -> int:
         """Number of taps of the largest window."""
         return self.kernel
+
+    @property
+    def slices(self) -> int:
+        """Upper bound of the number of `Tap` items that `taps` returns."""
+        return (self.size + self.outputs) // math.gcd(self.size, self.outputs)
 
     def starts(self, outputs: Range | None = None) -> Positions:
         """Return the first element of the window of each output of a range; all by default."""
@@ -263,10 +273,9 @@ def resolve_adaptive(number: int, size: int, outputs: int) -> Axis:
             f"{taps} different taps; at most {MAX_TAPS_PER_AXIS} along one axis are supported",
             field=f"adaptive_output[{number}]",
         )
-    # A window has the elements from the floor of its start to the ceiling of its end.
-    kernel = max(
-        -(-(i + 1) * size // outputs) - i * size // outputs for i in range(outputs // common)
-    )
+    # Window i starts at the floor of i*size/outputs. The longest one has the largest remainder of
+    # that division, outputs - common, which some window has.
+    kernel = -(-(outputs - common + size) // outputs)
     return AdaptiveAxis(size, outputs, kernel)
 
 

@@ -145,7 +145,7 @@ def _cached_plan(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype[Any]) -
         tie_policy=spec.tie_policy,
         nan_policy=spec.nan_policy,
     )
-    if max(plan.input_bytes, plan.output_bytes) > _MAX_BYTES:
+    if max(_span(shape, plan.dtype), _span(output_shape, plan.output_dtype)) > _MAX_BYTES:
         raise TensorTooLargeError(
             f"an input of shape {shape} gives an output of shape {output_shape}; "
             "neither may exceed 2^63 - 1 bytes",
@@ -157,6 +157,14 @@ def _cached_plan(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype[Any]) -
             field="kernel",
         )
     return plan
+
+
+def _span(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    """Return the size of an array in bytes; that of one batch element if the batch is empty.
+
+    NumPy rejects an empty array whose other axes are too large. Indices may have 8 bytes each.
+    """
+    return math.prod(shape) * dtype.itemsize if shape[0] else math.prod(shape[1:]) * 8
 
 
 def _resolve_axes(spec: PoolSpec, sizes: tuple[int, ...]) -> tuple[Axis, ...]:

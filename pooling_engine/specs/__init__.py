@@ -9,6 +9,7 @@ from pooling_engine.specs.enums import (
     NanPolicy,
     TiePolicy,
 )
+from pooling_engine.specs.options import check_length
 from pooling_engine.specs.spec import OPTION_MODES, PoolSpec, option_error
 from pooling_engine.specs.window import Window
 
@@ -23,5 +24,6 @@ __all__ = [
     "PoolSpec",
     "TiePolicy",
     "Window",
+    "check_length",
     "option_error",
 ]

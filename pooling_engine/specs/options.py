@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from enum import StrEnum
 from numbers import Real
 from typing import Any, TypeVar
@@ -68,7 +68,7 @@ def sizes(name: str, value: Any) -> Any:
     """Return one size for all axes, or a tuple of one size per axis."""
     if not _is_sequence(value):
         return _size(name, value, 1)
-    _check_length(name, value)
+    check_length(name, value)
     return tuple(_size(f"{name}[{axis}]", size, 1) for axis, size in enumerate(value))
 
 
@@ -78,7 +78,7 @@ def paddings(value: Any) -> Any:
         return choice("padding", NamedPadding, value)
     if not _is_sequence(value):
         return _size("padding", value, 0)
-    _check_length("padding", value)
+    check_length("padding", value)
     pairs = []
     for axis, item in enumerate(value):
         name = f"padding[{axis}]"
@@ -96,7 +96,12 @@ def _is_sequence(value: Any) -> bool:
     return is_array or (isinstance(value, Sequence) and not isinstance(value, str | bytes))
 
 
-def _check_length(name: str, value: Any) -> None:
+def check_length(name: str, value: Sized) -> None:
+    """Check the number of sizes or windows, one per spatial axis.
+
+    Raises:
+        InvalidSpecError: there are none, or too many.
+    """
     if not 1 <= len(value) <= MAX_SPATIAL_AXES:
         raise InvalidSpecError(
             f"{name} has {len(value)} sizes; it must have 1 to {MAX_SPATIAL_AXES}",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -292,3 +294,16 @@ def test_outputs_for_another_number_of_axes_are_rejected(outputs):
     with pytest.raises(InvalidSpecError) as error:
         forward(np.ones((1, 1, 4), np.float32), PoolSpec("max", adaptive_output=outputs))
     assert error.value.field == "adaptive_output"
+
+
+@pytest.mark.once
+def test_sums_of_short_planes_take_little_memory():
+    x = np.ones((20_000, 1, 2), np.float16)
+    tracemalloc.start()
+    try:
+        got = forward(x, PoolSpec("sum", global_window=True), backend="numpy").output
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1000 * len(x)
+    np.testing.assert_array_equal(got, np.full((20_000, 1, 1), 2, np.float16))

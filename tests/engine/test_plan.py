@@ -12,6 +12,7 @@ from pooling_engine import (
     InvalidSpecError,
     InvalidTensorError,
     PoolSpec,
+    TensorTooLargeError,
     UnsupportedError,
     backward,
     forward,
@@ -301,3 +302,25 @@ def test_the_starts_and_limits_of_a_range_of_outputs(window, data):
 def test_plans_are_cached():
     one = make_plan(PoolSpec("max", 3, padding=1), (2, 3, 8, 8), "float32")
     assert one is make_plan(PoolSpec("max", 3, padding=1), [2, 3, 8, 8], np.float32)
+
+
+@once
+def test_the_longest_adaptive_window_is_known_without_a_search():
+    for size in range(1, 40):
+        for count in range(1, 60):
+            (axis,) = make_plan(PoolSpec("max", adaptive_output=count), (1, 1, size), "uint8").axes
+            stops = [-(-(i + 1) * size // count) for i in range(count)]
+            starts = [i * size // count for i in range(count)]
+            longest = max(stop - start for start, stop in zip(starts, stops, strict=True))
+            assert axis.kernel == longest
+            assert axis.slices >= len(axis.taps((0, count), (0, size)))
+
+
+@once
+@pytest.mark.parametrize("index_format", ["window", "tensor"])
+def test_an_empty_batch_with_too_large_planes_is_rejected(index_format):
+    """NumPy cannot make such arrays, although they have no elements."""
+    x = np.ones((0, 1, 3, 4, 5, 7), np.uint8)
+    spec = PoolSpec("max", adaptive_output=(65519, 65519, 65519, 32003))
+    with pytest.raises(TensorTooLargeError, match="input"):
+        forward(x, spec, return_indices=True, index_format=index_format)

@@ -115,6 +115,8 @@ def _planes_and_rows(plan: PoolPlan, rows: int) -> tuple[int, int]:
 def _blocks(
     plan: PoolPlan, planes: int, bands: list[tuple[tuple[int, int], tuple[int, int]]]
 ) -> tuple[Block, ...]:
+    if plan.outer == 0:
+        return ()
     rest = [
         _steps(plan, number, axis, (0, axis.outputs), (0, axis.size))
         for number, axis in enumerate(plan.axes)

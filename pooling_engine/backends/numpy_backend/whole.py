@@ -85,7 +85,9 @@ def add_in_lanes(values: Array, dtype: type) -> Array:
     whole = positions // BLOCK * BLOCK
     blocks = values[:, :whole].reshape(outer, -1, BLOCK // LANES, LANES)
     lanes = np.add.reduce(np.add.reduce(blocks, axis=2, dtype=np.float64), axis=1)
-    rest = np.zeros((outer, BLOCK))
+    # A row of zeros settles the sign of a zero; more rows, up to a block, would not change the sum.
+    rows = min((positions - whole) // LANES + 2, BLOCK // LANES)
+    rest = np.zeros((outer, rows * LANES))
     rest[:, : positions - whole] = values[:, whole:, 0]
     lanes += np.add.reduce(rest.reshape(outer, -1, LANES), axis=1)
     half = LANES // 2
