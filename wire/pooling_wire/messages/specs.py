@@ -13,7 +13,7 @@ from pooling_engine import (
     PoolSpec,
     TiePolicy,
 )
-from pooling_engine.specs import OPTION_MODES, option_error
+from pooling_engine.specs import OPTION_MODES, check_length, option_error
 from pooling_wire.enums import LAYOUTS, MODES, NAMED_PADDINGS, NAN_POLICIES, TIE_POLICIES
 from pooling_wire.v1 import pooling_pb2 as pb
 
@@ -116,6 +116,7 @@ def _decode_windows(message: pb.PoolSpec) -> dict[str, Any]:
 
 def _decode_sliding(message: pb.SlidingWindows) -> dict[str, Any]:
     axes = message.axes
+    check_length("kernel", axes)  # before lists are made of what may be 100,000 entries
     padding: Any = tuple((axis.padding_before, axis.padding_after) for axis in axes)
     if message.named_padding:
         for number, pair in enumerate(padding):
