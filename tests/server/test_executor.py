@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import pytest
 
 from pooling_engine import DeadlineError, OverloadedError, UnavailableError
 from pooling_server.serving.executor import Executor
+from tests.support.waiting import LIMIT_S
 
 
 class Context:
@@ -80,3 +82,21 @@ def test_draining_rejects_calls_and_ends_streams() -> None:
             executor.call(Context().add_callback),
         ):
             pass
+
+
+def test_silence_begins_after_the_last_rejected_call() -> None:
+    executor = Executor(1, 1)
+    assert executor.drain(0)
+    rejecting = True
+
+    def reject() -> None:
+        while rejecting:
+            with pytest.raises(UnavailableError):
+                executor.admit()
+
+    thread = threading.Thread(target=reject)
+    thread.start()
+    executor.wait_for_silence(quiet_s=LIMIT_S, most_s=0.01)  # ends after the longest wait
+    rejecting = False
+    thread.join(LIMIT_S)
+    executor.wait_for_silence(quiet_s=0.01, most_s=LIMIT_S)  # ends after the silence

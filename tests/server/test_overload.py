@@ -28,7 +28,7 @@ def held(
     """
     gate = Gate()
     monkeypatch.setattr(pooling_engine, "run", gate)
-    monkeypatch.setattr(unary_calls, "INLINE_WORK", -1)
+    monkeypatch.setattr(unary_calls, "INLINE_US", -1)
     is_inline = request.param == "received in the polling thread"
     server = PoolingServer(
         ServerConfig(listen="127.0.0.1:0", threads=1, max_in_flight=2, inline_calls=is_inline)

@@ -16,9 +16,9 @@ from pooling_client import PoolingClient, PoolSpec
 from pooling_server import PoolingServer, ServerConfig
 from pooling_server.serving import polling_thread, unary_calls
 from pooling_wire.v1 import pooling_pb2_grpc
-from tests.server.support import assert_serves, details_of, wait_for_in_flight
+from tests.server.support import Gate, assert_serves, details_of, wait_for_in_flight
 from tests.support.requests import forward
-from tests.support.waiting import wait_until
+from tests.support.waiting import LIMIT_S, wait_until
 
 POOL = "pooling-call"  # prefix of the names of the server's own threads
 SMALL = np.ones((1, 1, 8, 8), np.float32)
@@ -176,3 +176,78 @@ def test_another_grpcio_is_noticed_and_threads_answer_instead(
 
 def test_the_installed_grpcio_is_supported() -> None:
     assert polling_thread.unsupported_reason() is None
+
+
+def test_a_call_is_answered_once_if_no_thread_can_be_started(
+    start: Callable[..., PoolingServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pool queues a call before it starts a thread, and so may still run its handler."""
+    server = start()
+    monkeypatch.setattr(unary_calls, "INLINE_US", -1)
+    start_thread = threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        if thread.name.startswith(POOL):
+            raise RuntimeError("can't start new thread")
+        start_thread(thread)
+
+    with grpc.insecure_channel(server.address) as channel:
+        stub = pooling_pb2_grpc.PoolingServiceStub(channel)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", fail)
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.Forward(forward(), timeout=LIMIT_S)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        details = details_of(caught.value)
+        assert details["ErrorInfo"].reason == "OVERLOADED"
+        assert "RetryInfo" in details
+        assert_serves(stub)
+    wait_until(lambda: server.executor.unfinished == 0)
+    assert server.executor.in_flight == 0
+
+
+def test_large_regions_are_decoded_in_a_thread(
+    unix_server: PoolingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Indices in shared memory are copied, which takes longer than a small call."""
+    unix_server.calls.never_waits = True
+    names = []
+    find = unix_server.shared_memory.find
+
+    def recorded(handle: bytes) -> memoryview:
+        region = find(handle)
+        names.append((len(region), threading.current_thread().name.startswith(POOL)))
+        return region
+
+    monkeypatch.setattr(unix_server.shared_memory, "find", recorded)
+    with PoolingClient(unix_server.addresses[0]) as client:
+        for size in (1024, 4 << 20):
+            x = client.empty((1, 1, size), np.uint8)
+            x[...] = 1
+            client.forward(x, MAX)
+    small = [is_thread for size, is_thread in names if size <= unary_calls.INLINE_BYTES]
+    large = [is_thread for size, is_thread in names if size > unary_calls.INLINE_BYTES]
+    assert not any(small)
+    assert large[0] is False  # the look-up that sends the call to a thread
+    assert all(large[1:])
+    assert len(large) > 1
+
+
+def test_calls_behind_a_busy_polling_thread_are_rejected_when_the_server_stops(
+    start: Callable[..., PoolingServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have reached the server, so gRPC must not cancel them."""
+    server, gate = start(), Gate()
+    monkeypatch.setattr(pooling_engine, "run", gate)
+    with grpc.insecure_channel(server.address) as channel:
+        stub = pooling_pb2_grpc.PoolingServiceStub(channel)
+        first = stub.Forward.future(forward())
+        gate.wait_entered()
+        behind = [stub.Forward.future(forward()) for _ in range(100)]
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        wait_until(lambda: server.executor.is_draining)
+        gate.open()
+        stopping.join(LIMIT_S)
+        assert list(first.result(LIMIT_S).output.shape) == [1, 1, 2, 2]
+        assert {call.code() for call in behind} == {grpc.StatusCode.UNAVAILABLE}

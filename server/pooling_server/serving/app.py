@@ -30,6 +30,8 @@ _log = logging.getLogger("pooling_server")
 # After a device is lost: the drain delay, shorter than clients keep retrying, and the time for
 # calls in flight to fail.
 _LOST_DELAY_S, _LOST_GRACE_S = 0.2, 2.0
+# After the drain: time without a new call, and the longest wait for it.
+_QUIET_S, _MOST_QUIET_S = 0.02, 0.5
 _SPARE_THREADS = 8  # these reject calls while `max_in_flight` calls occupy all other threads
 _HEALTH_THREADS = 4  # health has its own threads, so that slow clients cannot block it
 _LONG_WARM_UP_S = 5.0
@@ -162,6 +164,7 @@ class PoolingServer:
         self._health.stop()
         time.sleep(self._drain_delay_s)
         all_finished = self.executor.drain(self.grace_s)
+        self.executor.wait_for_silence(_QUIET_S, _MOST_QUIET_S)
         self._server.stop(grace=1 if all_finished else None).wait()
         self.shared_memory.stop()
         self._listeners.remove_files()

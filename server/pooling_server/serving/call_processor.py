@@ -7,9 +7,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import pooling_engine
-from pooling_engine import PoolingError, UnavailableError
+from pooling_engine import BackwardCall, PoolingError, UnavailableError
 from pooling_server.config import ServerConfig
 from pooling_server.serving.arena import Arena, Loan
+from pooling_server.serving.duration import predicted_us
 from pooling_server.serving.error_replies import error_reply
 from pooling_server.serving.limits import check_message_size, check_plan_limits
 from pooling_wire import Method
@@ -20,12 +21,13 @@ class PreparedCall(NamedTuple):
     """A decoded request.
 
     Attributes:
-        work: predicted work: visits of window elements plus bytes of input and output.
-        answer: computes the call and returns the serialized response.
+        predicted_us: upper bound of the duration in microseconds.
+        answer: computes the call and returns the serialized response; its argument are the regions
+            of shared memory that results may be written to.
     """
 
-    work: int
-    answer: Callable[[], bytes]
+    predicted_us: float
+    answer: Callable[[Regions], bytes]
 
 
 class CallProcessor:
@@ -49,7 +51,7 @@ class CallProcessor:
     def prepare(
         self, method: Method[Any, Any], request: bytes, regions: Regions = NO_REGIONS
     ) -> PreparedCall:
-        """Decode a request and predict its work.
+        """Decode a request and predict its duration.
 
         Args:
             method: row of the method table.
@@ -64,9 +66,11 @@ class CallProcessor:
         except PoolingError as error:
             self._check_limits_of_invalid(method, error)
             raise
-        plan = placed.call.plan
-        work = plan.tap_visits + plan.input_bytes + plan.output_bytes
-        return PreparedCall(work, partial(self._answer, method, placed, regions))
+        call = placed.call
+        is_backward = isinstance(call, BackwardCall)
+        has_indices = call.indices is not None if is_backward else call.return_indices
+        duration_us = predicted_us(call.plan, is_backward=is_backward, has_indices=has_indices)
+        return PreparedCall(duration_us, partial(self._answer, method, placed))
 
     def _answer(self, method: Method[Any, Any], placed: Placed[Any], regions: Regions) -> bytes:
         with self.arena.loan() as loan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -55,6 +56,7 @@ class Executor:
         self._in_flight = 0
         self._unfinished = 0
         self._is_draining = False
+        self._rejections = 0  # while draining
         self._streams: set[Callable[[], None]] = set()
         self._changed = threading.Condition()
 
@@ -141,9 +143,26 @@ class Executor:
                 lambda: self._in_flight == self._unfinished == 0, timeout_s
             )
 
+    def wait_for_silence(self, quiet_s: float, most_s: float) -> None:
+        """Wait until no call was rejected for `quiet_s` seconds, but at most `most_s`.
+
+        After `drain`, calls that had already reached this host are rejected with an error that
+        tells the client to retry. gRPC would cancel them when it shuts down.
+        """
+        until = time.monotonic() + most_s
+        with self._changed:
+            while (left_s := until - time.monotonic()) > 0:
+                rejections = self._rejections
+                if not self._changed.wait_for(
+                    lambda seen=rejections: self._rejections > seen, min(quiet_s, left_s)
+                ):
+                    return
+
     def _enter(self, end: Callable[[], None] | None = None) -> None:
         with self._changed:
             if self._is_draining:
+                self._rejections += 1
+                self._changed.notify_all()
                 raise UnavailableError(
                     "the server is shutting down; retry, preferably on another server"
                 )

@@ -65,6 +65,14 @@ class Reception(Protocol):
         """
         ...
 
+    def begin(self) -> bool:
+        """Return True when first called: the handler runs once."""
+        ...
+
+    def refuse(self) -> None:
+        """Prepare the handler to reject the call, because no thread can run it."""
+        ...
+
     def abandon(self) -> None:
         """Handle a client that has disconnected before the message arrived."""
         ...
@@ -110,19 +118,25 @@ class PollingThreadExecutor(ThreadPoolExecutor):
             if not is_active:
                 reception.abandon()
                 return after
+            answer = functools.partial(_run_once, reception, run, *handler)
+            if reception.receive(message or b"", lambda: _peer(event)):
+                answer()
+                return after
             try:
-                is_inline = reception.receive(message or b"", lambda: _peer(event))
-                if is_inline:
-                    run(*handler)
-                else:
-                    self._handler_threads.submit(run, *handler)
-            except RuntimeError:  # the threads are shut down; the server cancels the call
-                reception.abandon()
+                self._handler_threads.submit(answer)
+            except RuntimeError:  # no thread can be started; the pool may still run the handler
+                reception.refuse()
+                answer()
             return after
 
         state.due.add(_server._RECEIVE_MESSAGE_TOKEN)
         event.call.start_server_batch((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), received)
         return _DONE
+
+
+def _run_once(reception: Reception, run: Callable[..., None], *handler: Any) -> None:
+    if reception.begin():
+        run(*handler)
 
 
 def _peer(event: Any) -> str:
@@ -165,6 +179,12 @@ class _Echo:
     def receive(self, message: bytes, peer: Callable[[], str]) -> bool:
         self.message = message
         return True
+
+    def begin(self) -> bool:
+        return True
+
+    def refuse(self) -> None:
+        pass
 
     def abandon(self) -> None:
         pass

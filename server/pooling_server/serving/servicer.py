@@ -100,4 +100,4 @@ class PoolingServicer:
 
 def _prepare_plan(request: bytes, regions: Regions) -> PreparedCall:
     plan = pooling_wire.decode_plan_request(request)
-    return PreparedCall(0, partial(pooling_wire.encode_plan_response, plan))
+    return PreparedCall(0, lambda _: pooling_wire.encode_plan_response(plan))

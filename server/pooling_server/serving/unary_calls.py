@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -10,11 +11,11 @@ from typing import Any, NoReturn
 
 import grpc
 
-from pooling_engine import DeadlineError, PoolingError
+from pooling_engine import DeadlineError, OverloadedError, PoolingError
 from pooling_server.config import ServerConfig
 from pooling_server.serving.call_processor import CallProcessor, PreparedCall
 from pooling_server.serving.error_replies import error_reply
-from pooling_server.serving.executor import Admission, Executor
+from pooling_server.serving.executor import RETRY_AFTER_S, Admission, Executor
 from pooling_server.serving.limits import check_message_size
 from pooling_server.serving.polling_thread import PollingThreadExecutor, in_pool
 from pooling_server.sockets.listening import is_unix
@@ -25,9 +26,10 @@ Context = grpc.ServicerContext
 Prepare = Callable[[bytes, Regions], PreparedCall]
 
 # Limits of a call that is answered in the polling thread, where it delays all other calls: the size
-# of its message, and its predicted work (`PreparedCall.work`). See docs/adr/0013-polling-thread.md.
+# of its message and of a region that it reads, and its predicted duration. See
+# docs/adr/0013-polling-thread.md.
 INLINE_BYTES = 256 << 10
-INLINE_WORK = 1 << 20
+INLINE_US = 3000
 
 
 class UnaryCalls:
@@ -79,18 +81,22 @@ class UnaryCalls:
         """
         return self._executor.admit()
 
-    def prepare(self, prepare: Prepare, message: bytes, peer: Callable[[], str]) -> PreparedCall:
+    def regions(self, peer: str) -> Regions:
+        """Return the regions of shared memory that the client at an address may use."""
+        return self._memory if is_unix(peer) else NO_REGIONS
+
+    def prepare(self, prepare: Prepare, message: bytes, regions: Regions) -> PreparedCall:
         """Check the size of a message and decode it.
 
         Raises:
             PoolingError: the message is invalid or exceeds a limit.
         """
         check_message_size(message, self._config)
-        return prepare(message, self._memory if is_unix(peer()) else NO_REGIONS)
+        return prepare(message, regions)
 
     def is_small(self, prepared: PreparedCall) -> bool:
         """Return True if a call may be answered in the polling thread."""
-        return prepared.work <= INLINE_WORK and self._calls.never_waits
+        return prepared.predicted_us <= INLINE_US and self._calls.never_waits
 
     def _answer_stream_of_one(
         self, prepare: Prepare, requests: Iterator[bytes], context: Context
@@ -98,8 +104,9 @@ class UnaryCalls:
         """Answer a call whose message gRPC delivers in the thread of the call."""
         try:
             with self._executor.call(context.add_callback):
-                message = next(requests, b"")
-                return self._compute(partial(self.prepare, prepare, message, context.peer), context)
+                message, regions = next(requests, b""), self.regions(context.peer())
+                prepared = partial(self.prepare, prepare, message, regions)
+                return self._compute(prepared, regions, context)
         except grpc.RpcError:  # the client has disconnected before its message arrived
             raise
         except Exception as error:
@@ -114,20 +121,44 @@ class UnaryCalls:
                 if received.is_inline:
                     if context.time_remaining() == 0:
                         raise DeadlineError("the deadline passed before the call could be computed")
-                    return received.prepared().answer()
-                return self._compute(received.prepared, context)
+                    return received.prepared().answer(received.regions)
+                return self._compute(received.prepared, received.regions, context)
         except Exception as error:
             self._fail(context, error_reply(error))
 
-    def _compute(self, prepared: Callable[[], PreparedCall], context: Context) -> bytes:
+    def _compute(
+        self, prepared: Callable[[], PreparedCall], regions: Regions, context: Context
+    ) -> bytes:
         """Answer a call in a compute slot."""
 
         def work() -> bytes:
             if not context.is_active():  # the client has disconnected while the call waited
                 return b""
-            return prepared().answer()
+            return prepared().answer(regions)
 
         return self._executor.compute(work, context.time_remaining())
+
+
+class _LargeRegionError(Exception):
+    """A message refers to a large region; a thread has to decode it."""
+
+
+class _SmallRegions:
+    """Lookup of regions that decoding in the polling thread may copy."""
+
+    def __init__(self, regions: Regions) -> None:
+        self._regions = regions
+
+    def find(self, handle: bytes) -> memoryview:
+        """Return the region of a handle, as `Regions.find` does.
+
+        Raises:
+            _LargeRegionError: the region is larger than `INLINE_BYTES`.
+        """
+        region = self._regions.find(handle)
+        if len(region) > INLINE_BYTES:
+            raise _LargeRegionError
+        return region
 
 
 class ReceivedCall:
@@ -136,6 +167,7 @@ class ReceivedCall:
     Attributes:
         admission: the admission; None if the call was rejected.
         error: reason of a rejection, or of an invalid message; None for a valid call.
+        regions: regions of shared memory that the client may use.
         is_inline: True if the call is answered in the polling thread.
     """
 
@@ -144,9 +176,10 @@ class ReceivedCall:
         self._prepare = prepare
         self._prepared: PreparedCall | None = None
         self._message = b""
-        self._peer: Callable[[], str] = str
+        self._is_answered = threading.Lock()
         self.admission: Admission | None = None
         self.error: Exception | None = None
+        self.regions = NO_REGIONS
         self.is_inline = False
         try:
             self.admission = calls.admit()
@@ -159,15 +192,33 @@ class ReceivedCall:
         return self.admission is None
 
     def receive(self, message: bytes, peer: Callable[[], str]) -> bool:
-        """Take the message; decode it here unless it is large."""
-        self._message, self._peer = message, peer
-        if len(message) <= INLINE_BYTES:
-            try:
-                self._prepared = self._calls.prepare(self._prepare, message, peer)
+        """Take the message; decode it here unless it, or a region that it reads, is large."""
+        self._message = message
+        try:
+            self.regions = self._calls.regions(peer())
+            if len(message) <= INLINE_BYTES:
+                small = _SmallRegions(self.regions)
+                self._prepared = self._calls.prepare(self._prepare, message, small)
                 self.is_inline = self._calls.is_small(self._prepared)
-            except Exception as error:  # including bugs, which the handler reports
-                self.error, self.is_inline = error, True
+        except _LargeRegionError:
+            pass
+        except Exception as error:  # including bugs, which the handler reports
+            self.error, self.is_inline = error, True
         return self.is_inline
+
+    def refuse(self) -> None:
+        """Reject a call for which no thread could be started; its handler runs at once."""
+        self.error = OverloadedError(
+            "the system can start no more threads; retry later",
+            facts={"retry_after_s": str(RETRY_AFTER_S)},
+        )
+
+    def begin(self) -> bool:
+        """Return True for the first handler of the call.
+
+        A pool of threads that fails to start one may still run the handler that it has queued.
+        """
+        return self._is_answered.acquire(blocking=False)
 
     def prepared(self) -> PreparedCall:
         """Return the decoded call.
@@ -176,16 +227,16 @@ class ReceivedCall:
             PoolingError: the message is invalid or exceeds a limit.
         """
         if self._prepared is None:
-            self._prepared = self._calls.prepare(self._prepare, self._message, self._peer)
+            self._prepared = self._calls.prepare(self._prepare, self._message, self.regions)
         return self._prepared
 
     def abandon(self) -> None:
-        """End the count of a call whose client has disconnected before the message arrived."""
+        """End the count of a call whose client has gone before the message arrived."""
         if self.admission is not None:
             with self.admission:
                 pass
 
     def finish(self) -> None:
-        """End the count of a call whose reply was sent or whose client has disconnected."""
+        """End the count of a call whose reply was sent or whose client has gone."""
         if self.admission is not None:
             self.admission.finish()

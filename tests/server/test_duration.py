@@ -1,0 +1,113 @@
+"""The predicted duration of calls: slow calls never run in the polling thread."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pooling_engine import BackwardCall, ForwardCall, PoolSpec
+from pooling_server import ServerConfig
+from pooling_server.serving.call_processor import CallProcessor, PreparedCall
+from pooling_server.serving.servicer import _prepare_plan
+from pooling_server.serving.unary_calls import INLINE_BYTES, INLINE_US
+from pooling_wire import BACKWARD, FORWARD
+from pooling_wire.shared_memory import NO_REGIONS
+from pooling_wire.v1 import pooling_pb2 as pb
+from tests.support.requests import adaptive, forward, sliding, spec, tensor
+
+LEAST_MS = 20  # a call that takes this long on any machine must not run in the polling thread
+
+
+def prepare_forward(x: np.ndarray, layer: PoolSpec, has_indices: bool = False) -> PreparedCall:
+    call = ForwardCall(x, layer, has_indices)
+    processor = CallProcessor(ServerConfig(backend="numpy"))
+    return processor.prepare(FORWARD, FORWARD.encode_request(call))
+
+
+def prepare_backward(gradient: np.ndarray, layer: PoolSpec, **given: Any) -> PreparedCall:
+    call = BackwardCall(gradient, layer, **given)
+    processor = CallProcessor(ServerConfig(backend="numpy"))
+    return processor.prepare(BACKWARD, BACKWARD.encode_request(call))
+
+
+def ones(*shape: int, dtype: str = "float32") -> np.ndarray:
+    return np.ones(shape, dtype)
+
+
+SLOW = {
+    "adaptive windows of many kinds": lambda: prepare_forward(
+        ones(1, 1, 29782, dtype="int32"), PoolSpec("sum", adaptive_output=29781)
+    ),
+    "shared ties of many kinds of windows": lambda: prepare_backward(
+        ones(1, 1, 16877, dtype="float16"),
+        PoolSpec("min", adaptive_output=16877, tie_policy="all"),
+        input=ones(1, 1, 46814, dtype="float16"),
+    ),
+    "norms": lambda: prepare_backward(
+        ones(1, 1, 32000), PoolSpec("lp", 9, 1, 4, norm_p=2.5), input=ones(1, 1, 32000)
+    ),
+    "a wide window": lambda: prepare_forward(ones(1, 1, 2000), PoolSpec("max", 1999, 1, 999)),
+    "sums of many planes": lambda: prepare_forward(
+        ones(34849, 1, 2, dtype="float16"), PoolSpec("average", global_window=True)
+    ),
+    "indices with a large table": lambda: prepare_backward(
+        ones(1, 1, 32, 32),
+        PoolSpec("max", 31, 1, 15),
+        input_shape=(1, 1, 32, 32),
+        indices=np.full((1, 1, 32, 32), 480, np.uint16),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_slow_calls_are_left_to_threads(name: str) -> None:
+    assert SLOW[name]().predicted_us > INLINE_US
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 2, 1), (2, 2, 0), (3, 1, 1)])
+@pytest.mark.parametrize("mode", ["max", "min", "average", "sum"])
+def test_layers_on_125_kilobytes_run_in_the_polling_thread(
+    mode: str, kernel: int, stride: int, padding: int
+) -> None:
+    call = prepare_forward(ones(1, 10, 56, 56), PoolSpec(mode, kernel, stride, padding))
+    assert call.predicted_us <= INLINE_US
+
+
+def test_an_empty_batch_takes_no_time() -> None:
+    call = prepare_forward(ones(0, 1, 32749), PoolSpec("max", adaptive_output=32719))
+    assert call.predicted_us > 0
+    began = time.thread_time()
+    call.answer(NO_REGIONS)
+    assert time.thread_time() - began < LEAST_MS / 1000
+
+
+EXTREME = {
+    "axes": forward(spec=spec(windows=sliding(INLINE_BYTES // 5))),
+    "adaptive sizes": forward(spec=spec(windows=adaptive(*[1] * (INLINE_BYTES - 1000)))),
+    "sizes": forward(input=tensor(shape=(1,) * (INLINE_BYTES - 1000))),
+}
+
+
+@pytest.mark.parametrize("name", EXTREME)
+def test_a_message_with_too_many_entries_is_rejected_quickly(name: str) -> None:
+    message = EXTREME[name].SerializeToString()
+    assert len(message) <= INLINE_BYTES
+    processor = CallProcessor(ServerConfig(backend="numpy"))
+    began = time.thread_time()
+    with pytest.raises(ValueError, match=r"sizes|axes"):
+        processor.prepare(FORWARD, message)
+    assert time.thread_time() - began < LEAST_MS / 1000
+
+
+def test_extreme_plans_are_made_quickly() -> None:
+    request = pb.GetPlanRequest(
+        spec=spec(windows=adaptive(65519, 65521, 65497)),
+        input_shape=(1, 1, 3, 4, 5),
+        element_type=pb.ELEMENT_TYPE_UINT8,
+    )
+    began = time.thread_time()
+    _prepare_plan(request.SerializeToString(), NO_REGIONS)
+    assert time.thread_time() - began < LEAST_MS / 1000
