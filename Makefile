@@ -7,12 +7,14 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 LOWEST := .venv-lowest
 GPU := .venv-gpu
 FUZZ := .venv-fuzz
+GRPCIO := .venv-grpcio
+GRPCIO_VERSIONS := 1.76.0 1.80.1
 NODE := client/node/node_modules/.package-lock.json
 PYTEST := -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench protos \
-	test-deep test-large test-lowest fuzz protos-check protos-baseline \
+	test-deep test-large test-lowest test-grpcio fuzz protos-check protos-baseline \
 	bench-engine bench-wire bench-decisions exactness gpu-check gpu-compile clean
 
 ##@ Main targets (Python 3.11 or later; the tests also need Node 20)
@@ -44,6 +46,15 @@ protos:  ## regenerate the Python code of the contract
 
 test-lowest: $(LOWEST)/.test $(NODE)  ## run the tests on the oldest supported protobuf, grpcio and NumPy
 	$(LOWEST)/bin/python $(PYTEST) tests/engine tests/wire tests/server tests/client tests/cli
+
+GRPCIO_TESTS := $(addprefix tests/server/test_,polling_thread.py duration.py overload.py \
+	slow_clients.py rejections.py plain_client.py)
+test-grpcio: $(VENV)/.test $(GRPCIO_VERSIONS:%=$(GRPCIO)-%/.test)  ## test the server on GRPCIO_VERSIONS, and with all calls in threads; two minutes
+	for version in $(GRPCIO_VERSIONS); do \
+		timeout 120 $(GRPCIO)-$$version/bin/python -m pytest $(GRPCIO_TESTS) || exit; \
+	done
+	POOLING_INLINE_CALLS=false timeout 300 $(BIN)/python $(PYTEST) tests/server \
+		--ignore tests/server/test_polling_thread.py
 
 test-deep: $(VENV)/.test  ## run the engine tests with many more random cases; half an hour
 	POOLING_TEST_EXAMPLES=5000 $(BIN)/python $(PYTEST) --timeout 0 tests/engine
@@ -101,7 +112,7 @@ help:  ## show this list
 		/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
 clean:  ## remove virtual environments and build results
-	rm -rf $(VENV) $(LOWEST) $(GPU) $(FUZZ) .venv-protos build demo.png client/node/node_modules
+	rm -rf $(VENV) $(LOWEST) $(GPU) $(FUZZ) $(GRPCIO)-* .venv-protos build demo.png client/node/node_modules
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
@@ -126,6 +137,14 @@ $(LOWEST)/.test: pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check \
 		--constraint constraints-lowest.txt --editable '.[test]'
+	touch $@
+
+$(GRPCIO)-%/.test: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(@D)
+	grep -v -e '^grpcio' -e '^protobuf' constraints.txt > $(@D)/constraints.txt
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --constraint $(@D)/constraints.txt \
+		grpcio==$* grpcio-health-checking==$* grpcio-reflection==$* pytest pytest-timeout \
+		hypothesis --editable '.[server]'
 	touch $@
 
 $(NODE): client/node/package.json client/node/package-lock.json

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,16 @@ from pathlib import Path
 import pytest
 
 from pooling_server import PoolingServer, ServerConfig
+from pooling_server.serving import app
+
+
+@pytest.fixture(scope="session", autouse=True)
+def inline_calls() -> Iterator[None]:
+    """Let threads answer every call if the server's variable says so; see `make test-grpcio`."""
+    with pytest.MonkeyPatch.context() as patch:
+        if os.environ.get("POOLING_INLINE_CALLS") == "false":
+            patch.setattr(app, "_supports_inline_calls", lambda: False)
+        yield
 
 
 @pytest.fixture

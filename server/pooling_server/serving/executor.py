@@ -151,12 +151,14 @@ class Executor:
         """
         until = time.monotonic() + most_s
         with self._changed:
-            while (left_s := until - time.monotonic()) > 0:
+            rejections = -1
+            while rejections != self._rejections and time.monotonic() < until:
                 rejections = self._rejections
-                if not self._changed.wait_for(
-                    lambda seen=rejections: self._rejections > seen, min(quiet_s, left_s)
-                ):
-                    return
+                wait_s = min(quiet_s, max(0, until - time.monotonic()))
+                self._changed.wait_for(partial(self._has_rejected_since, rejections), wait_s)
+
+    def _has_rejected_since(self, rejections: int) -> bool:
+        return self._rejections > rejections
 
     def _enter(self, end: Callable[[], None] | None = None) -> None:
         with self._changed:
