@@ -13,7 +13,8 @@ except ImportError:
     sys.exit("error: click is not installed; the server needs it to parse its options")
 
 from pooling_server.config import ServerConfig, flag, variable
-from pooling_server.processes.process import configure_log, exit_process, run
+from pooling_server.processes.log import configure_log
+from pooling_server.processes.process import exit_process, run
 from pooling_server.processes.supervisor import supervise
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # the server prints one clear line instead
@@ -25,7 +26,7 @@ def serve(**options: Any) -> None:
         config = ServerConfig(**options)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    configure_log(config)
+    configure_log(config.log_level)
     is_single = config.workers == 1 and not config.devices
     exit_process(run(config) if is_single else supervise(config))
 

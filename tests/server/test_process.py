@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 
+import grpc
 import numpy as np
 import pytest
 
@@ -172,3 +173,20 @@ def test_healthcheck_distinguishes_serving_from_absent() -> None:
     )
     assert (serving.returncode, serving.stdout) == (0, "SERVING\n")
     assert (absent.returncode, absent.stderr) == (1, f"error: {address}: UNAVAILABLE\n")
+
+
+def test_a_log_that_nobody_reads_does_not_block_the_server() -> None:
+    """A full pipe blocks its writer; gRPC's polling thread must not be the one that writes."""
+    flags = ("--listen", "127.0.0.1:0", "--backend", "numpy", "--log-level", "info")
+    x = np.ones((1, 1, 4, 4), np.float32)
+    with process(*flags) as (server, banner):
+        with grpc.insecure_channel(address_in(banner)) as channel:
+            call = channel.unary_unary("/pooling.v1.PoolingService/Forward")
+            for _ in range(1000):  # their log lines exceed the 64 KiB of a pipe
+                with pytest.raises(grpc.RpcError) as caught:
+                    call(b"\xff", timeout=LIMIT_S)
+                assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        with PoolingClient(address_in(banner)) as client:
+            client.forward(x, PoolSpec("max", kernel=2))
+        server.terminate()
+        assert server.wait(LIMIT_S) == 0

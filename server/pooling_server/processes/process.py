@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from pooling_server.config import ServerConfig
 from pooling_server.processes.allocator import tune_allocator
+from pooling_server.processes.log import flush_output
 
 if TYPE_CHECKING:
     from pooling_server.serving.app import PoolingServer
@@ -106,18 +106,9 @@ def serve(
     return 1
 
 
-def configure_log(config: ServerConfig) -> None:
-    """Send the log to stderr, at the configured level."""
-    logging.basicConfig(
-        level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-
-
 def exit_process(code: int) -> NoReturn:
     """Exit immediately, without waiting for threads, which may be compiling a kernel."""
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    flush_output()
     os._exit(code)
 
 

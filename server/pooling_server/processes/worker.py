@@ -14,11 +14,11 @@ from multiprocessing.connection import Connection
 
 from pooling_server.config import ServerConfig
 from pooling_server.processes.devices import environment_for
+from pooling_server.processes.log import configure_log
 from pooling_server.processes.process import (
     ABORT,
     STOP,
     Events,
-    configure_log,
     exit_process,
     serve,
 )
@@ -140,7 +140,7 @@ def main() -> None:
         config = connection.recv()
     except EOFError:
         exit_process(1)
-    configure_log(config)
+    configure_log(config.log_level)
     from pooling_engine import PoolingError
     from pooling_server.serving.app import PoolingServer
 

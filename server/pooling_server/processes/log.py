@@ -1,0 +1,68 @@
+"""Log of a serving process, written to stderr by a thread.
+
+A pipe or a terminal that nobody reads blocks the writer. Handlers of calls, and gRPC's polling
+thread, must not wait for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import sys
+import threading
+from contextlib import suppress
+from logging.handlers import QueueHandler, QueueListener
+
+_MOST_RECORDS = 10_000  # waiting to be written; further ones are dropped
+_FLUSH_S = 1.0
+_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+class _DroppingHandler(QueueHandler):
+    """Handler that drops records while the queue is full."""
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        with suppress(queue.Full):
+            self.queue.put_nowait(record)
+
+
+class _Log:
+    """The queue of records and the thread that writes them."""
+
+    def __init__(self, level: str) -> None:
+        records: queue.Queue[logging.LogRecord] = queue.Queue(_MOST_RECORDS)
+        writer = logging.StreamHandler()
+        writer.setFormatter(logging.Formatter(_FORMAT))
+        self._listener = QueueListener(records, writer)
+        self._listener.start()
+        logging.basicConfig(level=level, handlers=[_DroppingHandler(records)])
+
+    def close(self) -> None:
+        self._listener.stop()
+
+
+_log: _Log | None = None
+
+
+def configure_log(level: str) -> None:
+    """Write the log to stderr from now on.
+
+    Args:
+        level: lowest level to write, for example "warning".
+    """
+    global _log
+    _log = _Log(level.upper())
+
+
+def flush_output() -> None:
+    """Write the rest of the log and of the output, for at most a second."""
+    thread = threading.Thread(target=_flush, daemon=True)
+    thread.start()
+    thread.join(_FLUSH_S)
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    if _log is not None:
+        _log.close()
+    sys.stderr.flush()
