@@ -13,7 +13,7 @@ from pooling_engine import Mode, PoolPlan
 # calls to it, for example beside NaNs. tests/server/test_duration.py has the slowest calls.
 _CALL_US = 200
 _SLICE_US = 20  # one slice of a tensor, with one operation on it
-_ELEMENT_NS, _SLOW_ELEMENT_NS = 10, 25
+_ELEMENT_NS, _SLOW_ELEMENT_NS, _POWER_NS = 10, 25, 45
 _PLANE_NS = 1500  # sum of a global window over one plane
 _TARGET_NS = 5  # one entry of the table that maps indices to elements
 _MOST_TARGETS = 1 << 20  # larger tables are not made
@@ -30,8 +30,9 @@ def predicted_us(plan: PoolPlan, *, is_backward: bool, has_indices: bool) -> flo
     """
     elements = plan.tap_visits + math.prod(plan.input_shape) + math.prod(plan.output_shape)
     is_half = plan.is_float and plan.dtype.itemsize == 2
-    is_slow = plan.mode is Mode.LP or has_indices or (is_backward and (plan.selects or is_half))
-    nanoseconds = elements * (_SLOW_ELEMENT_NS if is_slow else _ELEMENT_NS)
+    is_slow = has_indices or (is_backward and (plan.selects or is_half))
+    element_ns = _SLOW_ELEMENT_NS if is_slow else _ELEMENT_NS
+    nanoseconds = elements * (_POWER_NS if plan.mode is Mode.LP else element_ns)
     if plan.is_global and not plan.selects:
         nanoseconds += plan.outer * _PLANE_NS
     if is_backward and has_indices:
