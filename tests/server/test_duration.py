@@ -21,6 +21,12 @@ from tests.support.requests import adaptive, forward, sliding, spec, tensor
 LEAST_MS = 20  # a call that takes this long on any machine must not run in the polling thread
 
 
+@pytest.fixture(autouse=True, scope="module")
+def loaded() -> None:
+    """Load the backend and build the parsers, which the first call of a process does."""
+    prepare_forward(ones(1, 1, 4), PoolSpec("max", 2)).answer(NO_REGIONS)
+
+
 def prepare_forward(x: np.ndarray, layer: PoolSpec, has_indices: bool = False) -> PreparedCall:
     call = ForwardCall(x, layer, has_indices)
     processor = CallProcessor(ServerConfig(backend="numpy"))
@@ -110,4 +116,6 @@ def test_extreme_plans_are_made_quickly() -> None:
     )
     began = time.thread_time()
     _prepare_plan(request.SerializeToString(), NO_REGIONS)
-    assert time.thread_time() - began < LEAST_MS / 1000
+    assert (
+        time.thread_time() - began < LEAST_MS / 2000
+    )  # a search for the longest window took 15 ms
