@@ -83,7 +83,7 @@ bench-engine: $(VENV)/.test  ## same as bench
 bench-wire: $(VENV)/.test $(VENV)/.bench  ## compare the service with echo servers and Arrow Flight; five minutes
 	$(BIN)/python -m benchmarks.wire
 
-bench-decisions: $(VENV)/.test  ## repeat the measurements behind ADRs 1, 3, 5, 6, 7, 8 and 11
+bench-decisions: $(VENV)/.test  ## repeat the measurements behind ADRs 1, 3, 5, 6, 7, 8, 11 and 13
 	$(BIN)/python -m benchmarks.decisions.server_kind_0001
 	$(BIN)/python -m benchmarks.decisions.encode_0003
 	$(BIN)/python -m benchmarks.decisions.codec_0005
@@ -92,6 +92,7 @@ bench-decisions: $(VENV)/.test  ## repeat the measurements behind ADRs 1, 3, 5, 
 	$(BIN)/python -m benchmarks.decisions.channel_0008 --table channel-options
 	$(BIN)/python -m benchmarks.decisions.channel_0008 --table channel-allocator
 	$(BIN)/python -m benchmarks.decisions.small_calls_0011
+	$(BIN)/python -m benchmarks.decisions.polling_thread_0013
 
 exactness: $(VENV)/.test  ## compare results with four libraries; uses flax and tensorflow-cpu if installed
 	$(BIN)/python -m benchmarks.exactness

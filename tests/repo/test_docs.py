@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import pooling_cli.main
+from benchmarks.decisions import polling_thread_0013
 from benchmarks.engine import report as engine_report
 from benchmarks.engine.summary import summary_table
 from benchmarks.gpu import report as gpu_report
@@ -107,6 +108,13 @@ def test_the_decision_on_the_server_quotes_its_results() -> None:
             f"| {ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f}) "
             f"| {threaded['p99_ms']['median']:.1f} | {asyncio['p99_ms']['median']:.1f} |"
         ) in decision
+
+
+def test_the_decision_on_the_polling_thread_quotes_its_results() -> None:
+    results = json.loads((ROOT / "benchmarks/results/polling-thread.json").read_text())
+    decision = (ROOT / "docs/adr/0013-polling-thread.md").read_text()
+    assert polling_thread_0013.rate_table(results) in decision
+    assert polling_thread_0013.beside_table(results) in decision
 
 
 def test_the_decision_on_workers_quotes_its_results() -> None:
