@@ -125,11 +125,11 @@ def written(array: Array) -> Array:
 
 
 def read(array: Array) -> Array:
-    """Return the elements like `written`, read-only and aligned.
+    """Return the elements like `written`, read-only.
 
     Callers' arrays may be read-only or not, and kernels are compiled for one of the two.
     """
-    row = written(array if array.flags.aligned else array.copy()).view()
+    row = written(array).view()
     row.flags.writeable = False
     return row
 

@@ -68,4 +68,12 @@ class Library:
 
 
 def _types_of(call: KernelCall) -> Types:
-    return (*map(numba.typeof, call.arguments), numba.int64, numba.int64)
+    """Return the types of all arguments; tensors have one type, aligned or not."""
+    rows = [_unaligned(numba.typeof(row)) for row in call.arguments[: len(call.types)]]
+    records = map(numba.typeof, call.arguments[len(call.types) :])
+    return (*rows, *records, numba.int64, numba.int64)
+
+
+def _unaligned(row: Any) -> numba.types.Array:
+    is_readonly = not row.mutable
+    return numba.types.Array(row.dtype, row.ndim, row.layout, readonly=is_readonly, aligned=False)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pooling_engine import PoolSpec, backward, forward
 from tests.engine.numba.support import TILE_BYTES, tiles_of
-from tests.support import cases, pairs, palettes
+from tests.support import cases, oracle, pairs, palettes
 
 pytestmark = pytest.mark.once  # every test names its backend
 
@@ -151,3 +151,17 @@ def test_every_value_of_every_index(options, sizes, is_gathered):
                 changed[place] = value
                 sent = {"indices": changed, "input_shape": x.shape}
                 pairs.assert_same("numba", backward, output, spec, **sent)
+
+
+@every_type
+@pytest.mark.parametrize("mode", ["max", "average"])
+def test_gradients_past_the_cache_may_be_unaligned(dtype, mode):
+    """No cache line of such a gradient begins with an element."""
+    spec, shape = PoolSpec(mode, 2), (2, 3, 16, 32)
+    x = cases.normal(shape).astype(dtype)
+    y, indices = forward(x, spec, return_indices=mode == "max")
+    expected = backward(y, spec, input_shape=shape, indices=indices, backend="numpy")
+    dx = cases.unaligned(np.zeros(shape, dtype))
+    with tiles_of(2048, 1):
+        backward(y, spec, input_shape=shape, indices=indices, backend="numba", out=dx)
+    oracle.assert_same_bits(dx, expected)

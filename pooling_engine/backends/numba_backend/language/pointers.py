@@ -2,7 +2,7 @@
 
 Indexing an array tests for negative indices, and slicing one tests far more; these tests keep loops
 over short rows from being vectorised. A pointer tests nothing: plans are validated before kernels
-run.
+run. Tensors may begin at any byte, as in a received message, so pointers assume no alignment.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def get(typing: Any, pointer: Any, index: Any) -> Any:
     """Return the element at `index`."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.load(builder.gep(arguments[0], [arguments[1]], inbounds=True))
+        return builder.load(builder.gep(arguments[0], [arguments[1]], inbounds=True), align=1)
 
     return pointer.dtype(pointer, types.int64), build
 
@@ -63,7 +63,7 @@ def put(typing: Any, pointer: Any, index: Any, value: Any) -> Any:
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         place = builder.gep(arguments[0], [arguments[1]], inbounds=True)
-        builder.store(arguments[2], place)
+        builder.store(arguments[2], place, align=1)
         return context.get_dummy_value()
 
     return types.none(pointer, types.int64, pointer.dtype), build

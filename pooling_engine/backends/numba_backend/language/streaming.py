@@ -17,7 +17,8 @@ from pooling_engine.backends.numba_backend.language.jit import part, routine
 from pooling_engine.backends.numba_backend.language.pointers import Pointer, ahead, get, put
 
 _LINE = 64  # bytes of a cache line
-_VECTOR = ir.VectorType(ir.IntType(64), 2)
+_INT64 = ir.IntType(64)
+_VECTOR = ir.VectorType(_INT64, 2)
 
 
 @intrinsic
@@ -66,12 +67,18 @@ def finish_streaming(typing: Any) -> Any:
 
 @intrinsic
 def _until_line(typing: Any, target: Any) -> Any:
-    """Return the number of elements before the next cache line."""
+    """Return the number of elements before the next cache line that begins with an element.
+
+    If no line does, because the elements are not aligned, return the largest integer.
+    """
 
     def build(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        address = builder.ptrtoint(arguments[0], ir.IntType(64))
-        missing = builder.and_(builder.neg(address), ir.Constant(ir.IntType(64), _LINE - 1))
-        return builder.udiv(missing, ir.Constant(ir.IntType(64), _item_bytes(context, target)))
+        address, item = builder.ptrtoint(arguments[0], _INT64), _item_bytes(context, target)
+        missing = builder.and_(builder.neg(address), ir.Constant(_INT64, _LINE - 1))
+        elements = builder.udiv(missing, ir.Constant(_INT64, item))
+        rest = builder.urem(missing, ir.Constant(_INT64, item))
+        is_aligned = builder.icmp_unsigned("==", rest, ir.Constant(_INT64, 0))
+        return builder.select(is_aligned, elements, ir.Constant(_INT64, (1 << 63) - 1))
 
     return types.int64(target), build
 
