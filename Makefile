@@ -87,6 +87,7 @@ bench-decisions: $(VENV)/.test  ## repeat the measurements behind ADRs 1, 3, 5, 
 	$(BIN)/python -m benchmarks.decisions.server_kind_0001
 	$(BIN)/python -m benchmarks.decisions.encode_0003
 	$(BIN)/python -m benchmarks.decisions.codec_0005
+	$(BIN)/python -m benchmarks.decisions.alignment_0005
 	$(BIN)/python -m benchmarks.decisions.streams_0006
 	$(BIN)/python -m benchmarks.decisions.workers_0007
 	$(BIN)/python -m benchmarks.decisions.channel_0008 --table channel-options

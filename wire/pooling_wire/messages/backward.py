@@ -27,7 +27,7 @@ from pooling_wire.v1 import pooling_pb2 as pb
 Array = NDArray[Any]
 
 
-def _request_parts(call: BackwardCall, places: Places, start: int) -> Parts:
+def _request_parts(call: BackwardCall, places: Places) -> Parts:
     axes = call.output_gradient.ndim - 2
     shape = call.input_shape if call.input is None else None  # the input has its own shape
     head = _request_head(call.spec, axes, shape, call.index_format)
@@ -37,7 +37,7 @@ def _request_parts(call: BackwardCall, places: Places, start: int) -> Parts:
         "input": call.input,
         "output_gradient": call.output_gradient,
     }
-    return message_parts(pb.BackwardRequest, head, tensors, places, start)
+    return message_parts(pb.BackwardRequest, head, tensors, places)
 
 
 @lru_cache(maxsize=512)
@@ -86,8 +86,8 @@ def _request_template(placed: Placed[BackwardCall]) -> Template[Placed[BackwardC
     return Template(make, {name: getattr(call, name) for name in tensors})
 
 
-def _response_parts(gradient: Array, places: Places, start: int) -> Parts:
-    return message_parts(pb.BackwardResponse, b"", {"input_gradient": gradient}, places, start)
+def _response_parts(gradient: Array, places: Places) -> Parts:
+    return message_parts(pb.BackwardResponse, b"", {"input_gradient": gradient}, places)
 
 
 def _response(parsed: Parsed[pb.BackwardResponse]) -> Array:

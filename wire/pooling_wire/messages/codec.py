@@ -24,8 +24,8 @@ class MessageCodec(Generic[Value, Decoded]):
 
     Args:
         type_: generated class of the message.
-        parts: returns the parts of a message, given the value, the locations of its tensors in
-            shared memory, and the number of bytes sent before the message.
+        parts: returns the parts of a message, given the value and the locations of its tensors in
+            shared memory.
         from_parsed: returns the decoded value of a parsed message.
         template_of: see `MessageCache`.
 
@@ -38,7 +38,7 @@ class MessageCodec(Generic[Value, Decoded]):
     def __init__(
         self,
         type_: type[Message],
-        parts: Callable[[Value, Places, int], Parts],
+        parts: Callable[[Value, Places], Parts],
         from_parsed: Callable[[Parsed[Any]], Decoded],
         template_of: Callable[[Decoded], Template[Decoded] | None],
     ) -> None:
@@ -49,7 +49,7 @@ class MessageCodec(Generic[Value, Decoded]):
 
     def encode(self, value: Value, places: Places = NO_PLACES) -> bytes:
         """Return the bytes of a message; of tensors with a location, only that is sent."""
-        return b"".join(self.parts(value, places, 0))
+        return b"".join(self.parts(value, places))
 
     def decode(self, data: Buffer, regions: Regions = NO_REGIONS) -> Decoded:
         """Return the decoded message; its tensors are read-only views.

@@ -25,11 +25,11 @@ from pooling_wire.shared_memory.places import INDICES, NO_PLACES, Placed, Places
 from pooling_wire.v1 import pooling_pb2 as pb
 
 
-def _request_parts(call: ForwardCall, places: Places, start: int) -> Parts:
+def _request_parts(call: ForwardCall, places: Places) -> Parts:
     axes = call.input.ndim - 2
     head = _request_head(call.spec, axes, call.return_indices, call.index_format)
     head += encode_places(pb.ForwardRequest, places)
-    return message_parts(pb.ForwardRequest, head, {"input": call.input}, places, start)
+    return message_parts(pb.ForwardRequest, head, {"input": call.input}, places)
 
 
 @lru_cache(maxsize=512)
@@ -76,9 +76,9 @@ def _request_template(placed: Placed[ForwardCall]) -> Template[Placed[ForwardCal
     return Template(make, {"input": call.input})
 
 
-def _response_parts(result: ForwardResult, places: Places, start: int) -> Parts:
+def _response_parts(result: ForwardResult, places: Places) -> Parts:
     tensors = {"indices": result.indices, "output": result.output}
-    return message_parts(pb.ForwardResponse, b"", tensors, places, start)
+    return message_parts(pb.ForwardResponse, b"", tensors, places)
 
 
 def _response(parsed: Parsed[pb.ForwardResponse]) -> ForwardResult:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
@@ -89,4 +88,4 @@ def decode_reply(
 
 
 def _nested(outer: Message, field: str, codec: MessageCodec[Any, Any], value: Any) -> bytes:
-    return b"".join(nested_parts(outer, field, partial(codec.parts, value, NO_PLACES)))
+    return b"".join(nested_parts(outer, field, codec.parts(value, NO_PLACES)))

@@ -19,7 +19,7 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError, Message
 
 from pooling_engine import InvalidTensorError
-from pooling_wire.payloads.tensors import ALIGNED_BYTES, field_start
+from pooling_wire.payloads.tensors import field_start
 from pooling_wire.shared_memory.places import NO_REGIONS, Regions
 from pooling_wire.v1 import pooling_pb2 as pb
 
@@ -27,7 +27,7 @@ M = TypeVar("M", bound=Message)
 Buffer = bytes | memoryview
 Payloads = Mapping[str, memoryview]
 
-WHOLE_BELOW_BYTES = ALIGNED_BYTES  # copying a smaller message is faster than scanning it here
+WHOLE_BELOW_BYTES = 1 << 17  # copying a smaller message is faster than scanning it here
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _MAX_BYTES = 2**31 - 1  # protobuf's limit of a message

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache, lru_cache
 from typing import Any
 
@@ -25,8 +25,6 @@ from pooling_wire.shared_memory.places import (
 from pooling_wire.v1 import pooling_pb2 as pb
 
 MAX_AXES = 8
-ALIGNED_BYTES = 1 << 17  # smallest payload to align; readers copy messages with smaller ones
-ALIGNMENT = 16  # bytes: the alignment of `malloc`, which allocates messages
 
 
 Parts = list[bytes | memoryview]
@@ -37,19 +35,17 @@ def message_parts(
     head: bytes,
     tensors: Mapping[str, NDArray[Any] | None],
     places: Places = NO_PLACES,
-    start: int = 0,
 ) -> Parts:
     """Return a message with tensors, in parts to be joined.
 
     The joined bytes are those of the generated classes, but each payload is copied once. Protobuf
-    copies it four times, which takes longer than pooling it. Large payloads are aligned.
+    copies it four times, which takes longer than pooling it.
 
     Args:
         type_: generated class of the message.
         head: the message without its tensors.
         tensors: the tensors by the name of their field; None for an absent one.
         places: locations of tensors in shared memory; of these, only the location is sent.
-        start: number of bytes sent before the message.
 
     Raises:
         InvalidTensorError: the contract has no such element type.
@@ -63,7 +59,7 @@ def message_parts(
             shared = {name: _shared_tensor(tensor, places[name])}
             parts.append(type_(**shared).SerializeToString())
         else:
-            parts += _tensor_field(number, tensor, start + _size(parts))
+            parts += _tensor_field(number, tensor)
     return parts
 
 
@@ -75,68 +71,34 @@ def _tensor_fields(message: Descriptor) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(named, key=lambda field: field[1]))
 
 
-def nested_parts(message: Message, field: str, parts_at: Callable[[int], Parts]) -> Parts:
+def nested_parts(message: Message, field: str, parts: Parts) -> Parts:
     """Return a message with another message as its last field, in parts to be joined.
 
     Args:
         message: the outer message without that field.
         field: name of the field.
-        parts_at: returns the parts of the inner message, given the number of bytes before it.
+        parts: the parts of the inner message.
     """
     number = message.DESCRIPTOR.fields_by_name[field].number
-    head, parts = message.SerializeToString(), parts_at(0)
-    size = _size(parts)
-    start = field_start(number, size)
-    if size >= ALIGNED_BYTES:
-        parts = parts_at(len(head) + len(start))
-        start = field_start(number, _size(parts))
-    return [head, start, *parts]
+    return [message.SerializeToString(), field_start(number, sum(map(len, parts))), *parts]
 
 
-def _size(parts: Parts) -> int:
-    return sum(map(len, parts))
-
-
-def _tensor_field(number: int, array: NDArray[Any], at: int) -> Parts:
-    """Return a tensor field that begins `at` bytes after the start, in parts to be joined."""
-    place = at % ALIGNMENT if array.nbytes >= ALIGNED_BYTES else None
-    start, dtype = _tensor_start(number, array.dtype, array.shape, place)
+def _tensor_field(number: int, array: NDArray[Any]) -> Parts:
+    """Return a tensor field, in parts to be joined."""
+    start, dtype = _tensor_start(number, array.dtype, array.shape)
     return [start, np.ascontiguousarray(array, dtype).reshape(-1).view(np.uint8).data]
 
 
 @lru_cache(maxsize=512)  # building it takes longer than pooling a small tensor
 def _tensor_start(
-    number: int, dtype: np.dtype[Any], shape: tuple[int, ...], place: int | None
+    number: int, dtype: np.dtype[Any], shape: tuple[int, ...]
 ) -> tuple[bytes, np.dtype[Any]]:
-    """Return a tensor field up to its elements, and the element type on the wire.
-
-    Args:
-        number: number of the field.
-        dtype: element type of the tensor.
-        shape: shape of the tensor.
-        place: begin of the field modulo `ALIGNMENT`; None if the elements are not aligned.
-    """
+    """Return a tensor field up to its elements, and the element type on the wire."""
     header = pb.Tensor(element_type=element_type_number(dtype), shape=shape).SerializeToString()
     nbytes = math.prod(shape) * dtype.itemsize
     data_start = field_start(pb.Tensor.DATA_FIELD_NUMBER, nbytes) if nbytes else b""
     size = len(header) + len(data_start) + nbytes
-    if place is not None:
-        filler = _filler(place + len(field_start(number, size)) + size - nbytes)
-        header, size = header + filler, size + len(filler)
     return field_start(number, size) + header + data_start, dtype.newbyteorder("<")
-
-
-def _filler(at: int) -> bytes:
-    """Return the filler field that moves a payload at position `at` to a multiple of `ALIGNMENT`.
-
-    For one in millions of sizes it makes the length of an enclosing field a byte longer. Then the
-    payload is not aligned; readers must accept that anyway.
-    """
-    gap = -at % ALIGNMENT
-    if gap == 0:
-        return b""
-    size = gap - 2 if gap > 1 else gap + ALIGNMENT - 2  # minus a tag and a length
-    return field_start(pb.Tensor.FILLER_FIELD_NUMBER, size) + bytes(size)
 
 
 def _shared_tensor(array: NDArray[Any], place: Place) -> pb.Tensor:

@@ -339,18 +339,16 @@ class GlobalWindow(_message.Message):
     def __init__(self) -> None: ...
 
 class Tensor(_message.Message):
-    __slots__ = ("element_type", "shape", "shared", "filler", "data")
+    __slots__ = ("element_type", "shape", "shared", "data")
     ELEMENT_TYPE_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     SHARED_FIELD_NUMBER: _ClassVar[int]
-    FILLER_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     element_type: ElementType
     shape: _containers.RepeatedScalarFieldContainer[int]
     shared: SharedMemory
-    filler: bytes
     data: bytes
-    def __init__(self, element_type: _Optional[_Union[ElementType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., shared: _Optional[_Union[SharedMemory, _Mapping]] = ..., filler: _Optional[bytes] = ..., data: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, element_type: _Optional[_Union[ElementType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., shared: _Optional[_Union[SharedMemory, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class SharedMemory(_message.Message):
     __slots__ = ("handle", "offset")
