@@ -1,5 +1,5 @@
-// Every call of pooling.v1 from Node, with nothing but the .proto: what is sent, what comes back.
-// Numbers are worked out by hand. POOLING_TARGET says where the server is:
+// Every call of pooling.v1 from Node, made from the .proto alone: requests and replies.
+// The expected numbers are calculated by hand. POOLING_TARGET is the address of the server:
 //
 //   npm ci --ignore-scripts && POOLING_TARGET=127.0.0.1:50051 npm test
 'use strict'
@@ -21,7 +21,7 @@ const rpc = protobuf.loadSync(path.join(__dirname, 'status.proto')).lookup('goog
 const target = process.env.POOLING_TARGET || '127.0.0.1:50051'
 const client = new PoolingService(target, grpc.credentials.createInsecure())
 after(() => client.close())
-const LIMIT_MS = 600_000 // a server may have to compile first, on a machine that is busy
+const LIMIT_MS = 50_000
 
 // The numbers 1 to 9 as one plane of 3 x 3, and windows of 2 x 2 that overlap.
 const x = tensor([1, 1, 3, 3], [1, 2, 3, 4, 5, 6, 7, 8, 9])
@@ -80,13 +80,12 @@ test('Forward: the largest of each window, and which tap it was', async () => {
   assert.deepEqual([...indices.data], [3, 3, 3, 3]) // the last of four taps, counted from 0
 })
 
-test('Forward: a large reply, whose elements the server aligns with a filler', async () => {
+test('Forward: a large reply', async () => {
   const [rows, columns] = [256, 512]
   const numbers = Array.from({ length: rows * columns }, (_, place) => place)
-  const input = tensor([1, 1, rows, columns], numbers) // without a filler: that is for the writer to decide
+  const input = tensor([1, 1, rows, columns], numbers)
   const { output } = await call('Forward', { spec: max, input })
   assert.deepEqual(output.shape, [1, 1, rows - 1, columns - 1])
-  assert.ok(output.filler.length > 0)
   const last = numbers.filter(place => place >= columns && place % columns) // of each window
   assert.deepEqual(numbersOf(output), last)
 })

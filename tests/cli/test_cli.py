@@ -120,7 +120,7 @@ KERNEL = ("--kernel", "2")
             "requires --indices FILE",
         ),
         (("forward", "x.npy", "y.npy", *KERNEL, *DEAD), 1, "no server answers at 127.0.0.1:1"),
-        (("backward", "x.npy", "y.npy", *KERNEL), 2, "input_shape is missing"),
+        (("backward", "x.npy", "y.npy", *KERNEL), 2, "input_shape is required"),
         (("info", *DEAD), 1, "no server answers at 127.0.0.1:1"),
         (("explain",), 2, "give INPUT.npy and --at"),
         (("explain", "x.npy", *KERNEL, "--at", "0,0,9,9"), 2, "at"),

@@ -35,7 +35,9 @@ class _Log:
         writer.setFormatter(logging.Formatter(_FORMAT))
         self._listener = QueueListener(records, writer)
         self._listener.start()
-        logging.basicConfig(level=level, handlers=[_DroppingHandler(records)])
+        handler = _DroppingHandler(records)
+        handler.setFormatter(logging.Formatter("%(message)s"))  # the writer adds the rest
+        logging.basicConfig(level=level, handlers=[handler])
 
     def close(self) -> None:
         self._listener.stop()
