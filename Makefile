@@ -45,7 +45,8 @@ protos:  ## regenerate the Python code of the contract
 ##@ More tests
 
 test-lowest: $(LOWEST)/.test $(NODE)  ## run the tests on the oldest supported protobuf, grpcio and NumPy
-	$(LOWEST)/bin/python $(PYTEST) tests/engine tests/wire tests/server tests/client tests/cli
+	$(LOWEST)/bin/python $(PYTEST) tests/engine tests/wire tests/server tests/client tests/cli \
+		--ignore tests/engine/libraries --ignore tests/engine/numba  # not installed there
 
 GRPCIO_TESTS := $(addprefix tests/server/test_,polling_thread.py duration.py overload.py \
 	slow_clients.py rejections.py plain_client.py)
