@@ -1,10 +1,12 @@
 """Time the engine and the wire of two checkouts in turns, and report the ratio of each row.
 
 Each checkout runs in a process with its own Python; the two take turns within every round, and a
-ratio is taken within a round. Both use the public API alone, so the checkouts may differ inside.
+ratio is taken within a round. The comparison is repeated with new processes, because the placement
+of memory makes one process faster than another. Both use the public API alone, so the checkouts may
+differ inside.
 
     python -m benchmarks.compare ../base/.venv/bin/python
-    python -m benchmarks.compare ../base/.venv/bin/python --only wire --rounds 15
+    python -m benchmarks.compare ../base/.venv/bin/python --only wire --processes 5
 """
 
 from __future__ import annotations
@@ -90,21 +92,34 @@ def wire_cases() -> Iterator[dict[str, Any]]:
 
 
 def compare(base: Worker, ours: Worker, case: dict[str, Any], rounds: int) -> dict[str, Any]:
-    """Return the times of both checkouts and the ratio, ours over base."""
+    """Return the median times of both checkouts, and the median ratio within a round."""
     for worker in (base, ours):
         worker.ask({"do": "prepare"} | case)
-    times: dict[str, list[float]] = {"base": [], "ours": []}
     workers = {"base": base, "ours": ours}
-    for round_ in range(rounds):
-        for name in ("base", "ours") if round_ % 2 else ("ours", "base"):
-            times[name].append(workers[name].ask({"do": "time"}))
-    ratios = [b / a for a, b in zip(times["base"], times["ours"], strict=True)]
-    return {
-        "row": case["row"],
-        "base_ms": report.spread(times["base"]),
-        "ours_ms": report.spread(times["ours"]),
-        "ratio": report.spread(ratios),
-        "ratio_of_minima": round(min(times["ours"]) / min(times["base"]), 4),
+    taken = report.interleaved(
+        list(workers), rounds, lambda name: workers[name].ask({"do": "time"})
+    )
+    ratios = [ours / base for base, ours in zip(taken["base"], taken["ours"], strict=True)]
+    medians = {f"{name}_ms": statistics.median(values) for name, values in taken.items()}
+    return medians | {"ratio": statistics.median(ratios)}
+
+
+def compare_all(
+    pythons: tuple[str, str], cases: list[dict[str, Any]], rounds: int
+) -> list[dict[str, Any]]:
+    """Compare every case in one new pair of processes."""
+    with contextlib.ExitStack() as ends:
+        workers = [Worker(python) for python in pythons]
+        for worker in workers:
+            ends.callback(worker.close)
+        return [compare(*workers, case, rounds) for case in cases]
+
+
+def combine(case: dict[str, Any], pairs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return one row: the spreads over all pairs of processes."""
+    columns = ("base_ms", "ours_ms", "ratio")
+    return {"row": case["row"]} | {
+        name: report.spread(pair[name] for pair in pairs) for name in columns
     }
 
 
@@ -113,7 +128,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("base", help="the Python of the other checkout")
     parser.add_argument("--only", default="", help="regular expression of rows")
-    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each pair of processes")
+    parser.add_argument("--processes", type=int, default=3, help="pairs of processes")
     parser.add_argument("--name", default="compare", help="name of the result file")
     parser.add_argument("--output", type=Path, default=report.RESULTS)
     arguments = parser.parse_args()
@@ -122,17 +138,12 @@ def main() -> None:
         for case in (*engine_cases(), *wire_cases())
         if re.search(arguments.only, f"{case['kind']} {case['row']}")
     ]
-    rows = []
-    with contextlib.ExitStack() as ends:
-        workers = [Worker(python) for python in (arguments.base, sys.executable)]
-        for worker in workers:
-            ends.callback(worker.close)
-        for case in cases:
-            rows.append(compare(*workers, case, arguments.rounds))
-            print(f"{rows[-1]['ratio']['median']:.3f}  {rows[-1]['row']}", flush=True)
-    slower = [
-        row for row in rows if min(row["ratio"]["median"], row["ratio_of_minima"]) > TOLERANCE
-    ]
+    pythons = arguments.base, sys.executable
+    pairs = [compare_all(pythons, cases, arguments.rounds) for _ in range(arguments.processes)]
+    rows = [combine(case, each) for case, *each in zip(cases, *pairs, strict=True)]
+    for row in rows:
+        print("{median:.3f} ({min:.3f} to {max:.3f})".format(**row["ratio"]), row["row"])
+    slower = [row for row in rows if row["ratio"]["median"] > TOLERANCE]
     mean = statistics.geometric_mean(row["ratio"]["median"] for row in rows)
     print(f"{len(rows)} rows, geometric mean {mean:.3f}; slower by more than 5 %: {len(slower)}")
     command = shlex.join(["python", "-m", "benchmarks.compare", "BASE", *sys.argv[2:]])
