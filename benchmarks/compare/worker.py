@@ -106,26 +106,31 @@ def repeats(call: Callable[[], object]) -> int:
     return max(1, min(1000, round(LEAST_S / once)))
 
 
+def milliseconds(call: Callable[[], object], count: int) -> float:
+    """Return the median duration of `count` calls."""
+    taken = []
+    for _ in range(count):
+        start = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - start)
+    return sorted(taken)[len(taken) // 2] * 1e3
+
+
 def main() -> None:
-    """Answer requests until standard input ends."""
+    """Answer requests until standard input ends; the first prepares a call."""
     wire: Wire | None = None
-    call: Callable[[], object] = lambda: None  # noqa: E731
-    count = 1
     for line in sys.stdin:
         request = json.loads(line)
         if request["do"] == "prepare":
-            if request["kind"] == "wire" and wire is None:
-                wire = Wire()
-            call = engine_call(request) if request["kind"] == "engine" else wire.call(request)  # type: ignore[union-attr]
+            if request["kind"] == "engine":
+                call = engine_call(request)
+            else:
+                wire = wire or Wire()
+                call = wire.call(request)
             count = repeats(call)
             print(json.dumps(count), flush=True)
-            continue
-        taken = []
-        for _ in range(count):
-            start = time.perf_counter()
-            call()
-            taken.append(time.perf_counter() - start)
-        print(json.dumps(sorted(taken)[len(taken) // 2] * 1e3), flush=True)
+        else:
+            print(json.dumps(milliseconds(call, count)), flush=True)
     if wire is not None:
         wire.close()
 
