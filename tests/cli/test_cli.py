@@ -214,3 +214,10 @@ def test_a_large_tensor_shows_a_progress_bar_on_a_terminal_only(
     assert process.returncode == 0
     assert b"100%" in shown
     assert (np.load(tmp_path / "y.npy") == 1).all()
+
+
+def test_the_former_module_name_runs_the_program() -> None:
+    command = [sys.executable, "-m", "pooling_client.cli", "serve", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
+    assert done.returncode == 0, done.stderr
+    assert "--listen" in done.stdout

@@ -1,6 +1,6 @@
 """A tensor much larger than the memory of the server, generated and reduced to sums.
 
-256 MiB in `make test`; POOLING_TEST_STREAM_MIB=8192 for 8 GiB against a server below 1 GiB.
+1 GiB in `make test`; POOLING_TEST_STREAM_MIB=8192 for 8 GiB against a server below 1 GiB.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pooling_client import ForwardCall, PoolingClient
 from pooling_engine import PoolSpec
 from tests.support.waiting import LIMIT_S
 
-TOTAL_MIB = int(os.environ.get("POOLING_TEST_STREAM_MIB", "256"))
+TOTAL_MIB = int(os.environ.get("POOLING_TEST_STREAM_MIB", "1024"))
 SPEC = PoolSpec("max", kernel=3, stride=2, padding=1)
 CHUNK = (1, 16, 256, 256)  # 4 MiB of float32
 MIB = 1 << 20
