@@ -19,6 +19,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ import pooling_engine
 from benchmarks import report
 from benchmarks.engine import report as engine_report
 from benchmarks.engine.contenders import Call, answer, contenders
+from benchmarks.engine.model_layers import MODEL_LAYERS
 from benchmarks.engine.suite import DTYPES, LAYERS, LAYOUTS, Layer, Tensors
 
 NAME = "engine-cpu"
@@ -42,12 +44,12 @@ ROUNDINGS = 8  # gradients get this multiple: some libraries round after every a
 def cases(arguments: argparse.Namespace) -> Iterator[tuple[Layer, str, str, list[str]]]:
     """Yield the selected layers, element types, layouts and operations."""
     wanted = re.compile(arguments.only)
-    for layer in LAYERS:
+    kinds = list(product(arguments.dtype or DTYPES, arguments.layout or LAYOUTS))
+    for layer in (*LAYERS, *MODEL_LAYERS):
         chosen = [each for each in layer.operations if wanted.search(f"{layer.name} {each}")]
-        for dtype in arguments.dtype or DTYPES:
-            for layout in arguments.layout or LAYOUTS:
-                if chosen:
-                    yield layer, dtype, layout, chosen
+        for dtype, layout in kinds:
+            if chosen and (layer in LAYERS or (dtype, layout) == ("float32", "NCHW")):
+                yield layer, dtype, layout, chosen
 
 
 def differing(calls: dict[str, Call], tensors: Tensors) -> list[str]:
@@ -67,7 +69,9 @@ def differing(calls: dict[str, Call], tensors: Tensors) -> list[str]:
         name
         for name, array in given
         if array.shape != ours.shape
-        or not np.allclose(array[images].astype(np.float32), expected, rtol=limit, atol=limit)
+        or not np.allclose(
+            array[images].astype(np.float32), expected, rtol=limit, atol=limit, equal_nan=True
+        )
     ]
 
 
@@ -149,7 +153,7 @@ def line_of(row: dict[str, Any]) -> str:
     figures = "".join(f"{times[name]['median'] if name in times else '-':>9.5}" for name in shown)
     differs = f"  DIFFERS: {', '.join(row['differs'])}" if row["differs"] else ""
     kind = f"{row['dtype']} {row['layout']}"
-    return f"{row['layer']:36} {row['operation']:25} {kind:13}{figures}{differs}"
+    return f"{row['layer']:50} {row['operation']:25} {kind:13}{figures}{differs}"
 
 
 def parsed() -> argparse.Namespace:
@@ -173,7 +177,7 @@ def main() -> None:
     arguments, load = parsed(), round(os.getloadavg()[0], 2)
     torch.set_num_threads(arguments.threads)
     pooling_engine.set_thread_count(arguments.threads)
-    print(f"{'milliseconds':75}     ours    torch     last     onnx    floor")
+    print(f"{'milliseconds':89}     ours    torch     last     onnx    floor")
     rows = []
     for layer, dtype, layout, operations in cases(arguments):
         tensors = Tensors(layer, dtype, layout)

@@ -73,7 +73,7 @@ def node_of(layer: Layer, operation: str) -> tuple[str, dict[str, Any]]:
         "pads": [layer.padding] * 2 * rank,
     }
     if is_average:
-        return "AveragePool", attributes | {"count_include_pad": 1}
+        return "AveragePool", attributes | {"count_include_pad": int(layer.counts_padding)}
     return "MaxPool", attributes
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
+from benchmarks.engine.model_layers import MODEL_LAYERS
 from benchmarks.engine.suite import BACKWARD_MAX, FORWARD_MAX, LAYERS
 
 mpl.use("agg")
@@ -109,7 +110,7 @@ def floor_of(rows: list[Row]) -> dict[float, float]:
 
 def name_layers(axis: Any, rows: list[Row], floors: dict[float, float]) -> None:
     """Write the names of layers below the floor, skipping those too close together."""
-    layers = {layer.name: layer for layer in LAYERS}
+    layers = {layer.name: layer for layer in (*LAYERS, *MODEL_LAYERS)}
     last = 0.0
     for row in sorted(rows, key=moved):
         x = moved(row)

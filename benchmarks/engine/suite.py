@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -19,8 +20,26 @@ DTYPES = ("float32", "float16")
 LAYOUTS = {"NCHW": "channels_first", "NHWC": "channels_last"}
 
 
+def _with_nans(x: np.ndarray) -> np.ndarray:
+    return np.where(np.random.default_rng(2).random(x.shape) < 0.01, np.float32(np.nan), x)
+
+
+# Kinds of input, each made from normal numbers. Hardswish turns 23 % of them into -0.0.
+DATA: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "normal": lambda x: x,
+    "relu": lambda x: np.maximum(x, 0),
+    "hardswish": lambda x: 4 * x * np.clip(4 * x + 3, 0, 6) / 6,
+    "1 % NaN": _with_nans,
+    "denormals": lambda x: x * np.float32(1e-40),
+}
+
+
 class Layer(NamedTuple):
-    """Layer of a network: its input shape, channels first, and its windows."""
+    """Layer of a network: its input shape, channels first, its windows, and its data.
+
+    Attributes:
+        data: the kind of input, a key of `DATA`.
+    """
 
     network: str
     shape: tuple[int, ...]
@@ -29,10 +48,17 @@ class Layer(NamedTuple):
     padding: int = 0
     adaptive: int = 0
     operations: tuple[str, ...] = OPERATIONS
+    data: str = "normal"
+    counts_padding: bool = True
 
     @property
     def name(self) -> str:
-        """Network, shape and windows in one line."""
+        """Network, shape, windows and data in one line."""
+        pads = "" if self.counts_padding else ", pads not counted"
+        data = "" if self.data == "normal" else f", {self.data}"
+        return f"{self._windows()}{pads}{data}"
+
+    def _windows(self) -> str:
         shape = "x".join(map(str, self.shape))
         if not self.kernel:
             return f"{self.network} {shape}" + (f" to {self.adaptive}" if self.adaptive else "")
@@ -75,11 +101,14 @@ class Tensors:
 
     def __init__(self, layer: Layer, dtype: str, layout: str) -> None:
         self.layer, self.dtype, self.layout = layer, np.dtype(dtype), layout
-        self.x = self._normal(0, layer.shape)
+        self.x = DATA[layer.data](self._normal(0, layer.shape))
 
     def spec(self, mode: str) -> PoolSpec:
         """Return the spec of the layer in this layout."""
-        return PoolSpec(mode, layout=LAYOUTS[self.layout], **self.layer.options())
+        options = self.layer.options()
+        if mode == "average":
+            options["count_include_pad"] = self.layer.counts_padding
+        return PoolSpec(mode, layout=LAYOUTS[self.layout], **options)
 
     @cached_property
     def plan(self) -> PoolPlan:

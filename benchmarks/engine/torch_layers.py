@@ -56,9 +56,11 @@ def torch_gradient(pool: Callable[..., Any], x: torch.Tensor, dy: torch.Tensor) 
 def torch_pool(layer: Layer, operation: str) -> Callable[[torch.Tensor], Any]:
     """Return the PyTorch function of a layer; a global window is adaptive with one output."""
     name = "avg" if operation in AVERAGES else "max"
-    more = {"return_indices": True} if operation == FORWARD_INDICES else {}
+    more: dict[str, bool] = {"return_indices": True} if operation == FORWARD_INDICES else {}
     rank = len(layer.shape) - 2
     if layer.kernel:
+        if operation in AVERAGES:
+            more = {"count_include_pad": layer.counts_padding}
         pool = getattr(functional, f"{name}_pool{rank}d")
         return lambda x: pool(x, layer.kernel, layer.stride, layer.padding, **more)
     pool = getattr(functional, f"adaptive_{name}_pool{rank}d")

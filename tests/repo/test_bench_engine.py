@@ -14,6 +14,7 @@ from PIL import Image
 from benchmarks.engine import __main__ as bench_engine
 from benchmarks.engine import goals as engine_goals
 from benchmarks.engine import suite as engine_suite
+from benchmarks.engine.model_layers import MODEL_LAYERS
 from benchmarks.engine.suite import FORWARD_MAX, OPERATIONS, SMALLEST, Tensors
 
 ROOT = Path(__file__).parents[2]
@@ -83,4 +84,22 @@ def test_goals_for_every_layer_use_the_slowest_layer(figure: float, verdict: str
 
 
 def test_layer_names_are_unique() -> None:
-    assert len({layer.name for layer in engine_suite.LAYERS}) == len(engine_suite.LAYERS)
+    layers = (*engine_suite.LAYERS, *MODEL_LAYERS)
+    assert len({layer.name for layer in layers}) == len(layers)
+
+
+@pytest.mark.parametrize("data", engine_suite.DATA)
+def test_data_is_what_its_name_says(data: str) -> None:
+    x = Tensors(SMALLEST._replace(data=data), "float32", "NCHW").x
+    shares = {
+        "negative zeros": np.mean((x == 0) & np.signbit(x)),
+        "NaNs": np.isnan(x).mean(),
+        "denormals": np.mean((x != 0) & (abs(x) < np.finfo(np.float32).tiny)),
+    }
+    expected = {
+        "hardswish": {"negative zeros": 0.23},
+        "1 % NaN": {"NaNs": 0.01},
+        "denormals": {"denormals": 1},
+    }
+    for name, share in shares.items():
+        assert share == pytest.approx(expected.get(data, {}).get(name, 0), abs=0.01)
