@@ -26,6 +26,18 @@ Array = NDArray[Any]
 SHARED_BYTES = 256 << 10  # measured: smaller calls are as fast when they are sent
 GRAIN_BYTES = 64 << 10  # region sizes are multiples of it, so that regions fit later arrays
 _TIMEOUT_S = 10.0
+# Server and client must have these functions: Linux has them.
+_IS_SUPPORTED = all(
+    hasattr(module, name)
+    for module, name in (
+        (socket, "AF_UNIX"),
+        (socket, "SOCK_SEQPACKET"),
+        (socket, "recv_fds"),
+        (select, "poll"),
+        (mmap, "MAP_SHARED"),
+    )
+)
+_POPULATE = getattr(mmap, "MAP_POPULATE", 0)
 
 
 class _Region(NamedTuple):
@@ -51,7 +63,7 @@ class SharedArrays:
     """
 
     def __init__(self, path: str) -> None:
-        self._server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        self._server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._server.settimeout(_TIMEOUT_S)
         try:
             self._server.connect(path)
@@ -132,8 +144,7 @@ class SharedArrays:
         if not descriptors:
             return None
         try:
-            flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
-            memory = mmap.mmap(descriptors[0], size_bytes, flags)
+            memory = mmap.mmap(descriptors[0], size_bytes, mmap.MAP_SHARED | _POPULATE)
         finally:
             os.close(descriptors[0])
         address = ctypes.addressof(ctypes.c_ubyte.from_buffer(memory))
@@ -159,7 +170,7 @@ class SharedMemory:
     """
 
     def __init__(self, target: str) -> None:
-        self._path = lease_socket_path(target)
+        self._path = lease_socket_path(target) if _IS_SUPPORTED else None
         self._arrays: SharedArrays | None = None
         self._lock = threading.Lock()
 

@@ -13,11 +13,18 @@ _VERSION_1 = "sys/fs/cgroup/cpu"
 def usable_cores(root: Path = Path("/")) -> int:
     """Return the number of usable cores: the affinity mask or the CPU quota, if that is less.
 
+    macOS and Windows have no affinity mask; all cores count there.
+
     Args:
         root: parent of /proc and /sys.
     """
-    granted = [len(os.sched_getaffinity(0)), *_quotas(root)]
-    return max(1, math.ceil(min(granted)))
+    return max(1, math.ceil(min([_permitted(), *_quotas(root)])))
+
+
+def _permitted() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _quotas(root: Path) -> list[float]:

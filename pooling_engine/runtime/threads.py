@@ -109,4 +109,5 @@ def _forget_workers() -> None:
     _lock, _pool = threading.Lock(), None
 
 
-os.register_at_fork(after_in_child=_forget_workers)
+if hasattr(os, "register_at_fork"):  # Windows cannot fork
+    os.register_at_fork(after_in_child=_forget_workers)

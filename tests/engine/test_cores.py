@@ -67,3 +67,11 @@ def test_usable_cores(tmp_path, files, cores):
 def test_the_affinity_mask_may_be_smaller(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3})
     assert usable_cores(written(tmp_path, GROUPS["version 1"][0])) == 2
+
+
+def test_without_affinity_all_cores_count(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    assert usable_cores(tmp_path) == 12
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert usable_cores(tmp_path) == 1
