@@ -72,7 +72,7 @@ class Message(NamedTuple):
         return self.encode(self.value)
 
 
-ID = 7  # of stream items
+ID, TIMEOUT_US = 7, 1500  # of stream items
 
 
 def _messages_of(method: Method[Any, Any]) -> Iterator[tuple[str, Message]]:
@@ -88,16 +88,17 @@ def _messages_of(method: Method[Any, Any]) -> Iterator[tuple[str, Message]]:
                 None,
             ),
         )
-        yield (
-            f"{name} item, {what}",
-            Message(
-                call,
-                partial(method.encode_item, ID),
-                lambda data: method.decode_item(data)[1],
-                method.item,
-                "request",
-            ),
-        )
+        for suffix, timeout_us in (("", 0), (", with a timeout", TIMEOUT_US)):
+            yield (
+                f"{name} item, {what}{suffix}",
+                Message(
+                    call,
+                    partial(method.encode_item, ID, timeout_us=timeout_us),
+                    lambda data: method.decode_item(data).call,
+                    method.item,
+                    "request",
+                ),
+            )
     for what, result in samples.results.items():
         yield (
             f"{name} response, {what}",

@@ -69,6 +69,23 @@ def test_stream_messages_are_those_of_the_generated_classes(
         assert method.decode_reply(data)[0] == id_
 
 
+@pytest.mark.parametrize("timeout_us", [0, 1, 127, 128, 30_000_000, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("id_", [0, 1, -1])
+@every_method
+def test_items_carry_a_timeout(method: Method[Any, Any], id_: int, timeout_us: int) -> None:
+    for call in SAMPLES[method.name].calls.values():
+        request = method.request.type.FromString(method.encode_request(call))
+        message = method.item(id=id_, timeout_us=timeout_us, request=request)
+        data = method.encode_item(id_, call, timeout_us)
+        assert data == message.SerializeToString(deterministic=True)
+        for _ in range(2):  # parsed, and from the cache of headers
+            item = method.decode_item(data)
+            assert (item.id, item.timeout_us) == (id_, timeout_us)
+            assert isinstance(item.call, type(call))
+    without_request = method.item(id=id_, timeout_us=timeout_us).SerializeToString()
+    assert method.decode_item(without_request).timeout_us == timeout_us
+
+
 @every_method
 @pytest.mark.parametrize("class_", CONCRETE_ERRORS)
 def test_errors_in_replies_round_trip(class_: type[PoolingError], method: Method[Any, Any]) -> None:
@@ -140,7 +157,7 @@ def test_a_malformed_item_keeps_its_id_if_it_can_be_read(
     assert_rejected(method.decode_item(data), id_, "")
 
 
-def assert_rejected(item: tuple[int, Any], id_: int, field: str | None) -> None:
+def assert_rejected(item: tuple[Any, ...], id_: int, field: str | None) -> None:
     assert item[0] == id_
     assert isinstance(item[1], PoolingError)
     assert field is None or item[1].field == field

@@ -18,6 +18,7 @@ from pooling_wire.messages import stream_items
 from pooling_wire.messages.backward import BACKWARD_REQUEST, BACKWARD_RESPONSE
 from pooling_wire.messages.codec import MessageCodec
 from pooling_wire.messages.forward import FORWARD_REQUEST, FORWARD_RESPONSE
+from pooling_wire.messages.stream_items import StreamItem
 from pooling_wire.payloads.parsing import Buffer
 from pooling_wire.shared_memory.places import NO_PLACES, NO_REGIONS, Placed, Places, Regions
 from pooling_wire.v1 import pooling_pb2 as pb
@@ -104,12 +105,18 @@ class Method(Generic[Call, Result]):
         """
         return self.response.decode(data, regions)
 
-    def encode_item(self, id_: int, call: Call) -> bytes:
-        """Return the bytes of a stream item."""
-        return stream_items.encode_item(self.item, self.request, id_, call)
+    def encode_item(self, id_: int, call: Call, timeout_us: int = 0) -> bytes:
+        """Return the bytes of a stream item.
 
-    def decode_item(self, data: Buffer) -> tuple[int, Call | PoolingError]:
-        """Return the id of a stream item, and its call or why it is invalid.
+        Args:
+            id_: number that the reply repeats.
+            call: the call.
+            timeout_us: microseconds that the client waits for the reply; 0 for no limit.
+        """
+        return stream_items.encode_item(self.item, self.request, id_, call, timeout_us)
+
+    def decode_item(self, data: Buffer) -> StreamItem[Call]:
+        """Return a stream item: its id, its call or why it is invalid, and its timeout.
 
         It never raises, because the reply to the item carries the error. The id is 0 if it cannot
         be read.

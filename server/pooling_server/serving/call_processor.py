@@ -86,7 +86,7 @@ class CallProcessor:
         """
         id_ = 0
         try:
-            id_, call = method.decode_item(item)
+            id_, call, _ = method.decode_item(item)
             if isinstance(call, PoolingError):
                 self._check_limits_of_invalid(method, call)
                 raise call

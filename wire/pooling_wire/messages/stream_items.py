@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from google.protobuf.message import Message
 
@@ -17,39 +17,58 @@ Call = TypeVar("Call")
 Result = TypeVar("Result")
 
 
+class StreamItem(NamedTuple, Generic[Call]):
+    """A decoded stream item.
+
+    Attributes:
+        id: number that the client chose.
+        call: the call, or why it is invalid.
+        timeout_us: microseconds that the client waits for the reply; 0 for no limit.
+    """
+
+    id: int
+    call: Call | PoolingError
+    timeout_us: int
+
+
 def encode_item(
-    type_: type[Message], codec: MessageCodec[Call, Placed[Call]], id_: int, call: Call
+    type_: type[Message],
+    codec: MessageCodec[Call, Placed[Call]],
+    id_: int,
+    call: Call,
+    timeout_us: int,
 ) -> bytes:
     """Return the bytes of a stream item."""
-    return _nested(type_(id=id_), "request", codec, call)
+    return _nested(type_(id=id_, timeout_us=timeout_us), "request", codec, call)
 
 
 def decode_item(
     type_: Any, codec: MessageCodec[Call, Placed[Call]], data: Buffer
-) -> tuple[int, Call | PoolingError]:
-    """Return the id of a stream item, and its call or why it is invalid.
+) -> StreamItem[Call]:
+    """Return a stream item.
 
     It never raises, because the reply to the item carries the error. The id is 0 if it cannot be
     read.
     """
     span = nested_span(data)
-    if span and (known := codec.cache.get(data, *span[1:])) is not None:
-        return span[0], known.call
+    if span and (known := codec.cache.get(data, span.begin, span.end)) is not None:
+        return StreamItem(span.id, known.call, span.timeout_us)
     try:
         item, payloads, _ = parse(type_, data)
     except PoolingError as error:
-        return parse_number(type_, "id", data), error
+        return StreamItem(parse_number(type_, "id", data), error, 0)
     if not item.HasField("request"):
-        return item.id, InvalidTensorError("request is missing", field="request")
+        missing = InvalidTensorError("request is missing", field="request")
+        return StreamItem(item.id, missing, item.timeout_us)
     try:
         placed = codec.from_parsed(Parsed(item.request, payloads))
         for name, place in placed.places.items():  # streams have no shared memory
             region_at(place, NO_REGIONS, f"{name}_place")
     except PoolingError as error:
-        return item.id, error
+        return StreamItem(item.id, error, item.timeout_us)
     if span:
-        codec.cache.put(data, *span[1:], placed)
-    return item.id, placed.call
+        codec.cache.put(data, span.begin, span.end, placed)
+    return StreamItem(item.id, placed.call, item.timeout_us)
 
 
 def encode_reply(
@@ -73,8 +92,8 @@ def decode_reply(
         InvalidTensorError: the reply is malformed.
     """
     span = nested_span(data)
-    if span and (known := codec.cache.get(data, *span[1:])) is not None:
-        return span[0], known
+    if span and (known := codec.cache.get(data, span.begin, span.end)) is not None:
+        return span.id, known
     reply, payloads, _ = parse(type_, data)
     kind = reply.WhichOneof("result")
     if kind is None:
@@ -83,7 +102,7 @@ def decode_reply(
         return reply.id, decode_stream_error(reply.error)
     result = codec.from_parsed(Parsed(reply.response, payloads))
     if span:
-        codec.cache.put(data, *span[1:], result)
+        codec.cache.put(data, span.begin, span.end, result)
     return reply.id, result
 
 

@@ -31,7 +31,8 @@ WHOLE_BELOW_BYTES = 1 << 17  # copying a smaller message is faster than scanning
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _MAX_BYTES = 2**31 - 1  # protobuf's limit of a message
-_ID_TAG, _NESTED_TAG = 1 << 3 | _VARINT, 15 << 3 | _LENGTH  # of stream items
+# Fields of stream items.
+_ID_TAG, _TIMEOUT_TAG, _NESTED_TAG = 1 << 3 | _VARINT, 2 << 3 | _VARINT, 15 << 3 | _LENGTH
 _MAX_FIELDS = 64  # per message; the generated parser is faster for more
 
 
@@ -95,21 +96,38 @@ def payload_spans(
     return spans
 
 
-def nested_span(data: Buffer) -> tuple[int, int, int] | None:
+class NestedSpan(NamedTuple):
+    """Position of the message in a stream item or a reply.
+
+    Attributes:
+        id: number in field 1.
+        timeout_us: number in field 2.
+        begin: begin of the message.
+        end: end of the message.
+    """
+
+    id: int
+    timeout_us: int
+    begin: int
+    end: int
+
+
+def nested_span(data: Buffer) -> NestedSpan | None:
     """Find the message in a stream item or a reply.
 
     Returns:
-        The id, and begin and end of the message; None unless the item consists of a number in
-        field 1 (or nothing, for id 0) and then a message in field 15.
+        The position; None unless the item consists of numbers in fields 1 and 2 (zeros may be
+        absent) and then a message in field 15.
     """
     try:
         id_, at = (0, 0) if data[0] != _ID_TAG else _varint(data, 1, 9)
+        timeout_us, at = (0, at) if data[at] != _TIMEOUT_TAG else _varint(data, at + 1, 9)
         if data[at] != _NESTED_TAG:
             return None
         size, begin = _varint(data, at + 1, 5)
     except (_UnusualError, IndexError):
         return None
-    return (id_, begin, len(data)) if begin + size == len(data) else None
+    return NestedSpan(id_, timeout_us, begin, len(data)) if begin + size == len(data) else None
 
 
 def parse_number(type_: type[M], field: str, data: Buffer) -> int:

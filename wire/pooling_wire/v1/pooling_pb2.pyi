@@ -161,12 +161,14 @@ class BackwardResponse(_message.Message):
     def __init__(self, input_gradient: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
 
 class ForwardStreamRequest(_message.Message):
-    __slots__ = ("id", "request")
+    __slots__ = ("id", "timeout_us", "request")
     ID_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_US_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     id: int
+    timeout_us: int
     request: ForwardRequest
-    def __init__(self, id: _Optional[int] = ..., request: _Optional[_Union[ForwardRequest, _Mapping]] = ...) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., timeout_us: _Optional[int] = ..., request: _Optional[_Union[ForwardRequest, _Mapping]] = ...) -> None: ...
 
 class ForwardStreamResponse(_message.Message):
     __slots__ = ("id", "error", "response")
@@ -179,12 +181,14 @@ class ForwardStreamResponse(_message.Message):
     def __init__(self, id: _Optional[int] = ..., error: _Optional[_Union[StreamError, _Mapping]] = ..., response: _Optional[_Union[ForwardResponse, _Mapping]] = ...) -> None: ...
 
 class BackwardStreamRequest(_message.Message):
-    __slots__ = ("id", "request")
+    __slots__ = ("id", "timeout_us", "request")
     ID_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_US_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     id: int
+    timeout_us: int
     request: BackwardRequest
-    def __init__(self, id: _Optional[int] = ..., request: _Optional[_Union[BackwardRequest, _Mapping]] = ...) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., timeout_us: _Optional[int] = ..., request: _Optional[_Union[BackwardRequest, _Mapping]] = ...) -> None: ...
 
 class BackwardStreamResponse(_message.Message):
     __slots__ = ("id", "error", "response")
