@@ -9,6 +9,8 @@
     ├── OverloadedError                            too many calls in flight; retry later
     ├── UnavailableError      ConnectionError      no server, or it shuts down, or lost its GPU
     ├── DeadlineError         TimeoutError         the deadline expired
+    ├── PermissionDeniedError PermissionError      the credentials do not permit the call
+    │   └── UnauthenticatedError                   no valid credentials
     └── InternalError         RuntimeError         a bug in this project
 
 The engine raises the first five, and UnavailableError when a GPU is lost. The others belong to
@@ -76,7 +78,10 @@ class DeviceMemoryError(PoolingError, MemoryError):
 
 
 class OverloadedError(PoolingError):
-    """Too many calls in flight; the fact ``retry_after_s`` is the time to wait, in seconds."""
+    """Too many calls in flight; the fact ``retry_after_s`` is the time to wait, in seconds.
+
+    A rate limit of a proxy raises it too, without the fact unless the proxy states a time.
+    """
 
     reason = "OVERLOADED"
 
@@ -85,7 +90,7 @@ class UnavailableError(PoolingError, ConnectionError):
     """No server at the target, or one that is shutting down; another server may answer.
 
     Also raised when the GPU is lost until the process is restarted; the fact ``cause`` is then
-    `LOST_DEVICE`.
+    `LOST_DEVICE`. The fact ``retryable`` is "false" if the same call would fail again.
     """
 
     reason = "UNAVAILABLE"
@@ -101,6 +106,18 @@ class DeadlineError(PoolingError, TimeoutError):
     """Deadline that expired before the result arrived."""
 
     reason = "DEADLINE"
+
+
+class PermissionDeniedError(PoolingError, PermissionError):
+    """Call that the credentials of the client do not permit."""
+
+    reason = "PERMISSION_DENIED"
+
+
+class UnauthenticatedError(PermissionDeniedError):
+    """Call without valid credentials."""
+
+    reason = "UNAUTHENTICATED"
 
 
 class InternalError(PoolingError, RuntimeError):

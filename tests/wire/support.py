@@ -125,7 +125,8 @@ class FakeRpcError(grpc.RpcError):
     """A gRPC error as a client sees it."""
 
     def __init__(self, code: grpc.StatusCode, text: str, details: bytes | None = None) -> None:
-        self._answers = (code, text, details)
+        self._answers = (code, text)
+        self.metadata: Any = () if details is None else ((pooling_wire.DETAILS_KEY, details),)
 
     def code(self) -> grpc.StatusCode:
         return self._answers[0]
@@ -134,8 +135,7 @@ class FakeRpcError(grpc.RpcError):
         return self._answers[1]
 
     def trailing_metadata(self) -> Any:
-        details = self._answers[2]
-        return () if details is None else ((pooling_wire.DETAILS_KEY, details),)
+        return self.metadata
 
 
 def assert_same(a: Any, b: Any) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import grpc
 import pytest
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
 
 import pooling_engine
 import pooling_wire
@@ -28,21 +30,99 @@ def test_reasons_are_distinct() -> None:
     assert len({error.reason for error in ERRORS}) == len(ERRORS)
 
 
-@pytest.mark.parametrize(
-    ("code", "class_"),
-    [
-        (grpc.StatusCode.UNAVAILABLE, pooling_engine.UnavailableError),
-        (grpc.StatusCode.DEADLINE_EXCEEDED, pooling_engine.DeadlineError),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, pooling_engine.TensorTooLargeError),
-        (grpc.StatusCode.UNIMPLEMENTED, pooling_engine.UnsupportedError),
-        (grpc.StatusCode.UNKNOWN, pooling_engine.InternalError),
-    ],
-)
-def test_statuses_of_grpc_itself(code: grpc.StatusCode, class_: type[PoolingError]) -> None:
-    error = pooling_wire.decode_error(FakeRpcError(code, "its text"), "host:1")
+CODE = grpc.StatusCode
+HTTP = "Received http2 header with status: "
+SIZES = "Received message larger than max (5000 vs. 4096)"
+FOREIGN: list[tuple[grpc.StatusCode, str, type[PoolingError], bool]] = [
+    (CODE.UNAVAILABLE, "Connection refused", pooling_engine.UnavailableError, True),
+    (CODE.CANCELLED, "Cancelled", pooling_engine.UnavailableError, True),
+    (CODE.DEADLINE_EXCEEDED, "Deadline Exceeded", pooling_engine.DeadlineError, False),
+    (CODE.UNAUTHENTICATED, "token missing", pooling_engine.UnauthenticatedError, False),
+    (CODE.PERMISSION_DENIED, "RBAC: denied", pooling_engine.PermissionDeniedError, False),
+    (CODE.RESOURCE_EXHAUSTED, SIZES, pooling_engine.TensorTooLargeError, False),
+    (CODE.RESOURCE_EXHAUSTED, "rate limit exceeded", pooling_engine.OverloadedError, False),
+    (CODE.RESOURCE_EXHAUSTED, "", pooling_engine.OverloadedError, False),
+    (CODE.UNIMPLEMENTED, "Method not found!", pooling_engine.UnsupportedError, False),
+    (CODE.INTERNAL, "Received RST_STREAM with error code 2", pooling_engine.UnavailableError, True),
+    (CODE.INTERNAL, "internal error 0123456789ab; details", pooling_engine.InternalError, False),
+    (CODE.INTERNAL, "something else", pooling_engine.UnavailableError, False),
+    (CODE.UNKNOWN, "Exception calling application: x", pooling_engine.UnavailableError, False),
+    (CODE.UNKNOWN, HTTP + "413", pooling_engine.TensorTooLargeError, False),
+    (CODE.UNKNOWN, HTTP + "429", pooling_engine.OverloadedError, False),
+    (CODE.UNKNOWN, HTTP + "431", pooling_engine.TensorTooLargeError, False),
+    (CODE.UNKNOWN, HTTP + "407", pooling_engine.UnauthenticatedError, False),
+    (CODE.UNKNOWN, HTTP + "502", pooling_engine.UnavailableError, True),
+    (CODE.UNKNOWN, HTTP + "418", pooling_engine.UnavailableError, False),
+    (
+        CODE.UNKNOWN,
+        "unexpected HTTP status code received from server: 413 (Request Entity Too Large)",
+        pooling_engine.TensorTooLargeError,
+        False,
+    ),
+    (CODE.UNAVAILABLE, HTTP + "503", pooling_engine.UnavailableError, True),
+    (CODE.UNAUTHENTICATED, HTTP + "401", pooling_engine.UnauthenticatedError, False),
+    (CODE.PERMISSION_DENIED, HTTP + "403", pooling_engine.PermissionDeniedError, False),
+    (CODE.UNIMPLEMENTED, HTTP + "404", pooling_engine.UnsupportedError, False),
+    (CODE.ABORTED, "conflict", pooling_engine.UnavailableError, False),
+    (CODE.NOT_FOUND, "no route", pooling_engine.UnavailableError, False),
+    (CODE.DATA_LOSS, "truncated", pooling_engine.UnavailableError, False),
+]
+
+
+@pytest.mark.parametrize(("code", "text", "class_", "is_retried"), FOREIGN)
+def test_statuses_of_grpc_and_proxies(
+    code: grpc.StatusCode, text: str, class_: type[PoolingError], is_retried: bool
+) -> None:
+    error = pooling_wire.decode_error(FakeRpcError(code, text), "host:1")
     assert type(error) is class_
     assert "host:1" in str(error)
-    assert "its text" in str(error)
+    assert f"{code.name}: {text}" in str(error)
+    if class_ is pooling_engine.UnavailableError:
+        assert (error.facts.get("retryable") != "false") is is_retried
+
+
+@pytest.mark.parametrize("code", list(grpc.StatusCode))
+def test_no_foreign_status_is_a_bug_of_this_project(code: grpc.StatusCode) -> None:
+    if code is not grpc.StatusCode.OK:
+        error = pooling_wire.decode_error(FakeRpcError(code, "text"), "host:1")
+        assert type(error) is not pooling_engine.InternalError
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("errors resolving a.b:1: Domain name not found", pooling_wire.UNRESOLVED),
+        ("Ssl handshake failed: CERTIFICATE_VERIFY_FAILED", pooling_wire.HANDSHAKE),
+        ("GOAWAY received; Debug Text: too_many_pings", pooling_wire.PINGS),
+    ],
+)
+def test_the_cause_of_a_failed_connection_is_a_fact(text: str, cause: str) -> None:
+    error = pooling_wire.decode_error(FakeRpcError(CODE.UNAVAILABLE, text), "host:1")
+    assert error.facts == {"cause": cause}
+
+
+def test_the_delay_of_a_gateway_is_a_fact() -> None:
+    retry = error_details_pb2.RetryInfo(retry_delay={"seconds": 2, "nanos": 500_000_000})
+    packed = any_pb2.Any()
+    packed.Pack(retry)
+    details = status_pb2.Status(code=8, details=[packed]).SerializeToString()
+    error = pooling_wire.decode_error(FakeRpcError(CODE.RESOURCE_EXHAUSTED, "", details), "x")
+    assert error.facts == {"retry_after_s": "2.5"}
+
+
+@pytest.mark.parametrize(
+    ("value", "facts"),
+    [("250", {"retry_after_s": "0.25"}), ("-1", {"retryable": "false"}), ("soon", {})],
+)
+def test_the_pushback_of_a_proxy_is_a_fact(value: str, facts: dict[str, str]) -> None:
+    error = FakeRpcError(CODE.UNAVAILABLE, "busy")
+    error.metadata = ((pooling_wire.PUSHBACK_KEY, value),)
+    assert pooling_wire.decode_error(error, "x").facts == facts
+
+
+def test_malformed_details_are_ignored() -> None:
+    error = pooling_wire.decode_error(FakeRpcError(CODE.UNAVAILABLE, "gone", b"\xff"), "host:1")
+    assert type(error) is pooling_engine.UnavailableError
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,14 @@ Server and clients import from this module, from `pooling_wire.shared_memory` an
 `pooling_wire.keepalive` only.
 """
 
-from pooling_wire.errors import DETAILS_KEY, Status, decode_error, encode_error
+from pooling_wire.errors import (
+    DETAILS_KEY,
+    PUSHBACK_KEY,
+    Status,
+    decode_error,
+    encode_error,
+)
+from pooling_wire.foreign import HANDSHAKE, PINGS, UNRESOLVED
 from pooling_wire.messages.plans import decode_plan_request, encode_plan_response
 from pooling_wire.messages.server_info import (
     BackendInfo,
@@ -22,6 +29,7 @@ from pooling_wire.methods import (
     PLAIN_METHODS,
     SERVICE_NAME,
     Method,
+    encode_forward_request,
     path_of,
 )
 
@@ -31,9 +39,13 @@ __all__ = [
     "FORWARD",
     "GET_PLAN",
     "GET_SERVER_INFO",
+    "HANDSHAKE",
     "METHODS",
+    "PINGS",
     "PLAIN_METHODS",
+    "PUSHBACK_KEY",
     "SERVICE_NAME",
+    "UNRESOLVED",
     "BackendInfo",
     "Limits",
     "Method",
@@ -43,6 +55,7 @@ __all__ = [
     "decode_plan_request",
     "decode_server_info",
     "encode_error",
+    "encode_forward_request",
     "encode_plan_response",
     "encode_server_info",
     "path_of",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import grpc
 from google.protobuf.any_pb2 import Any
+from google.protobuf.message import DecodeError
 
 import pooling_engine
 from pooling_engine import (
@@ -17,11 +18,14 @@ from pooling_engine import (
     InvalidSpecError,
     InvalidTensorError,
     OverloadedError,
+    PermissionDeniedError,
     PoolingError,
     TensorTooLargeError,
+    UnauthenticatedError,
     UnavailableError,
     UnsupportedError,
 )
+from pooling_wire.foreign import foreign_error
 from pooling_wire.v1 import pooling_pb2 as pb
 
 try:
@@ -31,6 +35,7 @@ except ImportError:  # a status then has its code and its text, but no details
 
 DOMAIN = "pooling.v1"
 DETAILS_KEY = "grpc-status-details-bin"
+PUSHBACK_KEY = "grpc-retry-pushback-ms"  # a delay for gRPC's own retries; negative: do not retry
 
 STATUS_CODES: dict[type[PoolingError], grpc.StatusCode] = {
     InvalidSpecError: grpc.StatusCode.INVALID_ARGUMENT,
@@ -41,25 +46,11 @@ STATUS_CODES: dict[type[PoolingError], grpc.StatusCode] = {
     OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     UnavailableError: grpc.StatusCode.UNAVAILABLE,
     DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    PermissionDeniedError: grpc.StatusCode.PERMISSION_DENIED,
+    UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
     InternalError: grpc.StatusCode.INTERNAL,
 }
 _CLASSES = {error.reason: error for error in STATUS_CODES}
-
-# A status without our details comes from gRPC itself: its error class and text.
-_FOREIGN: dict[grpc.StatusCode, tuple[type[PoolingError], str]] = {
-    grpc.StatusCode.INVALID_ARGUMENT: (InvalidTensorError, "{target} rejected the call"),
-    grpc.StatusCode.UNAVAILABLE: (UnavailableError, "no server answers at {target}"),
-    grpc.StatusCode.DEADLINE_EXCEEDED: (DeadlineError, "{target} did not answer in time"),
-    grpc.StatusCode.CANCELLED: (UnavailableError, "the call to {target} was cancelled"),
-    grpc.StatusCode.RESOURCE_EXHAUSTED: (
-        TensorTooLargeError,
-        "a message is too large for {target} (its option --max-message-bytes)",
-    ),
-    grpc.StatusCode.UNIMPLEMENTED: (
-        UnsupportedError,
-        "{target} does not implement pooling.v1.PoolingService",
-    ),
-}
 
 # The path in a request of each argument of the engine.
 _PATHS = {
@@ -136,15 +127,30 @@ def _details_of(error: PoolingError, code: grpc.StatusCode) -> bytes:
 
 
 def decode_error(error: grpc.RpcError, target: str) -> PoolingError:
-    """Return the error of a failed call to `target`, of the class that the server raised."""
+    """Return the error of a failed call, of the class that the server raised.
+
+    A status of gRPC itself, a proxy or a gateway becomes the class that fits best. The delay of
+    google.rpc.RetryInfo or of `PUSHBACK_KEY` becomes the fact ``retry_after_s``.
+
+    Args:
+        error: the error of gRPC.
+        target: address of the server, for the text.
+    """
     text = error.details() or ""
-    info = _error_info(error)
+    metadata = dict(_pairs(error))
+    info, retry_after_s = _details(metadata.get(DETAILS_KEY))
     if info is not None:
         facts = dict(info.metadata)
         return _CLASSES[info.reason](text, field=facts.pop("field", ""), facts=facts)
-    code = error.code()
-    class_, sentence = _FOREIGN.get(code, (InternalError, "{target} failed"))
-    return class_(f"{sentence.format(target=target)} ({code.name}: {text})")
+    foreign = foreign_error(error.code(), text, target)
+    pushback_ms = str(metadata.get(PUSHBACK_KEY, ""))
+    if retry_after_s is None and pushback_ms.isdigit():
+        retry_after_s = int(pushback_ms) / 1000
+    if pushback_ms.startswith("-"):
+        foreign.facts["retryable"] = "false"
+    elif retry_after_s is not None:
+        foreign.facts["retry_after_s"] = str(retry_after_s)
+    return foreign
 
 
 def encode_stream_error(error: PoolingError) -> pb.StreamError:
@@ -168,15 +174,26 @@ def decode_stream_error(message: pb.StreamError) -> PoolingError:
     return class_(message.message, field=facts.pop("field", ""), facts=facts)
 
 
-def _error_info(error: grpc.RpcError) -> error_details_pb2.ErrorInfo | None:
-    metadata: Iterable[tuple[str, bytes]] = error.trailing_metadata() or ()  # type: ignore[assignment]
-    for key, value in metadata:
-        if key == DETAILS_KEY and status_pb2:
-            for detail in status_pb2.Status.FromString(value).details:
-                info = error_details_pb2.ErrorInfo()
-                if detail.Unpack(info) and info.domain == DOMAIN and info.reason in _CLASSES:
-                    return info
-    return None
+def _pairs(error: grpc.RpcError) -> Iterable[tuple[str, str | bytes]]:
+    return error.trailing_metadata() or ()  # type: ignore[return-value]
+
+
+def _details(data: bytes | str | None) -> tuple[error_details_pb2.ErrorInfo | None, float | None]:
+    """Return our ErrorInfo and the delay of RetryInfo, in seconds, of a serialised status."""
+    found, delay_s = None, None
+    if not isinstance(data, bytes) or not status_pb2:
+        return found, delay_s
+    try:
+        details = status_pb2.Status.FromString(data).details
+    except DecodeError:
+        return found, delay_s
+    for detail in details:
+        info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+        if detail.Unpack(info) and info.domain == DOMAIN and info.reason in _CLASSES:
+            found = info
+        elif detail.Unpack(retry):
+            delay_s = retry.retry_delay.ToNanoseconds() / 1e9
+    return found, delay_s
 
 
 def field_path(field: str) -> str:

@@ -159,3 +159,16 @@ BACKWARD: Method[BackwardCall, Array] = Method(
 )
 METHODS = (FORWARD, BACKWARD)
 PLAIN_METHODS = GET_SERVER_INFO, GET_PLAN = "GetServerInfo", "GetPlan"  # unary, without tensors
+
+
+def encode_forward_request(call: ForwardCall) -> bytes:
+    """Return the bytes of a ForwardRequest, to send over a gRPC channel without `pooling_client`.
+
+    Args:
+        call: the checked arguments of the call.
+
+    Returns:
+        The message for `FORWARD.path`. `FORWARD.decode_response` decodes the reply;
+        `BACKWARD` has the same methods for gradients.
+    """
+    return FORWARD.encode_request(call)
