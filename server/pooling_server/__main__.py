@@ -13,7 +13,7 @@ except ImportError:
     sys.exit("error: click is not installed; the server needs it to parse its options")
 
 from pooling_server.config import ServerConfig, flag, variable
-from pooling_server.processes.log import configure_log
+from pooling_server.processes.log import configure_log, open_standard_descriptors
 from pooling_server.processes.process import exit_process, run
 from pooling_server.processes.supervisor import supervise
 
@@ -33,6 +33,7 @@ def serve(**options: Any) -> None:
 
 def main() -> None:
     """Parse the flags and the environment, then serve."""
+    open_standard_descriptors()
     command = click.Command(
         "pooling serve",
         callback=serve,

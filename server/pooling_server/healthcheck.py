@@ -24,8 +24,13 @@ from pooling_server.sockets.listening import client_target, split_addresses
 @click.option(
     "--target", help="Address of the server.  [default: the first address in POOLING_LISTEN]"
 )
+@click.option(
+    "--service",
+    default="",
+    help='Service to query: empty for readiness, "liveness" for liveness.',
+)
 @click.option("--timeout", default=3.0, show_default=True, help="Timeout in seconds.")
-def main(target: str | None, timeout: float) -> None:
+def main(target: str | None, service: str, timeout: float) -> None:
     """Query the health of a server through grpc.health.v1."""
     if target is None:
         try:
@@ -35,7 +40,7 @@ def main(target: str | None, timeout: float) -> None:
             raise click.UsageError(str(error)) from None
     with grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
-            request = health_pb2.HealthCheckRequest()
+            request = health_pb2.HealthCheckRequest(service=service)
             reply = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout)  # type: ignore[attr-defined]
         except grpc.RpcError as error:
             print(f"error: {target}: {error.code().name}", file=sys.stderr)

@@ -10,6 +10,7 @@ import threading
 import grpc
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from pooling_client import PoolingClient
 from pooling_engine import PoolSpec, UnavailableError, forward
@@ -73,6 +74,10 @@ def test_a_second_signal_ends_the_process_immediately() -> None:
     with process(*flags) as (server, banner):
         server.terminate()
         wait_until_draining(address_in(banner))  # which takes a minute
+        with grpc.insecure_channel(address_in(banner)) as channel:
+            request = health_pb2.HealthCheckRequest(service="liveness")
+            reply = health_pb2_grpc.HealthStub(channel).Check(request, timeout=LIMIT_S)
+        assert reply.status == health_pb2.HealthCheckResponse.SERVING
         server.terminate()
         assert server.wait(LIMIT_S) == 1
 

@@ -10,8 +10,11 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+import pooling_wire
 from pooling_server import PoolingServer, ServerConfig
+from pooling_server.serving import reflection_threads
 from pooling_wire.v1 import pooling_pb2 as pb
 from pooling_wire.v1 import pooling_pb2_grpc
 from tests.server.support import assert_serves, details_of, wait_for_in_flight, wait_for_unfinished
@@ -98,6 +101,23 @@ def test_idle_reflection_streams_do_not_block_others(server: PoolingServer, stub
     with Silent(server.address, method):
         assert_serves(stub)
         assert_healthy(server.address)
+
+
+def test_a_reflection_stream_ends_the_longest_idle_one(server: PoolingServer) -> None:
+    method = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    with (
+        Silent(server.address, method) as idle,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        ask = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
+        for _ in range(3):
+            (reply,) = ask(iter([request]), timeout=LIMIT_S)
+            names = {service.name for service in reply.list_services_response.service}
+            assert pooling_wire.SERVICE_NAME in names
+        ended = [call.code() for call in idle if call.done()]
+        assert ended == [grpc.StatusCode.CANCELLED] * len(ended)
+        assert len(ended) >= MANY - reflection_threads.MAX_THREADS
 
 
 def test_server_info_needs_no_message(server: PoolingServer) -> None:

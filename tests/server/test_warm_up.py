@@ -62,6 +62,7 @@ def test_health_waits_for_the_warm_up_but_calls_do_not(slow: SlowWarmUp) -> None
     assert slow.began.wait(LIMIT_S)
     assert health_of(server.address) == NOT_SERVING
     assert health_of(server.address, "pooling.v1.PoolingService") == NOT_SERVING
+    assert health_of(server.address, "liveness") == SERVING
     with PoolingClient(server.address) as client:
         output = client.forward(X, SPEC).output
     np.testing.assert_array_equal(output, pooling_engine.forward(X, SPEC).output)
@@ -204,4 +205,7 @@ def test_the_container_health_check_fails_during_the_warm_up() -> None:
         command = [sys.executable, "-m", "pooling_server.healthcheck"]
         command += ["--target", address, "--timeout", str(LIMIT_S)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
-    assert (done.returncode, done.stdout) == (1, "NOT_SERVING\n")
+        assert (done.returncode, done.stdout) == (1, "NOT_SERVING\n")
+        command += ["--service", "liveness"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
+    assert (done.returncode, done.stdout) == (0, "SERVING\n")

@@ -62,7 +62,11 @@ class Library:
     def _compile(self, key: Key, kernel: Any, types: Types) -> Compiled:
         # The entry point is faster to call than the kernel, which looks up the types of all
         # arguments in every call.
-        compiled: Compiled = kernel.compile(types)
+        try:
+            compiled: Compiled = kernel.compile(types)
+        except OSError as error:  # compiled, but not saved: the disk of the cache is full
+            _log.warning("a compiled kernel cannot be cached: %s", error)
+            compiled = kernel.compile(types)
         self._compiled[key] = compiled
         return compiled
 

@@ -7,11 +7,13 @@ thread, must not wait for it.
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import sys
 import threading
 from contextlib import suppress
 from logging.handlers import QueueHandler, QueueListener
+from typing import TextIO
 
 _MOST_RECORDS = 10_000  # waiting to be written; further ones are dropped
 _FLUSH_S = 1.0
@@ -56,6 +58,24 @@ def configure_log(level: str) -> None:
     _log = _Log(level.upper())
 
 
+def open_standard_descriptors() -> None:
+    """Open /dev/null in place of standard descriptors that the parent process has closed.
+
+    Otherwise the next socket or pipe would get such a number, and receive what libraries print.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+
+
+def announce(line: str) -> None:
+    """Print a line to stdout, if it can be written."""
+    with suppress(OSError):  # a reader that has gone, or a full disk
+        print(line, flush=True)
+
+
 def flush_output() -> None:
     """Write the rest of the log and of the output, for at most a second."""
     thread = threading.Thread(target=_flush, daemon=True)
@@ -64,7 +84,13 @@ def flush_output() -> None:
 
 
 def _flush() -> None:
-    sys.stdout.flush()
+    _flush_stream(sys.stdout)
     if _log is not None:
         _log.close()
-    sys.stderr.flush()
+    _flush_stream(sys.stderr)
+
+
+def _flush_stream(stream: TextIO | None) -> None:
+    if stream is not None:  # None if the process was started with the descriptor closed
+        with suppress(OSError):  # a reader that has gone, or a full disk
+            stream.flush()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from pooling_server.config import ServerConfig
 from pooling_server.processes.allocator import tune_allocator
-from pooling_server.processes.log import flush_output
+from pooling_server.processes.log import announce, flush_output
 
 if TYPE_CHECKING:
     from pooling_server.serving.app import PoolingServer
@@ -65,7 +65,7 @@ def run(config: ServerConfig) -> int:
     except (OSError, PoolingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return serve(server, events, lambda: print(server.banner(), flush=True))
+    return serve(server, events, lambda: announce(server.banner()))
 
 
 def serve(

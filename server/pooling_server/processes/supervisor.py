@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection, wait
 from pooling_engine.runtime import usable_cores
 from pooling_server.config import ServerConfig
 from pooling_server.processes.devices import environment_for, split_devices
+from pooling_server.processes.log import announce
 from pooling_server.processes.process import Events
 from pooling_server.processes.worker import Worker
 from pooling_server.sockets.listening import is_unix, reserve_port, split_addresses
@@ -121,7 +122,7 @@ class Supervisor:
     def _on_ready(self) -> None:
         """Start the other workers once the first one serves; print the banner once all serve."""
         if self._kill_at is None and all(worker.banner for worker in self._workers):
-            print(self._banner(), flush=True)
+            announce(self._banner())
             self._is_announced = True
         elif self._workers[0].banner:
             for worker in self._workers:

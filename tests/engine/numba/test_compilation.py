@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 
 import numpy as np
@@ -240,3 +241,29 @@ def together(count, call):
 
 def names_of_threads():
     return [thread.name for thread in threading.enumerate()]
+
+
+class FullDisk:
+    """A kernel whose first compilation succeeds, but cannot be saved."""
+
+    def __init__(self, kernel):
+        self.kernel, self.compiled = kernel, 0
+
+    def compile(self, types):
+        self.compiled += 1
+        compiled = self.kernel.compile(types)
+        if self.compiled == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return compiled
+
+
+def test_a_kernel_that_cannot_be_saved_is_used(numba_backend, by_numpy, monkeypatch, caplog):
+    kernel = FullDisk(dispatch.max_pool)
+    monkeypatch.setattr(dispatch, "max_pool", kernel)
+    expected = forward(X, SPEC, backend="numpy").output
+    by_numpy.clear()
+    for _ in range(2):
+        oracle.assert_same_bits(pooled(), expected)
+    assert (kernel.compiled, by_numpy) == (2, [])
+    (record,) = caplog.records
+    assert "No space left on device" in record.getMessage()

@@ -31,13 +31,13 @@ def _cache_directory() -> str | None:
     sources = sorted(path for pattern in _COMPILED for path in _BACKEND.glob(pattern))
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
     chosen = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME")
-    base = Path(chosen) if chosen else Path.home() / ".cache"
-    folder = base / "pooling-service" / digest[:16]
     try:
+        base = Path(chosen) if chosen else Path.home() / ".cache"
+        folder = base / "pooling-service" / digest[:16]
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return str(folder)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home directory
         _log.warning("compiled kernels cannot be cached, so every process compiles: %s", error)
         return None
 
