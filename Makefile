@@ -48,8 +48,8 @@ test-lowest: $(LOWEST)/.test $(NODE)  ## run the tests on the oldest supported p
 	$(LOWEST)/bin/python $(PYTEST) tests/engine tests/wire tests/server tests/client tests/cli \
 		--ignore tests/engine/libraries --ignore tests/engine/numba  # not installed there
 
-GRPCIO_TESTS := $(addprefix tests/server/test_,polling_thread.py duration.py overload.py \
-	slow_clients.py rejections.py plain_client.py)
+GRPCIO_TESTS := $(addprefix tests/server/test_,polling_thread.py polled_streams.py streams.py \
+	duration.py overload.py slow_clients.py rejections.py plain_client.py)
 test-grpcio: $(VENV)/.test $(GRPCIO_VERSIONS:%=$(GRPCIO)-%/.test)  ## test the server on GRPCIO_VERSIONS, and with all calls in threads; two minutes
 	for version in $(GRPCIO_VERSIONS); do \
 		timeout 120 $(GRPCIO)-$$version/bin/python -m pytest $(GRPCIO_TESTS) || exit; \

@@ -122,8 +122,8 @@ class ServerConfig:
     )
     inline_calls: bool = option(
         True,
-        "Answer small unary calls in the thread that receives them, which is faster. "
-        "Otherwise a thread pool answers every call.",
+        "Answer small calls and stream items in the thread that receives them, which is faster. "
+        "Otherwise a thread pool answers them, and each stream occupies two threads.",
     )
     warm_up: bool = option(True, "Compile the common kernels before health reports SERVING.")
     reflection: bool = option(True, "Enable gRPC server reflection.")

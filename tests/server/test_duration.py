@@ -12,8 +12,8 @@ import pytest
 from pooling_engine import BackwardCall, ForwardCall, PoolSpec
 from pooling_server import ServerConfig
 from pooling_server.serving.call_processor import CallProcessor, PreparedCall
+from pooling_server.serving.duration import INLINE_BYTES, INLINE_US
 from pooling_server.serving.servicer import _prepare_plan
-from pooling_server.serving.unary_calls import INLINE_BYTES, INLINE_US
 from pooling_wire import BACKWARD, FORWARD
 from pooling_wire.shared_memory import NO_REGIONS
 from pooling_wire.v1 import pooling_pb2 as pb

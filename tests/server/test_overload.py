@@ -11,7 +11,7 @@ import pytest
 
 import pooling_engine
 from pooling_server import PoolingServer, ServerConfig
-from pooling_server.serving import unary_calls
+from pooling_server.serving import duration
 from pooling_wire.v1 import pooling_pb2_grpc
 from tests.server.support import Gate, assert_serves, details_of, wait_for_in_flight
 from tests.support.requests import forward
@@ -28,7 +28,7 @@ def held(
     """
     gate = Gate()
     monkeypatch.setattr(pooling_engine, "run", gate)
-    monkeypatch.setattr(unary_calls, "INLINE_US", -1)
+    monkeypatch.setattr(duration, "INLINE_US", -1)
     is_inline = request.param == "received in the polling thread"
     server = PoolingServer(
         ServerConfig(listen="127.0.0.1:0", threads=1, max_in_flight=2, inline_calls=is_inline)

@@ -14,7 +14,7 @@ import pytest
 import pooling_engine
 from pooling_client import PoolingClient, PoolSpec
 from pooling_server import PoolingServer, ServerConfig
-from pooling_server.serving import polling_thread, unary_calls
+from pooling_server.serving import duration, polling_thread
 from pooling_wire.v1 import pooling_pb2_grpc
 from tests.server.support import Gate, assert_serves, details_of, wait_for_in_flight
 from tests.support.requests import forward
@@ -71,7 +71,7 @@ def test_small_calls_run_in_the_polling_thread(
 def test_large_messages_and_much_work_run_in_threads(
     start: Callable[..., PoolingServer], threads_used: list[str]
 ) -> None:
-    large = np.ones(unary_calls.INLINE_BYTES // 4, np.float32).reshape(1, 1, -1)
+    large = np.ones(duration.INLINE_BYTES // 4, np.float32).reshape(1, 1, -1)
     wide = PoolSpec("average", kernel=4000, stride=1, padding=0)
     with PoolingClient(start().address) as client:
         client.forward(large, PoolSpec("max", 2))
@@ -159,7 +159,7 @@ def test_another_grpcio_is_noticed_and_threads_answer_instead(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    changed = {"_receive_message": ("state", "call", "request_deserializer", "more")}
+    changed = {"_status": ("rpc_event", "state", "serialized_response", "more")}
     monkeypatch.setattr(polling_thread, "_SIGNATURES", changed)
     polling_thread.unsupported_reason.cache_clear()
     try:
@@ -171,7 +171,7 @@ def test_another_grpcio_is_noticed_and_threads_answer_instead(
         polling_thread.unsupported_reason.cache_clear()
     assert is_pooled(threads_used) == [True]
     (record,) = caplog.records
-    assert "the parameters of grpc._server._receive_message have changed" in record.getMessage()
+    assert "the parameters of grpc._server._status have changed" in record.getMessage()
 
 
 def test_the_installed_grpcio_is_supported() -> None:
@@ -183,7 +183,7 @@ def test_a_call_is_answered_once_if_no_thread_can_be_started(
 ) -> None:
     """The pool queues a call before it starts a thread, and so may still run its handler."""
     server = start()
-    monkeypatch.setattr(unary_calls, "INLINE_US", -1)
+    monkeypatch.setattr(duration, "INLINE_US", -1)
     start_thread = threading.Thread.start
 
     def fail(thread: threading.Thread) -> None:
@@ -225,8 +225,8 @@ def test_large_regions_are_decoded_in_a_thread(
             x = client.empty((1, 1, size), np.uint8)
             x[...] = 1
             client.forward(x, MAX)
-    small = [is_thread for size, is_thread in names if size <= unary_calls.INLINE_BYTES]
-    large = [is_thread for size, is_thread in names if size > unary_calls.INLINE_BYTES]
+    small = [is_thread for size, is_thread in names if size <= duration.INLINE_BYTES]
+    large = [is_thread for size, is_thread in names if size > duration.INLINE_BYTES]
     assert not any(small)
     assert large[0] is False  # the look-up that sends the call to a thread
     assert all(large[1:])

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any
 
@@ -19,7 +18,7 @@ import pytest
 import pooling_engine
 from pooling_engine import PoolSpec
 from pooling_server import PoolingServer, ServerConfig
-from pooling_server.serving import streams
+from pooling_server.serving import duration, idle
 from pooling_wire.v1 import pooling_pb2 as pb
 from pooling_wire.v1 import pooling_pb2_grpc
 from tests.server.support import Gate, details_of, wait_for_in_flight, wait_for_unfinished
@@ -144,12 +143,25 @@ def test_a_bug_in_one_item_does_not_end_the_stream(
     assert replies[1].error.message.split()[2].rstrip(";") in caplog.text
 
 
+@pytest.fixture(params=[True, False], ids=["polling thread", "threads"])
+def is_inline(request: pytest.FixtureRequest) -> bool:
+    """Receive items in the polling thread, or in a thread of each stream."""
+    return bool(request.param)
+
+
 @pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[PoolingServer, Gate, Any]]:
-    """Start a server with one slot and a limit of two calls in flight, behind a closed gate."""
+def held(
+    monkeypatch: pytest.MonkeyPatch, is_inline: bool
+) -> Iterator[tuple[PoolingServer, Gate, Any]]:
+    """Start a server with one slot and a limit of two calls in flight, behind a closed gate.
+
+    The gate would block the polling thread, so every item counts as large.
+    """
     gate = Gate()
     monkeypatch.setattr(pooling_engine, "run", gate)
-    server = PoolingServer(ServerConfig(listen="127.0.0.1:0", threads=1, max_in_flight=2))
+    monkeypatch.setattr(duration, "INLINE_US", -1)
+    config = ServerConfig(listen="127.0.0.1:0", threads=1, max_in_flight=2, inline_calls=is_inline)
+    server = PoolingServer(config)
     server.start()
     with grpc.insecure_channel(server.address) as channel:
         yield server, gate, pooling_pb2_grpc.PoolingServiceStub(channel)
@@ -236,8 +248,8 @@ for number, reply in enumerate(stream(iter(lambda: item, None))):
 """
 
 
-def test_a_killed_client_leaves_no_call_and_no_thread() -> None:
-    server = PoolingServer(ServerConfig(listen="127.0.0.1:0", threads=1))
+def test_a_killed_client_leaves_no_call_and_no_thread(is_inline: bool) -> None:
+    server = PoolingServer(ServerConfig(listen="127.0.0.1:0", threads=1, inline_calls=is_inline))
     server.start()
     client = subprocess.Popen(
         [sys.executable, "-c", FLOOD, server.address],
@@ -256,8 +268,8 @@ def test_a_killed_client_leaves_no_call_and_no_thread() -> None:
     assert server.stop()
 
 
-def test_results_of_large_items_use_the_arena() -> None:
-    server = PoolingServer(ServerConfig(listen="127.0.0.1:0", threads=1))
+def test_results_of_large_items_use_the_arena(is_inline: bool) -> None:
+    server = PoolingServer(ServerConfig(listen="127.0.0.1:0", threads=1, inline_calls=is_inline))
     server.start()
     x = np.random.default_rng(0).standard_normal(SHAPE, dtype=np.float32)
     request = forward(
@@ -276,9 +288,11 @@ IDLE_S = 0.3
 
 
 @pytest.fixture
-def impatient() -> Iterator[tuple[PoolingServer, Any]]:
+def impatient(is_inline: bool) -> Iterator[tuple[PoolingServer, Any]]:
     """Start a server with an idle timeout of `IDLE_S`."""
-    config = ServerConfig(listen="127.0.0.1:0", backend="numpy", stream_idle_s=IDLE_S)
+    config = ServerConfig(
+        listen="127.0.0.1:0", backend="numpy", stream_idle_s=IDLE_S, inline_calls=is_inline
+    )
     server = PoolingServer(config)
     server.start()
     with grpc.insecure_channel(server.address) as channel:
@@ -304,56 +318,45 @@ def test_a_stream_ends_if_its_client_sends_nothing(impatient: Any) -> None:
         feed.put(None)
 
 
-def test_a_stream_ends_if_its_client_reads_nothing(
-    impatient: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("width", "count"), [(512, 20), (32, 320)], ids=["2 MiB", "128 KiB"])
+def test_a_stream_ends_if_its_client_reads_nothing(impatient: Any, width: int, count: int) -> None:
     server, stub = impatient
-    call, ended = server.executor.call, threading.Event()
-
-    @contextmanager
-    def watched(*arguments: Any) -> Iterator[None]:
-        try:
-            with call(*arguments):
-                yield
-        finally:
-            ended.set()
-
-    monkeypatch.setattr(server.executor, "call", watched)
-    x = np.zeros((1, 1, 1024, 512), np.float32)
+    x = np.zeros((1, 1, 1024, width), np.float32)
     same = spec(windows=sliding(kernel=1))
-    large = item(1, forward(spec=same, input=tensor(x.shape, data=x.tobytes())))
-    stream = stub.ForwardStream(iter([large] * 20))  # more than the network buffers hold
-    assert ended.wait(LIMIT_S), "the stream waits for its client"
-    assert server.executor.in_flight == 0
+    request = item(1, forward(spec=same, input=tensor(x.shape, data=x.tobytes())))
+    feed = Feed()
+    stream = stub.ForwardStream(iter(feed))
+    wait_for_in_flight(server, 1)
+    for each in [request] * count:  # more than the network buffers hold
+        feed.put(each)
+    wait_for_in_flight(server, 0)
+    feed.put(None)
     with pytest.raises(grpc.RpcError) as caught:
         list(stream)
     assert caught.value.code() is grpc.StatusCode.CANCELLED
 
 
 class Clock:
-    """Replacement of `time` in the streams; their timers are checked when it advances."""
+    """Replacement of `time` in the watch of idle streams, which checks when it advances."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._now, self._checks = 0.0, []
-        monkeypatch.setattr(streams, "time", self)
-        schedule = lambda timer, _: self._checks.append(timer._check)  # noqa: E731
-        monkeypatch.setattr(streams._IdleTimer, "_schedule", schedule)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, watch: idle.IdleWatch) -> None:
+        self._now, self._watch = 0.0, watch
+        monkeypatch.setattr(idle, "time", self)
 
     def monotonic(self) -> float:
         return self._now
 
     def advance(self, seconds: float) -> None:
         self._now += seconds
-        checks, self._checks = self._checks, []
-        for check in checks:
-            check()
+        self._watch.check()
 
 
 def test_a_stream_is_not_idle_while_it_computes_or_receives_items(
     impatient: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, stub = impatient
-    clock, feed, compute = Clock(monkeypatch), Feed(), pooling_engine.run
+    server, stub = impatient
+    clock = Clock(monkeypatch, server._servicer._watch)
+    feed, compute = Feed(), pooling_engine.run
 
     def slow(*arguments: Any, **options: Any) -> Any:
         clock.advance(2 * IDLE_S)
@@ -377,14 +380,19 @@ def test_a_stream_is_not_idle_while_it_computes_or_receives_items(
     feed.put(None)
 
 
-def test_0_disables_the_idle_timeout() -> None:
-    server = PoolingServer(ServerConfig(listen="127.0.0.1:0", backend="numpy", stream_idle_s=0))
+def test_0_disables_the_idle_timeout(is_inline: bool) -> None:
+    config = ServerConfig(
+        listen="127.0.0.1:0", backend="numpy", stream_idle_s=0, inline_calls=is_inline
+    )
+    before = {*threading.enumerate()}
+    server = PoolingServer(config)
     server.start()
     feed = Feed(item(1))
     with grpc.insecure_channel(server.address) as channel:
         stream = pooling_pb2_grpc.PoolingServiceStub(channel).ForwardStream(iter(feed))
         assert next(stream).id == 1
-        assert not [each for each in threading.enumerate() if each.name == "pooling-idle-timer"]
+        started = {*threading.enumerate()} - before
+        assert "pooling-idle-watch" not in {thread.name for thread in started}
         feed.put(item(2))
         assert next(stream).id == 2
         feed.put(None)

@@ -106,7 +106,9 @@ class PoolingServer:
 
     def _add_handlers(self) -> None:
         config = self._config
-        servicer = PoolingServicer(config, self.executor, self.calls, version(), self.shared_memory)
+        self._servicer = servicer = PoolingServicer(
+            config, self.executor, self.calls, version(), self.shared_memory
+        )
         servicer.on_device_lost = self._handle_lost_device
         threads = ThreadPoolExecutor(config.max_in_flight + _SPARE_THREADS, "pooling-call")
         is_inline = config.inline_calls and _supports_inline_calls()
@@ -166,6 +168,7 @@ class PoolingServer:
         all_finished = self.executor.drain(self.grace_s)
         self.executor.wait_for_silence(_QUIET_S, _MOST_QUIET_S)
         self._server.stop(grace=1 if all_finished else None).wait()
+        self._servicer.stop()
         self.shared_memory.stop()
         self._listeners.remove_files()
         return all_finished

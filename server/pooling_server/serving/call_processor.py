@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import pooling_engine
 from pooling_engine import BackwardCall, PoolingError, UnavailableError
 from pooling_server.config import ServerConfig
+from pooling_server.serving import duration
 from pooling_server.serving.arena import Arena, Loan
-from pooling_server.serving.duration import predicted_us
 from pooling_server.serving.error_replies import error_reply
 from pooling_server.serving.limits import check_message_size, check_plan_limits
 from pooling_wire import Method
@@ -66,23 +66,19 @@ class CallProcessor:
         except PoolingError as error:
             self._check_limits_of_invalid(method, error)
             raise
-        call = placed.call
-        is_backward = isinstance(call, BackwardCall)
-        has_indices = call.indices is not None if is_backward else call.return_indices
-        duration_us = predicted_us(call.plan, is_backward=is_backward, has_indices=has_indices)
-        return PreparedCall(duration_us, partial(self._answer, method, placed))
+        answer = partial(self._answer, method, placed)
+        return PreparedCall(_predicted_us(placed.call), answer)
 
-    def _answer(self, method: Method[Any, Any], placed: Placed[Any], regions: Regions) -> bytes:
-        with self.arena.loan() as loan:
-            result = self._compute(method, placed, loan, regions)
-            return method.encode_response(result, placed.places)
+    def prepare_item(self, method: Method[Any, Any], item: bytes) -> PreparedCall:
+        """Decode a stream item and predict its duration.
 
-    def answer_item(self, method: Method[Any, Any], item: bytes) -> bytes:
-        """Return the reply to a stream item: a response or an error.
+        The answer to an invalid item is its error. `answer` ignores its argument, because items
+        have no shared memory. It raises UnavailableError if the device is lost; the stream has to
+        end then, so that the client continues on another server.
 
-        Raises:
-            UnavailableError: the device is lost; the stream has to end, so that the client
-                continues on another server.
+        Args:
+            method: row of the method table.
+            item: serialized item.
         """
         id_ = 0
         try:
@@ -91,6 +87,23 @@ class CallProcessor:
                 self._check_limits_of_invalid(method, call)
                 raise call
             check_message_size(item, self._config)
+            answer = partial(self._answer_item, method, id_, call)
+            return PreparedCall(_predicted_us(call), answer)
+        except Exception as error:
+            reply = method.encode_reply(id_, error_reply(error))
+            return PreparedCall(0, lambda _: reply)
+
+    def is_small(self, prepared: PreparedCall) -> bool:
+        """Return True if a call may be answered in the polling thread."""
+        return prepared.predicted_us <= duration.INLINE_US and self.never_waits
+
+    def _answer(self, method: Method[Any, Any], placed: Placed[Any], regions: Regions) -> bytes:
+        with self.arena.loan() as loan:
+            result = self._compute(method, placed, loan, regions)
+            return method.encode_response(result, placed.places)
+
+    def _answer_item(self, method: Method[Any, Any], id_: int, call: Any, _: Regions) -> bytes:
+        try:
             with self.arena.loan() as loan:
                 result = self._compute(method, Placed(call, NO_PLACES), loan, NO_REGIONS)
                 return method.encode_reply(id_, result)
@@ -125,3 +138,9 @@ class CallProcessor:
         """
         if error.plan is not None:
             check_plan_limits(error.plan, 0, method.size_field, self._config)
+
+
+def _predicted_us(call: Any) -> float:
+    is_backward = isinstance(call, BackwardCall)
+    has_indices = call.indices is not None if is_backward else call.return_indices
+    return duration.predicted_us(call.plan, is_backward=is_backward, has_indices=has_indices)

@@ -9,6 +9,12 @@ import numpy as np
 
 from pooling_engine import Mode, PoolPlan
 
+# Limits of a call that is answered in the polling thread, where it delays all other calls: the size
+# of its message and of a region that it reads, and its predicted duration. See
+# docs/adr/0013-polling-thread.md.
+INLINE_BYTES = 256 << 10
+INLINE_US = 3000
+
 # Measured on the NumPy backend with empty caches, as upper bounds: compiled kernels leave some
 # calls to it, for example beside NaNs. tests/server/test_duration.py has the slowest calls.
 _CALL_US = 200

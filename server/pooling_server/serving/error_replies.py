@@ -30,9 +30,17 @@ def error_reply(error: Exception) -> PoolingError:
     return InternalError(f"internal error {bug}; details are in the server's log")
 
 
-def abort(context: grpc.ServicerContext, error: PoolingError) -> NoReturn:
-    """End a call with the status and the details of the error."""
+def set_status(context: grpc.ServicerContext, error: PoolingError) -> pooling_wire.Status:
+    """Give a call the status and the details of an error; return the status."""
     status = pooling_wire.encode_error(error)
     if status.details:
         context.set_trailing_metadata(((pooling_wire.DETAILS_KEY, status.details),))
+    context.set_code(status.code)
+    context.set_details(status.message)
+    return status
+
+
+def abort(context: grpc.ServicerContext, error: PoolingError) -> NoReturn:
+    """End a call with the status and the details of the error."""
+    status = set_status(context, error)
     context.abort(status.code, status.message)

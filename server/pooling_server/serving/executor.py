@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
@@ -17,23 +18,17 @@ RETRY_AFTER_S = 0.1
 
 
 class Admission:
-    """An admitted call: in flight until the end of its block, unfinished until `finish`.
+    """An admitted call: in flight until `leave`, unfinished until `finish`; each is called once.
 
     Args:
         leave: ends the count of calls in flight.
-        finish: ends the count of unfinished calls; to be called once, after the reply was sent or
-            the client has disconnected.
+        finish: ends the count of unfinished calls; to be called after the reply was sent or the
+            client has disconnected.
     """
 
     def __init__(self, leave: Callable[[], None], finish: Callable[[], None]) -> None:
-        self._leave = leave
+        self.leave = leave
         self.finish = finish
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *error: object) -> None:
-        self._leave()
 
 
 class Executor:
@@ -108,8 +103,10 @@ class Executor:
         admission = self.admit(end)
         if not on_sent(admission.finish):
             admission.finish()
-        with admission:
+        try:
             yield
+        finally:
+            admission.leave()
 
     def compute(self, work: Callable[[], Answer], deadline_s: float | None) -> Answer:
         """Run `work` once a compute slot is free, and return its result.
@@ -137,8 +134,10 @@ class Executor:
         """
         with self._changed:
             self._is_draining = True
-            for end in self._streams:
-                end()
+            ends = tuple(self._streams)
+        for end in ends:  # may end a stream, which leaves
+            end()
+        with self._changed:
             return self._changed.wait_for(
                 lambda: self._in_flight == self._unfinished == 0, timeout_s
             )
@@ -160,7 +159,7 @@ class Executor:
     def _has_rejected_since(self, rejections: int) -> bool:
         return self._rejections > rejections
 
-    def _enter(self, end: Callable[[], None] | None = None) -> None:
+    def _enter(self, end: Callable[[], None] | None) -> None:
         with self._changed:
             if self._is_draining:
                 self._rejections += 1
@@ -178,7 +177,7 @@ class Executor:
             if end is not None:
                 self._streams.add(end)
 
-    def _leave(self, end: Callable[[], None] | None = None) -> None:
+    def _leave(self, end: Callable[[], None] | None) -> None:
         with self._changed:
             self._in_flight -= 1
             if end is not None:
@@ -200,3 +199,25 @@ class Executor:
                 "retry_after_s": str(RETRY_AFTER_S),
             },
         )
+
+
+def run_in_thread(threads: ThreadPoolExecutor, work: Callable[[], None]) -> None:
+    """Run `work` in a thread of a pool.
+
+    Raises:
+        OverloadedError: the system can start no more threads; `work` will not run.
+    """
+    claim = threading.Lock()  # a pool that fails to start a thread may still run what it has queued
+
+    def run() -> None:
+        if claim.acquire(blocking=False):
+            work()
+
+    try:
+        threads.submit(run)
+    except RuntimeError:
+        if claim.acquire(blocking=False):
+            raise OverloadedError(
+                "the system can start no more threads; retry later",
+                facts={"retry_after_s": str(RETRY_AFTER_S)},
+            ) from None

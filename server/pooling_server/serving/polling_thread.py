@@ -1,9 +1,9 @@
-"""Unary handlers in gRPC's polling thread. All use of private parts of gRPC is in this module.
+"""Calls in gRPC's polling thread. All use of private parts of gRPC is in this module.
 
-gRPC's server hands every call to a pool of threads, and the message of the call to that thread.
+gRPC's server hands every call to a pool of threads, and each message of the call to that thread.
 These hand-overs take longer than a small pooling call. `PollingThreadExecutor` takes the place of
-the pool (`experimental_thread_pool`): it receives the message by a callback, which runs in the
-polling thread, and then runs gRPC's own function for the call there or in a thread.
+the pool (`experimental_thread_pool`): it starts the operations of a call with callbacks, which run
+in the polling thread.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import logging
 import sys
+import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 
@@ -28,120 +30,108 @@ try:
 except ImportError as error:  # another layout of grpcio
     _missing = str(error)
 
+_log = logging.getLogger("pooling_server")
 _NO_FLAGS = 0
 _SELF_CALL_S = 10
 # Parameters of the private functions of `grpc._server` that this module relies on.
 _SIGNATURES = {
+    "_Context": ("rpc_event", "state", "request_deserializer"),
     "_is_rpc_state_active": ("state",),
-    "_receive_message": ("state", "call", "request_deserializer"),
-    "_unary_response_in_pool": (
-        "rpc_event",
-        "state",
-        "behavior",
-        "argument_thunk",
-        "request_deserializer",
-        "response_serializer",
+    "_possibly_finish_call": ("state", "token"),
+    "_status": ("rpc_event", "state", "serialized_response"),
+}
+_STATE_ATTRIBUTES = ("callbacks", "condition", "due", "initial_metadata_allowed")
+_NAMES = {
+    "grpc._server": ("_RECEIVE_MESSAGE_TOKEN", "_SEND_MESSAGE_TOKEN"),
+    "grpc._cython.cygrpc": (
+        "ReceiveMessageOperation",
+        "SendInitialMetadataOperation",
+        "SendMessageOperation",
     ),
 }
-_STATE_ATTRIBUTES = ("callbacks", "condition", "due", "request")
 _DONE: Future[None] = Future()
 _DONE.set_result(None)
 
 
-class Reception(Protocol):
-    """One call, from its start to the arrival of its message; the argument of its handler."""
+class PolledCall:
+    """Operations of one call, whose callbacks run in the polling thread.
+
+    A callback must not block. Operations are started with `lock` held, while the call is active.
+
+    Attributes:
+        lock: lock of the call; re-entrant.
+        context: context of the call, as a handler receives it.
+    """
+
+    __slots__ = ("_event", "_state", "context", "lock")
+
+    def __init__(self, event: Any, state: Any) -> None:
+        self._event, self._state = event, state
+        self.lock: threading.Condition = state.condition
+        self.context: grpc.ServicerContext = _server._Context(event, state, None)
 
     @property
-    def is_rejected(self) -> bool:
-        """True if the handler has to run at once, without the message."""
-        ...
+    def is_active(self) -> bool:
+        """True until the client has disconnected or `end` was called."""
+        return bool(_server._is_rpc_state_active(self._state))
 
-    def receive(self, message: bytes, peer: Callable[[], str]) -> bool:
-        """Take the message; return True if the handler may run in the polling thread.
+    def on_end(self, callback: Callable[[], None]) -> None:
+        """Call a function when the status was sent, or the client has disconnected."""
+        self._state.callbacks.append(callback)
 
-        Args:
-            message: the message; empty if the client sent none.
-            peer: returns the address of the client.
-        """
-        ...
+    def receive(self, on_message: Callable[[bytes | None], None]) -> None:
+        """Receive a message; the callback gets None if the client sends no more."""
+        token = _server._RECEIVE_MESSAGE_TOKEN
 
-    def begin(self) -> bool:
-        """Return True when first called: the handler runs once."""
-        ...
+        def received(event: Any) -> Any:
+            message = event.batch_operations[0].message()
+            return self._completed(token, functools.partial(on_message, message))
 
-    def refuse(self) -> None:
-        """Prepare the handler to reject the call, because no thread can run it."""
-        ...
+        self._state.due.add(token)
+        self._event.call.start_server_batch((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), received)
 
-    def abandon(self) -> None:
-        """Handle a client that has disconnected before the message arrived."""
-        ...
+    def send(self, message: bytes, on_sent: Callable[[], None]) -> None:
+        """Send a message; one at a time."""
+        token, state = _server._SEND_MESSAGE_TOKEN, self._state
+        operations: tuple[Any, ...] = (cygrpc.SendMessageOperation(message, _NO_FLAGS),)
+        if state.initial_metadata_allowed:
+            state.initial_metadata_allowed = False
+            operations = (cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS), *operations)
+        state.due.add(token)
+        self._event.call.start_server_batch(operations, lambda _: self._completed(token, on_sent))
 
-    def finish(self) -> None:
-        """Handle the end of the call: the reply was sent, or the client has disconnected."""
-        ...
+    def end(self, reply: bytes | None = None) -> None:
+        """End the call with the status of the context, after a last message, if any."""
+        _server._status(self._event, self._state, reply)
+
+    def _completed(self, token: str, callback: Callable[[], None]) -> Any:
+        with self.lock:
+            after = _server._possibly_finish_call(self._state, token)
+        try:
+            callback()
+        except Exception:  # it would end the polling thread
+            _log.exception("a bug ends a call")
+            self.context.cancel()
+        return after
 
 
 class PollingThreadExecutor(ThreadPoolExecutor):
-    """Stands in for the thread pool of unary handlers.
+    """Stands in for the thread pool of handlers.
 
     Args:
-        threads: runs the handlers that may not run in the polling thread.
-        start: called in the polling thread when a call starts, before its message has arrived.
+        start: called in the polling thread when a call starts, before its message has arrived, with
+            the lock of the call held.
     """
 
-    def __init__(self, threads: ThreadPoolExecutor, start: Callable[[], Reception]) -> None:
+    def __init__(self, start: Callable[[PolledCall], None]) -> None:
         super().__init__(1)
-        self._handler_threads = threads
-        self._start_reception = start
+        self._start_call = start
 
     def submit(self, *arguments: Any) -> Future[None]:  # type: ignore[override]
-        """Receive the message of a call and run its handler.
-
-        gRPC calls this in the polling thread, with the lock of the call held and the arguments of
-        `_unary_response_in_pool` behind two functions.
-        """
-        run, function, event, state, behavior, _, *serializers = arguments
-        reception = self._start_reception()
-        handler = (function, event, state, behavior, lambda: reception, *serializers)
-        if reception.is_rejected:
-            run(*handler)
-            return _DONE
-        state.callbacks.append(reception.finish)
-        on_message = _server._receive_message(state, event.call, None)
-
-        def received(message_event: Any) -> Any:
-            after = on_message(message_event)
-            with state.condition:
-                message, state.request = state.request, None
-                is_active = _server._is_rpc_state_active(state)
-            if not is_active:
-                reception.abandon()
-                return after
-            answer = functools.partial(_run_once, reception, run, *handler)
-            if reception.receive(message or b"", lambda: _peer(event)):
-                answer()
-                return after
-            try:
-                self._handler_threads.submit(answer)
-            except RuntimeError:  # no thread can be started; the pool may still run the handler
-                reception.refuse()
-                answer()
-            return after
-
-        state.due.add(_server._RECEIVE_MESSAGE_TOKEN)
-        event.call.start_server_batch((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), received)
+        """Start a call; gRPC passes a function that would run its handler in a thread."""
+        _, _, event, state, *_ = arguments
+        self._start_call(PolledCall(event, state))
         return _DONE
-
-
-def _run_once(reception: Reception, run: Callable[..., None], *handler: Any) -> None:
-    if reception.begin():
-        run(*handler)
-
-
-def _peer(event: Any) -> str:
-    peer = event.call.peer()
-    return peer.decode() if isinstance(peer, bytes) else peer
 
 
 @functools.cache
@@ -164,41 +154,28 @@ def _changed_name() -> str | None:
     for name in _STATE_ATTRIBUTES:
         if not hasattr(state, name):
             return f"grpc._server._RPCState has no {name}"
-    for owner, name in ((_server, "_RECEIVE_MESSAGE_TOKEN"), (cygrpc, "ReceiveMessageOperation")):
-        if not hasattr(owner, name):
-            return f"{owner.__name__} has no {name}"
+    for owner in (_server, cygrpc):
+        for name in _NAMES[owner.__name__]:
+            if not hasattr(owner, name):
+                return f"{owner.__name__} has no {name}"
     return None
 
 
-class _Echo:
-    """Reception of the self-call; its handler returns the message."""
+def _echo(call: PolledCall) -> None:
+    """Send the message of a stream back, then end it."""
 
-    is_rejected = False
-    message = b""
+    def received(message: bytes | None) -> None:
+        with call.lock:
+            call.send(message or b"", call.end)
 
-    def receive(self, message: bytes, peer: Callable[[], str]) -> bool:
-        self.message = message
-        return True
-
-    def begin(self) -> bool:
-        return True
-
-    def refuse(self) -> None:
-        pass
-
-    def abandon(self) -> None:
-        pass
-
-    def finish(self) -> None:
-        pass
+    call.receive(received)
 
 
 def _failed_self_call() -> str | None:
     name = f"pooling-{uuid.uuid4().hex}"
     address = f"unix-abstract:{name}" if sys.platform == "linux" else "127.0.0.1:0"
     with ThreadPoolExecutor(1) as threads:
-        echo = in_pool(PollingThreadExecutor(threads, _Echo), lambda echo, _: echo.message)
-        handlers: dict[str, Any] = {"Echo": grpc.stream_unary_rpc_method_handler(echo)}
+        handlers: dict[str, Any] = {"Echo": grpc.stream_stream_rpc_method_handler(polled(_echo))}
         server = grpc.server(threads)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
         try:
@@ -206,13 +183,13 @@ def _failed_self_call() -> str | None:
             server.start()
             target = address if address.startswith("unix") else f"127.0.0.1:{port}"
             with grpc.insecure_channel(target, [("grpc.enable_http_proxy", 0)]) as channel:
-                call: Any = channel.unary_unary(f"/{name}/Echo")
-                reply = call(b"self-call", timeout=_SELF_CALL_S, wait_for_ready=True)
+                call: Any = channel.unary_stream(f"/{name}/Echo")
+                replies = list(call(b"self-call", timeout=_SELF_CALL_S, wait_for_ready=True))
         except (grpc.RpcError, RuntimeError) as error:
             return f"a call to itself failed: {error}"
         finally:
             server.stop(1).wait()
-    return None if reply == b"self-call" else f"a call to itself returned {reply!r}"
+    return None if replies == [b"self-call"] else f"a call to itself returned {replies!r}"
 
 
 class _Behavior(functools.partial[Any]):
@@ -226,3 +203,12 @@ def in_pool(pool: ThreadPoolExecutor, handler: Callable[..., Any]) -> Callable[.
     behavior = _Behavior(handler)
     behavior.experimental_thread_pool = pool
     return behavior
+
+
+def polled(start: Callable[[PolledCall], None]) -> Callable[..., Any]:
+    """Return a handler of a method whose calls are started in the polling thread.
+
+    Args:
+        start: as in `PollingThreadExecutor`.
+    """
+    return in_pool(PollingThreadExecutor(start), lambda *_: None)  # never called

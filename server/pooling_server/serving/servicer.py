@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import grpc
 
@@ -14,17 +14,19 @@ from pooling_engine import PoolingError
 from pooling_engine.errors import LOST_DEVICE
 from pooling_server.config import ServerConfig
 from pooling_server.serving.call_processor import CallProcessor, PreparedCall
-from pooling_server.serving.error_replies import abort, error_reply
+from pooling_server.serving.error_replies import abort, error_reply, set_status
 from pooling_server.serving.executor import Executor
-from pooling_server.serving.polling_thread import in_pool
+from pooling_server.serving.idle import IdleWatch
+from pooling_server.serving.polled_streams import PolledStream, StreamServices
+from pooling_server.serving.polling_thread import in_pool, polled
 from pooling_server.serving.server_info import describe
 from pooling_server.serving.streams import answer_items
 from pooling_server.serving.unary_calls import Context, UnaryCalls
 from pooling_server.sockets.shared_memory import SharedMemory
 from pooling_wire import GET_PLAN, GET_SERVER_INFO, METHODS, SERVICE_NAME
-from pooling_wire.shared_memory import Regions
+from pooling_wire.shared_memory import NO_REGIONS, Regions
 
-AnswerItem = Callable[[bytes], bytes]
+PrepareItem = Callable[[bytes], PreparedCall]
 
 
 class PoolingServicer:
@@ -53,7 +55,8 @@ class PoolingServicer:
         self._executor = executor
         self._calls = calls
         self._version = version
-        self._unary = UnaryCalls(config, executor, calls, memory, self._fail)
+        self._unary = UnaryCalls(config, executor, calls, memory, self._report, self._fail)
+        self._watch = IdleWatch(config.stream_idle_s)
         self.on_device_lost: Callable[[PoolingError], None] = lambda error: None
 
     def handlers(self, threads: ThreadPoolExecutor, is_inline: bool) -> grpc.GenericRpcHandler:
@@ -65,7 +68,7 @@ class PoolingServicer:
 
         Args:
             threads: pool in which calls are answered.
-            is_inline: answer small unary calls in gRPC's polling thread.
+            is_inline: answer small calls and stream items in gRPC's polling thread.
         """
         unary = partial(self._unary.handler, threads=threads, is_inline=is_inline)
         info = in_pool(threads, self._answer_info)
@@ -74,28 +77,51 @@ class PoolingServicer:
             GET_PLAN: unary(_prepare_plan),
         }
         for method in METHODS:
-            answer_item = partial(self._calls.answer_item, method)
-            items = in_pool(threads, partial(self._answer_stream, answer_item))
+            prepare_item = partial(self._calls.prepare_item, method)
+            items = self._stream_handler(prepare_item, threads, is_inline)
             handlers[method.name] = unary(partial(self._calls.prepare, method))
             handlers[method.stream_name] = grpc.stream_stream_rpc_method_handler(items)
         return grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
 
+    def stop(self) -> None:
+        """End the thread that watches idle streams."""
+        self._watch.stop()
+
+    def _stream_handler(
+        self, prepare: PrepareItem, threads: ThreadPoolExecutor, is_inline: bool
+    ) -> Callable[..., Any]:
+        if not is_inline:
+            return in_pool(threads, partial(self._answer_stream, prepare))
+        services = StreamServices(
+            self._executor, threads, self._watch, self._calls.is_small, self._report
+        )
+        return polled(lambda call: PolledStream(services, prepare, call).start())
+
     def _answer_stream(
-        self, answer: AnswerItem, items: Iterator[bytes], context: Context
+        self, prepare: PrepareItem, items: Iterator[bytes], context: Context
     ) -> Iterator[bytes]:
+        def answer(item: bytes) -> bytes:
+            return prepare(item).answer(NO_REGIONS)
+
         try:
-            idle_s = self._config.stream_idle_s
-            yield from answer_items(answer, items, context, self._executor, idle_s)
+            yield from answer_items(answer, items, context, self._executor, self._watch)
         except Exception as error:
             self._fail(context, error_reply(error))
 
     def _answer_info(self, requests: Iterator[bytes], context: Context) -> bytes:
         return pooling_wire.encode_server_info(describe(self._config, self._version))
 
+    def _report(self, context: Context, error: PoolingError) -> None:
+        self._check_device(error)
+        set_status(context, error)
+
     def _fail(self, context: Context, error: PoolingError) -> NoReturn:
+        self._check_device(error)
+        abort(context, error)
+
+    def _check_device(self, error: PoolingError) -> None:
         if error.facts.get("cause") == LOST_DEVICE:
             self.on_device_lost(error)
-        abort(context, error)
 
 
 def _prepare_plan(request: bytes, regions: Regions) -> PreparedCall:

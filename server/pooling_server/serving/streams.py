@@ -1,11 +1,10 @@
-"""Streams: items in, replies out, in order. An error of one item is reported in its reply."""
+"""Streams in threads: items in, replies out, in order. A reply reports the error of its item."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from queue import SimpleQueue
 
@@ -13,6 +12,7 @@ import grpc
 
 from pooling_engine import UnavailableError
 from pooling_server.serving.executor import Executor
+from pooling_server.serving.idle import IdleWatch, Wait
 
 ITEMS_AHEAD = 2  # received while one is computed; HTTP/2 flow control holds back the rest
 
@@ -24,7 +24,7 @@ def answer_items(
     items: Iterator[Item],
     context: grpc.ServicerContext,
     executor: Executor,
-    idle_s: float,
+    watch: IdleWatch,
 ) -> Iterator[bytes]:
     """Yield the reply to each item of a stream.
 
@@ -36,8 +36,8 @@ def answer_items(
         items: serialized items, as gRPC delivers them.
         context: context of the stream.
         executor: admits the stream and grants compute slots.
-        idle_s: idle timeout of the client in seconds; 0 disables it. A client that does not read
-            replies is cancelled, because no status would reach it before the unread replies.
+        watch: ends streams of idle clients. A client that does not read replies is cancelled,
+            because no status would reach it before the unread replies.
 
     Raises:
         OverloadedError: the executor rejected the stream.
@@ -46,30 +46,39 @@ def answer_items(
     """
     with (
         closing(_RequestQueue(items)) as requests,
-        executor.call(context.add_callback, partial(requests.end, _shutting_down())),
-        closing(_IdleTimer(idle_s)) as idle_timer,
+        executor.call(context.add_callback, partial(requests.end, shutting_down())),
+        _watched(watch) as wait,
     ):
-        end_idle = partial(requests.end, _idle(idle_s))
-        idle_timer.start(end_idle)
+        end_idle = partial(requests.end, idle_error(watch.limit_s))
+        wait.start(end_idle)
         for item in requests.received():
-            idle_timer.pause()
-            work = partial(_answer_if_active, answer, item, context)
+            wait.pause()
+            work = partial(answer_if_active, partial(answer, item), context)
             reply = executor.compute(work, context.time_remaining())
             if reply is None:
                 return
-            idle_timer.start(context.cancel)
+            wait.start(context.cancel)
             yield reply
-            idle_timer.start(end_idle)
+            wait.start(end_idle)
 
 
-def _answer_if_active(
-    answer: Callable[[Item], bytes], item: Item, context: grpc.ServicerContext
-) -> bytes | None:
+@contextmanager
+def _watched(watch: IdleWatch) -> Iterator[Wait]:
+    wait = Wait()
+    watch.add(wait)
+    try:
+        yield wait
+    finally:
+        watch.discard(wait)
+
+
+def answer_if_active(answer: Callable[[], bytes], context: grpc.ServicerContext) -> bytes | None:
     """Return the reply, or None if the client has disconnected while the item waited."""
-    return answer(item) if context.is_active() else None
+    return answer() if context.is_active() else None
 
 
-def _idle(idle_s: float) -> UnavailableError:
+def idle_error(idle_s: float) -> UnavailableError:
+    """Return the error of a stream whose client sent nothing for `idle_s` seconds."""
     return UnavailableError(
         f"the client sent nothing on this stream for {idle_s:g} s, this server's limit "
         "(--stream-idle-s); open a new stream to continue",
@@ -81,56 +90,11 @@ def _idle(idle_s: float) -> UnavailableError:
     )
 
 
-def _shutting_down() -> UnavailableError:
+def shutting_down() -> UnavailableError:
+    """Return the error of a stream that a drain ends."""
     return UnavailableError(
         "the server is shutting down; resend unanswered items to another server"
     )
-
-
-class _IdleTimer:
-    """Timer that calls a function when the stream has waited too long for its client.
-
-    One timer thread serves the whole stream. It is not restarted for every item, but checks the
-    start of the current wait each time it expires, because items arrive far more often.
-
-    Args:
-        limit_s: maximum duration of one wait in seconds; 0 disables the timer.
-    """
-
-    def __init__(self, limit_s: float) -> None:
-        self._limit_s = limit_s
-        self._wait: tuple[float, Callable[[], object]] | None = None
-        self._timer: threading.Timer | None = None
-        if limit_s:
-            self._schedule(limit_s)
-
-    def start(self, on_timeout: Callable[[], object]) -> None:
-        """Start a wait; `on_timeout` is called if the wait lasts too long."""
-        self._wait = time.monotonic(), on_timeout
-
-    def pause(self) -> None:
-        """End the current wait: the server is computing."""
-        self._wait = None
-
-    def close(self) -> None:
-        """Cancel the timer."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._limit_s = 0
-
-    def _schedule(self, seconds: float) -> None:
-        self._timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), self._check)
-        self._timer.name, self._timer.daemon = "pooling-idle-timer", True
-        self._timer.start()
-
-    def _check(self) -> None:
-        wait = self._wait
-        since, on_timeout = wait or (time.monotonic(), None)
-        left_s = since + self._limit_s - time.monotonic()
-        if self._limit_s and left_s > 0:
-            self._schedule(left_s)
-        elif self._limit_s and on_timeout is not None:
-            on_timeout()
 
 
 class _RequestQueue:

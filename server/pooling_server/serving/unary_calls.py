@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from functools import partial
 from typing import Any, NoReturn
 
 import grpc
 
-from pooling_engine import DeadlineError, OverloadedError, PoolingError
+from pooling_engine import DeadlineError, PoolingError
 from pooling_server.config import ServerConfig
 from pooling_server.serving.call_processor import CallProcessor, PreparedCall
+from pooling_server.serving.duration import INLINE_BYTES
 from pooling_server.serving.error_replies import error_reply
-from pooling_server.serving.executor import RETRY_AFTER_S, Admission, Executor
+from pooling_server.serving.executor import Admission, Executor, run_in_thread
 from pooling_server.serving.limits import check_message_size
-from pooling_server.serving.polling_thread import PollingThreadExecutor, in_pool
+from pooling_server.serving.polling_thread import PolledCall, in_pool, polled
 from pooling_server.sockets.listening import is_unix
 from pooling_server.sockets.shared_memory import SharedMemory
 from pooling_wire.shared_memory import NO_REGIONS, Regions
 
 Context = grpc.ServicerContext
 Prepare = Callable[[bytes, Regions], PreparedCall]
-
-# Limits of a call that is answered in the polling thread, where it delays all other calls: the size
-# of its message and of a region that it reads, and its predicted duration. See
-# docs/adr/0013-polling-thread.md.
-INLINE_BYTES = 256 << 10
-INLINE_US = 3000
 
 
 class UnaryCalls:
@@ -38,9 +31,10 @@ class UnaryCalls:
     Args:
         config: limits of the server.
         executor: admits calls and grants compute slots.
-        calls: computes calls; its `never_waits` decides whether calls are answered inline.
+        calls: computes calls, and decides which are small.
         memory: regions in which clients on Unix sockets may place tensors.
-        fail: ends a call with an error.
+        report: gives a call the status of an error.
+        fail: ends a call with an error, in the thread of its handler.
     """
 
     def __init__(
@@ -49,13 +43,16 @@ class UnaryCalls:
         executor: Executor,
         calls: CallProcessor,
         memory: SharedMemory,
+        report: Callable[[Context, PoolingError], None],
         fail: Callable[[Context, PoolingError], NoReturn],
     ) -> None:
         self._config = config
-        self._executor = executor
         self._calls = calls
         self._memory = memory
         self._fail = fail
+        self.executor = executor
+        self.report = report
+        self.is_small = calls.is_small
 
     def handler(
         self, prepare: Prepare, threads: ThreadPoolExecutor, is_inline: bool
@@ -67,76 +64,49 @@ class UnaryCalls:
             threads: answers calls that may wait or take long.
             is_inline: receive messages in the polling thread, and answer small calls there.
         """
-        if not is_inline:
+        prepare = partial(self._prepare, prepare)
+        if is_inline:
+            answer = polled(lambda call: PolledUnaryCall(self, prepare, threads, call).start())
+        else:
             answer = in_pool(threads, partial(self._answer_stream_of_one, prepare))
-            return grpc.stream_unary_rpc_method_handler(answer)
-        pool = PollingThreadExecutor(threads, partial(ReceivedCall, self, prepare))
-        return grpc.stream_unary_rpc_method_handler(in_pool(pool, self._answer_received))
+        return grpc.stream_unary_rpc_method_handler(answer)
 
-    def admit(self) -> Admission:
-        """Admit a call.
+    def regions(self, context: Context) -> Regions:
+        """Return the regions of shared memory that the client of a call may use."""
+        return self._memory if is_unix(context.peer()) else NO_REGIONS
 
-        Raises:
-            OverloadedError, UnavailableError: the call is rejected.
-        """
-        return self._executor.admit()
-
-    def regions(self, peer: str) -> Regions:
-        """Return the regions of shared memory that the client at an address may use."""
-        return self._memory if is_unix(peer) else NO_REGIONS
-
-    def prepare(self, prepare: Prepare, message: bytes, regions: Regions) -> PreparedCall:
-        """Check the size of a message and decode it.
-
-        Raises:
-            PoolingError: the message is invalid or exceeds a limit.
-        """
-        check_message_size(message, self._config)
-        return prepare(message, regions)
-
-    def is_small(self, prepared: PreparedCall) -> bool:
-        """Return True if a call may be answered in the polling thread."""
-        return prepared.predicted_us <= INLINE_US and self._calls.never_waits
-
-    def _answer_stream_of_one(
-        self, prepare: Prepare, requests: Iterator[bytes], context: Context
-    ) -> bytes:
-        """Answer a call whose message gRPC delivers in the thread of the call."""
-        try:
-            with self._executor.call(context.add_callback):
-                message, regions = next(requests, b""), self.regions(context.peer())
-                prepared = partial(self.prepare, prepare, message, regions)
-                return self._compute(prepared, regions, context)
-        except grpc.RpcError:  # the client has disconnected before its message arrived
-            raise
-        except Exception as error:
-            self._fail(context, error_reply(error))
-
-    def _answer_received(self, received: ReceivedCall, context: Context) -> bytes:
-        """Answer a call whose message is there, in the polling thread or in a thread."""
-        try:
-            with received.admission or nullcontext():
-                if received.error is not None:
-                    raise received.error
-                if received.is_inline:
-                    if context.time_remaining() == 0:
-                        raise DeadlineError("the deadline passed before the call could be computed")
-                    return received.prepared().answer(received.regions)
-                return self._compute(received.prepared, received.regions, context)
-        except Exception as error:
-            self._fail(context, error_reply(error))
-
-    def _compute(
+    def compute(
         self, prepared: Callable[[], PreparedCall], regions: Regions, context: Context
     ) -> bytes:
-        """Answer a call in a compute slot."""
+        """Answer a call in a compute slot.
+
+        Raises:
+            PoolingError: the call is invalid, or its deadline passed before a slot was free.
+        """
 
         def work() -> bytes:
             if not context.is_active():  # the client has disconnected while the call waited
                 return b""
             return prepared().answer(regions)
 
-        return self._executor.compute(work, context.time_remaining())
+        return self.executor.compute(work, context.time_remaining())
+
+    def _prepare(self, prepare: Prepare, message: bytes, regions: Regions) -> PreparedCall:
+        check_message_size(message, self._config)
+        return prepare(message, regions)
+
+    def _answer_stream_of_one(
+        self, prepare: Prepare, requests: Iterator[bytes], context: Context
+    ) -> bytes:
+        """Answer a call whose message gRPC delivers in the thread of the call."""
+        try:
+            with self.executor.call(context.add_callback):
+                message, regions = next(requests, b""), self.regions(context)
+                return self.compute(partial(prepare, message, regions), regions, context)
+        except grpc.RpcError:  # the client has disconnected before its message arrived
+            raise
+        except Exception as error:
+            self._fail(context, error_reply(error))
 
 
 class _LargeRegionError(Exception):
@@ -161,82 +131,77 @@ class _SmallRegions:
         return region
 
 
-class ReceivedCall:
-    """Reception of one call by the polling thread, and the argument of its handler.
+class PolledUnaryCall:
+    """A unary call that the polling thread receives, and answers if it is small.
 
-    Attributes:
-        admission: the admission; None if the call was rejected.
-        error: reason of a rejection, or of an invalid message; None for a valid call.
-        regions: regions of shared memory that the client may use.
-        is_inline: True if the call is answered in the polling thread.
+    Args:
+        calls: parts of the server that all unary calls share.
+        prepare: decodes the request.
+        threads: answers the call if it is large.
+        call: operations of the call.
     """
 
-    def __init__(self, calls: UnaryCalls, prepare: Prepare) -> None:
-        self._calls = calls
-        self._prepare = prepare
-        self._prepared: PreparedCall | None = None
-        self._message = b""
-        self._is_answered = threading.Lock()
-        self.admission: Admission | None = None
-        self.error: Exception | None = None
-        self.regions = NO_REGIONS
-        self.is_inline = False
+    __slots__ = ("_admission", "_call", "_calls", "_prepare", "_threads")
+
+    def __init__(
+        self, calls: UnaryCalls, prepare: Prepare, threads: ThreadPoolExecutor, call: PolledCall
+    ) -> None:
+        self._calls, self._prepare = calls, prepare
+        self._threads, self._call = threads, call
+        self._admission: Admission
+
+    def start(self) -> None:
+        """Admit the call and receive its message, or reject it."""
         try:
-            self.admission = calls.admit()
+            self._admission = self._calls.executor.admit()
         except PoolingError as error:
-            self.error = error
+            self._calls.report(self._call.context, error)
+            self._call.end()
+            return
+        self._call.on_end(self._admission.finish)
+        self._call.receive(self._received)
 
-    @property
-    def is_rejected(self) -> bool:
-        """True if the call was not admitted."""
-        return self.admission is None
-
-    def receive(self, message: bytes, peer: Callable[[], str]) -> bool:
-        """Take the message; decode it here unless it, or a region that it reads, is large."""
-        self._message = message
+    def _received(self, message: bytes | None) -> None:
+        """Answer the call in the polling thread, or begin to answer it in another."""
+        context = self._call.context
+        if not self._call.is_active:  # the client has disconnected before its message arrived
+            self._admission.leave()
+            return
         try:
-            self.regions = self._calls.regions(peer())
-            if len(message) <= INLINE_BYTES:
-                small = _SmallRegions(self.regions)
-                self._prepared = self._calls.prepare(self._prepare, message, small)
-                self.is_inline = self._calls.is_small(self._prepared)
+            regions = self._calls.regions(context)
+            prepared = self._prepare_small(message or b"", regions)
+            if prepared is not None and self._calls.is_small(prepared):
+                if context.time_remaining() == 0:
+                    raise DeadlineError("the deadline passed before the call could be computed")
+                self._end(prepared.answer(regions))
+                return
+
+            def prepare() -> PreparedCall:
+                return prepared or self._prepare(message or b"", regions)
+
+            run_in_thread(self._threads, partial(self._answer_in_thread, prepare, regions))
+        except Exception as error:
+            self._fail(error)
+
+    def _prepare_small(self, message: bytes, regions: Regions) -> PreparedCall | None:
+        """Decode a message; return None if it, or a region that it reads, is large."""
+        if len(message) > INLINE_BYTES:
+            return None
+        try:
+            return self._prepare(message, _SmallRegions(regions))
         except _LargeRegionError:
-            pass
-        except Exception as error:  # including bugs, which the handler reports
-            self.error, self.is_inline = error, True
-        return self.is_inline
+            return None
 
-    def refuse(self) -> None:
-        """Reject a call for which no thread could be started; its handler runs at once."""
-        self.error = OverloadedError(
-            "the system can start no more threads; retry later",
-            facts={"retry_after_s": str(RETRY_AFTER_S)},
-        )
+    def _answer_in_thread(self, prepare: Callable[[], PreparedCall], regions: Regions) -> None:
+        try:
+            self._end(self._calls.compute(prepare, regions, self._call.context))
+        except Exception as error:
+            self._fail(error)
 
-    def begin(self) -> bool:
-        """Return True for the first handler of the call.
+    def _fail(self, exception: Exception) -> None:
+        self._calls.report(self._call.context, error_reply(exception))
+        self._end(None)
 
-        A pool of threads that fails to start one may still run the handler that it has queued.
-        """
-        return self._is_answered.acquire(blocking=False)
-
-    def prepared(self) -> PreparedCall:
-        """Return the decoded call.
-
-        Raises:
-            PoolingError: the message is invalid or exceeds a limit.
-        """
-        if self._prepared is None:
-            self._prepared = self._calls.prepare(self._prepare, self._message, self.regions)
-        return self._prepared
-
-    def abandon(self) -> None:
-        """End the count of a call whose client has gone before the message arrived."""
-        if self.admission is not None:
-            with self.admission:
-                pass
-
-    def finish(self) -> None:
-        """End the count of a call whose reply was sent or whose client has gone."""
-        if self.admission is not None:
-            self.admission.finish()
+    def _end(self, reply: bytes | None) -> None:
+        self._admission.leave()
+        self._call.end(reply)

@@ -1,0 +1,226 @@
+"""Streams in gRPC's polling thread: small items are answered there, large ones in a thread.
+
+A stream has a thread only while a large item of it is computed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import NamedTuple
+
+import grpc
+
+from pooling_engine import DeadlineError, PoolingError
+from pooling_server.serving.call_processor import PreparedCall
+from pooling_server.serving.duration import INLINE_BYTES
+from pooling_server.serving.error_replies import error_reply
+from pooling_server.serving.executor import Admission, Executor, run_in_thread
+from pooling_server.serving.idle import IdleWatch, Wait
+from pooling_server.serving.polling_thread import PolledCall
+from pooling_server.serving.streams import (
+    ITEMS_AHEAD,
+    Item,
+    answer_if_active,
+    idle_error,
+    shutting_down,
+)
+from pooling_wire.shared_memory import NO_REGIONS
+
+
+class StreamServices(NamedTuple):
+    """Parts of the server that all streams share.
+
+    Attributes:
+        executor: admits streams, and grants compute slots to large items.
+        threads: answers large items.
+        watch: ends streams of idle clients.
+        is_small: returns True if the polling thread may answer a decoded item.
+        report: sets the status of a stream that an error ends.
+    """
+
+    executor: Executor
+    threads: ThreadPoolExecutor
+    watch: IdleWatch
+    is_small: Callable[[PreparedCall], bool]
+    report: Callable[[grpc.ServicerContext, PoolingError], None]
+
+
+class PolledStream:
+    """One stream: a state machine whose steps are the completed operations of its call.
+
+    Replies are sent in the order of the items. An item may be computed while the reply of an
+    earlier one is being sent. Each step answers at most one item, so that the polling thread turns
+    to other calls. The lock of the call guards the state.
+
+    Args:
+        services: parts of the server that all streams share.
+        prepare: decodes an item; the answer to an invalid item is its error.
+        call: the call of the stream.
+    """
+
+    def __init__(
+        self, services: StreamServices, prepare: Callable[[Item], PreparedCall], call: PolledCall
+    ) -> None:
+        self._services, self._prepare, self._call = services, prepare, call
+        self._admission: Admission | None = None  # until the stream leaves the calls in flight
+        self._wait = Wait()
+        self._items: deque[Item] = deque()
+        self._reply: bytes | None = None  # next to send, while another is being sent
+        self._is_receiving = self._is_sending = self._is_computing = False
+        self._is_last_received = self._is_closed = False
+        self._error: PoolingError | None = None  # ends the stream after the replies before it
+
+    def start(self) -> None:
+        """Admit the stream and receive its first item, or reject it."""
+        try:
+            drain = partial(self._end, shutting_down())
+            self._admission = self._services.executor.admit(drain)
+        except PoolingError as error:
+            self._error = error
+            self._finish()
+            return
+        self._call.on_end(partial(self._close, self._admission.finish))
+        self._services.watch.add(self._wait)
+        self._advance()
+
+    def _received(self, item: Item | None) -> None:
+        with self._call.lock:
+            self._is_receiving = False
+            if item is None:
+                self._is_last_received = True
+            elif self._error is None:
+                self._items.append(item)
+            next_item = self._advance()
+        self._begin(next_item)
+
+    def _sent(self) -> None:
+        with self._call.lock:
+            self._is_sending = False
+            reply, self._reply = self._reply, None
+            self._send(reply)
+            next_item = self._advance()
+        self._begin(next_item)
+
+    def _begin(self, item: Item | None) -> None:
+        """Answer an item in the polling thread, or begin to answer it in another thread."""
+        if item is None:
+            return
+        answer = partial(self._answer, item)
+        try:
+            if len(item) <= INLINE_BYTES:
+                prepared = self._prepare(item)
+                answer = partial(prepared.answer, NO_REGIONS)
+                if self._services.is_small(prepared):
+                    if self._call.context.time_remaining() == 0:
+                        raise DeadlineError("the deadline passed before the item was computed")
+                    self._answered(answer())
+                    return
+            run_in_thread(self._services.threads, partial(self._answer_in_thread, answer))
+        except Exception as error:
+            self._fail(error)
+
+    def _answer(self, item: Item) -> bytes:
+        return self._prepare(item).answer(NO_REGIONS)
+
+    def _answer_in_thread(self, answer: Callable[[], bytes]) -> None:
+        """Answer an item in a compute slot, and the items that arrive in the meantime."""
+        context = self._call.context
+        while True:
+            try:
+                work = partial(answer_if_active, answer, context)
+                self._answered(self._services.executor.compute(work, context.time_remaining()))
+            except Exception as error:
+                self._fail(error)
+                return
+            with self._call.lock:
+                item = self._advance()
+            if item is None:
+                return
+            answer = partial(self._answer, item)
+
+    def _answered(self, reply: bytes | None) -> None:
+        with self._call.lock:
+            self._is_computing = False
+            if self._is_closed:
+                self._leave()
+            elif self._is_sending:
+                self._reply = reply
+            else:
+                self._send(reply)
+
+    def _send(self, reply: bytes | None) -> None:
+        if reply is not None and self._call.is_active:
+            self._is_sending = True
+            self._wait.start(self._call.context.cancel)
+            self._call.send(reply, self._sent)
+
+    def _advance(self) -> Item | None:
+        """Receive ahead, end the stream if it is done, and return the next item to answer."""
+        if not self._call.is_active:
+            return None
+        item = None
+        if self._items and not self._is_computing and self._reply is None:
+            item, self._is_computing = self._items.popleft(), True
+        has_room = len(self._items) < ITEMS_AHEAD and not self._is_receiving
+        if has_room and not self._is_last_received and self._error is None:
+            self._is_receiving = True
+            self._call.receive(self._received)
+        if self._is_computing:
+            self._wait.pause()
+        elif self._is_sending:
+            self._wait.start(self._call.context.cancel)
+        else:
+            self._wait.start(self._end_idle)
+        self._finish_if_done()
+        return item
+
+    def _finish_if_done(self) -> None:
+        is_busy = self._items or self._is_computing or self._is_sending
+        if not is_busy and (self._is_last_received or self._error is not None):
+            self._finish()
+
+    def _finish(self) -> None:
+        """Send the status."""
+        self._wait.pause()
+        self._leave()
+        if self._error is not None:
+            self._services.report(self._call.context, self._error)
+        self._call.end()
+
+    def _end_idle(self) -> None:
+        self._end(idle_error(self._services.watch.limit_s))
+
+    def _end(self, error: PoolingError) -> None:
+        """End the stream after the replies to the items received so far."""
+        with self._call.lock:
+            self._error = self._error or error
+            if self._call.is_active:
+                self._finish_if_done()
+
+    def _fail(self, exception: Exception) -> None:
+        """End the stream after the replies that are ready."""
+        error = error_reply(exception)
+        with self._call.lock:
+            self._items.clear()
+            self._error = error
+            self._answered(None)
+            self._advance()
+
+    def _close(self, finish: Callable[[], None]) -> None:
+        """End the counts of a stream whose status was sent or whose client has disconnected."""
+        with self._call.lock:
+            self._is_closed = True
+            self._items.clear()
+            self._reply = None
+            if not self._is_computing:
+                self._leave()
+        self._services.watch.discard(self._wait)
+        finish()
+
+    def _leave(self) -> None:
+        admission, self._admission = self._admission, None
+        if admission is not None:
+            admission.leave()
