@@ -50,9 +50,10 @@ class NumbaBackend:
                 backend until that kernel is compiled; otherwise they wait for it.
         """
         x = np.zeros((1, 1, 4, 16), np.float32)
-        overlapping, adjacent = 1, 2
-        for mode, stride in product((Mode.MAX, Mode.AVERAGE), (overlapping, adjacent)):
-            plan = make_plan(PoolSpec(mode, 2, stride), x.shape, x.dtype)
+        # Overlapping and adjacent windows, and averages of three elements in a row.
+        windows = (*product((Mode.MAX, Mode.AVERAGE), (2,), (1, 2)), (Mode.AVERAGE, 3, 1))
+        for mode, kernel, stride in windows:
+            plan = make_plan(PoolSpec(mode, kernel, stride), x.shape, x.dtype)
             output = np.empty(plan.output_shape, np.float32)
             indices = np.zeros(plan.output_shape, plan.index_dtype) if plan.selects else None
             self.forward(plan, x, output, None)

@@ -16,6 +16,10 @@ from pooling_engine.backends.numba_backend.backward.non_overlapping import (
     fill_selected,
     fill_shares,
 )
+from pooling_engine.backends.numba_backend.forward.average_rows import (
+    AVERAGED_WINDOWS,
+    average_pool,
+)
 from pooling_engine.backends.numba_backend.forward.average_sum import sum_pool
 from pooling_engine.backends.numba_backend.forward.global_sum import global_sum_pool
 from pooling_engine.backends.numba_backend.forward.max_min import max_pool, min_pool
@@ -32,8 +36,12 @@ from pooling_engine.backends.numba_backend.language.arguments import (
     WindowTables,
 )
 from pooling_engine.backends.numba_backend.tables.adjacent_windows import adjacent_tables
-from pooling_engine.backends.numba_backend.tables.axes import window_tables
-from pooling_engine.backends.numba_backend.tables.divisors import divisors_of, plane_tables
+from pooling_engine.backends.numba_backend.tables.axes import is_unchanged, window_tables
+from pooling_engine.backends.numba_backend.tables.divisors import (
+    divisors_of,
+    is_power_of_two,
+    plane_tables,
+)
 from pooling_engine.backends.numba_backend.tables.elements import FLOATS_16
 from pooling_engine.backends.numba_backend.tables.index_targets import (
     count_offsets,
@@ -44,6 +52,7 @@ from pooling_engine.backends.numba_backend.tables.reaching_outputs import (
     spread_tables,
 )
 from pooling_engine.dtypes import FLOATS
+from pooling_engine.plans.geometry import SlidingAxis
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.specs.enums import Mode
 
@@ -95,7 +104,20 @@ def forward_call(
         return _call(max_pool if is_max else min_pool, rows, window_tables(plan), x.nbytes)
     if plan.is_global and plan.inner == 1:
         return _call(global_sum_pool, rows, plane_tables(plan), x.nbytes)
-    return _call(sum_pool, rows, window_tables(plan), x.nbytes, divisors_of(plan))
+    sums: Any = average_pool if _is_fused(plan) else sum_pool
+    return _call(sums, rows, window_tables(plan), x.nbytes, divisors_of(plan))
+
+
+def _is_fused(plan: PoolPlan) -> bool:
+    """Return whether `average_pool` computes a plan of AVERAGE."""
+    if plan.dtype != np.float32 or len(plan.axes) != 2 or plan.inner > 1:
+        return False
+    first, last = plan.axes
+    if not isinstance(last, SlidingAxis) or is_unchanged(first):
+        return False
+    window = last.window
+    is_known = (window.kernel, window.stride) in AVERAGED_WINDOWS and window.dilation == 1
+    return is_known and last.size >= window.kernel and not is_power_of_two(divisors_of(plan))
 
 
 def backward_call(plan: PoolPlan, dy: Array, indices: Array | None, dx: Array) -> KernelCall | None:

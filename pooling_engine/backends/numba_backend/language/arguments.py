@@ -87,10 +87,13 @@ class Divisors(NamedTuple):
         factors: the divisor of every output as a product over the axes: the factors of the first
             axis (unless it is UNCHANGED), then those of the second, ...; empty if all outputs
             have one divisor.
+        rows: the product of the factors of all axes but the last, for each row along it of a
+            plane; one for all rows if the first of two axes is UNCHANGED; empty like `factors`.
         divisor: that divisor; 1 if `factors` is not empty.
     """
 
     factors: NDArray[np.float64]
+    rows: NDArray[np.float64]
     divisor: float
 
 

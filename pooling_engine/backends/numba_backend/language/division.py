@@ -67,8 +67,12 @@ def divide_by_factors(
             number //= axis.outputs
             if not is_unchanged(axis):
                 product *= get(factors, axis.ranges // 3 + output)
-        at = row * row_length
-        for output in range(last.outputs):
+        at = ahead(values, row * row_length), ahead(quotients, row * row_length)
+        # One divisor for all windows that are inside, in one loop; another for each of the others.
+        output = 0
+        while output < last.outputs:
+            end = last.inside_end if output == last.inside < last.inside_end else output + 1
             divisor = product * get(last_factors, output)
-            for i in range(at + output * sizes.inner, at + (output + 1) * sizes.inner):
-                put(quotients, i, convert(get(values, i), quotients) / divisor)
+            for i in range(output * sizes.inner, end * sizes.inner):
+                put(at[1], i, convert(get(at[0], i), at[1]) / divisor)
+            output = end

@@ -56,7 +56,8 @@ def _canonical_bits(value: Element, element: ElementType) -> Element:
 
 
 @part
-def _canonical(value: Element, nan: Element, zero: Element) -> Element:
+def canonical(value: Element, nan: Element, zero: Element) -> Element:
+    """Return a float in canonical form, from the NaN and the zero of its type."""
     value = value + zero  # -0.0 becomes 0.0
     return value if value == value else nan
 
@@ -78,7 +79,7 @@ def _copy_canonical(values: Any, target: Any, count: Any, element: Any) -> Any:
     def copy_floats(values: Any, target: Any, count: Any, element: Any) -> None:
         nan, zero = convert(np.nan, target), convert(0.0, target)
         for i in range(count):
-            put(target, i, _canonical(get(values, i), nan, zero))
+            put(target, i, canonical(get(values, i), nan, zero))
 
     return copy_floats
 
@@ -125,10 +126,10 @@ def _divide_and_round(
         if is_exact_inverse(divisor):
             for i in range(count):
                 value = convert(get(sums, i) * inverse, output)
-                put(output, i, _canonical(value, nan, zero))
+                put(output, i, canonical(value, nan, zero))
         else:
             for i in range(count):
                 value = convert(get(sums, i) / divisor, output)
-                put(output, i, _canonical(value, nan, zero))
+                put(output, i, canonical(value, nan, zero))
 
     return to_floats

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
 
 import numpy as np
 
@@ -27,11 +28,12 @@ def divisors_of(plan: PoolPlan) -> Divisors:
         return _common(float(math.prod(int(factor[0]) for factor in factors)))
     if len(factors) > 1 and is_unchanged(plan.axes[0]):
         factors = factors[1:]
-    return Divisors(np.concatenate(factors, dtype=np.float64), 1.0)
+    rows = reduce(np.multiply.outer, factors[:-1], np.ones(())).reshape(-1)
+    return Divisors(np.concatenate(factors, dtype=np.float64), rows, 1.0)
 
 
 def _common(divisor: float) -> Divisors:
-    return Divisors(np.empty(0), divisor)
+    return Divisors(np.empty(0), np.empty(0), divisor)
 
 
 @Memo
@@ -39,3 +41,8 @@ def plane_tables(plan: PoolPlan) -> PlaneTables:
     """Return the tables of `global_sum_pool` for a plan with a global window."""
     divisor = divisors_of(plan).divisor
     return PlaneTables(plan.axes[0].size, divisor, plan.outer, element_of(plan))
+
+
+def is_power_of_two(divisors: Divisors) -> bool:
+    """Return whether all outputs have one divisor and it is a power of two, as 1 is."""
+    return not len(divisors.factors) and abs(math.frexp(divisors.divisor)[0]) == 0.5
