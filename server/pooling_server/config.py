@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pooling_server.processes.devices import split_devices
-from pooling_server.sockets.listening import is_unix, split_addresses
+from pooling_server.sockets.listening import is_local, is_unix, split_addresses
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -51,6 +51,22 @@ class ServerConfig:
     socket_mode: str = option(
         "600",
         "File mode of Unix sockets (octal). A client needs write permission to connect.",
+    )
+    tls_certificate: str = option(
+        "",
+        "PEM file with the certificate of the server, followed by intermediate certificates. "
+        "HOST:PORT addresses then use TLS. Files are read again when they change.",
+    )
+    tls_key: str = option("", "PEM file with the private key of the certificate, not encrypted.")
+    tls_client_ca: str = option(
+        "",
+        "PEM file with the authorities that sign certificates of clients. "
+        "Clients then need a certificate (mutual TLS).",
+    )
+    allow_plaintext: bool = option(
+        False,
+        "Allow connections without TLS on addresses that other hosts can reach, for example "
+        "behind a proxy that ends TLS.",
     )
     backend: str = option(
         "auto",
@@ -133,6 +149,7 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         _check_minimums(self)
+        _check_security(self)
         _check_workers(self)
         _check_devices(self)
         if not re.fullmatch("0?[0-7]{3}", self.socket_mode):
@@ -181,6 +198,25 @@ def _check_minimums(config: ServerConfig) -> None:
         value, minimum = getattr(config, field.name), field.metadata["minimum"]
         if minimum is not None and value < minimum:
             raise ValueError(f"{field.name} is {value}; it must be at least {minimum}")
+
+
+def _check_security(config: ServerConfig) -> None:
+    """Reject incomplete TLS options, and plaintext that other hosts could reach."""
+    if bool(config.tls_certificate) != bool(config.tls_key):
+        raise ValueError(
+            "tls_certificate and tls_key must be given together; "
+            f"{'tls_key' if config.tls_certificate else 'tls_certificate'} is missing"
+        )
+    if config.tls_client_ca and not config.tls_certificate:
+        raise ValueError("tls_client_ca needs tls_certificate and tls_key")
+    if config.tls_certificate or config.allow_plaintext:
+        return
+    for address in split_addresses(config.listen):
+        if not is_local(address):
+            raise ValueError(
+                f"listen is {address!r}, which other hosts can reach without TLS; "
+                "give tls_certificate and tls_key, or allow_plaintext"
+            )
 
 
 def _check_workers(config: ServerConfig) -> None:

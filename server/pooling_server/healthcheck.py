@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -19,6 +21,8 @@ except ImportError as error:
 from pooling_server.config import ServerConfig, variable
 from pooling_server.sockets.listening import client_target, split_addresses
 
+PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
+
 
 @click.command()
 @click.option(
@@ -29,8 +33,22 @@ from pooling_server.sockets.listening import client_target, split_addresses
     default="",
     help='Service to query: empty for readiness, "liveness" for liveness.',
 )
+@click.option("--ca", type=PEM, help="Authority of the server's certificate; implies TLS.")
+@click.option(
+    "--server-name", help="Name in the server's certificate, if it is not that of the target."
+)
+@click.option("--certificate", type=PEM, help="Certificate of this client, for mutual TLS.")
+@click.option("--key", type=PEM, help="Private key of this client, for mutual TLS.")
 @click.option("--timeout", default=3.0, show_default=True, help="Timeout in seconds.")
-def main(target: str | None, service: str, timeout: float) -> None:
+def main(
+    target: str | None,
+    service: str,
+    ca: Path | None,
+    server_name: str | None,
+    certificate: Path | None,
+    key: Path | None,
+    timeout: float,
+) -> None:
     """Query the health of a server through grpc.health.v1."""
     if target is None:
         try:
@@ -38,7 +56,10 @@ def main(target: str | None, service: str, timeout: float) -> None:
             target = client_target(split_addresses(listen)[0])
         except ValueError as error:
             raise click.UsageError(str(error)) from None
-    with grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)]) as channel:
+    options: list[tuple[str, Any]] = [("grpc.enable_http_proxy", 0)]
+    if server_name:
+        options.append(("grpc.ssl_target_name_override", server_name))
+    with _channel(target, options, ca, certificate, key) as channel:
         try:
             request = health_pb2.HealthCheckRequest(service=service)
             reply = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout)  # type: ignore[attr-defined]
@@ -48,6 +69,19 @@ def main(target: str | None, service: str, timeout: float) -> None:
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
     print(status)
     sys.exit(0 if status == "SERVING" else 1)
+
+
+def _channel(
+    target: str,
+    options: list[tuple[str, Any]],
+    ca: Path | None,
+    certificate: Path | None,
+    key: Path | None,
+) -> grpc.Channel:
+    if not (ca or certificate or key):
+        return grpc.insecure_channel(target, options)
+    contents = [path.read_bytes() if path else None for path in (ca, key, certificate)]
+    return grpc.secure_channel(target, grpc.ssl_channel_credentials(*contents), options)
 
 
 if __name__ == "__main__":

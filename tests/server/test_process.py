@@ -130,7 +130,12 @@ def test_flags_override_the_environment() -> None:
             2,
             "it must be HOST:PORT, with a port from 0 to 65535, or unix:/PATH",
         ),
-        (["--listen", "192.0.2.1:50051"], 1, "cannot listen on 192.0.2.1:50051"),
+        (["--listen", "192.0.2.1:50051"], 2, "can reach without TLS"),
+        (
+            ["--listen", "192.0.2.1:50051", "--allow-plaintext"],
+            1,
+            "cannot listen on 192.0.2.1:50051",
+        ),
     ],
 )
 def test_invalid_options_are_reported_in_one_line(flags: list[str], code: int, text: str) -> None:

@@ -182,7 +182,11 @@ def test_a_signal_to_a_worker_does_not_abort_the_stop() -> None:
     ("flags", "code", "text"),
     [
         (["--backend", "abacus"], 1, "error: backend is 'abacus'; it must be one of \"auto\", "),
-        (["--listen", "192.0.2.1:50051"], 1, "error: cannot listen on 192.0.2.1:50051: "),
+        (
+            ["--listen", "192.0.2.1:50051", "--allow-plaintext"],
+            1,
+            "error: cannot listen on 192.0.2.1:50051: ",
+        ),
         (["--listen", "unix:/no/such/s"], 1, "error: cannot listen on unix:/no/such/s: "),
         (["--workers", "0"], 2, "workers is 0; it must be at least 1"),
     ],

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 
@@ -16,6 +17,8 @@ from pooling_engine import PoolingError, UnavailableError
 from pooling_engine.backends import DeviceBackend, select_backend
 from pooling_server.config import MESSAGE_CEILING, ServerConfig
 from pooling_server.processes.device_watchdog import DeviceWatchdog
+from pooling_server.security.certificates import Certificates
+from pooling_server.security.files import FileWatch
 from pooling_server.serving.call_processor import CallProcessor
 from pooling_server.serving.executor import Executor
 from pooling_server.serving.health import Health, add_reflection
@@ -49,7 +52,7 @@ class PoolingServer:
         shared_port: if true, other processes may listen on the same ports.
 
     Raises:
-        OSError: an address cannot be bound.
+        OSError: an address cannot be bound, or a certificate cannot be used.
         pooling_engine.InvalidSpecError: the backend is unknown or cannot be loaded.
 
     Attributes:
@@ -78,6 +81,10 @@ class PoolingServer:
         self._watchdog = DeviceWatchdog(probe, config.device_watch_s, self._handle_lost_device)
         self.executor = Executor(pooling_engine.thread_count(), config.max_in_flight)
         self.calls = CallProcessor(config)
+        self._files = FileWatch()
+        self._certificates = _certificates(config)
+        if self._certificates is not None:
+            self._files.add(self._certificates.files)
         self._server = grpc.server(
             ThreadPoolExecutor(_HEALTH_THREADS, "pooling-health"),
             options=_channel_options(config, shared_port),
@@ -95,6 +102,7 @@ class PoolingServer:
             config.listen,
             int(config.socket_mode, 8),
             leases_memory=config.shared_memory_bytes > 0,
+            credentials=self._certificates.credentials if self._certificates else None,
         )
         self.shared_memory = SharedMemory(
             self._listeners.lease_sockets,
@@ -132,6 +140,7 @@ class PoolingServer:
         self.shared_memory.start()
         self._server.start()
         self._watchdog.start()
+        self._files.start()
         _log.info("listening on %s", " and ".join(self.addresses))
 
     def warm_up(self) -> None:
@@ -156,6 +165,10 @@ class PoolingServer:
         self.calls.backend = self._config.backend
         self._health.serve()
 
+    def reload(self) -> None:
+        """Read the files of certificates again."""
+        self._files.reload()
+
     def stop(self) -> bool:
         """Report NOT_SERVING, reject new calls, wait for calls in flight, then shut down.
 
@@ -163,6 +176,7 @@ class PoolingServer:
             True if every call in flight was answered within the grace period.
         """
         self._watchdog.stop()
+        self._files.stop()
         self._health.stop()
         time.sleep(self._drain_delay_s)
         all_finished = self.executor.drain(self.grace_s)
@@ -192,6 +206,16 @@ class PoolingServer:
         devices = ", ".join(self._backend.devices())
         computes = f"computing with {self._backend.name} ({devices})"
         return f"pooling {version()} listening on {' and '.join(self.addresses)}, {computes}"
+
+
+def _certificates(config: ServerConfig) -> Certificates | None:
+    if not config.tls_certificate:
+        return None
+    return Certificates(
+        Path(config.tls_certificate),
+        Path(config.tls_key),
+        Path(config.tls_client_ca) if config.tls_client_ca else None,
+    )
 
 
 def version() -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -30,6 +31,20 @@ def split_addresses(listen: str) -> tuple[str, ...]:
 def is_unix(address: str) -> bool:
     """Return True for the address of a Unix socket."""
     return address.startswith(_UNIX)
+
+
+def is_local(address: str) -> bool:
+    """Return True if only processes on this host can connect to an address.
+
+    A host name other than localhost may resolve to any address.
+    """
+    host = address.rpartition(":")[0].strip("[]")
+    if is_unix(address) or host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def client_target(address: str) -> str:
@@ -71,6 +86,8 @@ class Listeners:
         listen: comma-separated list of addresses.
         socket_mode: file mode of Unix sockets; write permission is needed to connect.
         leases_memory: if true, a lease socket is bound beside each Unix socket.
+        credentials: returns the TLS credentials of a port; None for plaintext. Unix sockets never
+            use TLS.
 
     Raises:
         OSError: an address cannot be bound; then none stays bound.
@@ -81,7 +98,13 @@ class Listeners:
     """
 
     def __init__(
-        self, server: grpc.Server, listen: str, socket_mode: int, *, leases_memory: bool
+        self,
+        server: grpc.Server,
+        listen: str,
+        socket_mode: int,
+        *,
+        leases_memory: bool,
+        credentials: Callable[[], grpc.ServerCredentials] | None = None,
     ) -> None:
         self._files: list[tuple[Path, tuple[int, int] | None]] = []
         self._leases_memory = leases_memory
@@ -90,7 +113,7 @@ class Listeners:
             self.addresses = tuple(
                 self._bind_socket(server, address, socket_mode)
                 if is_unix(address)
-                else f"{address.rpartition(':')[0]}:{_bind(server, address)}"
+                else f"{address.rpartition(':')[0]}:{_bind(server, address, credentials)}"
                 for address in split_addresses(listen)
             )
         except OSError:
@@ -170,9 +193,16 @@ def _file_mode(mode: int) -> Iterator[None]:
         os.umask(before)
 
 
-def _bind(server: grpc.Server, address: str) -> int:
+def _bind(
+    server: grpc.Server,
+    address: str,
+    credentials: Callable[[], grpc.ServerCredentials] | None = None,
+) -> int:
     try:
-        port = server.add_insecure_port(address)
+        if credentials is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, credentials())
     except RuntimeError:
         port = 0
     if port == 0:

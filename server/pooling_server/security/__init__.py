@@ -1,0 +1,1 @@
+"""Security: certificates and tokens, read again when their files change."""
