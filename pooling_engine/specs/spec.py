@@ -19,6 +19,7 @@ from pooling_engine.specs.enums import (
     TiePolicy,
 )
 from pooling_engine.specs.options import choice, flag, number, optional, paddings, sizes
+from pooling_engine.specs.torch_modules import torch_options
 from pooling_engine.specs.window import Window
 
 # Options that apply to some modes only; other modes accept only the default value.
@@ -121,6 +122,23 @@ class PoolSpec:
         self._check_windows()
         if self.kernel is not None:
             self.windows(self._sized_axes()[0] or 1)
+
+    @classmethod
+    def from_torch(cls, module: Any) -> PoolSpec:
+        """Return the spec of a pooling module of `torch.nn` or `pooling_client.torch`.
+
+        The module's attributes are read; PyTorch is not imported. The spec has one size per axis,
+        so it fits only tensors of the module's rank, with a batch axis.
+
+        Args:
+            module: ``MaxPool``, ``AvgPool``, ``AdaptiveMaxPool`` or ``AdaptiveAvgPool`` over one to
+                three axes; of `pooling_client.torch` also ``MinPool``, ``SumPool`` and ``LPPool``.
+
+        Raises:
+            UnsupportedError: no spec computes the same as the module.
+            InvalidSpecError: it is not a pooling module, or its arguments are invalid.
+        """
+        return cls(**torch_options(module))
 
     def __hash__(self) -> int:
         return self._hash  # type: ignore[attr-defined, no-any-return]

@@ -19,7 +19,7 @@ ENGINE_FACES = tuple(
 HEAVY = "{'torch', 'matplotlib', 'PIL', 'pytest', 'hypothesis'}"
 
 
-@pytest.mark.parametrize("name", PACKAGES + ENGINE_FACES)
+@pytest.mark.parametrize("name", [*PACKAGES, *ENGINE_FACES, "pooling_client.torch"])
 def test_all_lists_every_export(name: str) -> None:
     package = importlib.import_module(name)
     assert package.__doc__
