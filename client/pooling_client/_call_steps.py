@@ -8,6 +8,7 @@ alone.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Generator, Iterator
 from time import monotonic
 from typing import Any, NamedTuple, TypeVar
@@ -39,6 +40,22 @@ class Send(NamedTuple):
     timeout_s: float
 
 
+class Share(NamedTuple):
+    """Step: send one item over a stream that calls share.
+
+    The reply to the step is the reply to the item, or None if it is to be sent as a unary call.
+
+    Attributes:
+        method: path of a streaming method.
+        item: bytes of the item.
+        timeout_s: seconds for the reply.
+    """
+
+    method: str
+    item: bytes
+    timeout_s: float
+
+
 class Stream(NamedTuple):
     """Step: send requests over one stream; the reply to the step is None, after the last reply.
 
@@ -58,7 +75,7 @@ class Stream(NamedTuple):
 
 
 GET_SERVER_INFO_PATH = pooling_wire.path_of(pooling_wire.GET_SERVER_INFO)
-Steps = Generator[Send | Stream, Any, Result]
+Steps = Generator[Send | Share | Stream, Any, Result]
 
 
 class Session:
@@ -66,14 +83,18 @@ class Session:
 
     Args:
         shared_memory: arrays that the client shares with the server.
+        shares_streams: send small calls over shared streams.
 
     Attributes:
         limits: limits of the server, as far as they are known.
+        ids: numbers of the items on shared streams.
     """
 
-    def __init__(self, shared_memory: SharedMemory) -> None:
+    def __init__(self, shared_memory: SharedMemory, shares_streams: bool = False) -> None:
         self.shared_memory = shared_memory
+        self.shares_streams = shares_streams
         self.limits: RequestLimits = UNKNOWN
+        self.ids = itertools.count(1)
 
 
 def call_steps(
@@ -107,13 +128,12 @@ def call_steps(
         del shared
     if not session.limits.needs_chunks(total):
         try:
-            reply = yield Send(call.method.path, call.request(), left_s(deadline))
+            result = yield from _in_one_message(call, session, deadline)
         except TensorTooLargeError:  # at least as one message
             yield from _fetch_limits(session, deadline)
             if not session.limits.needs_chunks(total):
                 raise
         else:
-            result = call.result(reply)
             report(total, total)
             return result
     limits = session.limits
@@ -125,6 +145,21 @@ def call_steps(
             raise
     # A restarted server has lower limits.
     return (yield from _in_chunks(call, session.limits, report, deadline))
+
+
+def _in_one_message(
+    call: PreparedCall[Any, Result], session: Session, deadline: float
+) -> Steps[Result]:
+    """Send the call over a shared stream if it is small, and otherwise as a unary call."""
+    if session.shares_streams and call.is_small and (timeout_s := left_s(deadline)):
+        id_ = next(session.ids)
+        item = call.item(id_, round(timeout_s * 1e6))
+        reply = yield Share(call.method.stream_path, item, timeout_s)
+        if reply is not None:
+            del item
+            return call.shared_result(reply, id_)
+    reply = yield Send(call.method.path, call.request(), left_s(deadline))
+    return call.result(reply)
 
 
 def _fetch_limits(session: Session, deadline: float) -> Steps[None]:

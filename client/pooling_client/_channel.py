@@ -10,7 +10,7 @@ from numbers import Real
 from typing import Any, NamedTuple
 
 import pooling_wire
-from pooling_engine import InvalidSpecError
+from pooling_engine import DeadlineError, InvalidSpecError, UnavailableError
 from pooling_wire import keepalive as pings
 
 DEFAULT_TARGET = "127.0.0.1:50051"
@@ -83,6 +83,16 @@ def closed() -> Methods:
         ValueError: always, as for a closed file.
     """
     raise ValueError("the client is closed")
+
+
+def not_in_time(target: str) -> DeadlineError:
+    """Return the error of a call over a shared stream whose timeout has passed."""
+    return DeadlineError(f"{target} did not answer in time (DEADLINE_EXCEEDED: Deadline Exceeded)")
+
+
+def closed_meanwhile(target: str) -> UnavailableError:
+    """Return the error of a call over a shared stream during which the client was closed."""
+    return UnavailableError(f"the call to {target} was cancelled (CANCELLED: client closed)")
 
 
 def check_target(target: str) -> None:

@@ -6,12 +6,17 @@ import sys
 from dataclasses import dataclass
 
 from pooling_client._cutting.chunks import MAX_ROW_BAND_BYTES
+from pooling_engine import BackwardCall, ForwardCall, Mode
 from pooling_wire import Limits
 
 # Measured: docs/adr/0006-streams.md.
 CHUNK_BYTES = 4 << 20  # tensors of a chunk
 STREAM_BYTES = 8 << 20  # calls with more are split and streamed
 CHUNK_WINDOW = 4  # chunks of one call without a reply
+
+# Calls with less share a stream: docs/adr/0014-shared-streams.md. The server computes them at once.
+SHARED_STREAM_BYTES = 250 << 10
+SHORT_ELEMENTS = 220_000  # visits of window elements and elements of the input
 MANY_WINDOW = 16  # calls of `forward_many` or `backward_many` without a reply
 
 _OVERHEAD_BYTES = 1024  # of a message, apart from the elements of its tensors
@@ -51,3 +56,17 @@ def request_limits(limits: Limits) -> RequestLimits:
     """Return the sizes of requests that respect the limits of a server."""
     message = max(1, limits.max_message_bytes - _OVERHEAD_BYTES)
     return RequestLimits(min(message, limits.max_tensor_bytes), limits.max_tensor_bytes)
+
+
+def is_short(call: ForwardCall | BackwardCall) -> bool:
+    """Return whether a call certainly takes at most a few milliseconds.
+
+    The server computes such calls where it receives them, so they do not wait for long ones.
+    """
+    plan = call.plan
+    elements = plan.tap_visits + plan.input_bytes // plan.dtype.itemsize
+    if plan.mode is Mode.LP:
+        return elements <= SHORT_ELEMENTS // 5
+    if isinstance(call, BackwardCall) or call.return_indices:
+        return elements <= 2 * SHORT_ELEMENTS // 5
+    return elements <= SHORT_ELEMENTS

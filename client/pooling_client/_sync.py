@@ -48,6 +48,8 @@ class PoolingClient:
         keepalive: seconds of silence during a call after which the client pings the server.
         keepalive_timeout: seconds to wait for the answer to a ping. After that, the call is retried
             over a new connection, within its deadline, or raises UnavailableError.
+        shared_streams: send frequent small calls over one stream for each connection and method,
+            which takes less time than a unary call for each. False sends unary calls only.
 
     Attributes:
         target: address of the server.
@@ -64,6 +66,7 @@ class PoolingClient:
         connections: int = 1,
         keepalive: float = pings.INTERVAL_S,
         keepalive_timeout: float = pings.TIMEOUT_S,
+        shared_streams: bool = True,
     ) -> None:
         _channel.check_target(target)
         self.target = target
@@ -74,7 +77,7 @@ class PoolingClient:
         ]
         self._transport = GrpcTransport(target, channels)
         self._shared_memory = SharedMemory(target)
-        self._session = Session(self._shared_memory)
+        self._session = Session(self._shared_memory, shares_streams=shared_streams)
 
     def forward(
         self,

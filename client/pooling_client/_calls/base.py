@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from pooling_client._copies import copy_into
 from pooling_client._cutting.chunks import Chunk
-from pooling_client._limits import RequestLimits
+from pooling_client._limits import SHARED_STREAM_BYTES, RequestLimits, is_short
 from pooling_client._streams.retries import Reply
-from pooling_engine import BackwardCall, ForwardCall, PoolingError
+from pooling_engine import BackwardCall, ForwardCall, InternalError, PoolingError
 from pooling_wire import Method
 
 Array = NDArray[Any]
@@ -52,14 +52,32 @@ class PreparedCall(ABC, Generic[Call, Result]):
         """Decode the reply to `request`."""
         return self.copied(self.method.decode_response(reply))
 
-    def item(self, id_: int) -> bytes:
+    @property
+    def is_small(self) -> bool:
+        """True if the call may share a stream: it delays the calls behind it only shortly."""
+        return self.total_bytes <= SHARED_STREAM_BYTES and is_short(self.call)
+
+    def item(self, id_: int, timeout_us: int = 0) -> bytes:
         """Encode the whole call as one item of a stream."""
-        return self.method.encode_item(id_, self.call)
+        return self.method.encode_item(id_, self.call, timeout_us)
 
     def item_result(self, reply: bytes) -> Result | PoolingError:
         """Decode the reply to `item`: the result, or the error of the call."""
         _, result = self.method.decode_reply(reply)
         return result if isinstance(result, PoolingError) else self.copied(result)
+
+    def shared_result(self, reply: bytes, id_: int) -> Result:
+        """Decode the reply to an item of a shared stream.
+
+        Raises:
+            PoolingError: the call failed, or the reply belongs to another item.
+        """
+        actual, result = self.method.decode_reply(reply)
+        if isinstance(result, PoolingError):
+            raise result
+        if actual != id_:
+            raise InternalError(f"the server sent the reply to item {actual} in place of {id_}")
+        return self.copied(result)
 
     @abstractmethod
     def tensors(self) -> dict[str, Array]:

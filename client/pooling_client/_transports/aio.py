@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -19,9 +20,10 @@ import grpc
 
 import pooling_wire
 from pooling_client import _channel
-from pooling_client._call_steps import Result, Send, Steps, Stream
+from pooling_client._call_steps import Result, Send, Share, Steps, Stream
 from pooling_client._streams.aio import Feed
 from pooling_client._streams.retries import Reply, Request, Retries, Token
+from pooling_client._transports.aio_shared import SharedStreams
 from pooling_engine import PoolingError
 
 Item = TypeVar("Item")
@@ -30,7 +32,7 @@ Item = TypeVar("Item")
 class AsyncGrpcTransport:
     """Transport with one gRPC call for each request or stream, for the tasks of one event loop.
 
-    Another transport needs the same methods: the driver uses `send` and `stream`.
+    Another transport needs the same methods: the driver uses `send`, `share` and `stream`.
 
     Args:
         target: address of the server, for error messages.
@@ -43,6 +45,9 @@ class AsyncGrpcTransport:
         self._turns: Iterator[_channel.Methods] = itertools.cycle(
             map(_channel.methods_of, channels)
         )
+        self._shared = [SharedStreams(channel.stream_stream) for channel in channels]
+        self._shared_turns = itertools.cycle(self._shared)
+        self._is_closed = False
 
     async def send(self, method: str, request: bytes, timeout_s: float) -> bytes:
         """Send a request of a unary method and return the reply.
@@ -55,6 +60,26 @@ class AsyncGrpcTransport:
             return await call(request, timeout=timeout_s)
         except grpc.RpcError as error:
             raise pooling_wire.decode_error(error, self._target) from None
+
+    async def share(self, method: str, item: bytes, timeout_s: float) -> bytes | None:
+        """Send an item over a stream that calls share, and return its reply.
+
+        Returns:
+            The reply; None if the call is to be sent as a unary call.
+
+        Raises:
+            PoolingError: the timeout has passed, or the client was closed meanwhile.
+        """
+        if self._is_closed:
+            return None
+        shared = next(self._shared_turns)
+        try:
+            reply = await shared.exchange(method, item, time.monotonic() + timeout_s)
+        except TimeoutError:
+            raise _channel.not_in_time(self._target) from None
+        if reply is None and self._is_closed:
+            raise _channel.closed_meanwhile(self._target)
+        return reply
 
     async def stream(
         self,
@@ -99,7 +124,9 @@ class AsyncGrpcTransport:
 
     async def close(self) -> None:
         """Close the channels. Calls in flight are cancelled; later ones raise ValueError."""
-        self._turns = iter(_channel.closed, None)
+        self._turns, self._is_closed = iter(_channel.closed, None), True
+        for shared in self._shared:
+            shared.close()
         for channel in self._channels:
             await channel.close()
 
@@ -124,9 +151,11 @@ async def run(steps: Steps[Result], transport: AsyncGrpcTransport) -> Result:
         del reply  # an error and its traceback would keep each other alive
 
 
-async def _perform(step: Send | Stream, transport: AsyncGrpcTransport) -> bytes | None:
+async def _perform(step: Send | Share | Stream, transport: AsyncGrpcTransport) -> bytes | None:
     if type(step) is Send:
         return await transport.send(*step)
+    if type(step) is Share:
+        return await transport.share(*step)
     assert type(step) is Stream
     replies = transport.stream(
         step.method, one_by_one(step.requests), window=step.window, timeout_s=step.timeout_s

@@ -12,16 +12,17 @@ import grpc
 
 import pooling_wire
 from pooling_client import _channel
-from pooling_client._call_steps import Result, Send, Steps, Stream
+from pooling_client._call_steps import Result, Send, Share, Steps, Stream
 from pooling_client._streams.retries import Reply, Request, Retries, Token
 from pooling_client._streams.sync import Feed
+from pooling_client._transports.sync_shared import SharedStreams
 from pooling_engine import PoolingError
 
 
 class GrpcTransport:
     """Transport with one gRPC call for each request or stream. Safe to share between threads.
 
-    Another transport needs the same methods: the driver uses `send` and `stream`.
+    Another transport needs the same methods: the driver uses `send`, `share` and `stream`.
 
     Args:
         target: address of the server, for error messages.
@@ -34,6 +35,9 @@ class GrpcTransport:
         self._turns: Iterator[_channel.Methods] = itertools.cycle(
             map(_channel.methods_of, channels)
         )
+        self._shared = [SharedStreams(channel) for channel in channels]
+        self._shared_turns = itertools.cycle(self._shared)
+        self._is_closed = False
 
     def send(self, method: str, request: bytes, timeout_s: float) -> bytes:
         """Send a request of a unary method and return the reply.
@@ -46,6 +50,26 @@ class GrpcTransport:
             return call(request, timeout=timeout_s)
         except grpc.RpcError as error:
             raise pooling_wire.decode_error(error, self._target) from None
+
+    def share(self, method: str, item: bytes, timeout_s: float) -> bytes | None:
+        """Send an item over a stream that calls share, and return its reply.
+
+        Returns:
+            The reply; None if the call is to be sent as a unary call.
+
+        Raises:
+            PoolingError: the timeout has passed, or the client was closed meanwhile.
+        """
+        if self._is_closed:
+            return None
+        shared = next(self._shared_turns)
+        try:
+            reply = shared.exchange(method, item, time.monotonic() + timeout_s)
+        except TimeoutError:
+            raise _channel.not_in_time(self._target) from None
+        if reply is None and self._is_closed:
+            raise _channel.closed_meanwhile(self._target)
+        return reply
 
     def stream(
         self,
@@ -88,7 +112,9 @@ class GrpcTransport:
 
     def close(self) -> None:
         """Close the channels. Calls in flight are cancelled; later ones raise ValueError."""
-        self._turns = iter(_channel.closed, None)
+        self._turns, self._is_closed = iter(_channel.closed, None), True
+        for shared in self._shared:
+            shared.close()
         for channel in self._channels:
             channel.close()
 
@@ -113,9 +139,11 @@ def run(steps: Steps[Result], transport: GrpcTransport) -> Result:
         del reply  # an error and its traceback would keep each other alive
 
 
-def _perform(step: Send | Stream, transport: GrpcTransport) -> bytes | None:
+def _perform(step: Send | Share | Stream, transport: GrpcTransport) -> bytes | None:
     if type(step) is Send:
         return transport.send(*step)
+    if type(step) is Share:
+        return transport.share(*step)
     assert type(step) is Stream
     replies = transport.stream(
         step.method, step.requests, window=step.window, timeout_s=step.timeout_s

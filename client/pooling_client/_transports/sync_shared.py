@@ -1,0 +1,258 @@
+"""Small calls of all threads over one stream for each connection and method.
+
+The threads need no other thread: each sends its own item, and one of them, the leader, waits for
+the events of the stream. It gives the others their replies; with its own it leaves, and the oldest
+other call leads. A thread for each open stream watches deadlines and closes an idle stream.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import defaultdict
+from time import monotonic
+
+import grpc
+
+from pooling_client._transports.polled_stream import ENDED, REPLY, SENT, PolledStream
+from pooling_client._transports.shared_calls import IDLE_S, Openings, SharedCalls
+
+_log = logging.getLogger("pooling_client")
+
+
+class Waiter:
+    """A thread that waits for a reply.
+
+    Attributes:
+        changed: released when the other attributes are set.
+        reply: the reply, or None if the stream has ended.
+        leads: True if the thread is to wait for the events of the stream.
+        until: time of `time.monotonic` at which the thread stops waiting.
+    """
+
+    __slots__ = ("changed", "is_done", "leads", "reply", "until")
+
+    def __init__(self, until: float) -> None:
+        self.changed = threading.Lock()
+        self.changed.acquire()
+        self.reply: bytes | None = None
+        self.is_done = self.leads = False
+        self.until = until
+
+    def finish(self, reply: bytes | None) -> None:
+        """Give the thread its reply, or None if the stream has ended."""
+        self.reply, self.is_done = reply, True
+        self.changed.release()
+
+
+class SharedStream:
+    """An open stream for the calls of all threads."""
+
+    def __init__(self, stream: PolledStream) -> None:
+        self._stream = stream
+        self._calls: SharedCalls[Waiter] = SharedCalls(monotonic())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._leader: Waiter | None = None
+        self._next_check = 0.0  # time at which the watching thread looks again
+        threading.Thread(target=self._watch, name="pooling-shared-stream", daemon=True).start()
+
+    @property
+    def is_ended(self) -> bool:
+        """True if calls need another stream."""
+        return self._calls.is_ended
+
+    @property
+    def has_replied(self) -> bool:
+        """True after the first reply."""
+        return self._calls.has_replied
+
+    def exchange(self, item: bytes, deadline: float) -> bytes | None:
+        """Send an item and return its reply.
+
+        Args:
+            item: the item.
+            deadline: time of `time.monotonic`.
+
+        Returns:
+            The reply; None if the stream has ended without it, so that the call is to be repeated.
+
+        Raises:
+            TimeoutError: the deadline has passed.
+        """
+        with self._lock:
+            if self._calls.is_ended:
+                return None
+            now = monotonic()
+            waiter = Waiter(0)
+            is_first = self._calls.add(waiter, item, now)
+            waiter.until = self._calls.until(deadline)
+            if is_first:
+                self._stream.send(item)
+            if self._leader is None:
+                self._promote(waiter)
+        try:
+            if not waiter.leads:
+                waiter.changed.acquire(timeout=max(0, waiter.until - now))
+            if waiter.leads and not waiter.is_done:
+                self._lead(waiter)
+        except BaseException:
+            self._leave(waiter)
+            raise
+        if not waiter.is_done:
+            self._leave(waiter)
+        if not waiter.is_done and monotonic() >= deadline:
+            raise TimeoutError
+        return waiter.reply
+
+    def close(self) -> None:
+        """End the stream; calls without a reply get none."""
+        with self._lock:
+            self._end()
+
+    def _promote(self, waiter: Waiter) -> None:
+        """Make a thread the leader."""
+        waiter.leads, self._leader = True, waiter
+        if waiter.until < self._next_check:
+            self._changed.notify()
+
+    def _lead(self, me: Waiter) -> None:
+        """Wait for events until there is a reply to this thread, or until its time is over."""
+        calls, stream = self._calls, self._stream
+        while True:
+            kind, reply = stream.next_event()
+            with self._lock:
+                if kind == REPLY and reply is not None and not calls.is_ended:
+                    waiter = calls.replied(monotonic())
+                    stream.receive()
+                    if waiter is me:
+                        me.reply, me.is_done = reply, True
+                        self._hand_over()
+                        return
+                    if waiter is not None:
+                        waiter.finish(reply)
+                elif kind == SENT:
+                    if (item := calls.sent()) is not None:
+                        stream.send(item)
+                elif kind == ENDED:
+                    self._end()
+                    break
+                elif monotonic() >= me.until and not calls.is_ended:
+                    return
+        stream.drain()
+
+    def _leave(self, waiter: Waiter) -> None:
+        """Stop waiting for a reply, which may have arrived meanwhile."""
+        with self._lock:
+            if waiter.is_done:
+                return
+            self._calls.abandon(waiter)
+            if self._leader is waiter:
+                self._hand_over()
+            if self._calls.is_silent(monotonic()):
+                self._end()
+
+    def _hand_over(self) -> None:
+        """Let another thread lead, if one waits."""
+        self._leader = None
+        oldest = self._calls.oldest()
+        if oldest is not None:
+            self._promote(oldest)
+            oldest.changed.release()
+
+    def _end(self) -> None:
+        if self._calls.is_ended:
+            return
+        if len(self._calls):
+            self._stream.cancel()
+        else:
+            self._stream.finish()
+        for waiter in self._calls.end():
+            if waiter is not self._leader:
+                waiter.finish(None)
+        self._changed.notify()
+
+    def _watch(self) -> None:
+        """Wake a leader whose time is over; close the stream if it is idle."""
+        with self._lock:
+            while not self._calls.is_ended:
+                now = monotonic()
+                wait_s = IDLE_S
+                if self._leader is not None:
+                    wait_s = min(wait_s, self._leader.until - now)
+                    if wait_s <= 0:
+                        self._stream.wake()
+                        wait_s = IDLE_S
+                else:
+                    wait_s -= self._calls.idle_s(now)
+                    if wait_s <= 0:
+                        self._end()
+                        break
+                self._next_check = now + wait_s
+                self._changed.wait(wait_s)
+            is_led = self._leader is not None
+        if not is_led:
+            self._stream.drain()
+
+
+class SharedStreams:
+    """The shared streams of one connection, by method. Safe to share between threads.
+
+    Args:
+        channel: channel with one connection.
+    """
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._channel = channel
+        self._openings: defaultdict[str, Openings] = defaultdict(Openings)
+        self._streams: dict[str, SharedStream] = {}
+        self._opening = threading.Lock()
+        # Interceptors see unary calls and streams, but not the items of a stream.
+        self._is_supported = type(channel).__module__ == "grpc._channel"
+
+    def exchange(self, path: str, item: bytes, deadline: float) -> bytes | None:
+        """Send an item of a streaming method and return its reply.
+
+        Args:
+            path: path of the method.
+            item: the item.
+            deadline: time of `time.monotonic`.
+
+        Returns:
+            The reply; None if the call is to be sent in another way.
+
+        Raises:
+            TimeoutError: the deadline has passed.
+        """
+        stream = self._streams.get(path)
+        if stream is None or stream.is_ended:
+            stream = self._open(path)
+        return None if stream is None else stream.exchange(item, deadline)
+
+    def close(self) -> None:
+        """End the streams; calls without a reply get none."""
+        with self._opening:
+            self._is_supported = False
+            for stream in self._streams.values():
+                stream.close()
+
+    def _open(self, path: str) -> SharedStream | None:
+        """Open a stream, unless calls are to be unary for now."""
+        with self._opening:
+            now, openings = monotonic(), self._openings[path]
+            stream = self._streams.get(path)
+            if stream is not None and not stream.is_ended:
+                return stream
+            if stream is not None:
+                openings.ended(stream.has_replied, now)
+                del self._streams[path]
+            if not openings.allows(now) or not self._is_supported:
+                return None
+            try:
+                stream = SharedStream(PolledStream(self._channel, path))
+            except Exception as error:
+                self._is_supported = False
+                _log.info("small calls share no stream with this grpcio: %r", error)
+                return None
+            self._streams[path] = stream
+            return stream
