@@ -103,6 +103,10 @@ class Gate:
         """Let all computations continue."""
         self._open.set()
 
+    def close(self) -> None:
+        """Block the next computations."""
+        self._open.clear()
+
 
 def wait_for_in_flight(server: PoolingServer, count: int) -> None:
     """Wait until exactly `count` calls are waiting or running."""

@@ -160,7 +160,13 @@ def held(
     gate = Gate()
     monkeypatch.setattr(pooling_engine, "run", gate)
     monkeypatch.setattr(duration, "INLINE_US", -1)
-    config = ServerConfig(listen="127.0.0.1:0", threads=1, max_in_flight=2, inline_calls=is_inline)
+    config = ServerConfig(
+        listen="127.0.0.1:0",
+        backend="numpy",
+        threads=1,
+        max_in_flight=2,
+        inline_calls=is_inline,
+    )
     server = PoolingServer(config)
     server.start()
     with grpc.insecure_channel(server.address) as channel:
@@ -170,21 +176,65 @@ def held(
     wait_for_end_of_receivers()
 
 
-def test_a_stream_is_one_call_in_flight(held: Any) -> None:
+def test_a_stream_with_an_unanswered_item_is_one_call_in_flight(held: Any) -> None:
     server, gate, stub = held
-    gate.open()
     feeds = [Feed(item(1)), Feed(item(2))]
     streams = [stub.ForwardStream(iter(feed)) for feed in feeds]
-    assert [next(stream).id for stream in streams] == [1, 2]
+    wait_until(lambda: busy_calls(server) == 2, "the items have not arrived")
     with pytest.raises(grpc.RpcError) as caught:
         next(stub.ForwardStream(iter([item(3)])))
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert details_of(caught.value)["ErrorInfo"].reason == "OVERLOADED"
+    gate.open()
+    assert [next(stream).id for stream in streams] == [1, 2]
     for feed in feeds:
         feed.put(None)
     assert [list(stream) for stream in streams] == [[], []]
     wait_for_in_flight(server, 0)
     assert [reply.id for reply in stub.ForwardStream(iter([item(3)]))] == [3]
+
+
+def busy_calls(server: PoolingServer) -> int:
+    return server.executor.in_flight - server.executor.resting
+
+
+@pytest.mark.parametrize("is_inline", [True])  # otherwise it holds a thread, and counts
+def test_an_idle_stream_does_not_count_and_its_next_item_may_be_rejected(held: Any) -> None:
+    server, gate, stub = held
+    gate.open()
+    idle = Feed(item(1))
+    replies = stub.ForwardStream(iter(idle))
+    assert next(replies).id == 1
+    wait_until(lambda: server.executor.resting == 1, "the stream is not idle")
+    gate.close()
+    busy = [stub.ForwardStream(iter([item(id_)])) for id_ in (2, 3)]
+    wait_until(lambda: busy_calls(server) == 2, "the items have not arrived")
+    idle.put(item(4))
+    rejected = next(replies)
+    assert (rejected.id, rejected.error.reason) == (4, "OVERLOADED")
+    assert rejected.error.metadata["limit"] == "max_in_flight"
+    gate.open()
+    assert [[reply.id for reply in stream] for stream in busy] == [[2], [3]]
+    wait_until(lambda: busy_calls(server) == 0, "the streams have not ended")
+    idle.put(item(5))
+    assert next(replies).WhichOneof("result") == "response"
+    idle.put(None)
+    assert list(replies) == []
+    wait_for_in_flight(server, 0)
+    assert server.executor.resting == 0
+
+
+def test_expired_items_are_not_computed(held: Any) -> None:
+    _, gate, stub = held
+    gate.open()
+    items = [item(1), item(2), item(3)]
+    items[0].timeout_us, items[1].timeout_us = 1, 600_000_000
+    first, *others = stub.ForwardStream(iter(items))
+    assert (first.id, first.error.reason, first.error.code) == (1, "DEADLINE", 4)
+    assert [(reply.id, reply.WhichOneof("result")) for reply in others] == [
+        (2, "response"),
+        (3, "response"),
+    ]
 
 
 def test_items_of_an_expired_stream_are_never_computed(held: Any) -> None:

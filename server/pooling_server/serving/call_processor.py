@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
+from time import monotonic
 from typing import Any, NamedTuple
 
 import pooling_engine
-from pooling_engine import BackwardCall, PoolingError, UnavailableError
+from pooling_engine import BackwardCall, DeadlineError, PoolingError, UnavailableError
 from pooling_server.config import ServerConfig
 from pooling_server.serving import duration
 from pooling_server.serving.arena import Arena, Loan
@@ -28,6 +30,20 @@ class PreparedCall(NamedTuple):
 
     predicted_us: float
     answer: Callable[[Regions], bytes]
+
+
+class Item(NamedTuple):
+    """A stream item as it was received.
+
+    Attributes:
+        message: the serialized item.
+        received_at: time of `time.monotonic`.
+        error: why the item is not to be computed; None if it is.
+    """
+
+    message: bytes
+    received_at: float
+    error: PoolingError | None = None
 
 
 class CallProcessor:
@@ -69,29 +85,32 @@ class CallProcessor:
         answer = partial(self._answer, method, placed)
         return PreparedCall(_predicted_us(placed.call), answer)
 
-    def prepare_item(self, method: Method[Any, Any], item: bytes) -> PreparedCall:
+    def prepare_item(self, method: Method[Any, Any], item: Item) -> PreparedCall:
         """Decode a stream item and predict its duration.
 
-        The answer to an invalid item is its error. `answer` ignores its argument, because items
-        have no shared memory. It raises UnavailableError if the device is lost; the stream has to
-        end then, so that the client continues on another server.
+        The answer to an invalid or expired item is its error. `answer` ignores its argument,
+        because items have no shared memory. It raises UnavailableError if the device is lost; the
+        stream has to end then, so that the client continues on another server.
 
         Args:
             method: row of the method table.
-            item: serialized item.
+            item: the item.
         """
         id_ = 0
         try:
-            id_, call, _ = method.decode_item(item)
+            id_, call, timeout_us = method.decode_item(item.message)
+            if item.error is not None:
+                raise item.error
             if isinstance(call, PoolingError):
                 self._check_limits_of_invalid(method, call)
                 raise call
-            check_message_size(item, self._config)
-            answer = partial(self._answer_item, method, id_, call)
+            check_message_size(item.message, self._config)
+            deadline = item.received_at + timeout_us / 1e6 if timeout_us else math.inf
+            answer = partial(self._answer_item, method, id_, call, deadline)
             return PreparedCall(_predicted_us(call), answer)
         except Exception as error:
             reply = method.encode_reply(id_, error_reply(error))
-            return PreparedCall(0, lambda _: reply)
+            return PreparedCall(-math.inf, lambda _: reply)
 
     def is_small(self, prepared: PreparedCall) -> bool:
         """Return True if a call may be answered in the polling thread."""
@@ -102,8 +121,12 @@ class CallProcessor:
             result = self._compute(method, placed, loan, regions)
             return method.encode_response(result, placed.places)
 
-    def _answer_item(self, method: Method[Any, Any], id_: int, call: Any, _: Regions) -> bytes:
+    def _answer_item(
+        self, method: Method[Any, Any], id_: int, call: Any, deadline: float, _: Regions
+    ) -> bytes:
         try:
+            if monotonic() >= deadline:
+                raise DeadlineError("the timeout of the item passed before it could be computed")
             with self.arena.loan() as loan:
                 result = self._compute(method, Placed(call, NO_PLACES), loan, NO_REGIONS)
                 return method.encode_reply(id_, result)

@@ -35,7 +35,8 @@ class Executor:
     """Admission control for calls, with a limited number of compute slots.
 
     A call is in flight from its start, before its message has arrived, until its reply is built.
-    A stream is one call in flight; each of its items waits for a compute slot. In addition, up to
+    A stream is one call in flight; each of its items waits for a compute slot. A stream without
+    unanswered items may rest, and then does not count towards the limit. In addition, up to
     `max_in_flight` replies may be on their way to clients that read slowly. Calls run in the
     threads of their callers.
 
@@ -49,6 +50,7 @@ class Executor:
         self._slots = threading.BoundedSemaphore(slots)
         self._max_in_flight = max_in_flight
         self._in_flight = 0
+        self._resting = 0  # streams in flight that have nothing to do
         self._unfinished = 0
         self._is_draining = False
         self._rejections = 0  # while draining
@@ -59,6 +61,11 @@ class Executor:
     def in_flight(self) -> int:
         """Number of calls that have started and have no reply yet."""
         return self._in_flight
+
+    @property
+    def resting(self) -> int:
+        """Number of streams in flight that have nothing to do."""
+        return self._resting
 
     @property
     def unfinished(self) -> int:
@@ -86,6 +93,25 @@ class Executor:
         """
         self._enter(end)
         return Admission(partial(self._leave, end), self._close)
+
+    def rest(self) -> None:
+        """Exclude a stream in flight from the limit, until `resume`: it has nothing to do."""
+        with self._changed:
+            self._resting += 1
+
+    def resume(self, *, is_checked: bool = True) -> None:
+        """Include a stream in the limit again.
+
+        Args:
+            is_checked: False if the stream only ends.
+
+        Raises:
+            OverloadedError: too many calls are in flight; the stream stays excluded.
+        """
+        with self._changed:
+            if is_checked:
+                self._check_limit()
+            self._resting -= 1
 
     @contextmanager
     def call(self, on_sent: OnSent, end: Callable[[], None] | None = None) -> Iterator[None]:
@@ -168,14 +194,18 @@ class Executor:
                     "the server is shutting down; retry, preferably on another server"
                 )
             unsent = self._unfinished - self._in_flight
-            if self._in_flight >= self._max_in_flight:
-                raise self._overloaded(f"{self._in_flight} calls are in flight")
+            self._check_limit()
             if unsent >= self._max_in_flight:
                 raise self._overloaded(f"the replies to {unsent} calls are not sent yet")
             self._in_flight += 1
             self._unfinished += 1
             if end is not None:
                 self._streams.add(end)
+
+    def _check_limit(self) -> None:
+        busy = self._in_flight - self._resting
+        if busy >= self._max_in_flight:
+            raise self._overloaded(f"{busy} calls are in flight")
 
     def _leave(self, end: Callable[[], None] | None) -> None:
         with self._changed:

@@ -9,12 +9,13 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from time import monotonic
 from typing import NamedTuple
 
 import grpc
 
 from pooling_engine import DeadlineError, PoolingError
-from pooling_server.serving.call_processor import PreparedCall
+from pooling_server.serving.call_processor import Item, PreparedCall
 from pooling_server.serving.duration import INLINE_BYTES
 from pooling_server.serving.error_replies import error_reply
 from pooling_server.serving.executor import Admission, Executor, run_in_thread
@@ -22,7 +23,6 @@ from pooling_server.serving.idle import IdleWatch, Wait
 from pooling_server.serving.polling_thread import PolledCall
 from pooling_server.serving.streams import (
     ITEMS_AHEAD,
-    Item,
     answer_if_active,
     idle_error,
     shutting_down,
@@ -70,7 +70,7 @@ class PolledStream:
         self._items: deque[Item] = deque()
         self._reply: bytes | None = None  # next to send, while another is being sent
         self._is_receiving = self._is_sending = self._is_computing = False
-        self._is_last_received = self._is_closed = False
+        self._is_last_received = self._is_closed = self._is_resting = False
         self._error: PoolingError | None = None  # ends the stream after the replies before it
 
     def start(self) -> None:
@@ -86,13 +86,13 @@ class PolledStream:
         self._services.watch.add(self._wait)
         self._advance()
 
-    def _received(self, item: Item | None) -> None:
+    def _received(self, message: bytes | None) -> None:
         with self._call.lock:
             self._is_receiving = False
-            if item is None:
+            if message is None:
                 self._is_last_received = True
             elif self._error is None:
-                self._items.append(item)
+                self._items.append(Item(message, monotonic(), self._resume()))
             next_item = self._advance()
         self._begin(next_item)
 
@@ -110,7 +110,7 @@ class PolledStream:
             return
         answer = partial(self._answer, item)
         try:
-            if len(item) <= INLINE_BYTES:
+            if len(item.message) <= INLINE_BYTES:
                 prepared = self._prepare(item)
                 answer = partial(prepared.answer, NO_REGIONS)
                 if self._services.is_small(prepared):
@@ -174,6 +174,7 @@ class PolledStream:
             self._wait.start(self._call.context.cancel)
         else:
             self._wait.start(self._end_idle)
+            self._rest()
         self._finish_if_done()
         return item
 
@@ -220,7 +221,27 @@ class PolledStream:
         self._services.watch.discard(self._wait)
         finish()
 
+    def _rest(self) -> None:
+        """Leave the limit of calls in flight: there is nothing to do."""
+        if not self._is_resting and self._admission is not None:
+            self._is_resting = True
+            self._services.executor.rest()
+
+    def _resume(self) -> PoolingError | None:
+        """Count towards the limit of calls in flight, or return the error of the next item."""
+        if self._is_resting:
+            try:
+                self._services.executor.resume()
+            except PoolingError as error:
+                return error
+            self._is_resting = False
+        return None
+
     def _leave(self) -> None:
         admission, self._admission = self._admission, None
-        if admission is not None:
-            admission.leave()
+        if admission is None:
+            return
+        if self._is_resting:
+            self._services.executor.resume(is_checked=False)
+            self._is_resting = False
+        admission.leave()

@@ -13,7 +13,7 @@ import pooling_wire
 from pooling_engine import PoolingError
 from pooling_engine.errors import LOST_DEVICE
 from pooling_server.config import ServerConfig
-from pooling_server.serving.call_processor import CallProcessor, PreparedCall
+from pooling_server.serving.call_processor import CallProcessor, Item, PreparedCall
 from pooling_server.serving.error_replies import abort, error_reply, set_status
 from pooling_server.serving.executor import Executor
 from pooling_server.serving.idle import IdleWatch
@@ -26,7 +26,7 @@ from pooling_server.sockets.shared_memory import SharedMemory
 from pooling_wire import GET_PLAN, GET_SERVER_INFO, METHODS, SERVICE_NAME
 from pooling_wire.shared_memory import NO_REGIONS, Regions
 
-PrepareItem = Callable[[bytes], PreparedCall]
+PrepareItem = Callable[[Item], PreparedCall]
 
 
 class PoolingServicer:
@@ -100,7 +100,7 @@ class PoolingServicer:
     def _answer_stream(
         self, prepare: PrepareItem, items: Iterator[bytes], context: Context
     ) -> Iterator[bytes]:
-        def answer(item: bytes) -> bytes:
+        def answer(item: Item) -> bytes:
             return prepare(item).answer(NO_REGIONS)
 
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -11,17 +12,16 @@ from queue import SimpleQueue
 import grpc
 
 from pooling_engine import UnavailableError
+from pooling_server.serving.call_processor import Item
 from pooling_server.serving.executor import Executor
 from pooling_server.serving.idle import IdleWatch, Wait
 
 ITEMS_AHEAD = 2  # received while one is computed; HTTP/2 flow control holds back the rest
 
-Item = bytes
-
 
 def answer_items(
     answer: Callable[[Item], bytes],
-    items: Iterator[Item],
+    items: Iterator[bytes],
     context: grpc.ServicerContext,
     executor: Executor,
     watch: IdleWatch,
@@ -103,7 +103,7 @@ class _RequestQueue:
     The thread ends with the stream, whichever side ended it.
     """
 
-    def __init__(self, items: Iterator[Item]) -> None:
+    def __init__(self, items: Iterator[bytes]) -> None:
         self._items = items
         self._queue: SimpleQueue[Item | UnavailableError | None] = SimpleQueue()
         self._room = threading.Semaphore(ITEMS_AHEAD)
@@ -137,7 +137,7 @@ class _RequestQueue:
                 self._room.acquire()
                 if self._is_closed:
                     return
-                self._queue.put(next(self._items))
+                self._queue.put(Item(next(self._items), time.monotonic()))
         except (StopIteration, grpc.RpcError):  # the last item, or a disconnected client
             pass
         finally:
