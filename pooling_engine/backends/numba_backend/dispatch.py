@@ -44,10 +44,11 @@ from pooling_engine.backends.numba_backend.tables.divisors import (
 )
 from pooling_engine.backends.numba_backend.tables.elements import FLOATS_16
 from pooling_engine.backends.numba_backend.tables.index_targets import (
-    count_offsets,
+    has_short_offsets,
     scatter_tables,
 )
 from pooling_engine.backends.numba_backend.tables.reaching_outputs import (
+    count_legal,
     gather_tables,
     spread_tables,
 )
@@ -60,7 +61,7 @@ Array = NDArray[Any]
 Tables = WindowTables | PlaneTables | SpreadTables | ScatterTables | GatherTables | AdjacentTables
 
 MAX_NUMBERED_TAPS = 65_535  # with indices; kernels number the taps of a window in 32 bits
-MAX_OFFSETS = 1 << 20  # entries of the table of selected elements
+MAX_LEGAL = 1 << 20  # entries of the table of legal indices
 MAX_REACHING = 1 << 22  # entries of the lists of outputs that reach a position
 # Gradients of extremes are gathered for at least as many channels and at most as many taps, if
 # channels are last; otherwise scattering is faster (docs/adr/0004).
@@ -131,7 +132,7 @@ def backward_call(plan: PoolPlan, dy: Array, indices: Array | None, dx: Array) -
     adjacent = adjacent_tables(plan)
     if adjacent and adjacent.row_taps <= MOST_SELECTED_TAPS:
         kernel, tables = fill_selected, adjacent
-    elif plan.taps > MAX_NUMBERED_TAPS or count_offsets(plan) > MAX_OFFSETS:
+    elif not has_short_offsets(plan):
         return None
     elif _is_gathered(plan):
         kernel, tables = gather_gradients, gather_tables(plan)
@@ -181,4 +182,5 @@ def _is_gathered(plan: PoolPlan) -> bool:
     if plan.inner < GATHERED_CHANNELS or plan.taps > GATHERED_TAPS:
         return False
     is_short = math.prod(axis.outputs * axis.kernel for axis in plan.axes) <= MAX_REACHING
+    is_short = is_short and count_legal(plan) <= MAX_LEGAL
     return is_short and scatter_tables(plan).overlaps

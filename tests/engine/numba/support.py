@@ -37,7 +37,7 @@ def tiles_of(tile_bytes, thread_count, is_gathered=False):
     values = {(tile_sizes, name): tile_bytes for name in ("WINDOWS", "SCATTERED", "ADJACENT")}
     values[threads, "BYTES_PER_PART"] = 1
     if tile_bytes != TILE_BYTES:
-        values[adjacent_windows, "STREAMED_BYTES"] = 0
+        values[tile_sizes, "STREAMED"] = 0
     if is_gathered:
         values |= {(dispatch, "GATHERED_CHANNELS"): 1, (dispatch, "GATHERED_TAPS"): 65_535}
     before = {(module, name): getattr(module, name) for module, name in values}

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 Integers = NDArray[np.int64]
 
 UNCHANGED = -1  # `AxisRow.ranges` of a first axis whose outputs are its elements
-INVALID_OFFSET, NO_OFFSET = -(1 << 62), -(1 << 61)  # in `ScatterTables.offsets`; both miss any tile
 
 
 class ElementType(NamedTuple):
@@ -142,37 +141,47 @@ class SpreadTables(NamedTuple):
 
 
 class ScatterTables(NamedTuple):
-    """The elements that window indices select, for `scatter_gradients`.
-
-    Windows with the same taps on elements along an axis belong to one class of that axis.
+    """The windows of a plan, for `scatter_gradients`: the first axis, and all others together.
 
     Attributes:
         starts: for each output along the first axis, the position of its first tap.
+        firsts: for each of them, its first tap on an element.
+        stops: for each of them, the tap after its last on an element.
         tile_outputs: for each tile of a plane, the first output along the first axis that reaches
             it, and one after the last.
-        row_classes: for each output along the first axis, where its class begins in `offsets`.
-        cells: for each output at one position of the first axis, the offset of its first tap.
-        cell_classes: for the same outputs, where the class along the other axes begins from there.
-        offsets: for each class and each value of an index, the offset of that tap from the
-            window's first; INVALID_OFFSET if the tap is on no element, NO_OFFSET for "none".
+        cells: for each output at one position of the first axis, the offset of its first tap
+            along the other axes.
+        limits: for each axis but the first, from the last on: the first taps on elements of the
+            same outputs, then the taps after their last ones.
+        splits: for each of these axes, the taps of a window, and the offset from tap to tap.
+        window: taps of a window along all axes.
+        step: offset from tap to tap along the first axis.
         size: positions along the first axis.
         row: input elements at each of them.
         height: positions of a tile along the first axis; the last tile of a plane may have fewer.
         overlaps: whether an element may be in several windows.
+        lanes: parts of equal length that the outputs at one position of the first axis have, so
+            that no element is in windows of two parts: 1, 2 or 4.
+        is_streamed: whether the gradient is written past the cache.
         tiles: tiles of all planes of the input.
         element: type of the elements.
     """
 
     starts: Integers
+    firsts: Integers
+    stops: Integers
     tile_outputs: Integers
-    row_classes: Integers
-    cells: Integers
-    cell_classes: Integers
-    offsets: Integers
+    cells: NDArray[np.int32]
+    limits: NDArray[np.int32]
+    splits: Integers
+    window: int
+    step: int
     size: int
     row: int
     height: int
     overlaps: bool
+    lanes: int
+    is_streamed: bool
     tiles: int
     element: ElementType
 

@@ -15,7 +15,6 @@ from pooling_engine.backends.numba_backend.tables.elements import element_of
 from pooling_engine.plans.plan import PoolPlan
 
 LEAST_ROW = 12  # elements; shorter rows are scattered faster than copied
-STREAMED_BYTES = 8 << 20  # larger gradients are written past the cache, where they do not fit
 
 
 class Side(NamedTuple):
@@ -60,7 +59,7 @@ def adjacent_tables(plan: PoolPlan) -> AdjacentTables | None:
         step=step,
         size=math.prod(sizes),
         height=height,
-        is_streamed=plan.input_bytes > STREAMED_BYTES,
+        is_streamed=plan.input_bytes > tile_sizes.STREAMED,
         tiles=planes * -(-first.outputs // height),
         element=element_of(plan),
     )

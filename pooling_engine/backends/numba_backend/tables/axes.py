@@ -23,7 +23,7 @@ from pooling_engine.specs.window import Window
 
 LEAST_PIECE = 64  # outputs; long rows are cut into pieces of at least as many
 NO_INTEGERS: Integers = np.empty(0, np.int64)
-_ONE = Window(1, 1)
+ONE = Window(1, 1)
 
 
 @Memo
@@ -76,7 +76,7 @@ def planes_and_axes(plan: PoolPlan) -> tuple[int, tuple[Axis, ...]]:
         if outputs >= LEAST_PIECE:
             rows *= first.outputs // outputs
             first = SlidingAxis(outputs * first.kernel, first.window, outputs)
-    return 1, (SlidingAxis(rows, _ONE, rows), first)
+    return 1, (SlidingAxis(rows, ONE, rows), first)
 
 
 def largest_divisor(number: int, most: int) -> int:
@@ -99,7 +99,7 @@ def is_adjacent(axis: Axis) -> bool:
 
 def is_unchanged(axis: Axis) -> bool:
     """Return whether the outputs of an axis are its elements."""
-    return isinstance(axis, SlidingAxis) and axis.window == _ONE
+    return isinstance(axis, SlidingAxis) and axis.window == ONE
 
 
 def _repeated(axis: SlidingAxis, count: int) -> SlidingAxis:

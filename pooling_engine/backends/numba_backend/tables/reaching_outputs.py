@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pooling_engine.backends.numba_backend.language.arguments import (
-    INVALID_OFFSET,
     GatherTables,
     Integers,
     SpreadTables,
 )
+from pooling_engine.backends.numba_backend.tables import tile_sizes
 from pooling_engine.backends.numba_backend.tables.axes import (
     NO_INTEGERS,
     input_tile_height,
@@ -20,11 +22,13 @@ from pooling_engine.backends.numba_backend.tables.axes import (
     planes_and_axes,
     window_tables,
 )
-from pooling_engine.backends.numba_backend.tables.index_targets import scatter_tables
+from pooling_engine.backends.numba_backend.tables.elements import element_of
 from pooling_engine.plans.geometry import Axis, SlidingAxis
 from pooling_engine.plans.memo import Memo
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.specs.window import Window
+
+Flags = NDArray[np.bool_]
 
 
 class Reaching(NamedTuple):
@@ -74,10 +78,21 @@ def spread_tables(plan: PoolPlan) -> SpreadTables:
 @Memo
 def gather_tables(plan: PoolPlan) -> GatherTables:
     """Return the tables of `gather_gradients` for a plan."""
-    _, (first, *others) = planes_and_axes(plan)
-    targets = scatter_tables(plan)
+    planes, (first, *others) = planes_and_axes(plan)
+    row_classes, first_valid = _classes(first)
+    cell_classes, valid = np.zeros(1, np.int64), np.ones((1, 1), np.bool_)
+    for axis in others:
+        axis_classes, axis_valid = _classes(axis)
+        cell_classes = np.add.outer(cell_classes * len(axis_valid), axis_classes).reshape(-1)
+        valid = _product(valid, axis_valid)
     values = int(np.iinfo(plan.index_dtype).max) + 1
-    legal = (targets.offsets != INVALID_OFFSET).reshape(-1, values)
+    legal = np.zeros((len(first_valid) * len(valid), values), np.uint8)
+    legal[:, : plan.taps] = _product(first_valid, valid)
+    legal[:, -1] = 1  # "none"
+    row_bytes = math.prod(axis.size for axis in others) * plan.inner * plan.dtype.itemsize
+    height = min(first.size, max(1, tile_sizes.SCATTERED // row_bytes))
+    lows = range(0, first.size, height)
+    tile_outputs = [first.outputs_of(low, min(first.size, low + height)) for low in lows]
     own, rest = _in_output_order([first]), _in_output_order(others)
     return GatherTables(
         ends=own.ends,
@@ -86,17 +101,44 @@ def gather_tables(plan: PoolPlan) -> GatherTables:
         rest_ends=rest.ends,
         rest_outputs=rest.outputs,
         rest_taps=rest.taps,
-        tile_outputs=targets.tile_outputs,
-        row_classes=targets.row_classes // values,
-        cell_classes=targets.cell_classes[:: plan.inner] // values,
-        legal=legal.reshape(-1).astype(np.uint8),
+        tile_outputs=np.array(tile_outputs, np.int64).reshape(-1),
+        row_classes=row_classes * len(valid),
+        cell_classes=cell_classes,
+        legal=legal.reshape(-1),
         limits=np.argmin(legal, axis=1),
         values=values,
         length=plan.inner,
-        height=targets.height,
-        tiles=targets.tiles,
-        element=targets.element,
+        height=height,
+        tiles=planes * len(tile_outputs),
+        element=element_of(plan),
     )
+
+
+@lru_cache(maxsize=512)
+def count_legal(plan: PoolPlan) -> int:
+    """Return the number of entries that `GatherTables.legal` would have."""
+    classes = (len(np.unique(_tap_limits(axis))) for axis in plan.axes)
+    return math.prod(classes) * (int(np.iinfo(plan.index_dtype).max) + 1)
+
+
+def _classes(axis: Axis) -> tuple[Integers, Flags]:
+    """Return the class of each output of an axis, and for each class the taps on elements."""
+    limits, classes = np.unique(_tap_limits(axis), return_inverse=True)
+    first, stop = np.divmod(limits[:, None], axis.kernel + 1)
+    taps = np.arange(axis.kernel)
+    return classes, (first <= taps) & (taps < stop)
+
+
+def _tap_limits(axis: Axis) -> Integers:
+    """Return the first and the end of the taps on elements of each output, as one number."""
+    first, stop = axis.tap_limits()
+    return np.minimum(first, axis.kernel) * (axis.kernel + 1) + np.minimum(stop, axis.kernel)
+
+
+def _product(one: Flags, other: Flags) -> Flags:
+    """Return the classes and taps along two axes as classes and taps along both."""
+    shape = (len(one) * len(other), one.shape[1] * other.shape[1])
+    return (one[:, None, :, None] & other[None, :, None, :]).reshape(shape)
 
 
 def _in_tap_order(axis: Axis) -> tuple[Integers, Integers]:
