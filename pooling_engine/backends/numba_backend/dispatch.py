@@ -63,6 +63,7 @@ Tables = WindowTables | PlaneTables | SpreadTables | ScatterTables | GatherTable
 MAX_NUMBERED_TAPS = 65_535  # with indices; kernels number the taps of a window in 32 bits
 MAX_LEGAL = 1 << 20  # entries of the table of legal indices
 MAX_REACHING = 1 << 22  # entries of the lists of outputs that reach a position
+LEAST_FILLED_ROW = 12  # outputs; shorter rows of adjacent windows are scattered faster
 # Gradients of extremes are gathered for at least as many channels and at most as many taps, if
 # channels are last; otherwise scattering is faster (docs/adr/0004).
 GATHERED_CHANNELS = 48
@@ -130,7 +131,7 @@ def backward_call(plan: PoolPlan, dy: Array, indices: Array | None, dx: Array) -
     kernel: Any
     tables: Tables
     adjacent = adjacent_tables(plan)
-    if adjacent and adjacent.row_taps <= MOST_SELECTED_TAPS:
+    if adjacent and adjacent.row_taps <= MOST_SELECTED_TAPS and adjacent.row >= LEAST_FILLED_ROW:
         kernel, tables = fill_selected, adjacent
     elif not has_short_offsets(plan):
         return None

@@ -15,6 +15,7 @@ from pooling_engine.backends.numba_backend.tables import (
 )
 from pooling_engine.runtime import threads
 
+TILES = ("WINDOWS", "SCATTERED", "STACKED", "ADJACENT")
 TILE_BYTES = tile_sizes.WINDOWS  # of most kernels, by default
 _TABLES = (
     adjacent_windows.adjacent_tables,
@@ -34,7 +35,7 @@ def tiles_of(tile_bytes, thread_count, is_gathered=False):
     Args:
         is_gathered: whether gradients of extremes are gathered for any number of channels.
     """
-    values = {(tile_sizes, name): tile_bytes for name in ("WINDOWS", "SCATTERED", "ADJACENT")}
+    values = {(tile_sizes, name): tile_bytes for name in TILES}
     values[threads, "BYTES_PER_PART"] = 1
     if tile_bytes != TILE_BYTES:
         values[tile_sizes, "STREAMED"] = 0

@@ -169,7 +169,7 @@ def test_indices_of_the_widest_windows_fall_back():
     assert not falls_back(forward, x, spec)
     assert not falls_back(forward, x[..., 1:], spec, return_indices=True)
     indices = np.full((1, 1, 1, 1), 7, np.uint32)
-    assert falls_back(backward, x[..., :1, :1], spec, input_shape=x.shape, indices=indices)
+    assert not falls_back(backward, x[..., :1, :1], spec, input_shape=x.shape, indices=indices)
 
 
 def test_empty_batches_fall_back():

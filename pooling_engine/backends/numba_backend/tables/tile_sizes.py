@@ -6,4 +6,4 @@ WINDOWS = 32 << 10  # of the input, forward and for averages backward; fastest o
 SCATTERED = 128 << 10  # of the gradient; its sums in float64 fill half of L2
 STACKED = 16 << 10  # of the gradients of several small planes; their sums fit in L1
 ADJACENT = 16 << 10  # of the gradient; its intermediate results share L1
-STREAMED = 8 << 20  # of a whole gradient; a larger one is written past the cache
+STREAMED = 32 << 20  # of a whole gradient; a larger one is written past the cache
