@@ -63,6 +63,11 @@ class ServerConfig:
         "PEM file with the authorities that sign certificates of clients. "
         "Clients then need a certificate (mutual TLS).",
     )
+    token_file: str = option(
+        "",
+        "File of bearer tokens: one line per token with a name, the SHA-256 hash of the token, and "
+        "optional rates. Clients then need a token. The file is read again when it changes.",
+    )
     allow_plaintext: bool = option(
         False,
         "Allow connections without TLS on addresses that other hosts can reach, for example "
@@ -121,10 +126,16 @@ class ServerConfig:
     max_in_flight: int = option(
         32, "Maximum concurrent calls. Further calls are rejected with a retry delay.", 1
     )
+    max_in_flight_bytes: int = option(
+        4 * GIB,
+        "Maximum bytes of the requests, results and replies of all calls in flight. "
+        "A connection may use as many of them as it leaves free.",
+        1024,
+    )
     stream_idle_s: float = option(
         300.0,
-        "Idle timeout of a stream, in seconds: the client sends no request, or reads no reply. "
-        "0 disables the timeout.",
+        "Idle timeout of a client, in seconds: it does not send the message of a call or the next "
+        "request of a stream, or does not read a reply. 0 disables the timeout.",
         0,
     )
     drain_delay_s: float = option(

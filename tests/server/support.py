@@ -12,6 +12,9 @@ from google.rpc import error_details_pb2, status_pb2
 
 import pooling_engine
 from pooling_server import PoolingServer
+from pooling_server.observability.metrics import Metrics
+from pooling_server.serving.byte_budget import ByteBudget
+from pooling_server.serving.rpcs import Rpcs, Work
 from tests.support.requests import forward
 from tests.support.waiting import LIMIT_S, wait_until
 
@@ -27,6 +30,12 @@ BAD_SPEC = Rejection(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_SPEC")
 BAD_TENSOR = Rejection(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_TENSOR")
 UNSUPPORTED = Rejection(grpc.StatusCode.UNIMPLEMENTED, "UNSUPPORTED")
 TOO_LARGE = Rejection(grpc.StatusCode.RESOURCE_EXHAUSTED, "TENSOR_TOO_LARGE")
+
+
+def work() -> Work:
+    """Return a call of a client without a token, on a server without a tight budget."""
+    rpcs = Rpcs(Metrics(), ByteBudget(1 << 40), None)
+    return rpcs.start("Forward", (), "test").receive(0)
 
 
 def details_of(error: grpc.RpcError) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pooling_server.serving.servicer import _prepare_plan
 from pooling_wire import BACKWARD, FORWARD
 from pooling_wire.shared_memory import NO_REGIONS
 from pooling_wire.v1 import pooling_pb2 as pb
+from tests.server.support import work
 from tests.support.requests import adaptive, forward, sliding, spec, tensor
 
 MOST_LINES = 5_000  # executed Python lines; a loop over all windows of a message takes 200,000
@@ -31,13 +32,13 @@ def loaded() -> None:
 def prepare_forward(x: np.ndarray, layer: PoolSpec, has_indices: bool = False) -> PreparedCall:
     call = ForwardCall(x, layer, has_indices)
     processor = CallProcessor(ServerConfig(backend="numpy"))
-    return processor.prepare(FORWARD, FORWARD.encode_request(call))
+    return processor.prepare(FORWARD, work(), FORWARD.encode_request(call))
 
 
 def prepare_backward(gradient: np.ndarray, layer: PoolSpec, **given: Any) -> PreparedCall:
     call = BackwardCall(gradient, layer, **given)
     processor = CallProcessor(ServerConfig(backend="numpy"))
-    return processor.prepare(BACKWARD, BACKWARD.encode_request(call))
+    return processor.prepare(BACKWARD, work(), BACKWARD.encode_request(call))
 
 
 def ones(*shape: int, dtype: str = "float32") -> np.ndarray:
@@ -122,7 +123,7 @@ def test_a_message_with_too_many_entries_is_rejected_with_little_work(name: str)
 
     def rejected() -> None:
         with pytest.raises(ValueError, match=r"sizes|axes"):
-            processor.prepare(FORWARD, message)
+            processor.prepare(FORWARD, work(), message)
 
     assert lines_of(rejected) < MOST_LINES
 
@@ -134,4 +135,4 @@ def test_extreme_plans_take_little_work() -> None:
         element_type=pb.ELEMENT_TYPE_UINT8,
     )
     message = request.SerializeToString()
-    assert lines_of(lambda: _prepare_plan(message, NO_REGIONS)) < MOST_LINES
+    assert lines_of(lambda: _prepare_plan(work(), message, NO_REGIONS)) < MOST_LINES

@@ -62,7 +62,7 @@ def run(config: ServerConfig) -> int:
 
     try:
         server = PoolingServer(config)
-    except (OSError, PoolingError) as error:
+    except (OSError, PoolingError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return serve(server, events, lambda: announce(server.banner()))

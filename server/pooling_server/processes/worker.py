@@ -146,7 +146,7 @@ def main() -> None:
 
     try:
         server = PoolingServer(config, shared_port=True)
-    except (OSError, PoolingError) as error:
+    except (OSError, PoolingError, ValueError) as error:
         _report(connection, False, str(error))
         exit_process(1)
     threading.Thread(target=_forward_events, args=(connection, events), daemon=True).start()

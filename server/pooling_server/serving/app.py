@@ -16,13 +16,17 @@ import pooling_engine
 from pooling_engine import PoolingError, UnavailableError
 from pooling_engine.backends import DeviceBackend, select_backend
 from pooling_server.config import MESSAGE_CEILING, ServerConfig
+from pooling_server.observability.metrics import Metrics, Numbers
 from pooling_server.processes.device_watchdog import DeviceWatchdog
 from pooling_server.security.certificates import Certificates
 from pooling_server.security.files import FileWatch
+from pooling_server.security.tokens import Tokens
+from pooling_server.serving.byte_budget import ByteBudget
 from pooling_server.serving.call_processor import CallProcessor
 from pooling_server.serving.executor import Executor
 from pooling_server.serving.health import Health, add_reflection
 from pooling_server.serving.polling_thread import unsupported_reason
+from pooling_server.serving.rpcs import Rpcs
 from pooling_server.serving.server_info import used_backends
 from pooling_server.serving.servicer import PoolingServicer
 from pooling_server.sockets.listening import Listeners
@@ -52,7 +56,8 @@ class PoolingServer:
         shared_port: if true, other processes may listen on the same ports.
 
     Raises:
-        OSError: an address cannot be bound, or a certificate cannot be used.
+        OSError: an address cannot be bound, or a certificate or the token file cannot be used.
+        ValueError: a line of the token file is not valid.
         pooling_engine.InvalidSpecError: the backend is unknown or cannot be loaded.
 
     Attributes:
@@ -85,6 +90,11 @@ class PoolingServer:
         self._certificates = _certificates(config)
         if self._certificates is not None:
             self._files.add(self._certificates.files)
+        tokens = Tokens(Path(config.token_file)) if config.token_file else None
+        if tokens is not None:
+            self._files.add(tokens.file)
+        self._metrics, self._budget = Metrics(), ByteBudget(config.max_in_flight_bytes)
+        self._rpcs = Rpcs(self._metrics, self._budget, tokens)
         self._server = grpc.server(
             ThreadPoolExecutor(_HEALTH_THREADS, "pooling-health"),
             options=_channel_options(config, shared_port),
@@ -115,7 +125,7 @@ class PoolingServer:
     def _add_handlers(self) -> None:
         config = self._config
         self._servicer = servicer = PoolingServicer(
-            config, self.executor, self.calls, version(), self.shared_memory
+            config, self.executor, self.calls, version(), self.shared_memory, self._rpcs
         )
         servicer.on_device_lost = self._handle_lost_device
         threads = ThreadPoolExecutor(config.max_in_flight + _SPARE_THREADS, "pooling-call")
@@ -166,7 +176,7 @@ class PoolingServer:
         self._health.serve()
 
     def reload(self) -> None:
-        """Read the files of certificates again."""
+        """Read the files of certificates and tokens again."""
         self._files.reload()
 
     def stop(self) -> bool:
@@ -200,6 +210,10 @@ class PoolingServer:
         """Remove leases and socket files, for a process that exits with calls in flight."""
         self.shared_memory.stop()
         self._listeners.remove_files()
+
+    def numbers(self) -> Numbers:
+        """Return the metrics of this process."""
+        return self._metrics.numbers(self.executor.in_flight, self._budget.used_bytes)
 
     def banner(self) -> str:
         """Return one line with the version, the addresses, the backend and its devices."""

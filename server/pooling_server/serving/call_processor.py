@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
 from typing import Any, NamedTuple
 
 import pooling_engine
-from pooling_engine import BackwardCall, DeadlineError, PoolingError, UnavailableError
+from pooling_engine import (
+    BackwardCall,
+    DeadlineError,
+    PermissionDeniedError,
+    PoolingError,
+    UnavailableError,
+)
 from pooling_server.config import ServerConfig
 from pooling_server.serving import duration
 from pooling_server.serving.arena import Arena, Loan
 from pooling_server.serving.error_replies import error_reply
 from pooling_server.serving.limits import check_message_size, check_plan_limits
+from pooling_server.serving.rpcs import Work
 from pooling_wire import Method
 from pooling_wire.shared_memory import NO_PLACES, NO_REGIONS, Placed, Regions, array_at
 
@@ -65,27 +73,35 @@ class CallProcessor:
         self.never_waits = False
 
     def prepare(
-        self, method: Method[Any, Any], request: bytes, regions: Regions = NO_REGIONS
+        self,
+        method: Method[Any, Any],
+        work: Work,
+        request: bytes,
+        regions: Regions = NO_REGIONS,
     ) -> PreparedCall:
         """Decode a request and predict its duration.
 
         Args:
             method: row of the method table.
+            work: the call, which was admitted.
             request: serialized request; its tensors may be in shared memory.
             regions: regions of shared memory that the client may use.
 
         Raises:
             PoolingError: the request is invalid or exceeds a limit.
         """
+        start_s = time.perf_counter()
         try:
             placed = method.decode_request(request, regions)
         except PoolingError as error:
             self._check_limits_of_invalid(method, error)
             raise
-        answer = partial(self._answer, method, placed)
+        work.mode = placed.call.plan.mode
+        work.decoded(start_s)
+        answer = partial(self._answer, method, work, placed)
         return PreparedCall(_predicted_us(placed.call), answer)
 
-    def prepare_item(self, method: Method[Any, Any], item: Item) -> PreparedCall:
+    def prepare_item(self, method: Method[Any, Any], work: Work, item: Item) -> PreparedCall:
         """Decode a stream item and predict its duration.
 
         The answer to an invalid or expired item is its error. `answer` ignores its argument,
@@ -94,55 +110,98 @@ class CallProcessor:
 
         Args:
             method: row of the method table.
+            work: the item, for authorization, times and metrics.
             item: the item.
+
+        Raises:
+            PermissionDeniedError: the token of the client is no longer valid.
         """
         id_ = 0
+        start_s = time.perf_counter()
         try:
             id_, call, timeout_us = method.decode_item(item.message)
+            work.authorize()
             if item.error is not None:
                 raise item.error
             if isinstance(call, PoolingError):
                 self._check_limits_of_invalid(method, call)
                 raise call
             check_message_size(item.message, self._config)
+            work.mode = call.plan.mode
+            work.decoded(start_s)
             deadline = item.received_at + timeout_us / 1e6 if timeout_us else math.inf
-            answer = partial(self._answer_item, method, id_, call, deadline)
+            answer = partial(self._answer_item, method, work, id_, call, deadline)
             return PreparedCall(_predicted_us(call), answer)
+        except PermissionDeniedError:
+            raise
         except Exception as error:
-            reply = method.encode_reply(id_, error_reply(error))
+            reply = self._error_of_item(method, work, id_, error)
             return PreparedCall(-math.inf, lambda _: reply)
 
     def is_small(self, prepared: PreparedCall) -> bool:
         """Return True if a call may be answered in the polling thread."""
         return prepared.predicted_us <= duration.INLINE_US and self.never_waits
 
-    def _answer(self, method: Method[Any, Any], placed: Placed[Any], regions: Regions) -> bytes:
+    def _answer(
+        self, method: Method[Any, Any], work: Work, placed: Placed[Any], regions: Regions
+    ) -> bytes:
+        start_s = time.perf_counter()
         with self.arena.loan() as loan:
-            result = self._compute(method, placed, loan, regions)
-            return method.encode_response(result, placed.places)
+            result = self._compute(method, work, placed, loan, regions)
+            reply = method.encode_response(result, placed.places)
+        work.computed(start_s)
+        return reply
 
     def _answer_item(
-        self, method: Method[Any, Any], id_: int, call: Any, deadline: float, _: Regions
+        self,
+        method: Method[Any, Any],
+        work: Work,
+        id_: int,
+        call: Any,
+        deadline: float,
+        _: Regions,
     ) -> bytes:
+        start_s = time.perf_counter()
         try:
             if monotonic() >= deadline:
                 raise DeadlineError("the timeout of the item passed before it could be computed")
+            work.reserve(work.nbytes)
             with self.arena.loan() as loan:
-                result = self._compute(method, Placed(call, NO_PLACES), loan, NO_REGIONS)
-                return method.encode_reply(id_, result)
+                placed = Placed(call, NO_PLACES)
+                result = self._compute(method, work, placed, loan, NO_REGIONS)
+                reply = method.encode_reply(id_, result)
         except UnavailableError:
             raise
         except Exception as error:
-            return method.encode_reply(id_, error_reply(error))
+            return self._error_of_item(method, work, id_, error)
+        finally:
+            work.release()
+        work.computed(start_s)
+        work.succeed(len(reply))
+        return reply
+
+    def _error_of_item(
+        self, method: Method[Any, Any], work: Work, id_: int, exception: Exception
+    ) -> bytes:
+        error = error_reply(exception, work.rpc.request_id)
+        work.release()
+        work.fail(error)
+        return method.encode_reply(id_, error)
 
     def _compute(
-        self, method: Method[Any, Any], placed: Placed[Any], loan: Loan, regions: Regions
+        self,
+        method: Method[Any, Any],
+        work: Work,
+        placed: Placed[Any],
+        loan: Loan,
+        regions: Regions,
     ) -> Any:
         """Compute a call into the client's locations or, without one, into borrowed buffers."""
         call, places = placed
         specs = call.result_specs
         reply_bytes = sum(spec.nbytes for name, spec in specs.items() if name not in places)
         check_plan_limits(call.plan, reply_bytes, method.size_field, self._config)
+        work.reserve(2 * reply_bytes)  # the results, and the reply that contains copies of them
         results = {
             name: array_at(places[name], spec.shape, spec.dtype, regions, f"{name}_place")
             if name in places

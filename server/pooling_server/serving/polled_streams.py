@@ -17,10 +17,10 @@ import grpc
 from pooling_engine import DeadlineError, PoolingError
 from pooling_server.serving.call_processor import Item, PreparedCall
 from pooling_server.serving.duration import INLINE_BYTES
-from pooling_server.serving.error_replies import error_reply
 from pooling_server.serving.executor import Admission, Executor, run_in_thread
 from pooling_server.serving.idle import IdleWatch, Wait
 from pooling_server.serving.polling_thread import PolledCall
+from pooling_server.serving.rpcs import Rpc, Work
 from pooling_server.serving.streams import (
     ITEMS_AHEAD,
     answer_if_active,
@@ -45,7 +45,7 @@ class StreamServices(NamedTuple):
     threads: ThreadPoolExecutor
     watch: IdleWatch
     is_small: Callable[[PreparedCall], bool]
-    report: Callable[[grpc.ServicerContext, PoolingError], None]
+    report: Callable[[grpc.ServicerContext, Exception, Rpc], None]
 
 
 class PolledStream:
@@ -59,23 +59,29 @@ class PolledStream:
         services: parts of the server that all streams share.
         prepare: decodes an item; the answer to an invalid item is its error.
         call: the call of the stream.
+        rpc: the stream, for authorization, times and metrics.
     """
 
     def __init__(
-        self, services: StreamServices, prepare: Callable[[Item], PreparedCall], call: PolledCall
+        self,
+        services: StreamServices,
+        prepare: Callable[[Work, Item], PreparedCall],
+        call: PolledCall,
+        rpc: Rpc,
     ) -> None:
-        self._services, self._prepare, self._call = services, prepare, call
+        self._services, self._prepare, self._call, self._rpc = services, prepare, call, rpc
         self._admission: Admission | None = None  # until the stream leaves the calls in flight
         self._wait = Wait()
-        self._items: deque[Item] = deque()
+        self._items: deque[tuple[Work, Item]] = deque()
         self._reply: bytes | None = None  # next to send, while another is being sent
         self._is_receiving = self._is_sending = self._is_computing = False
         self._is_last_received = self._is_closed = self._is_resting = False
-        self._error: PoolingError | None = None  # ends the stream after the replies before it
+        self._error: Exception | None = None  # ends the stream after the replies before it
 
     def start(self) -> None:
         """Admit the stream and receive its first item, or reject it."""
         try:
+            self._rpc.authorize()
             drain = partial(self._end, shutting_down())
             self._admission = self._services.executor.admit(drain)
         except PoolingError as error:
@@ -92,7 +98,8 @@ class PolledStream:
             if message is None:
                 self._is_last_received = True
             elif self._error is None:
-                self._items.append(Item(message, monotonic(), self._resume()))
+                work = self._rpc.receive(len(message))
+                self._items.append((work, Item(message, monotonic(), self._resume())))
             next_item = self._advance()
         self._begin(next_item)
 
@@ -104,14 +111,15 @@ class PolledStream:
             next_item = self._advance()
         self._begin(next_item)
 
-    def _begin(self, item: Item | None) -> None:
+    def _begin(self, received: tuple[Work, Item] | None) -> None:
         """Answer an item in the polling thread, or begin to answer it in another thread."""
-        if item is None:
+        if received is None:
             return
-        answer = partial(self._answer, item)
+        work, item = received
+        answer = partial(self._answer, work, item)
         try:
             if len(item.message) <= INLINE_BYTES:
-                prepared = self._prepare(item)
+                prepared = self._prepare(work, item)
                 answer = partial(prepared.answer, NO_REGIONS)
                 if self._services.is_small(prepared):
                     if self._call.context.time_remaining() == 0:
@@ -122,8 +130,8 @@ class PolledStream:
         except Exception as error:
             self._fail(error)
 
-    def _answer(self, item: Item) -> bytes:
-        return self._prepare(item).answer(NO_REGIONS)
+    def _answer(self, work: Work, item: Item) -> bytes:
+        return self._prepare(work, item).answer(NO_REGIONS)
 
     def _answer_in_thread(self, answer: Callable[[], bytes]) -> None:
         """Answer an item in a compute slot, and the items that arrive in the meantime."""
@@ -139,7 +147,7 @@ class PolledStream:
                 item = self._advance()
             if item is None:
                 return
-            answer = partial(self._answer, item)
+            answer = partial(self._answer, *item)
 
     def _answered(self, reply: bytes | None) -> None:
         with self._call.lock:
@@ -157,7 +165,7 @@ class PolledStream:
             self._wait.start(self._call.context.cancel)
             self._call.send(reply, self._sent)
 
-    def _advance(self) -> Item | None:
+    def _advance(self) -> tuple[Work, Item] | None:
         """Receive ahead, end the stream if it is done, and return the next item to answer."""
         if not self._call.is_active:
             return None
@@ -188,13 +196,15 @@ class PolledStream:
         self._wait.pause()
         self._leave()
         if self._error is not None:
-            self._services.report(self._call.context, self._error)
+            self._services.report(self._call.context, self._error, self._rpc)
+        else:
+            self._call.context.set_trailing_metadata(self._rpc.succeed())
         self._call.end()
 
     def _end_idle(self) -> None:
         self._end(idle_error(self._services.watch.limit_s))
 
-    def _end(self, error: PoolingError) -> None:
+    def _end(self, error: Exception) -> None:
         """End the stream after the replies to the items received so far."""
         with self._call.lock:
             self._error = self._error or error
@@ -203,10 +213,9 @@ class PolledStream:
 
     def _fail(self, exception: Exception) -> None:
         """End the stream after the replies that are ready."""
-        error = error_reply(exception)
         with self._call.lock:
             self._items.clear()
-            self._error = error
+            self._error = exception
             self._answered(None)
             self._advance()
 

@@ -18,7 +18,8 @@ from pooling_server.serving.error_replies import abort, error_reply, set_status
 from pooling_server.serving.executor import Executor
 from pooling_server.serving.idle import IdleWatch
 from pooling_server.serving.polled_streams import PolledStream, StreamServices
-from pooling_server.serving.polling_thread import in_pool, polled
+from pooling_server.serving.polling_thread import PolledCall, in_pool, polled
+from pooling_server.serving.rpcs import Rpc, Rpcs, Trailers, Work
 from pooling_server.serving.server_info import describe
 from pooling_server.serving.streams import answer_items
 from pooling_server.serving.unary_calls import Context, UnaryCalls
@@ -26,7 +27,7 @@ from pooling_server.sockets.shared_memory import SharedMemory
 from pooling_wire import GET_PLAN, GET_SERVER_INFO, METHODS, SERVICE_NAME
 from pooling_wire.shared_memory import NO_REGIONS, Regions
 
-PrepareItem = Callable[[Item], PreparedCall]
+PrepareItem = Callable[[Work, Item], PreparedCall]
 
 
 class PoolingServicer:
@@ -38,6 +39,7 @@ class PoolingServicer:
         calls: computes calls.
         version: version of the software, for GetServerInfo.
         memory: regions in which clients on Unix sockets may place tensors.
+        rpcs: identifies, authorizes and counts RPCs.
 
     Attributes:
         on_device_lost: called with the error of a call that finds the device lost.
@@ -50,13 +52,17 @@ class PoolingServicer:
         calls: CallProcessor,
         version: str,
         memory: SharedMemory,
+        rpcs: Rpcs,
     ) -> None:
         self._config = config
         self._executor = executor
         self._calls = calls
         self._version = version
-        self._unary = UnaryCalls(config, executor, calls, memory, self._report, self._fail)
+        self._rpcs = rpcs
         self._watch = IdleWatch(config.stream_idle_s)
+        self._unary = UnaryCalls(
+            config, executor, calls, memory, self._watch, self._start, self._report, self._fail
+        )
         self.on_device_lost: Callable[[PoolingError], None] = lambda error: None
 
     def handlers(self, threads: ThreadPoolExecutor, is_inline: bool) -> grpc.GenericRpcHandler:
@@ -74,12 +80,12 @@ class PoolingServicer:
         info = in_pool(threads, self._answer_info)
         handlers = {
             GET_SERVER_INFO: grpc.stream_unary_rpc_method_handler(info),
-            GET_PLAN: unary(_prepare_plan),
+            GET_PLAN: unary(GET_PLAN, _prepare_plan),
         }
         for method in METHODS:
             prepare_item = partial(self._calls.prepare_item, method)
-            items = self._stream_handler(prepare_item, threads, is_inline)
-            handlers[method.name] = unary(partial(self._calls.prepare, method))
+            items = self._stream_handler(method.stream_name, prepare_item, threads, is_inline)
+            handlers[method.name] = unary(method.name, partial(self._calls.prepare, method))
             handlers[method.stream_name] = grpc.stream_stream_rpc_method_handler(items)
         return grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
 
@@ -88,42 +94,71 @@ class PoolingServicer:
         self._watch.stop()
 
     def _stream_handler(
-        self, prepare: PrepareItem, threads: ThreadPoolExecutor, is_inline: bool
+        self, name: str, prepare: PrepareItem, threads: ThreadPoolExecutor, is_inline: bool
     ) -> Callable[..., Any]:
         if not is_inline:
-            return in_pool(threads, partial(self._answer_stream, prepare))
+            return in_pool(threads, partial(self._answer_stream, name, prepare))
         services = StreamServices(
             self._executor, threads, self._watch, self._calls.is_small, self._report
         )
-        return polled(lambda call: PolledStream(services, prepare, call).start())
+
+        def start(call: PolledCall) -> None:
+            PolledStream(services, prepare, call, self._start(name, call.context)).start()
+
+        return polled(start)
 
     def _answer_stream(
-        self, prepare: PrepareItem, items: Iterator[bytes], context: Context
+        self, name: str, prepare: PrepareItem, items: Iterator[bytes], context: Context
     ) -> Iterator[bytes]:
+        rpc = self._start(name, context)
+
         def answer(item: Item) -> bytes:
-            return prepare(item).answer(NO_REGIONS)
+            return prepare(rpc.receive(len(item.message)), item).answer(NO_REGIONS)
 
         try:
+            rpc.authorize()
             yield from answer_items(answer, items, context, self._executor, self._watch)
         except Exception as error:
-            self._fail(context, error_reply(error))
+            self._fail(context, error, rpc)
+        context.set_trailing_metadata(rpc.succeed())
 
     def _answer_info(self, requests: Iterator[bytes], context: Context) -> bytes:
-        return pooling_wire.encode_server_info(describe(self._config, self._version))
+        rpc = self._start(GET_SERVER_INFO, context)
+        try:
+            rpc.authorize()
+            work = rpc.receive(0)
+            reply = pooling_wire.encode_server_info(describe(self._config, self._version))
+        except Exception as error:
+            self._fail(context, error, rpc)
+        work.succeed(len(reply))
+        context.set_trailing_metadata(rpc.succeed())
+        return reply
 
-    def _report(self, context: Context, error: PoolingError) -> None:
-        self._check_device(error)
-        set_status(context, error)
+    def _start(self, name: str, context: Context) -> Rpc:
+        return self._rpcs.start(name, context.invocation_metadata(), context.peer())
 
-    def _fail(self, context: Context, error: PoolingError) -> NoReturn:
-        self._check_device(error)
-        abort(context, error)
+    def _report(
+        self, context: Context, exception: Exception, rpc: Rpc, work: Work | None = None
+    ) -> None:
+        """Give an RPC the status of an error."""
+        set_status(context, *self._failed(exception, rpc, work))
 
-    def _check_device(self, error: PoolingError) -> None:
+    def _fail(
+        self, context: Context, exception: Exception, rpc: Rpc, work: Work | None = None
+    ) -> NoReturn:
+        """End an RPC with an error, in the thread of its handler."""
+        abort(context, *self._failed(exception, rpc, work))
+
+    def _failed(
+        self, exception: Exception, rpc: Rpc, work: Work | None
+    ) -> tuple[PoolingError, Trailers]:
+        error = error_reply(exception, rpc.request_id)
         if error.facts.get("cause") == LOST_DEVICE:
             self.on_device_lost(error)
+        return error, rpc.fail(error, work)
 
 
-def _prepare_plan(request: bytes, regions: Regions) -> PreparedCall:
+def _prepare_plan(work: Work, request: bytes, regions: Regions) -> PreparedCall:
     plan = pooling_wire.decode_plan_request(request)
+    work.mode = plan.mode
     return PreparedCall(0, lambda _: pooling_wire.encode_plan_response(plan))

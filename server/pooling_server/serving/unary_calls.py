@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from queue import SimpleQueue
 from typing import Any, NoReturn
 
 import grpc
 
-from pooling_engine import DeadlineError, PoolingError
+from pooling_engine import DeadlineError, PoolingError, UnavailableError
 from pooling_server.config import ServerConfig
 from pooling_server.serving.call_processor import CallProcessor, PreparedCall
 from pooling_server.serving.duration import INLINE_BYTES
-from pooling_server.serving.error_replies import error_reply
 from pooling_server.serving.executor import Admission, Executor, run_in_thread
+from pooling_server.serving.idle import IdleWatch, Wait
 from pooling_server.serving.limits import check_message_size
 from pooling_server.serving.polling_thread import PolledCall, in_pool, polled
+from pooling_server.serving.rpcs import Rpc, Work
 from pooling_server.sockets.listening import is_unix
 from pooling_server.sockets.shared_memory import SharedMemory
 from pooling_wire.shared_memory import NO_REGIONS, Regions
 
 Context = grpc.ServicerContext
-Prepare = Callable[[bytes, Regions], PreparedCall]
+Prepare = Callable[[Work, bytes, Regions], PreparedCall]
 
 
 class UnaryCalls:
@@ -33,6 +36,8 @@ class UnaryCalls:
         executor: admits calls and grants compute slots.
         calls: computes calls, and decides which are small.
         memory: regions in which clients on Unix sockets may place tensors.
+        watch: ends calls whose message does not arrive, or whose reply is not read.
+        start: returns the RPC of a call.
         report: gives a call the status of an error.
         fail: ends a call with an error, in the thread of its handler.
     """
@@ -43,37 +48,46 @@ class UnaryCalls:
         executor: Executor,
         calls: CallProcessor,
         memory: SharedMemory,
-        report: Callable[[Context, PoolingError], None],
-        fail: Callable[[Context, PoolingError], NoReturn],
+        watch: IdleWatch,
+        start: Callable[[str, Context], Rpc],
+        report: Callable[[Context, Exception, Rpc, Work | None], None],
+        fail: Callable[[Context, Exception, Rpc, Work | None], NoReturn],
     ) -> None:
         self._config = config
         self._calls = calls
         self._memory = memory
         self._fail = fail
         self.executor = executor
+        self.watch = watch
+        self.start = start
         self.report = report
         self.is_small = calls.is_small
 
     def handler(
-        self, prepare: Prepare, threads: ThreadPoolExecutor, is_inline: bool
+        self, name: str, prepare: Prepare, threads: ThreadPoolExecutor, is_inline: bool
     ) -> grpc.RpcMethodHandler[Any, Any]:
         """Return the handler of a method.
 
         Args:
+            name: name of the method.
             prepare: decodes a request.
             threads: answers calls that may wait or take long.
             is_inline: receive messages in the polling thread, and answer small calls there.
         """
         prepare = partial(self._prepare, prepare)
         if is_inline:
-            answer = polled(lambda call: PolledUnaryCall(self, prepare, threads, call).start())
+            answer = polled(
+                lambda call: PolledUnaryCall(
+                    self, prepare, threads, call, self.start(name, call.context)
+                ).start()
+            )
         else:
-            answer = in_pool(threads, partial(self._answer_stream_of_one, prepare))
+            answer = in_pool(threads, partial(self._answer_stream_of_one, name, prepare))
         return grpc.stream_unary_rpc_method_handler(answer)
 
-    def regions(self, context: Context) -> Regions:
+    def regions(self, rpc: Rpc) -> Regions:
         """Return the regions of shared memory that the client of a call may use."""
-        return self._memory if is_unix(context.peer()) else NO_REGIONS
+        return self._memory if is_unix(rpc.peer) else NO_REGIONS
 
     def compute(
         self, prepared: Callable[[], PreparedCall], regions: Regions, context: Context
@@ -91,22 +105,76 @@ class UnaryCalls:
 
         return self.executor.compute(work, context.time_remaining())
 
-    def _prepare(self, prepare: Prepare, message: bytes, regions: Regions) -> PreparedCall:
+    def idle_error(self) -> UnavailableError:
+        """Return the error of a call whose message does not arrive."""
+        limit_s = self.watch.limit_s
+        return UnavailableError(
+            f"the message of this call did not arrive within {limit_s:g} s, this server's limit "
+            "(--stream-idle-s); send it again",
+            facts={
+                "limit": "stream_idle_s",
+                "value": f"{limit_s:g}",
+                "option": "--stream-idle-s",
+            },
+        )
+
+    def _prepare(
+        self, prepare: Prepare, work: Work, message: bytes, regions: Regions
+    ) -> PreparedCall:
         check_message_size(message, self._config)
-        return prepare(message, regions)
+        return prepare(work, message, regions)
 
     def _answer_stream_of_one(
-        self, prepare: Prepare, requests: Iterator[bytes], context: Context
+        self, name: str, prepare: Prepare, requests: Iterator[bytes], context: Context
     ) -> bytes:
         """Answer a call whose message gRPC delivers in the thread of the call."""
+        rpc, work, wait = self.start(name, context), None, Wait()
         try:
+            rpc.authorize()
             with self.executor.call(context.add_callback):
-                message, regions = next(requests, b""), self.regions(context)
-                return self.compute(partial(prepare, message, regions), regions, context)
+                self.watch.add(wait)
+                if not context.add_callback(partial(self.watch.discard, wait)):
+                    self.watch.discard(wait)
+                message, regions = self._first(requests, wait), self.regions(rpc)
+                work = rpc.receive(len(message))
+                work.authorize()
+                work.reserve(len(message))
+                reply = self.compute(partial(prepare, work, message, regions), regions, context)
+                work.succeed(len(reply))
         except grpc.RpcError:  # the client has disconnected before its message arrived
             raise
         except Exception as error:
-            self._fail(context, error_reply(error))
+            self._fail(context, error, rpc, work)
+        finally:
+            if work is not None:
+                work.release()
+        context.set_trailing_metadata(rpc.succeed())
+        wait.start(context.cancel)
+        return reply
+
+    def _first(self, requests: Iterator[bytes], wait: Wait) -> bytes:
+        """Return the message of a call; it is received in another thread, to limit the wait.
+
+        Raises:
+            grpc.RpcError: the client has disconnected.
+            UnavailableError: the message did not arrive in time.
+        """
+        arrived: SimpleQueue[bytes | Exception] = SimpleQueue()
+        wait.start(lambda: arrived.put(self.idle_error()))
+        receive = partial(_receive_first, requests, arrived)
+        threading.Thread(target=receive, name="pooling-message", daemon=True).start()
+        message = arrived.get()
+        wait.pause()
+        if isinstance(message, Exception):
+            raise message
+        return message
+
+
+def _receive_first(requests: Iterator[bytes], arrived: SimpleQueue[bytes | Exception]) -> None:
+    try:
+        arrived.put(next(requests, b""))
+    except Exception as error:  # the client has disconnected, or the call has ended
+        arrived.put(error)
 
 
 class _LargeRegionError(Exception):
@@ -139,69 +207,122 @@ class PolledUnaryCall:
         prepare: decodes the request.
         threads: answers the call if it is large.
         call: operations of the call.
+        rpc: the call, for authorization, times and metrics.
     """
 
-    __slots__ = ("_admission", "_call", "_calls", "_prepare", "_threads")
+    __slots__ = (
+        "_admission",
+        "_call",
+        "_calls",
+        "_is_received",
+        "_prepare",
+        "_rpc",
+        "_threads",
+        "_wait",
+        "_work",
+    )
 
     def __init__(
-        self, calls: UnaryCalls, prepare: Prepare, threads: ThreadPoolExecutor, call: PolledCall
+        self,
+        calls: UnaryCalls,
+        prepare: Prepare,
+        threads: ThreadPoolExecutor,
+        call: PolledCall,
+        rpc: Rpc,
     ) -> None:
         self._calls, self._prepare = calls, prepare
-        self._threads, self._call = threads, call
+        self._threads, self._call, self._rpc = threads, call, rpc
         self._admission: Admission
+        self._work: Work | None = None
+        self._wait = Wait()
+        self._is_received = False  # or has failed to arrive in time
 
     def start(self) -> None:
         """Admit the call and receive its message, or reject it."""
         try:
+            self._rpc.authorize()
             self._admission = self._calls.executor.admit()
         except PoolingError as error:
-            self._calls.report(self._call.context, error)
+            self._calls.report(self._call.context, error, self._rpc, None)
             self._call.end()
             return
-        self._call.on_end(self._admission.finish)
+        self._calls.watch.add(self._wait)
+        self._call.on_end(self._finish)
+        self._wait.start(self._end_idle)
         self._call.receive(self._received)
 
     def _received(self, message: bytes | None) -> None:
         """Answer the call in the polling thread, or begin to answer it in another."""
+        with self._call.lock:
+            if self._is_received:
+                return
+            self._is_received = True
+        self._wait.pause()
         context = self._call.context
         if not self._call.is_active:  # the client has disconnected before its message arrived
             self._admission.leave()
             return
+        message = message or b""
         try:
-            regions = self._calls.regions(context)
-            prepared = self._prepare_small(message or b"", regions)
+            regions = self._calls.regions(self._rpc)
+            self._work = work = self._rpc.receive(len(message))
+            work.authorize()
+            work.reserve(len(message))
+            prepared = self._prepare_small(work, message, regions)
             if prepared is not None and self._calls.is_small(prepared):
                 if context.time_remaining() == 0:
                     raise DeadlineError("the deadline passed before the call could be computed")
-                self._end(prepared.answer(regions))
+                self._succeed(prepared.answer(regions))
                 return
 
             def prepare() -> PreparedCall:
-                return prepared or self._prepare(message or b"", regions)
+                return prepared or self._prepare(work, message, regions)
 
             run_in_thread(self._threads, partial(self._answer_in_thread, prepare, regions))
         except Exception as error:
             self._fail(error)
 
-    def _prepare_small(self, message: bytes, regions: Regions) -> PreparedCall | None:
+    def _prepare_small(self, work: Work, message: bytes, regions: Regions) -> PreparedCall | None:
         """Decode a message; return None if it, or a region that it reads, is large."""
         if len(message) > INLINE_BYTES:
             return None
         try:
-            return self._prepare(message, _SmallRegions(regions))
+            return self._prepare(work, message, _SmallRegions(regions))
         except _LargeRegionError:
             return None
 
     def _answer_in_thread(self, prepare: Callable[[], PreparedCall], regions: Regions) -> None:
         try:
-            self._end(self._calls.compute(prepare, regions, self._call.context))
+            self._succeed(self._calls.compute(prepare, regions, self._call.context))
         except Exception as error:
             self._fail(error)
 
-    def _fail(self, exception: Exception) -> None:
-        self._calls.report(self._call.context, error_reply(exception))
+    def _succeed(self, reply: bytes) -> None:
+        assert self._work is not None
+        self._work.succeed(len(reply))
+        self._call.context.set_trailing_metadata(self._rpc.succeed())
+        self._end(reply)
+
+    def _fail(self, error: Exception) -> None:
+        self._calls.report(self._call.context, error, self._rpc, self._work)
         self._end(None)
 
     def _end(self, reply: bytes | None) -> None:
         self._admission.leave()
+        self._wait.start(self._call.context.cancel)
         self._call.end(reply)
+
+    def _end_idle(self) -> None:
+        """Reject the call, because its message has not arrived in time."""
+        with self._call.lock:
+            if self._is_received or not self._call.is_active:
+                return
+            self._is_received = True
+            self._fail(self._calls.idle_error())
+
+    def _finish(self) -> None:
+        """End the counts of a call whose status was sent or whose client has disconnected."""
+        self._calls.watch.discard(self._wait)
+        if self._work is not None:
+            self._work.release()
+        self._admission.finish()
