@@ -13,7 +13,9 @@ from pooling_client import AsyncPoolingClient, PoolingClient
 # Texts of the blocking client and of the asyncio client. Everything else must be equal.
 DOCS = {
     "Blocking client": "Asyncio client",
-    "Safe to share between threads.": "Safe to share between tasks and event loops.",
+    "Safe to share between threads.": (
+        "Safe to share between the tasks of one event loop; create it in a coroutine of that loop."
+    ),
     "in another thread": "in another task",
 }
 ANNOTATIONS = {

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 
 from pooling_client import PoolingClient
-from pooling_server import PoolingServer
+from pooling_server import PoolingServer, ServerConfig
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[PoolingServer]:
+    """Start a server that computes with NumPy; all backends return the same bits."""
+    server = PoolingServer(ServerConfig(listen="127.0.0.1:0", backend="numpy", warm_up=False))
+    server.start()
+    yield server
+    assert server.stop(), "calls were left in flight"
 
 
 @pytest.fixture

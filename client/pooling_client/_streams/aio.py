@@ -9,7 +9,7 @@ from typing import Any, Generic
 
 import grpc
 
-from pooling_client._streams.backlog import (
+from pooling_client._streams.retries import (
     Backlog,
     Reply,
     Request,

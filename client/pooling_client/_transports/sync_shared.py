@@ -10,12 +10,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Callable
 from time import monotonic
 
 import grpc
 
-from pooling_client._connection import Pairs
 from pooling_client._transports.polled_stream import ENDED, REPLY, SENT, PolledStream
 from pooling_client._transports.shared_calls import IDLE_S, Openings, SharedCalls
 
@@ -202,12 +200,10 @@ class SharedStreams:
 
     Args:
         channel: channel with one connection.
-        metadata: returns the metadata of a stream.
     """
 
-    def __init__(self, channel: grpc.Channel, metadata: Callable[[], Pairs | None]) -> None:
+    def __init__(self, channel: grpc.Channel) -> None:
         self._channel = channel
-        self._metadata = metadata
         self._openings: defaultdict[str, Openings] = defaultdict(Openings)
         self._streams: dict[str, SharedStream] = {}
         self._opening = threading.Lock()
@@ -252,9 +248,8 @@ class SharedStreams:
                 del self._streams[path]
             if not openings.allows(now) or not self._is_supported:
                 return None
-            metadata = self._metadata()
             try:
-                stream = SharedStream(PolledStream(self._channel, path, metadata))
+                stream = SharedStream(PolledStream(self._channel, path))
             except Exception as error:
                 self._is_supported = False
                 _log.info("small calls share no stream with this grpcio: %r", error)

@@ -11,6 +11,7 @@ Needs the extra ``torch``.
 """
 
 from pooling_client.torch import functional
+from pooling_client.torch._clients import connect
 from pooling_client.torch._errors import InvalidInputError, InvalidOptionError
 from pooling_client.torch._remote import remote
 from pooling_client.torch._replace import Report, Row, replace
@@ -70,6 +71,7 @@ __all__ = [
     "SumPool1d",
     "SumPool2d",
     "SumPool3d",
+    "connect",
     "functional",
     "remote",
     "replace",

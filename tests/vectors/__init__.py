@@ -1,1 +1,0 @@
-"""Test vectors: requests and their exact replies, for every client, protocol and language."""
