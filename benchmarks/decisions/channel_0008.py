@@ -118,13 +118,13 @@ def run_client(variant: Variant, address: str) -> None:
     import grpc
     import numpy as np
 
-    from pooling_client import PoolingClient, _channel
+    from pooling_client import PoolingClient, _connection
     from pooling_engine import PoolSpec
 
-    _channel.CHANNEL_OPTIONS += variant.client.items()
+    _connection.CHANNEL_OPTIONS += variant.client.items()
     if variant.has_local_credentials:
         credentials = grpc.local_channel_credentials(grpc.LocalConnectionType.UDS)
-        grpc.insecure_channel = lambda target, options: grpc.secure_channel(
+        grpc.insecure_channel = lambda target, options, compression=None: grpc.secure_channel(
             target, credentials, options
         )
     tensors = {

@@ -22,7 +22,7 @@ from benchmarks import report
 from benchmarks.wire import servers as wire_servers
 from benchmarks.wire import suite, transports
 from benchmarks.wire.__main__ import load
-from pooling_client import PoolingClient, _channel
+from pooling_client import PoolingClient, _connection
 from pooling_server import ServerConfig
 from pooling_server.serving.app import PoolingServer
 from pooling_server.serving.call_processor import CallProcessor
@@ -114,7 +114,7 @@ def wire_rows() -> list[dict[str, object]]:
         )
 
         def channel(server: wire_servers.Server) -> grpc.Channel:
-            options = _channel.CHANNEL_OPTIONS
+            options = _connection.CHANNEL_OPTIONS
             return ends.enter_context(grpc.insecure_channel(server.addresses[0], options=options))
 
         def bare(server: wire_servers.Server) -> Call:

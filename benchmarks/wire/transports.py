@@ -15,7 +15,7 @@ from benchmarks.wire import floats as wire_floats
 from benchmarks.wire import suite
 from benchmarks.wire.servers import Server
 from benchmarks.wire.suite import Payload
-from pooling_client import PoolingClient, _channel, _limits, _shared_memory
+from pooling_client import PoolingClient, _connection, _limits, _shared_memory
 from pooling_wire.v1 import pooling_pb2 as pb
 
 Call = Callable[[], Any]
@@ -48,7 +48,7 @@ def connect(pooling: Server, others: Server, flight_server: Server | None) -> Co
 
         flight_client = flight.connect(f"grpc://{flight_server.addresses[0]}")
     return Connections(
-        grpc.insecure_channel(others.addresses[0], options=_channel.CHANNEL_OPTIONS),
+        grpc.insecure_channel(others.addresses[0], options=_connection.CHANNEL_OPTIONS),
         PoolingClient(pooling.addresses[0], timeout=TIMEOUT_S),
         PoolingClient(pooling.addresses[1], timeout=TIMEOUT_S),
         flight_client,

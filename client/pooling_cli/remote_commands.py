@@ -170,7 +170,7 @@ def info(target: str, timeout: float) -> None:
 def _client(target: str, timeout: float) -> PoolingClient:
     if timeout <= 0:
         raise click.UsageError(f"--timeout is {timeout}; it must be greater than 0 seconds")
-    return PoolingClient(target, timeout=timeout)
+    return PoolingClient(target, timeout=timeout, wait_for_ready=False)
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
@@ -14,14 +15,18 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 import pooling_wire
 from pooling_client import _channel
-from pooling_client._call_steps import GET_SERVER_INFO_PATH, Progress, Session, call_steps
+from pooling_client._call_steps import Progress, Session, call_steps, info_steps
 from pooling_client._calls.backward import PreparedBackward
 from pooling_client._calls.base import PreparedCall
 from pooling_client._calls.forward import PreparedForward
 from pooling_client._calls.many import item_of, outcome_of
+from pooling_client._connection import Connection, Metadata
+from pooling_client._copying import arguments_of, rebuilt
+from pooling_client._forks import renew_after_fork
 from pooling_client._limits import MANY_WINDOW
+from pooling_client._retries import NO_PATIENCE_S
 from pooling_client._shared_memory import SharedMemory
-from pooling_client._streams.retries import Request
+from pooling_client._streams.backlog import Request
 from pooling_client._transports.aio import AsyncGrpcTransport, one_by_one, run
 from pooling_engine import BackwardCall, ForwardCall, ForwardResult, PoolingError, PoolSpec
 from pooling_wire import keepalive as pings
@@ -33,24 +38,37 @@ Result = TypeVar("Result")
 class AsyncPoolingClient:
     """Asyncio client of a pooling server.
 
-    Safe to share between the tasks of one event loop; create it in a coroutine of that loop. Not
-    fork-safe: create a new client in each child process. As a context manager it closes itself.
+    Safe to share between tasks and event loops. As a context manager it closes itself.
 
     Every call has a deadline. Calls raise the exceptions of `pooling_engine` for the same
     arguments, and those of a service: `UnavailableError`, `DeadlineError`, `OverloadedError` and
-    `TensorTooLargeError`. Calls are retried while the server is briefly unavailable, within the
-    deadline.
+    `TensorTooLargeError`. Within the deadline, a call waits for a server that is unavailable, and
+    is retried after the delay that an overloaded server states.
+
+    A forked process may use the client, over new connections. A client can be copied and pickled,
+    as its arguments.
 
     Args:
-        target: ``HOST:PORT`` or ``unix:PATH`` of the server.
+        target: ``HOST:PORT`` or ``unix:/PATH`` of the server, or a name of gRPC:
+            ``dns:///NAME:PORT``, ``ipv4:A:PORT,B:PORT``. Calls take turns at several addresses.
         timeout: seconds for each call, unless the call has its own timeout.
-        connections: number of connections; calls take turns. Each connection reaches one worker
-            process of a server.
+        connections: number of connections to each address; calls take turns. Each connection
+            reaches one worker process of a server.
         keepalive: seconds of silence during a call after which the client pings the server.
         keepalive_timeout: seconds to wait for the answer to a ping. After that, the call is retried
             over a new connection, within its deadline, or raises UnavailableError.
+        credentials: TLS, from `grpc.ssl_channel_credentials`; None for plaintext.
+        metadata: headers of every call: a mapping, or a function that returns one for each attempt.
+            Values are text; those of keys that end with "-bin" are bytes.
+        authority: host name for the proxy or the certificate, if it is not that of the target.
+        interceptors: interceptors of gRPC for unary calls and streams, of `grpc` for a blocking
+            and of `grpc.aio` for an asyncio client.
+        compression: compression of requests; None for none. It pays on slow networks only.
+        wait_for_ready: wait for an unavailable server until the deadline; a stream without a
+            deadline waits for `timeout`. False: raise UnavailableError after about a second.
         shared_streams: send frequent small calls over one stream for each connection and method,
-            which takes less time than a unary call for each. False sends unary calls only.
+            which takes less time than a unary call for each. False sends unary calls only, as do
+            interceptors and targets with several addresses.
 
     Attributes:
         target: address of the server.
@@ -67,18 +85,38 @@ class AsyncPoolingClient:
         connections: int = 1,
         keepalive: float = pings.INTERVAL_S,
         keepalive_timeout: float = pings.TIMEOUT_S,
+        credentials: grpc.ChannelCredentials | None = None,
+        metadata: Metadata | Callable[[], Metadata] | None = None,
+        authority: str | None = None,
+        interceptors: Sequence[Any] = (),
+        compression: grpc.Compression | None = None,
+        wait_for_ready: bool = True,
         shared_streams: bool = True,
     ) -> None:
-        _channel.check_target(target)
+        connection = Connection(
+            target,
+            connections,
+            keepalive,
+            keepalive_timeout,
+            credentials,
+            metadata,
+            authority,
+            interceptors,
+            compression,
+            wait_for_ready,
+            shared_streams,
+        )
         self.target = target
+        self._connection = connection
         self._timeout_s = _channel.seconds(timeout)
-        channels = [
-            grpc.aio.insecure_channel(target, options=options)
-            for options in _channel.options_of_each(connections, keepalive, keepalive_timeout)
-        ]
-        self._transport = AsyncGrpcTransport(target, channels)
         self._shared_memory = SharedMemory(target)
-        self._session = Session(self._shared_memory, shares_streams=shared_streams)
+        self._session = Session(
+            self._shared_memory,
+            math.inf if wait_for_ready else NO_PATIENCE_S,
+            shares_streams=connection.shares_streams,
+        )
+        self._transport = AsyncGrpcTransport(connection, self._session, self._timeout_s)
+        renew_after_fork(self)
 
     async def forward(
         self,
@@ -298,8 +336,8 @@ class AsyncPoolingClient:
             DeadlineError: the timeout has passed.
             ValueError: the client is closed.
         """
-        reply = await self._transport.send(GET_SERVER_INFO_PATH, b"", self._seconds(timeout))
-        return pooling_wire.decode_server_info(reply)
+        deadline = time.monotonic() + self._seconds(timeout)
+        return await run(info_steps(self._session, deadline), self._transport)
 
     async def close(self) -> None:
         """Close the connections. Calls in flight are cancelled; later ones raise ValueError."""
@@ -316,6 +354,20 @@ class AsyncPoolingClient:
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
+
+    def _renew(self) -> None:
+        """Continue in a forked process with new connections and new shared memory."""
+        self._transport.renew()
+        self._shared_memory.renew()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return rebuilt, (type(self), arguments_of(self._connection, self._timeout_s))
+
+    def __copy__(self) -> Self:
+        return rebuilt(type(self), arguments_of(self._connection, self._timeout_s))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self.__copy__()
 
     def _seconds(self, timeout: float | None) -> float:
         return self._timeout_s if timeout is None else _channel.seconds(timeout)

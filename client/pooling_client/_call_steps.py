@@ -9,6 +9,7 @@ alone.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Generator, Iterator
 from time import monotonic
 from typing import Any, NamedTuple, TypeVar
@@ -18,9 +19,10 @@ from pooling_client import _limits
 from pooling_client._calls.base import PreparedCall
 from pooling_client._calls.shared import SharedCall, share
 from pooling_client._limits import UNKNOWN, RequestLimits, request_limits
+from pooling_client._retries import Retries, Throttle
 from pooling_client._shared_memory import SHARED_BYTES, SharedMemory
-from pooling_client._streams.retries import Reply, Request
-from pooling_engine import PoolingError, TensorTooLargeError
+from pooling_client._streams.backlog import Reply, Request
+from pooling_engine import OverloadedError, PoolingError, TensorTooLargeError, UnavailableError
 
 Result = TypeVar("Result")
 Progress = Callable[[int, int], object]
@@ -74,8 +76,19 @@ class Stream(NamedTuple):
     timeout_s: float
 
 
+class Wait(NamedTuple):
+    """Step: wait before the next attempt.
+
+    Attributes:
+        seconds: seconds to wait.
+    """
+
+    seconds: float
+
+
 GET_SERVER_INFO_PATH = pooling_wire.path_of(pooling_wire.GET_SERVER_INFO)
-Steps = Generator[Send | Share | Stream, Any, Result]
+Step = Send | Share | Stream | Wait
+Steps = Generator[Step, Any, Result]
 
 
 class Session:
@@ -83,18 +96,28 @@ class Session:
 
     Args:
         shared_memory: arrays that the client shares with the server.
+        patience_s: seconds of attempts after which an unavailable server fails a call.
         shares_streams: send small calls over shared streams.
 
     Attributes:
         limits: limits of the server, as far as they are known.
+        throttle: budget of retries.
         ids: numbers of the items on shared streams.
     """
 
-    def __init__(self, shared_memory: SharedMemory, shares_streams: bool = False) -> None:
+    def __init__(
+        self,
+        shared_memory: SharedMemory,
+        patience_s: float = math.inf,
+        *,
+        shares_streams: bool = False,
+    ) -> None:
         self.shared_memory = shared_memory
+        self.patience_s = patience_s
         self.shares_streams = shares_streams
-        self.limits: RequestLimits = UNKNOWN
         self.ids = itertools.count(1)
+        self.throttle = Throttle()
+        self.limits: RequestLimits = UNKNOWN
 
 
 def call_steps(
@@ -121,7 +144,7 @@ def call_steps(
     arrays = session.shared_memory.arrays() if total >= SHARED_BYTES else None
     if arrays is not None and (shared := share(call, arrays, session.limits)) is not None:
         try:
-            return (yield from _in_shared_memory(call, shared, report, deadline))
+            return (yield from _in_shared_memory(call, session, shared, report, deadline))
         except PoolingError as error:
             if not isinstance(error, TensorTooLargeError) and arrays.is_alive():
                 raise
@@ -155,24 +178,53 @@ def _in_one_message(
         id_ = next(session.ids)
         item = call.item(id_, round(timeout_s * 1e6))
         reply = yield Share(call.method.stream_path, item, timeout_s)
+        del item
         if reply is not None:
-            del item
-            return call.shared_result(reply, id_)
-    reply = yield Send(call.method.path, call.request(), left_s(deadline))
+            try:
+                result = call.shared_result(reply, id_)
+            except (UnavailableError, OverloadedError):  # a unary call is retried
+                pass
+            else:
+                session.throttle.succeed()
+                return result
+    reply = yield from _send(session, call.method.path, call.request(), deadline)
     return call.result(reply)
 
 
+def info_steps(session: Session, deadline: float) -> Steps[pooling_wire.ServerInfo]:
+    """Yield the steps of GetServerInfo and return its result."""
+    reply = yield from _send(session, GET_SERVER_INFO_PATH, b"", deadline)
+    return pooling_wire.decode_server_info(reply)
+
+
+def _send(session: Session, method: str, request: bytes, deadline: float) -> Steps[bytes]:
+    """Send a request until it has its reply, the deadline is near or the error is permanent."""
+    retries: Retries | None = None
+    while True:
+        try:
+            reply: bytes = yield Send(method, request, left_s(deadline))
+        except PoolingError as error:
+            retries = retries or Retries(deadline, session.throttle, session.patience_s)
+            seconds = retries.wait_s(error)
+        else:
+            session.throttle.succeed()
+            return reply
+        yield Wait(seconds)
+
+
 def _fetch_limits(session: Session, deadline: float) -> Steps[None]:
-    """Fetch the limits of the server. If that fails, the next request shows the problem."""
+    """Fetch the limits of the server. If that fails early, the next request shows the problem."""
     try:
-        reply = yield Send(GET_SERVER_INFO_PATH, b"", left_s(deadline))
-        session.limits = request_limits(pooling_wire.decode_server_info(reply).limits)
+        info = yield from info_steps(session, deadline)
+        session.limits = request_limits(info.limits)
     except PoolingError:
-        pass
+        if not left_s(deadline):
+            raise
 
 
 def _in_shared_memory(
     call: PreparedCall[Any, Result],
+    session: Session,
     shared: SharedCall[Any, Result],
     report: Progress,
     deadline: float,
@@ -180,7 +232,7 @@ def _in_shared_memory(
     """Send requests that name locations in shared memory instead of tensors."""
     requests, total = shared.requests(), call.total_bytes
     for number, request in enumerate(requests, start=1):
-        reply = yield Send(call.method.path, request, left_s(deadline))
+        reply = yield from _send(session, call.method.path, request, deadline)
         report(number * total // len(requests), total)
     return shared.result(reply)
 

@@ -1,60 +1,19 @@
-"""Channel options, method paths and argument checks of both clients."""
+"""Method paths, timeouts and errors of a channel, for both clients."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from itertools import cycle
 from numbers import Real
 from typing import Any, NamedTuple
 
-import pooling_wire
 from pooling_engine import DeadlineError, InvalidSpecError, UnavailableError
-from pooling_wire import keepalive as pings
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 DEFAULT_TIMEOUT_S = 30.0
-MAX_KEEPALIVE_S = 86400
 MAX_TIMEOUT_S = 1e9  # about thirty years; gRPC ignores much longer timeouts
-
-# Every call may be repeated, so gRPC retries unary calls while the server is briefly unavailable.
-# CANCELLED is included because gRPC cancels calls that arrive while a server stops. Streams are
-# resumed by the client: see `pooling_client._streams`.
-_RETRY_POLICY = {
-    "maxAttempts": 4,
-    "initialBackoff": "0.1s",
-    "maxBackoff": "2s",
-    "backoffMultiplier": 2,
-    "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
-}
-
-_RETRIED = [*(row.name for row in pooling_wire.METHODS), pooling_wire.GET_SERVER_INFO]
-
-CHANNEL_OPTIONS: list[tuple[str, str | int]] = [
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.per_rpc_retry_buffer_size", 1 << 30),  # otherwise only small requests are retried
-    # The default, one second to two minutes, is longer than the deadline of most calls.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2000),
-    (
-        "grpc.service_config",
-        json.dumps(
-            {
-                "methodConfig": [
-                    {
-                        "name": [
-                            {"service": pooling_wire.SERVICE_NAME, "method": method}
-                            for method in _RETRIED
-                        ],
-                        "retryPolicy": _RETRY_POLICY,
-                    }
-                ]
-            }
-        ),
-    ),
-]
 
 
 class Methods(NamedTuple):
@@ -65,47 +24,43 @@ class Methods(NamedTuple):
     Attributes:
         unary: returns the multicallable of a unary method.
         stream: returns the multicallable of a streaming method.
+        channel: the channel.
     """
 
     unary: Callable[[str], Any]
     stream: Callable[[str], Any]
+    channel: Any
 
 
 def methods_of(channel: Any) -> Methods:
     """Return the methods of a channel of `grpc` or `grpc.aio`."""
-    return Methods(cache(channel.unary_unary), cache(channel.stream_stream))
+    return Methods(cache(channel.unary_unary), cache(channel.stream_stream), channel)
 
 
-def closed() -> Methods:
-    """Stand in for the methods of a closed client.
+def turns_of(channels: Sequence[Any]) -> Iterator[Methods]:
+    """Yield the methods of each channel in turn, without end."""
+    return cycle(map(methods_of, channels))
 
-    Raises:
-        ValueError: always, as for a closed file.
-    """
-    raise ValueError("the client is closed")
+
+def closed() -> ValueError:
+    """Return the error of a call after `close`, as for a closed file."""
+    return ValueError("the client is closed")
+
+
+def closed_during_call() -> UnavailableError:
+    """Return the error of a call that `close` has cancelled."""
+    text = "the client was closed during the call"
+    return UnavailableError(text, facts={"retryable": "false"})
+
+
+def not_connected(target: str) -> DeadlineError:
+    """Return the error of a call whose deadline passed before a connection was established."""
+    return DeadlineError(f"no connection to {target} was established in time")
 
 
 def not_in_time(target: str) -> DeadlineError:
     """Return the error of a call over a shared stream whose timeout has passed."""
-    return DeadlineError(f"{target} did not answer in time (DEADLINE_EXCEEDED: Deadline Exceeded)")
-
-
-def closed_meanwhile(target: str) -> UnavailableError:
-    """Return the error of a call over a shared stream during which the client was closed."""
-    return UnavailableError(f"the call to {target} was cancelled (CANCELLED: client closed)")
-
-
-def check_target(target: str) -> None:
-    """Check the address of a server.
-
-    Raises:
-        InvalidSpecError: it is not a string, or it is empty, a path or a web address.
-    """
-    is_string = isinstance(target, str) and target
-    if not is_string or target.startswith(("/", ".", "http:", "https:")):
-        raise InvalidSpecError(
-            f"target is {target!r}; it must be HOST:PORT or unix:/PATH", field="target"
-        )
+    return DeadlineError(f"{target} was connected, but did not answer in time")
 
 
 def seconds(timeout: float) -> float:
@@ -119,35 +74,3 @@ def seconds(timeout: float) -> float:
     if math.isnan(value):
         raise InvalidSpecError(f"timeout is {timeout!r}; it must be a number", field="timeout")
     return value
-
-
-def options_of_each(
-    connections: int, keepalive: float, keepalive_timeout: float
-) -> list[list[tuple[str, str | int]]]:
-    """Return the options of each channel of a client. Each channel has its own connection.
-
-    Raises:
-        InvalidSpecError: `connections` is not an integer of at least 1, or the others are not a
-            number of seconds in their range.
-    """
-    if not isinstance(connections, int) or connections < 1:
-        raise InvalidSpecError(
-            f"connections is {connections!r}; it must be an integer of at least 1",
-            field="connections",
-        )
-    _check_seconds("keepalive", keepalive, pings.LEAST_INTERVAL_S)
-    _check_seconds("keepalive_timeout", keepalive_timeout, 0.001)
-    # By default, channels to the same server share one connection.
-    own = [("grpc.use_local_subchannel_pool", 1)] if connections > 1 else []
-    alive = pings.client_options(keepalive, keepalive_timeout)
-    return [[*CHANNEL_OPTIONS, *alive, *own]] * connections
-
-
-def _check_seconds(name: str, value: float, least: float) -> None:
-    is_number = isinstance(value, int | float)
-    if not (is_number and least <= value <= MAX_KEEPALIVE_S):
-        raise InvalidSpecError(
-            f"{name} is {value!r}; it must be a number of seconds "
-            f"from {least:g} to {MAX_KEEPALIVE_S}",
-            field=name,
-        )

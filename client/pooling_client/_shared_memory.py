@@ -199,3 +199,8 @@ class SharedMemory:
             if self._arrays is not None:
                 self._arrays.close()
             self._arrays = self._path = None
+
+    def renew(self) -> None:
+        """Use a new lease in a forked process, from the next array on."""
+        self._lock = threading.Lock()
+        self._arrays = None

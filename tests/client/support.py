@@ -39,6 +39,7 @@ class FakeServer:
         seen: method and timeout of each request or stream, in order.
         errors: method and the errors that its next calls raise.
         items: number of stream items answered.
+        waits: seconds of each wait between two attempts; they pass at once.
     """
 
     def __init__(self, limits: pooling_wire.Limits = UNLIMITED) -> None:
@@ -46,6 +47,7 @@ class FakeServer:
         self.seen: list[tuple[str, float | None]] = []
         self.errors: dict[str, list[PoolingError]] = {}
         self.items = 0
+        self.waits: list[float] = []
 
     @property
     def methods(self) -> list[str]:
@@ -92,6 +94,9 @@ class FakeTransport:
         self._server.begin(method, timeout_s)
         return ((token, self._server.answer_item(item)) for token, item in requests)
 
+    def wait(self, seconds: float) -> None:
+        self._server.waits.append(seconds)
+
 
 class AsyncFakeTransport:
     """Asyncio transport to a `FakeServer`."""
@@ -109,6 +114,9 @@ class AsyncFakeTransport:
         self._server.begin(method, timeout_s)
         async for token, item in requests:
             yield token, self._server.answer_item(item)
+
+    async def wait(self, seconds: float) -> None:
+        self._server.waits.append(seconds)
 
 
 def run_blocking(steps: Any, server: FakeServer) -> Any:

@@ -19,6 +19,7 @@ from pooling_engine import (
     PoolSpec,
     TensorTooLargeError,
     UnavailableError,
+    UnsupportedError,
 )
 from pooling_wire import Limits
 from tests.client.support import DRIVERS, FakeServer
@@ -28,6 +29,7 @@ GLOBAL = PoolSpec("max", global_window=True)
 SMALL = np.arange(64, dtype=np.float32).reshape(1, 1, 8, 8)
 LARGE = np.random.default_rng(0).standard_normal((4, 4, 32, 32), dtype=np.float32)
 LOW = Limits(4096 + 1024, 4096, 1 << 60, 32)
+BUSY = OverloadedError("busy", facts={"retry_after_s": "0.25"})
 TOO_LARGE = TensorTooLargeError("too large", field="input")
 Driver = Callable[[Any, FakeServer], Any]
 
@@ -140,9 +142,27 @@ def test_a_second_rejected_stream_is_an_error(driver: Driver) -> None:
 
 def test_a_server_without_information_is_called_all_the_same(driver: Driver) -> None:
     server = FakeServer()
-    server.errors = {"GetServerInfo": [UnavailableError("not now")]}
+    server.errors = {"GetServerInfo": [UnsupportedError("not now")]}
     assert_pooled(Caller(driver, server).forward(LARGE), LARGE)
     assert server.methods == ["GetServerInfo", "ForwardStream"]
+
+
+def test_a_rejected_request_is_sent_again_after_the_stated_delay(driver: Driver) -> None:
+    server = FakeServer()
+    server.errors = {"Forward": [UnavailableError("gone"), BUSY, BUSY]}
+    assert_pooled(Caller(driver, server).forward(SMALL), SMALL)
+    assert server.methods == ["Forward"] * 4
+    assert len(server.waits) == 3
+    assert all(wait_s >= 0.25 for wait_s in server.waits[1:])
+
+
+def test_no_request_is_sent_when_the_delay_exceeds_the_deadline(driver: Driver) -> None:
+    server = FakeServer()
+    server.errors = {"Forward": [BUSY]}
+    with pytest.raises(OverloadedError) as caught:
+        Caller(driver, server).forward(SMALL, timeout_s=0.2)
+    assert caught.value is BUSY
+    assert (server.methods, server.waits) == (["Forward"], [])
 
 
 @pytest.mark.parametrize("error", [OverloadedError("busy"), InvalidTensorError("no")])

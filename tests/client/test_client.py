@@ -240,14 +240,15 @@ def test_info_describes_the_server(client: PoolingClient) -> None:
     assert info.limits.max_message_bytes == 32 << 20
 
 
-def test_without_a_server_a_call_is_unavailable_within_the_deadline() -> None:
+@pytest.mark.parametrize("options", [{"timeout": 1.0}, {"wait_for_ready": False}])
+def test_without_a_server_a_call_is_unavailable_within_the_deadline(
+    options: dict[str, Any],
+) -> None:
     target = f"127.0.0.1:{quiet_port()}"
-    with (
-        PoolingClient(target, timeout=LIMIT_S) as client,
-        pytest.raises(UnavailableError) as caught,
-    ):
+    with PoolingClient(target, **options) as client, pytest.raises(UnavailableError) as caught:
         client.forward(X, MAX)
     assert str(caught.value).startswith(f"no server answers at {target}")
+    assert "attempts in" in str(caught.value)
 
 
 def test_the_deadline_holds_for_a_silent_server() -> None:

@@ -14,7 +14,6 @@ import pytest
 import pooling_engine
 from pooling_client import PoolingClient, _limits
 from pooling_client._calls.base import ChunkedCall
-from pooling_client._streams import retries
 from pooling_engine import (
     DeadlineError,
     InvalidTensorError,
@@ -210,7 +209,6 @@ def start_process(port: int) -> subprocess.Popen[str]:
 def test_a_call_is_resumed_after_the_server_was_killed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(retries, "ATTEMPTS", 1000)  # a start may take long
     taken: list[int] = []
     requests = ChunkedCall.requests
 

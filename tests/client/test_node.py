@@ -1,4 +1,4 @@
-"""Calls from another language, with the .proto alone: `client/node/calls.test.js`."""
+"""Calls from another language, with the .proto alone: the tests in `client/node`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from tests.support.waiting import LIMIT_S
 FOLDER = Path(__file__).parents[2] / "client/node"
 
 
-def test_every_call_from_node(server: PoolingServer) -> None:
+@pytest.mark.parametrize(("script", "count"), [("calls.test.js", 10), ("vectors.test.js", 9)])
+def test_every_call_from_node(server: PoolingServer, script: str, count: int) -> None:
     node = shutil.which("node")
     if node is None:
         pytest.fail("node is not installed; the tests need Node 20 or later")
     if not (FOLDER / "node_modules/@grpc/grpc-js").is_dir():
         pytest.fail("the packages for Node are not installed: make test, or npm ci in client/node")
     done = subprocess.run(
-        [node, "--test", "calls.test.js"],
+        [node, "--test", script],
         cwd=FOLDER,
         env=os.environ | {"POOLING_TARGET": server.address},
         capture_output=True,
@@ -31,4 +32,4 @@ def test_every_call_from_node(server: PoolingServer) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "# pass 10\n" in done.stdout, "a test did not run"
+    assert f"# pass {count}\n" in done.stdout, "a test did not run"

@@ -1,14 +1,39 @@
-"""State of a resumable stream: attempts, back-off, deadline and unanswered requests."""
+"""Waits between the attempts of a call, and the unanswered requests of a stream."""
 
 from __future__ import annotations
 
+import math
+import random
+import re
+
 import pytest
 
-from pooling_client._streams import retries
-from pooling_client._streams.retries import ATTEMPTS, Backlog, Retries
-from pooling_engine import DeadlineError, InvalidTensorError, OverloadedError, UnavailableError
+from pooling_client import _retries
+from pooling_client._retries import (
+    CONFIGURATION_PATIENCE_S,
+    FIRST_WAIT_S,
+    MAX_TOKENS,
+    MAX_WAIT_S,
+    SLOWDOWN,
+    TOKENS_PER_SUCCESS,
+    Retries,
+    Throttle,
+)
+from pooling_client._streams.backlog import Backlog
+from pooling_engine import (
+    DeadlineError,
+    InvalidTensorError,
+    OverloadedError,
+    PermissionDeniedError,
+    PoolingError,
+    TensorTooLargeError,
+    UnavailableError,
+)
+from pooling_wire import HANDSHAKE, UNRESOLVED
 
-AWAY = UnavailableError("no server answers")
+GONE = UnavailableError("no server answers")
+BUSY = OverloadedError("busy", facts={"retry_after_s": "0.5"})
+JITTER = 1.5  # the most
 
 
 class Clock:
@@ -16,7 +41,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(retries, "monotonic", lambda: self.now)
+        monkeypatch.setattr(_retries, "monotonic", lambda: self.now)
 
 
 @pytest.fixture
@@ -24,51 +49,141 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-def test_back_off_doubles_and_the_attempts_end() -> None:
-    state = Retries(None)
-    waits = [state.backoff_s(AWAY, 0) for _ in range(ATTEMPTS - 1)]
-    assert waits == [0.1, 0.2, 0.4, 0.8, 1.6]
-    with pytest.raises(UnavailableError) as caught:
-        state.backoff_s(AWAY, 0)
-    assert caught.value is AWAY
+@pytest.fixture
+def no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random, "uniform", lambda low, high: low)
 
 
-def test_a_reply_restarts_back_off_and_attempts() -> None:
-    state = Retries(None)
-    for answered in range(1, 50):
-        assert state.backoff_s(AWAY, answered) == 0.1
-    assert [state.backoff_s(AWAY, 49) for _ in range(4)] == [0.2, 0.4, 0.8, 1.6]
-    with pytest.raises(UnavailableError):
-        state.backoff_s(AWAY, 49)
+def retries(deadline: float | None = None, patience_s: float = math.inf) -> Retries:
+    return Retries(deadline, Throttle(), patience_s)
 
 
-def test_back_off_has_a_maximum(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "ATTEMPTS", 100)
-    state = Retries(None)
-    assert [state.backoff_s(AWAY, 0) for _ in range(8)][5:] == [2.0, 2.0, 2.0]
+def waits_until_failure(state: Retries, clock: Clock, error: PoolingError) -> list[float]:
+    """Return the waits of attempts that all fail, until the error is raised."""
+    waits = []
+    with pytest.raises(type(error)):  # noqa: PT012
+        while True:
+            waits.append(state.wait_s(error))
+            clock.now += waits[-1]
+    return waits
+
+
+@pytest.mark.usefixtures("no_jitter")
+def test_back_off_doubles_up_to_a_maximum(clock: Clock) -> None:
+    state = retries()
+    waits = [state.wait_s(GONE) for _ in range(8)]
+    assert waits == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0])
+
+
+@pytest.mark.usefixtures("no_jitter")
+def test_progress_restarts_the_back_off(clock: Clock) -> None:
+    state = retries()
+    for answered in range(1, 10):
+        assert state.wait_s(GONE, answered) == pytest.approx(FIRST_WAIT_S)
+    assert state.wait_s(GONE, 9) == pytest.approx(2 * FIRST_WAIT_S)
+
+
+def test_a_call_is_retried_until_its_deadline(clock: Clock) -> None:
+    begin = clock.now
+    waits = waits_until_failure(retries(begin + 40), clock, GONE)
+    assert begin + 39 < clock.now <= begin + 40
+    assert 40 / (MAX_WAIT_S * JITTER) < len(waits) < 60
+
+
+def test_a_stream_without_a_deadline_ends_after_its_patience(clock: Clock) -> None:
+    begin = clock.now
+    state = retries(patience_s=30)
+    for answered in range(1, 5):  # progress: the patience begins again
+        clock.now += state.wait_s(GONE, answered) + 100
+    begin = clock.now
+    with pytest.raises(UnavailableError):  # noqa: PT012
+        while True:
+            clock.now += state.wait_s(GONE, 5)
+    assert begin + 29 < clock.now <= begin + 30
+
+
+def test_the_delay_of_the_server_is_the_least_wait(clock: Clock) -> None:
+    for _ in range(50):
+        wait_s = retries(clock.now + 60).wait_s(BUSY)
+        assert 0.5 <= wait_s <= 0.5 * JITTER
+    assert len({retries().wait_s(BUSY) for _ in range(20)}) == 20, "all callers return at once"
+
+
+def test_waits_grow_while_the_server_stays_overloaded(clock: Clock) -> None:
+    waits = waits_until_failure(retries(clock.now + 30), clock, BUSY)
+    assert len(waits) < 30
+    assert max(waits) <= MAX_WAIT_S * JITTER
+
+
+def test_the_last_wait_leaves_time_for_an_attempt(clock: Clock) -> None:
+    state = retries(clock.now + 0.3)
+    for _ in range(20):
+        assert state.wait_s(GONE) <= 0.15
+
+
+@pytest.mark.parametrize("error", [GONE, BUSY])
+def test_no_attempt_after_the_deadline(clock: Clock, error: PoolingError) -> None:
+    for left_s in (-1.0, 0.0, 0.04):
+        with pytest.raises(type(error)) as caught:
+            retries(clock.now + left_s).wait_s(error)
+        assert caught.value is error
+    assert retries(clock.now + 1).left_s() == 1.0
+    assert retries(clock.now - 1).left_s() == 0.0
+    assert retries(None).left_s() is None
+
+
+@pytest.mark.parametrize("cause", [UNRESOLVED, HANDSHAKE])
+def test_wrong_names_and_certificates_are_reported_early(clock: Clock, cause: str) -> None:
+    error = UnavailableError("no", facts={"cause": cause})
+    begin = clock.now
+    assert waits_until_failure(retries(begin + 60), clock, error)
+    assert clock.now <= begin + CONFIGURATION_PATIENCE_S
 
 
 @pytest.mark.parametrize(
-    "error", [InvalidTensorError("no"), OverloadedError("busy"), DeadlineError("too late")]
+    "error",
+    [
+        InvalidTensorError("no"),
+        DeadlineError("too late"),
+        TensorTooLargeError("too large"),
+        PermissionDeniedError("no"),
+        OverloadedError("a rate limit without a delay"),
+        UnavailableError("a proxy failed", facts={"retryable": "false"}),
+    ],
 )
-def test_other_errors_are_permanent(error: Exception) -> None:
+def test_other_errors_are_permanent(error: PoolingError) -> None:
     with pytest.raises(type(error)) as caught:
-        Retries(None).backoff_s(error, 0)  # type: ignore[arg-type]
+        retries().wait_s(error)
     assert caught.value is error
 
 
-def test_no_attempt_after_the_deadline(clock: Clock) -> None:
-    state = Retries(1.0)
-    assert state.left_s() == 1.0
-    clock.now += 0.75
-    assert state.left_s() == 0.25
-    assert state.backoff_s(AWAY, 0) == 0.1
-    clock.now += 0.1
-    with pytest.raises(UnavailableError):
-        state.backoff_s(AWAY, 0)  # the next attempt would be 0.05 s too late
-    clock.now += 0.5
-    assert state.left_s() == 0.0
-    assert Retries(None).left_s() is None
+def test_the_error_states_the_attempts(clock: Clock) -> None:
+    state = retries(clock.now + 2)
+    error = UnavailableError("no server answers", facts={"a": "b"})
+    with pytest.raises(UnavailableError) as caught:  # noqa: PT012
+        while True:
+            clock.now += state.wait_s(error)
+    assert re.fullmatch(r"no server answers; \d+ attempts in \d\.\d s", str(caught.value))
+    assert caught.value.facts == {"a": "b"}
+
+
+@pytest.mark.usefixtures("no_jitter")
+def test_many_retries_slow_down_but_do_not_fail(clock: Clock) -> None:
+    throttle = Throttle()
+    waits = [Retries(None, throttle).wait_s(BUSY) for _ in range(int(MAX_TOKENS) + 3)]
+    assert waits[:-3] == [0.5] * int(MAX_TOKENS)
+    assert waits[-3:] == [0.5 * SLOWDOWN] * 3
+    for _ in range(int(1 / TOKENS_PER_SUCCESS)):
+        throttle.succeed()
+    assert Retries(None, throttle).wait_s(BUSY) == 0.5
+    assert Retries(None, throttle).wait_s(BUSY) == 0.5 * SLOWDOWN
+
+
+def test_successes_do_not_accumulate(clock: Clock) -> None:
+    throttle = Throttle()
+    for _ in range(1000):
+        throttle.succeed()
+    assert [throttle.slowdown() for _ in range(int(MAX_TOKENS) + 1)][-1] == SLOWDOWN
 
 
 def test_requests_keep_their_numbers() -> None:

@@ -13,9 +13,7 @@ from pooling_client import AsyncPoolingClient, PoolingClient
 # Texts of the blocking client and of the asyncio client. Everything else must be equal.
 DOCS = {
     "Blocking client": "Asyncio client",
-    "Safe to share between threads.": (
-        "Safe to share between the tasks of one event loop; create it in a coroutine of that loop."
-    ),
+    "Safe to share between threads.": "Safe to share between tasks and event loops.",
     "in another thread": "in another task",
 }
 ANNOTATIONS = {

@@ -74,7 +74,7 @@ from pooling_server import PoolingServer, ServerConfig
 x = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
 server = PoolingServer(ServerConfig(listen="127.0.0.1:0"))
 server.start()
-with PoolingClient(server.address) as client:
+with PoolingClient(server.address, shared_streams=False) as client:
     print(client.info().version, client.forward(x, PoolSpec("max", 2)).output.tolist())
     try:
         client.forward(x * np.nan, PoolSpec("max", 2, nan_policy="error"))

@@ -18,7 +18,7 @@ import pytest
 import pooling_engine
 from pooling_engine import PoolSpec
 from pooling_server import PoolingServer, ServerConfig
-from pooling_server.serving import duration, idle
+from pooling_server.serving import duration, idle, polled_streams
 from pooling_wire.v1 import pooling_pb2 as pb
 from pooling_wire.v1 import pooling_pb2_grpc
 from tests.server.support import Gate, details_of, wait_for_in_flight, wait_for_unfinished
@@ -199,7 +199,10 @@ def busy_calls(server: PoolingServer) -> int:
 
 
 @pytest.mark.parametrize("is_inline", [True])  # otherwise it holds a thread, and counts
-def test_an_idle_stream_does_not_count_and_its_next_item_may_be_rejected(held: Any) -> None:
+def test_an_idle_stream_does_not_count_and_its_next_item_may_be_rejected(
+    held: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(polled_streams, "REST_S", 0)
     server, gate, stub = held
     gate.open()
     idle = Feed(item(1))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pooling_client._copies import copy_into
 from pooling_client._cutting.chunks import Chunk
 from pooling_client._limits import SHARED_STREAM_BYTES, RequestLimits, is_short
-from pooling_client._streams.retries import Reply
+from pooling_client._streams.backlog import Reply
 from pooling_engine import BackwardCall, ForwardCall, InternalError, PoolingError
 from pooling_wire import Method
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from pooling_client._calls.base import PreparedCall
-from pooling_client._streams.retries import Reply, Request
+from pooling_client._streams.backlog import Reply, Request
 from pooling_engine import InvalidSpecError, PoolingError
 
 Result = TypeVar("Result")

@@ -9,7 +9,7 @@ from typing import Any, Generic
 
 import grpc
 
-from pooling_client._streams.retries import (
+from pooling_client._streams.backlog import (
     Backlog,
     Reply,
     Request,

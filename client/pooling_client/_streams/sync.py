@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any, Generic
 
-from pooling_client._streams.retries import (
+from pooling_client._streams.backlog import (
     Backlog,
     Reply,
     Request,

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 import time
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
-    AsyncIterator,
-    Iterable,
-    Iterator,
-    Sequence,
-)
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -20,46 +14,96 @@ import grpc
 
 import pooling_wire
 from pooling_client import _channel
-from pooling_client._call_steps import Result, Send, Share, Steps, Stream
+from pooling_client._call_steps import Result, Send, Session, Share, Step, Steps, Stream, Wait
+from pooling_client._connection import Connection
+from pooling_client._retries import Retries
 from pooling_client._streams.aio import Feed
-from pooling_client._streams.retries import Reply, Request, Retries, Token
+from pooling_client._streams.backlog import Reply, Request, Token
+from pooling_client._targets import described
 from pooling_client._transports.aio_shared import SharedStreams
-from pooling_engine import PoolingError
+from pooling_engine import DeadlineError, PoolingError
 
 Item = TypeVar("Item")
 
 
-class AsyncGrpcTransport:
-    """Transport with one gRPC call for each request or stream, for the tasks of one event loop.
+_inherited: list[_LoopChannels] = []  # of the parent process
 
-    Another transport needs the same methods: the driver uses `send`, `share` and `stream`.
+
+class _LoopChannels:
+    """Channels for the tasks of one event loop. Channels of gRPC cannot change loops."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, connection: Connection) -> None:
+        self.loop = loop
+        self._channels = connection.async_channels()
+        self.turns = _channel.turns_of(self._channels)
+        metadata = connection.current_metadata
+        self._shared = [SharedStreams(each.stream_stream, metadata) for each in self._channels]
+        self.shared_turns = itertools.cycle(self._shared)
+
+    async def close(self) -> None:
+        """Close the channels, in their own event loop."""
+        for shared in self._shared:
+            shared.close()
+        for channel in self._channels:
+            await channel.close()
+
+
+class AsyncGrpcTransport:
+    """Transport with one gRPC call for each request or stream, for the tasks of any event loop.
+
+    Another transport needs the same methods: the driver uses `send`, `share`, `stream` and
+    `wait`.
 
     Args:
-        target: address of the server, for error messages.
-        channels: channels to the server; calls take turns.
+        connection: arguments of the connections; calls take turns.
+        session: state of the client.
+        timeout_s: seconds of attempts after which a stream without a deadline fails.
     """
 
-    def __init__(self, target: str, channels: Sequence[grpc.aio.Channel]) -> None:
-        self._target = target
-        self._channels = channels
-        self._turns: Iterator[_channel.Methods] = itertools.cycle(
-            map(_channel.methods_of, channels)
-        )
-        self._shared = [SharedStreams(channel.stream_stream) for channel in channels]
-        self._shared_turns = itertools.cycle(self._shared)
+    def __init__(self, connection: Connection, session: Session, timeout_s: float) -> None:
+        self._connection = connection
+        self._session = session
+        self._timeout_s = timeout_s
         self._is_closed = False
+        self._opening = threading.Lock()
+        self._loops: list[_LoopChannels] = []
+        self._latest: _LoopChannels | None = None
+
+    def _channels(self) -> _LoopChannels:
+        """Return the channels of the running event loop."""
+        loop, latest = asyncio.get_running_loop(), self._latest
+        if latest is None or latest.loop is not loop:
+            latest = self._enter(loop)
+        return latest
+
+    def _enter(self, loop: asyncio.AbstractEventLoop) -> _LoopChannels:
+        with self._opening:
+            if self._is_closed:
+                raise _channel.closed()
+            self._loops = [each for each in self._loops if not each.loop.is_closed()]
+            found = next((each for each in self._loops if each.loop is loop), None)
+            if found is None:
+                found = _LoopChannels(loop, self._connection)
+                self._loops.append(found)
+            self._latest = found
+            return found
 
     async def send(self, method: str, request: bytes, timeout_s: float) -> bytes:
         """Send a request of a unary method and return the reply.
 
         Raises:
             PoolingError: the call failed.
+            ValueError: the client is closed.
         """
-        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = next(self._turns).unary(method)
+        methods = next(self._channels().turns)
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = methods.unary(method)
+        metadata = self._connection.current_metadata()
         try:
-            return await call(request, timeout=timeout_s)
+            return await call(request, timeout=timeout_s, metadata=metadata)
         except grpc.RpcError as error:
-            raise pooling_wire.decode_error(error, self._target) from None
+            raise self._decoded(error, methods.channel) from None
+        except (asyncio.CancelledError, grpc.aio.UsageError) as error:
+            raise self._unless_closed(error) from None
 
     async def share(self, method: str, item: bytes, timeout_s: float) -> bytes | None:
         """Send an item over a stream that calls share, and return its reply.
@@ -69,17 +113,26 @@ class AsyncGrpcTransport:
 
         Raises:
             PoolingError: the timeout has passed, or the client was closed meanwhile.
+            ValueError: the client is closed.
         """
-        if self._is_closed:
-            return None
-        shared = next(self._shared_turns)
+        shared = next(self._channels().shared_turns)
         try:
             reply = await shared.exchange(method, item, time.monotonic() + timeout_s)
         except TimeoutError:
-            raise _channel.not_in_time(self._target) from None
+            raise _channel.not_in_time(described(self._connection.target)) from None
         if reply is None and self._is_closed:
-            raise _channel.closed_meanwhile(self._target)
+            raise _channel.closed_during_call()
         return reply
+
+    async def wait(self, seconds: float) -> None:
+        """Wait between two attempts.
+
+        Raises:
+            UnavailableError: the client was closed meanwhile.
+        """
+        await asyncio.sleep(seconds)
+        if self._is_closed:
+            raise _channel.closed_during_call()
 
     async def stream(
         self,
@@ -103,32 +156,75 @@ class AsyncGrpcTransport:
         Raises:
             PoolingError: the stream failed for good.
         """
-        open_stream = next(self._turns).stream(method)
-        retries, feed = Retries(timeout_s), Feed(requests, window)
+        methods = next(self._channels().turns)
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        patience_s = self._session.patience_s
+        if deadline is None:
+            patience_s = min(patience_s, self._timeout_s)
+        retries = Retries(deadline, self._session.throttle, patience_s)
+        feed = Feed(requests, window)
         taking = asyncio.create_task(feed.take())
         try:
             while True:
-                stream = open_stream(feed.send(), timeout=retries.left_s())
+                metadata = self._connection.current_metadata()
+                try:
+                    stream = methods.stream(method)(
+                        feed.send(), timeout=retries.left_s(), metadata=metadata
+                    )
+                except grpc.aio.UsageError as error:
+                    raise self._unless_closed(error) from None
                 try:
                     async for entry in feed.receive(stream):
                         yield entry
+                    self._session.throttle.succeed()
                     return
                 except grpc.RpcError as error:
-                    failure = pooling_wire.decode_error(error, self._target)
+                    failure = self._decoded(error, methods.channel)
+                except asyncio.CancelledError as error:
+                    raise self._unless_closed(error) from None
                 finally:
                     stream.cancel()
-                await asyncio.sleep(retries.backoff_s(failure, feed.answered))
+                await self.wait(retries.wait_s(failure, feed.answered))
                 await feed.wait(retries.left_s())
         finally:
             taking.cancel()
 
+    def _decoded(self, error: grpc.RpcError, channel: grpc.aio.Channel) -> PoolingError:
+        """Return our error for one of gRPC."""
+        if self._is_closed:
+            return _channel.closed_during_call()
+        target = described(self._connection.target)
+        failure = pooling_wire.decode_error(error, target)
+        is_connected = channel.get_state() is grpc.ChannelConnectivity.READY
+        if type(failure) is DeadlineError and not is_connected:
+            return _channel.not_connected(target)
+        return failure
+
+    def _unless_closed(self, error: BaseException) -> BaseException:
+        """Return the cancellation by `close` as our error; another one unchanged."""
+        task = asyncio.current_task()
+        is_task_cancelled = task is not None and task.cancelling() > 0
+        if self._is_closed and not is_task_cancelled:
+            return _channel.closed_during_call()
+        return error
+
     async def close(self) -> None:
         """Close the channels. Calls in flight are cancelled; later ones raise ValueError."""
-        self._turns, self._is_closed = iter(_channel.closed, None), True
-        for shared in self._shared:
-            shared.close()
-        for channel in self._channels:
-            await channel.close()
+        with self._opening:
+            self._is_closed, self._latest = True, None
+            loops, self._loops = self._loops, []
+        running = asyncio.get_running_loop()
+        for each in loops:
+            if each.loop is running:
+                await each.close()
+            elif each.loop.is_running():
+                closing = asyncio.run_coroutine_threadsafe(each.close(), each.loop)
+                await asyncio.wrap_future(closing)
+
+    def renew(self) -> None:
+        """Use new channels in a forked process, from the next call on."""
+        _inherited.extend(self._loops)
+        self._opening, self._loops, self._latest = threading.Lock(), [], None
 
 
 async def run(steps: Steps[Result], transport: AsyncGrpcTransport) -> Result:
@@ -151,11 +247,14 @@ async def run(steps: Steps[Result], transport: AsyncGrpcTransport) -> Result:
         del reply  # an error and its traceback would keep each other alive
 
 
-async def _perform(step: Send | Share | Stream, transport: AsyncGrpcTransport) -> bytes | None:
+async def _perform(step: Step, transport: AsyncGrpcTransport) -> bytes | None:
     if type(step) is Send:
         return await transport.send(*step)
     if type(step) is Share:
         return await transport.share(*step)
+    if type(step) is Wait:
+        await transport.wait(step.seconds)
+        return None
     assert type(step) is Stream
     replies = transport.stream(
         step.method, one_by_one(step.requests), window=step.window, timeout_s=step.timeout_s

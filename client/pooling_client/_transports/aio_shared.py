@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
 import grpc
 
+from pooling_client._connection import Pairs
 from pooling_client._transports.shared_calls import IDLE_S, Openings, SharedCalls
 
 Reply = asyncio.Future[bytes | None]
@@ -122,10 +124,12 @@ class SharedStreams:
 
     Args:
         methods: returns the multicallable of a streaming method.
+        metadata: returns the metadata of a stream.
     """
 
-    def __init__(self, methods: Any) -> None:
+    def __init__(self, methods: Any, metadata: Callable[[], Pairs | None]) -> None:
         self._methods = methods
+        self._metadata = metadata
         self._openings: defaultdict[str, Openings] = defaultdict(Openings)
         self._streams: dict[str, SharedStream] = {}
 
@@ -160,5 +164,5 @@ class SharedStreams:
             openings.ended(ended.has_replied, now)
         if not openings.allows(now):
             return None
-        stream = self._streams[path] = SharedStream(self._methods(path)())
+        stream = self._streams[path] = SharedStream(self._methods(path)(metadata=self._metadata()))
         return stream

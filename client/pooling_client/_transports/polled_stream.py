@@ -12,6 +12,8 @@ from typing import Any
 
 import grpc
 
+from pooling_client._connection import Pairs
+
 REPLY, SENT, ENDED, WOKEN = "reply", "sent", "ended", "woken"
 _HEADERS, _FINISHED = "headers", "finished"
 _NO_FLAGS = 0
@@ -26,17 +28,18 @@ class PolledStream:
     Args:
         channel: channel without interceptors.
         path: path of a streaming method.
+        metadata: metadata of the stream.
 
     Raises:
         Exception: this version of gRPC has other private parts, or the channel is closed.
     """
 
-    def __init__(self, channel: grpc.Channel, path: str) -> None:
+    def __init__(self, channel: grpc.Channel, path: str, metadata: Pairs | None = None) -> None:
         cygrpc: Any = importlib.import_module("grpc._cython.cygrpc")
         self._operations = cygrpc
         self._due = {_HEADERS, REPLY, ENDED}
         begin = (
-            cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS),
+            cygrpc.SendInitialMetadataOperation(metadata, _NO_FLAGS),
             cygrpc.ReceiveStatusOnClientOperation(_NO_FLAGS),
         )
         self._call = channel._channel.segregated_call(  # type: ignore[attr-defined]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import queue
+import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -12,44 +14,64 @@ import grpc
 
 import pooling_wire
 from pooling_client import _channel
-from pooling_client._call_steps import Result, Send, Share, Steps, Stream
-from pooling_client._streams.retries import Reply, Request, Retries, Token
+from pooling_client._call_steps import Result, Send, Session, Share, Step, Steps, Stream, Wait
+from pooling_client._connection import Connection
+from pooling_client._retries import Retries
+from pooling_client._streams.backlog import Reply, Request, Token
 from pooling_client._streams.sync import Feed
+from pooling_client._targets import described
 from pooling_client._transports.sync_shared import SharedStreams
-from pooling_engine import PoolingError
+from pooling_engine import DeadlineError, PoolingError
+
+_STATE_TIMEOUT_S = 1.0
+_inherited: list[object] = []  # of the parent process
 
 
 class GrpcTransport:
     """Transport with one gRPC call for each request or stream. Safe to share between threads.
 
-    Another transport needs the same methods: the driver uses `send`, `share` and `stream`.
+    Another transport needs the same methods: the driver uses `send`, `share`, `stream` and
+    `wait`.
 
     Args:
-        target: address of the server, for error messages.
-        channels: channels to the server; calls take turns.
+        connection: arguments of the connections; calls take turns.
+        session: state of the client.
+        timeout_s: seconds of attempts after which a stream without a deadline fails.
     """
 
-    def __init__(self, target: str, channels: Sequence[grpc.Channel]) -> None:
-        self._target = target
-        self._channels = channels
-        self._turns: Iterator[_channel.Methods] = itertools.cycle(
-            map(_channel.methods_of, channels)
-        )
-        self._shared = [SharedStreams(channel) for channel in channels]
-        self._shared_turns = itertools.cycle(self._shared)
-        self._is_closed = False
+    def __init__(self, connection: Connection, session: Session, timeout_s: float) -> None:
+        self._connection = connection
+        self._session = session
+        self._timeout_s = timeout_s
+        self._closed = threading.Event()
+        self._opening = threading.Lock()
+        self._channels: list[grpc.Channel] = []
+        self._shared: list[SharedStreams] = []
+        self._open()
+
+    def _open(self) -> None:
+        self._channels = self._connection.channels()
+        self._turns = _channel.turns_of(self._channels)
+        metadata = self._connection.current_metadata
+        self._shared = [SharedStreams(channel, metadata) for channel in self._channels]
+        self._shared_turns: Iterator[SharedStreams] = itertools.cycle(self._shared)
 
     def send(self, method: str, request: bytes, timeout_s: float) -> bytes:
         """Send a request of a unary method and return the reply.
 
         Raises:
             PoolingError: the call failed.
+            ValueError: the client is closed.
         """
-        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = next(self._turns).unary(method)
+        methods = next(self._turns)
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = methods.unary(method)
+        metadata = self._connection.current_metadata()
         try:
-            return call(request, timeout=timeout_s)
+            return call(request, timeout=timeout_s, metadata=metadata)
         except grpc.RpcError as error:
-            raise pooling_wire.decode_error(error, self._target) from None
+            raise self._decoded(error, methods.channel) from None
+        except ValueError as error:
+            raise self._unless_closed(error) from None
 
     def share(self, method: str, item: bytes, timeout_s: float) -> bytes | None:
         """Send an item over a stream that calls share, and return its reply.
@@ -60,16 +82,25 @@ class GrpcTransport:
         Raises:
             PoolingError: the timeout has passed, or the client was closed meanwhile.
         """
-        if self._is_closed:
+        if self._closed.is_set():
             return None
         shared = next(self._shared_turns)
         try:
             reply = shared.exchange(method, item, time.monotonic() + timeout_s)
         except TimeoutError:
-            raise _channel.not_in_time(self._target) from None
-        if reply is None and self._is_closed:
-            raise _channel.closed_meanwhile(self._target)
+            raise _channel.not_in_time(described(self._connection.target)) from None
+        if reply is None and self._closed.is_set():
+            raise _channel.closed_during_call()
         return reply
+
+    def wait(self, seconds: float) -> None:
+        """Wait between two attempts.
+
+        Raises:
+            UnavailableError: the client was closed meanwhile.
+        """
+        if self._closed.wait(seconds):
+            raise _channel.closed_during_call()
 
     def stream(
         self,
@@ -93,30 +124,99 @@ class GrpcTransport:
         Raises:
             PoolingError: the stream failed for good.
         """
-        open_stream = next(self._turns).stream(method)
-        retries, feed = Retries(timeout_s), Feed(requests, window)
+        methods = next(self._turns)
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        patience_s = self._session.patience_s
+        if deadline is None:
+            patience_s = min(patience_s, self._timeout_s)
+        retries = Retries(deadline, self._session.throttle, patience_s)
+        feed = Feed(requests, window)
         try:
             while True:
-                stream = open_stream(feed.send(), timeout=retries.left_s())
+                metadata = self._connection.current_metadata()
+                try:
+                    stream = methods.stream(method)(
+                        feed.send(), timeout=retries.left_s(), metadata=metadata
+                    )
+                except ValueError as error:
+                    raise self._unless_closed(error) from None
                 try:
                     yield from feed.receive(stream)
+                    self._session.throttle.succeed()
                     return
                 except grpc.RpcError as error:
-                    failure = pooling_wire.decode_error(error, self._target)
+                    failure = self._decoded(error, methods.channel)
                 finally:
                     stream.cancel()
-                time.sleep(retries.backoff_s(failure, feed.answered))
+                self.wait(retries.wait_s(failure, feed.answered))
                 feed.wait(retries.left_s())
         finally:
             feed.close()
 
+    def _decoded(self, error: grpc.RpcError, channel: grpc.Channel) -> PoolingError:
+        """Return our error for one of gRPC."""
+        if self._closed.is_set():
+            return _channel.closed_during_call()
+        target = described(self._connection.target)
+        failure = pooling_wire.decode_error(error, target)
+        if type(failure) is DeadlineError and not _is_connected(channel):
+            return _channel.not_connected(target)
+        return failure
+
+    def _unless_closed(self, error: ValueError) -> Exception:
+        """Return the error of a closed channel as ours; another one unchanged."""
+        return _channel.closed_during_call() if self._closed.is_set() else error
+
     def close(self) -> None:
         """Close the channels. Calls in flight are cancelled; later ones raise ValueError."""
-        self._turns, self._is_closed = iter(_channel.closed, None), True
+        self._turns = iter(_raise_closed, None)
+        self._closed.set()
         for shared in self._shared:
             shared.close()
         for channel in self._channels:
             channel.close()
+
+    def renew(self) -> None:
+        """Use new channels in a forked process, from the next call on.
+
+        The channels of the parent are kept: their destructors could wait for threads that a forked
+        process does not have.
+        """
+        _inherited.extend([*self._channels, *self._shared])
+        if not self._closed.is_set():
+            self._closed, self._opening = threading.Event(), threading.Lock()
+            self._channels = []
+            self._shared = []
+            self._turns = iter(self._reopened, None)
+            self._shared_turns = iter(self._reopened_shared, None)
+
+    def _reopened(self) -> _channel.Methods:
+        self._open_once()
+        return next(self._turns)
+
+    def _reopened_shared(self) -> SharedStreams:
+        self._open_once()
+        return next(self._shared_turns)
+
+    def _open_once(self) -> None:
+        with self._opening:
+            if not self._channels:
+                self._open()
+
+
+def _raise_closed() -> _channel.Methods:
+    raise _channel.closed()
+
+
+def _is_connected(channel: grpc.Channel) -> bool:
+    states: queue.SimpleQueue[grpc.ChannelConnectivity] = queue.SimpleQueue()
+    channel.subscribe(states.put)  # reports the current state from another thread
+    try:
+        return states.get(timeout=_STATE_TIMEOUT_S) is grpc.ChannelConnectivity.READY
+    except queue.Empty:
+        return True
+    finally:
+        channel.unsubscribe(states.put)
 
 
 def run(steps: Steps[Result], transport: GrpcTransport) -> Result:
@@ -139,11 +239,14 @@ def run(steps: Steps[Result], transport: GrpcTransport) -> Result:
         del reply  # an error and its traceback would keep each other alive
 
 
-def _perform(step: Send | Share | Stream, transport: GrpcTransport) -> bytes | None:
+def _perform(step: Step, transport: GrpcTransport) -> bytes | None:
     if type(step) is Send:
         return transport.send(*step)
     if type(step) is Share:
         return transport.share(*step)
+    if type(step) is Wait:
+        transport.wait(step.seconds)
+        return None
     assert type(step) is Stream
     replies = transport.stream(
         step.method, step.requests, window=step.window, timeout_s=step.timeout_s

@@ -10,10 +10,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections import defaultdict
+from collections.abc import Callable
 from time import monotonic
 
 import grpc
 
+from pooling_client._connection import Pairs
 from pooling_client._transports.polled_stream import ENDED, REPLY, SENT, PolledStream
 from pooling_client._transports.shared_calls import IDLE_S, Openings, SharedCalls
 
@@ -200,10 +202,12 @@ class SharedStreams:
 
     Args:
         channel: channel with one connection.
+        metadata: returns the metadata of a stream.
     """
 
-    def __init__(self, channel: grpc.Channel) -> None:
+    def __init__(self, channel: grpc.Channel, metadata: Callable[[], Pairs | None]) -> None:
         self._channel = channel
+        self._metadata = metadata
         self._openings: defaultdict[str, Openings] = defaultdict(Openings)
         self._streams: dict[str, SharedStream] = {}
         self._opening = threading.Lock()
@@ -248,8 +252,9 @@ class SharedStreams:
                 del self._streams[path]
             if not openings.allows(now) or not self._is_supported:
                 return None
+            metadata = self._metadata()
             try:
-                stream = SharedStream(PolledStream(self._channel, path))
+                stream = SharedStream(PolledStream(self._channel, path, metadata))
             except Exception as error:
                 self._is_supported = False
                 _log.info("small calls share no stream with this grpcio: %r", error)

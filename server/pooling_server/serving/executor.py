@@ -99,11 +99,11 @@ class Executor:
         with self._changed:
             self._resting += 1
 
-    def resume(self, *, is_checked: bool = True) -> None:
+    def resume(self, *, is_checked: bool) -> None:
         """Include a stream in the limit again.
 
         Args:
-            is_checked: False if the stream only ends.
+            is_checked: reject the stream if too many calls are in flight.
 
         Raises:
             OverloadedError: too many calls are in flight; the stream stays excluded.

@@ -29,6 +29,8 @@ from pooling_server.serving.streams import (
 )
 from pooling_wire.shared_memory import NO_REGIONS
 
+REST_S = 1.0  # idle time after which a stream has to be admitted again
+
 
 class StreamServices(NamedTuple):
     """Parts of the server that all streams share.
@@ -75,7 +77,10 @@ class PolledStream:
         self._items: deque[tuple[Work, Item]] = deque()
         self._reply: bytes | None = None  # next to send, while another is being sent
         self._is_receiving = self._is_sending = self._is_computing = False
-        self._is_last_received = self._is_closed = self._is_resting = False
+        self._is_last_received = self._is_closed = False
+        self._has_large = False
+        self._may_rest = False  # as long as all items are small
+        self._resting_since: float | None = None
         self._error: Exception | None = None  # ends the stream after the replies before it
 
     def start(self) -> None:
@@ -98,8 +103,8 @@ class PolledStream:
             if message is None:
                 self._is_last_received = True
             elif self._error is None:
-                work = self._rpc.receive(len(message))
-                self._items.append((work, Item(message, monotonic(), self._resume())))
+                work, error = self._rpc.receive(len(message)), self._resume(len(message))
+                self._items.append((work, Item(message, monotonic(), error)))
             next_item = self._advance()
         self._begin(next_item)
 
@@ -232,25 +237,32 @@ class PolledStream:
 
     def _rest(self) -> None:
         """Leave the limit of calls in flight: there is nothing to do."""
-        if not self._is_resting and self._admission is not None:
-            self._is_resting = True
+        if self._may_rest and self._resting_since is None and self._admission is not None:
+            self._resting_since = monotonic()
             self._services.executor.rest()
 
-    def _resume(self) -> PoolingError | None:
-        """Count towards the limit of calls in flight, or return the error of the next item."""
-        if self._is_resting:
+    def _resume(self, size: int) -> PoolingError | None:
+        """Count towards the limit of calls in flight, or return the error of the next item.
+
+        Items of a busy stream are not rejected. A stream with large items never rests.
+        """
+        is_large = size > INLINE_BYTES
+        if self._resting_since is not None:
+            is_checked = is_large or monotonic() - self._resting_since >= REST_S
             try:
-                self._services.executor.resume()
+                self._services.executor.resume(is_checked=is_checked)
             except PoolingError as error:
                 return error
-            self._is_resting = False
+            self._resting_since = None
+        self._has_large = self._has_large or is_large
+        self._may_rest = not self._has_large
         return None
 
     def _leave(self) -> None:
         admission, self._admission = self._admission, None
         if admission is None:
             return
-        if self._is_resting:
+        if self._resting_since is not None:
             self._services.executor.resume(is_checked=False)
-            self._is_resting = False
+            self._resting_since = None
         admission.leave()

@@ -1,23 +1,15 @@
-"""State of a resumable stream, without I/O: unanswered requests, attempts, back-off, deadline.
-
-Unary calls are retried by gRPC; `pooling_client._channel` has their policy.
-"""
+"""Requests of a resumable stream that have no reply yet, without I/O."""
 
 from __future__ import annotations
 
 from collections import deque
-from time import monotonic
 from typing import Generic, TypeVar
 
-from pooling_engine import InternalError, PoolingError, UnavailableError
+from pooling_engine import InternalError, PoolingError
 
 Token = TypeVar("Token")
 Request = bytes | PoolingError  # an error takes the place of a request that could not be made
 Reply = bytes | PoolingError
-
-# Attempts without a reply in between, over about 3 s. A unary call has fewer: it loses less work.
-ATTEMPTS = 6
-FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.1, 2.0
 
 
 class Backlog(Generic[Token]):
@@ -71,49 +63,6 @@ class Backlog(Generic[Token]):
         """Raise the error that ended the caller's iterator, if there was one."""
         if self._failure is not None:
             raise self._failure
-
-
-class Retries:
-    """Attempts, back-off and deadline of a stream that is resumed after a lost connection.
-
-    Args:
-        timeout_s: seconds for all attempts together; None for no deadline.
-    """
-
-    def __init__(self, timeout_s: float | None) -> None:
-        self._end = None if timeout_s is None else monotonic() + timeout_s
-        self._answered = 0
-        self._restart()
-
-    def _restart(self) -> None:
-        self._failures, self._backoff_s = 0, FIRST_BACKOFF_S
-
-    def left_s(self) -> float | None:
-        """Return the seconds until the deadline, at least 0; None without a deadline."""
-        return None if self._end is None else max(0.0, self._end - monotonic())
-
-    def backoff_s(self, failure: PoolingError, answered: int) -> float:
-        """Return the seconds to wait after a failed attempt, before the next one.
-
-        Args:
-            failure: the error of the attempt.
-            answered: number of requests that have their reply. Progress resets the attempts.
-
-        Raises:
-            PoolingError: `failure`, if it is permanent, the attempts are used up or the deadline
-                comes before the next attempt.
-        """
-        if answered > self._answered:
-            self._answered = answered
-            self._restart()
-        self._failures += 1
-        wait_s = self._backoff_s
-        is_too_late = self._end is not None and monotonic() + wait_s > self._end
-        is_permanent = not isinstance(failure, UnavailableError)
-        if is_permanent or self._failures == ATTEMPTS or is_too_late:
-            raise failure
-        self._backoff_s = min(2 * wait_s, MAX_BACKOFF_S)
-        return wait_s
 
 
 def closed_early() -> InternalError:
