@@ -60,7 +60,7 @@ class Arrays(Protocol):
 
 
 class HostArrays:
-    """NumPy arrays, and anything that `np.asarray` accepts."""
+    """NumPy arrays, and anything that `as_tensor` accepts."""
 
     as_tensor = staticmethod(as_tensor)
     to_positions = staticmethod(to_positions)
@@ -70,10 +70,8 @@ class HostArrays:
         self, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], *inputs: Array | None
     ) -> Array:
         """Return `out` once checked, or a new array; see `Arrays`."""
-        if out is None:
-            return np.empty(shape, dtype)
-        check_out(out, shape, dtype, *inputs)
-        return out
+        checked = check_out(out, shape, dtype, *inputs)
+        return np.empty(shape, dtype) if checked is None else checked
 
     def check_backend(self, backend: Backend) -> None:
         """Accept every backend: all of them compute on host arrays."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pooling_engine.calls.foreign import as_array, as_out
 from pooling_engine.errors import InvalidSpecError, InvalidTensorError
 from pooling_engine.plans.indices import check_indices, check_tap_count
 from pooling_engine.plans.plan import PoolPlan
@@ -129,12 +130,12 @@ def check_index_request(plan: PoolPlan, return_indices: bool, index_format: str)
 
 
 def check_out(
-    out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], *inputs: Array | None
-) -> None:
-    """Reject an array that a result cannot be written into.
+    out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], *inputs: Array | None
+) -> Array | None:
+    """Return the array that a result is written into.
 
     Args:
-        out: the array; None is accepted.
+        out: the array, or a tensor of PyTorch whose memory it shares; None is accepted.
         shape: shape of the result.
         dtype: element type of the result.
         inputs: arrays that are read while the result is written.
@@ -144,7 +145,8 @@ def check_out(
             shares memory with an input.
     """
     if out is None:
-        return
+        return None
+    out = as_out(out)
     if not isinstance(out, np.ndarray):
         raise InvalidTensorError(f"out must be an array, not {type(out).__name__}", field="out")
     is_usable = out.flags.c_contiguous and out.flags.writeable
@@ -157,6 +159,7 @@ def check_out(
     for array in inputs:
         if array is not None and np.may_share_memory(out, array):
             raise InvalidTensorError("out shares memory with an input", field="out")
+    return out
 
 
 def _faults(out: Array) -> str:
@@ -173,7 +176,7 @@ def as_tensor(array: ArrayLike, field: str) -> Array:
     """Return a C-contiguous array in native byte order; the caller's own if it already is one.
 
     Args:
-        array: anything that `np.asarray` accepts.
+        array: anything that `as_array` accepts.
         field: name of the argument, for errors.
 
     Raises:
@@ -181,12 +184,7 @@ def as_tensor(array: ArrayLike, field: str) -> Array:
     """
     if type(array) is np.ndarray and array.flags.c_contiguous and array.dtype.isnative:
         return array
-    try:
-        tensor = np.asarray(array)
-    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: PyTorch
-        raise InvalidTensorError(f"{field} is not an array: {error}", field=field) from None
-    if tensor.dtype.hasobject or tensor.dtype.names:
-        raise InvalidTensorError(f"{field} holds {tensor.dtype}, not numbers", field=field)
+    tensor = as_array(array, field)
     return np.asarray(tensor, tensor.dtype.newbyteorder("="), order="C")
 
 

@@ -31,9 +31,9 @@ class PreparedBackward(PreparedCall[BackwardCall, Array]):
     call_type, method = BackwardCall, BACKWARD
 
     def __init__(self, call: BackwardCall, out: Array | None = None) -> None:
-        super().__init__(call, out)
+        super().__init__(call)
         plan, tensors = call.plan, (call.output_gradient, call.input, call.indices)
-        check_out(out, plan.input_shape, plan.dtype, *tensors)
+        self.out = check_out(out, plan.input_shape, plan.dtype, *tensors)
         sent = sum(tensor.nbytes for tensor in tensors if tensor is not None)
         self.total_bytes = max(sent, plan.input_bytes)
         self.has_positions = call.index_format not in (None, IndexFormat.WINDOW)
