@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from time import monotonic
 from typing import Any, NamedTuple, TypeVar
 
@@ -86,8 +87,18 @@ class Wait(NamedTuple):
     seconds: float
 
 
+class Run(NamedTuple):
+    """Step: call a function that may take long; the reply to the step is its result.
+
+    Attributes:
+        work: leases memory from the server and copies tensors.
+    """
+
+    work: Callable[[], Any]
+
+
 GET_SERVER_INFO_PATH = pooling_wire.path_of(pooling_wire.GET_SERVER_INFO)
-Step = Send | Share | Stream | Wait
+Step = Send | Share | Stream | Wait | Run
 Steps = Generator[Step, Any, Result]
 
 
@@ -141,13 +152,14 @@ def call_steps(
     report = progress or _report_nothing
     if session.limits is UNKNOWN and total > _limits.STREAM_BYTES:  # not for small calls
         yield from _fetch_limits(session, deadline)
-    arrays = session.shared_memory.arrays() if total >= SHARED_BYTES else None
-    if arrays is not None and (shared := share(call, arrays, session.limits)) is not None:
-        try:
-            return (yield from _in_shared_memory(call, session, shared, report, deadline))
-        except PoolingError as error:
-            if not isinstance(error, TensorTooLargeError) and arrays.is_alive():
-                raise
+    if total >= SHARED_BYTES and session.shared_memory.is_possible:
+        shared: SharedCall[Any, Result] | None = yield Run(partial(_shared, call, session))
+        if shared is not None:
+            try:
+                return (yield from _in_shared_memory(call, session, shared, report, deadline))
+            except PoolingError as error:
+                if not isinstance(error, TensorTooLargeError) and shared.arrays.is_alive():
+                    raise
         del shared
     if not session.limits.needs_chunks(total):
         try:
@@ -168,6 +180,12 @@ def call_steps(
             raise
     # A restarted server has lower limits.
     return (yield from _in_chunks(call, session.limits, report, deadline))
+
+
+def _shared(call: PreparedCall[Any, Result], session: Session) -> SharedCall[Any, Result] | None:
+    """Return the call in shared memory; None if there is none for it."""
+    arrays = session.shared_memory.arrays()
+    return None if arrays is None else share(call, arrays, session.limits)
 
 
 def _in_one_message(

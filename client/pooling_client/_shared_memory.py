@@ -9,6 +9,7 @@ import os
 import select
 import socket
 import threading
+import time
 import weakref
 from bisect import bisect_right, insort
 from collections import deque
@@ -19,13 +20,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from pooling_client._private_copies import release, use
 from pooling_engine import InvalidTensorError
 from pooling_wire.shared_memory import LONGEST_PACKET, Place, encode_size, lease_socket_path
 
 Array = NDArray[Any]
 SHARED_BYTES = 256 << 10  # measured: smaller calls are as fast when they are sent
 GRAIN_BYTES = 64 << 10  # region sizes are multiples of it, so that regions fit later arrays
-_TIMEOUT_S = 10.0
+PAUSE_S = 5.0  # without a lease, after a server that did not answer
+LEASE_TIMEOUT_S = 1.0  # a lease takes microseconds; a frozen server answers none
 # Server and client must have these functions: Linux has them.
 _IS_SUPPORTED = all(
     hasattr(module, name)
@@ -64,7 +67,7 @@ class SharedArrays:
 
     def __init__(self, path: str) -> None:
         self._server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._server.settimeout(_TIMEOUT_S)
+        self._server.settimeout(LEASE_TIMEOUT_S)
         try:
             self._server.connect(path)
         except OSError:
@@ -75,6 +78,7 @@ class SharedArrays:
         self._lock = threading.Lock()
         self._regions: list[_Region] = []
         self._free: deque[_Region] = deque()  # finalizers append to it at any time
+        self.is_silent = False  # True after a request without a reply
 
     def empty(self, shape: int | Sequence[int], dtype: DTypeLike) -> Array | None:
         """Return an uninitialised array in shared memory; None if the server has none left."""
@@ -88,7 +92,8 @@ class SharedArrays:
             return None
         # Every view of the array refers to this object: the region is free after the last view.
         owner = (ctypes.c_ubyte * size_bytes).from_buffer(region.memory)
-        weakref.finalize(owner, self._free.append, region).atexit = False
+        use(region.address, region.size_bytes)
+        weakref.finalize(owner, _release, self._free, region).atexit = False
         return np.frombuffer(owner, dtype).reshape(sizes)
 
     def place_of(self, array: Array) -> Place | None:
@@ -115,6 +120,8 @@ class SharedArrays:
 
     def is_alive(self) -> bool:
         """Return whether the server still holds the lease."""
+        if self.is_silent:
+            return False
         with self._lock:  # no answer to a lease request is pending
             return not self._events.poll(0)
 
@@ -130,11 +137,16 @@ class SharedArrays:
             region = min(fitting, key=lambda each: each.size_bytes)
             self._free.remove(region)
             return region
+        if self.is_silent:
+            return None
         try:
             leased = self._lease(size_bytes)
             if leased is None and self._return_free():
                 leased = self._lease(size_bytes)
             return leased
+        except TimeoutError:  # a late reply would be taken for that of the next request
+            self.is_silent = True
+            return None
         except OSError:  # the connection is closed, or this process cannot map the memory
             return None
 
@@ -162,6 +174,11 @@ class SharedArrays:
         return count > 0
 
 
+def _release(free: deque[_Region], region: _Region) -> None:
+    release(region.address)
+    free.append(region)
+
+
 class SharedMemory:
     """Shared arrays of a client, leased when first needed and leased again after a lost lease.
 
@@ -172,7 +189,13 @@ class SharedMemory:
     def __init__(self, target: str) -> None:
         self._path = lease_socket_path(target) if _IS_SUPPORTED else None
         self._arrays: SharedArrays | None = None
+        self._not_before = 0.0
         self._lock = threading.Lock()
+
+    @property
+    def is_possible(self) -> bool:
+        """True if the target, the system and the state of the client permit shared memory."""
+        return self._path is not None
 
     def arrays(self) -> SharedArrays | None:
         """Return the arrays of a valid lease; None if the server leases no memory."""
@@ -180,11 +203,16 @@ class SharedMemory:
             return None
         with self._lock:
             if self._arrays is not None and not self._arrays.is_alive():
+                if self._arrays.is_silent:
+                    self._not_before = time.monotonic() + PAUSE_S
                 self._arrays.close()
                 self._arrays = None
-            if self._arrays is None:
+            if self._arrays is None and time.monotonic() >= self._not_before:
+                begin = time.monotonic()
                 with suppress(OSError):
                     self._arrays = SharedArrays(self._path)
+                if time.monotonic() - begin >= LEASE_TIMEOUT_S:
+                    self._not_before = time.monotonic() + PAUSE_S
             return self._arrays
 
     def empty(self, shape: int | Sequence[int], dtype: DTypeLike) -> Array:

@@ -33,7 +33,7 @@ class SharedCall(Generic[Call, Result]):
         results: dict[str, Array],
     ) -> None:
         self._prepared = prepared
-        self._arrays = arrays
+        self.arrays = arrays
         self._chunks = chunks
         self._tensors = tensors
         self._results = results
@@ -47,7 +47,7 @@ class SharedCall(Generic[Call, Result]):
         parts = {name: array[chunk.box(name)] for name, array in named.items()}
         places = {}
         for name, part in parts.items():
-            place = self._arrays.place_of(part)
+            place = self.arrays.place_of(part)
             assert place is not None, name
             places[name] = place
         call = self._prepared.with_tensors(chunk, parts)
@@ -59,7 +59,7 @@ class SharedCall(Generic[Call, Result]):
         Args:
             reply: the reply to the last request.
         """
-        decoded = self._prepared.method.decode_response(reply, self._arrays)
+        decoded = self._prepared.method.decode_response(reply, self.arrays)
         return self._prepared.collected(self._results, decoded)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
@@ -14,19 +15,20 @@ import grpc
 
 import pooling_wire
 from pooling_client import _channel
-from pooling_client._call_steps import Result, Send, Session, Share, Step, Steps, Stream, Wait
+from pooling_client._call_steps import Result, Run, Send, Session, Share, Step, Steps, Stream, Wait
 from pooling_client._connection import Connection
 from pooling_client._retries import Retries
 from pooling_client._streams.aio import Feed
 from pooling_client._streams.backlog import Reply, Request, Token
 from pooling_client._targets import described
 from pooling_client._transports.aio_shared import SharedStreams
-from pooling_engine import DeadlineError, PoolingError
+from pooling_engine import DeadlineError, PoolingError, UnsupportedError
 
 Item = TypeVar("Item")
 
 
 _inherited: list[_LoopChannels] = []  # of the parent process
+_process: int | None = None  # the first process that has opened a channel
 
 
 class _LoopChannels:
@@ -83,6 +85,7 @@ class AsyncGrpcTransport:
             self._loops = [each for each in self._loops if not each.loop.is_closed()]
             found = next((each for each in self._loops if each.loop is loop), None)
             if found is None:
+                _check_process()
                 found = _LoopChannels(loop, self._connection)
                 self._loops.append(found)
             self._latest = found
@@ -227,6 +230,23 @@ class AsyncGrpcTransport:
         self._opening, self._loops, self._latest = threading.Lock(), [], None
 
 
+def _check_process() -> None:
+    """Reject a process whose parent has used gRPC for asyncio: calls would wait without end.
+
+    Raises:
+        UnsupportedError: the process was forked.
+    """
+    global _process
+    if _process is None:
+        _process = os.getpid()
+    if _process != os.getpid():
+        raise UnsupportedError(
+            "AsyncPoolingClient cannot be used in a process forked from one that has used it, "
+            "because gRPC's asyncio threads do not survive a fork; start the process with "
+            '"spawn" or "forkserver", or use PoolingClient'
+        )
+
+
 async def run(steps: Steps[Result], transport: AsyncGrpcTransport) -> Result:
     """Perform the steps of a call and return its result."""
     resume: Any = steps.send
@@ -247,11 +267,13 @@ async def run(steps: Steps[Result], transport: AsyncGrpcTransport) -> Result:
         del reply  # an error and its traceback would keep each other alive
 
 
-async def _perform(step: Step, transport: AsyncGrpcTransport) -> bytes | None:
+async def _perform(step: Step, transport: AsyncGrpcTransport) -> Any:
     if type(step) is Send:
         return await transport.send(*step)
     if type(step) is Share:
         return await transport.share(*step)
+    if type(step) is Run:
+        return await asyncio.to_thread(step.work)
     if type(step) is Wait:
         await transport.wait(step.seconds)
         return None

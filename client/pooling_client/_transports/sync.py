@@ -14,7 +14,7 @@ import grpc
 
 import pooling_wire
 from pooling_client import _channel
-from pooling_client._call_steps import Result, Send, Session, Share, Step, Steps, Stream, Wait
+from pooling_client._call_steps import Result, Run, Send, Session, Share, Step, Steps, Stream, Wait
 from pooling_client._connection import Connection
 from pooling_client._retries import Retries
 from pooling_client._streams.backlog import Reply, Request, Token
@@ -239,11 +239,13 @@ def run(steps: Steps[Result], transport: GrpcTransport) -> Result:
         del reply  # an error and its traceback would keep each other alive
 
 
-def _perform(step: Step, transport: GrpcTransport) -> bytes | None:
+def _perform(step: Step, transport: GrpcTransport) -> Any:
     if type(step) is Send:
         return transport.send(*step)
     if type(step) is Share:
         return transport.share(*step)
+    if type(step) is Run:
+        return step.work()
     if type(step) is Wait:
         transport.wait(step.seconds)
         return None

@@ -1,0 +1,1 @@
+"""Faults between real processes: servers that stop, freeze or restart, and clients that fork."""
