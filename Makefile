@@ -10,6 +10,7 @@ FUZZ := .venv-fuzz
 GRPCIO := .venv-grpcio
 GRPCIO_VERSIONS := 1.76.0 1.80.1
 NODE := client/node/node_modules/.package-lock.json
+TYPESCRIPT := client/typescript/node_modules/.package-lock.json
 PYTEST := -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
@@ -22,7 +23,7 @@ PYTEST := -m pytest -n 2 --dist loadfile
 demo: $(VENV)/.demo  ## start a server, send it a photograph, draw the results: demo.png
 	$(BIN)/pooling demo --output demo.png
 
-test: $(VENV)/.test $(NODE)  ## run the tests on the newest supported versions
+test: $(VENV)/.test $(NODE) $(TYPESCRIPT)  ## run the tests on the newest supported versions
 	$(BIN)/python -m tests.support.compile_kernels
 	$(BIN)/python -m tests.gpu.shim
 	$(BIN)/python $(PYTEST)
@@ -150,8 +151,8 @@ $(GRPCIO)-%/.test: pyproject.toml constraints.txt
 		hypothesis --editable '.[server]'
 	touch $@
 
-$(NODE): client/node/package.json client/node/package-lock.json
-	npm --prefix client/node ci --ignore-scripts --no-audit --no-fund --loglevel=error
+client/%/node_modules/.package-lock.json: client/%/package.json client/%/package-lock.json
+	npm --prefix client/$* ci --ignore-scripts --no-audit --no-fund --loglevel=error
 
 $(FUZZ)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(FUZZ)

@@ -1,0 +1,5 @@
+export { type BackwardOptions, type CallOptions, type ClientOptions, type ForwardOptions, type ForwardResult, PoolingClient } from './client.js'
+export { PoolingError } from './errors.js'
+export type { GetServerInfoResponse } from './gen/pooling/v1/pooling_pb.js'
+export type { Padding, PerAxis, PoolSpec } from './spec.js'
+export { ArgumentError, type DType, type Tensor, type TensorData, tensor } from './tensor.js'

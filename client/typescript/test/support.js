@@ -1,0 +1,78 @@
+// Arguments of PoolingClient for the requests of the test vectors (docs/vectors.md).
+import fs from 'node:fs'
+
+import { createGrpcTransport } from '@connectrpc/connect-node'
+import { PoolingClient, tensor } from '../dist/index.js'
+
+const ARRAYS = {
+  float16: Uint16Array,
+  bfloat16: Uint16Array,
+  float32: Float32Array,
+  float64: Float64Array,
+  int8: Int8Array,
+  uint8: Uint8Array,
+  int16: Int16Array,
+  uint16: Uint16Array,
+  int32: Int32Array,
+  int64: BigInt64Array
+}
+const FOLDER = new URL('../../../tests/vectors/', import.meta.url)
+const target = process.env.POOLING_TARGET || '127.0.0.1:50051'
+export const LIMIT = { timeoutMs: 50_000 }
+
+export function connect (options) {
+  return new PoolingClient(createGrpcTransport({ baseUrl: `http://${target}` }), options)
+}
+
+export function vectorsOf (file) {
+  return JSON.parse(fs.readFileSync(new URL(`${file}.json`, FOLDER))).vectors
+}
+
+export function tensorOf ({ elementType, shape = [], data = '' }, times = 1) {
+  const bytes = Buffer.from(data, 'base64')
+  return build(elementType, shape.map(Number), Buffer.concat(Array(times).fill(bytes)))
+}
+
+export function expectedTensor ({ elementType, shape, hex, times = 1 }) {
+  return build(elementType, shape, Buffer.from(hex.repeat(times), 'hex'))
+}
+
+export function specOf (message) {
+  const { mode, slidingWindows, adaptiveWindows, globalWindow, layout, tiePolicy, nanPolicy, normP } = message
+  const words = { layout, tiePolicy, nanPolicy }
+  const spec = { mode: wordOf(mode, 'MODE_') }
+  for (const [name, value] of Object.entries(words)) {
+    const prefix = name.replace(/[A-Z]/g, '_$&').toUpperCase() + '_'
+    if (value) spec[name] = wordOf(value, prefix)
+  }
+  for (const name of ['countIncludePad', 'divisorOverride']) {
+    if (message[name] !== undefined) spec[name] = message[name]
+  }
+  if (normP !== undefined) spec.normP = Number(normP)
+  if (globalWindow) spec.globalWindow = true
+  if (adaptiveWindows) spec.adaptiveOutput = adaptiveWindows.outputSizes.map(Number)
+  if (slidingWindows) Object.assign(spec, windowsOf(slidingWindows))
+  return spec
+}
+
+function windowsOf ({ axes, ceilMode, namedPadding }) {
+  const windows = { kernel: axes.map(axis => Number(axis.kernel)) }
+  for (const name of ['stride', 'dilation']) {
+    if (axes[0][name] !== undefined) windows[name] = axes.map(axis => Number(axis[name]))
+  }
+  windows.padding = namedPadding
+    ? wordOf(namedPadding, 'NAMED_PADDING_')
+    : axes.map(({ paddingBefore = 0, paddingAfter = 0 }) => [Number(paddingBefore), Number(paddingAfter)])
+  if (ceilMode) windows.ceilMode = true
+  return windows
+}
+
+function wordOf (name, prefix) {
+  return name.replace(prefix, '').toLowerCase()
+}
+
+function build (elementType, shape, bytes) {
+  const dtype = wordOf(elementType, 'ELEMENT_TYPE_')
+  const aligned = new Uint8Array(bytes).buffer
+  return tensor(new ARRAYS[dtype](aligned), shape, dtype)
+}

@@ -1,0 +1,1 @@
+"""Client libraries and examples in other languages, against a real server."""
