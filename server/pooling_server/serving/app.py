@@ -130,7 +130,7 @@ class PoolingServer:
         servicer.on_device_lost = self._handle_lost_device
         threads = ThreadPoolExecutor(config.max_in_flight + _SPARE_THREADS, "pooling-call")
         is_inline = config.inline_calls and _supports_inline_calls()
-        self._server.add_generic_rpc_handlers((servicer.handlers(threads, is_inline),))
+        servicer.add_to(self._server, threads, is_inline)
 
     def start(self) -> None:
         """Start to serve and warm up; return once health reports SERVING."""

@@ -11,7 +11,7 @@ from pooling_engine import Mode, PoolPlan
 
 # Limits of a call that is answered in the polling thread, where it delays all other calls: the size
 # of its message and of a region that it reads, and its predicted duration. See
-# docs/adr/0013-polling-thread.md.
+# docs/adr/0013-polling-thread.md and 0014-polled-streams.md.
 INLINE_BYTES = 256 << 10
 INLINE_US = 3000
 

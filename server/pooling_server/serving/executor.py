@@ -18,17 +18,20 @@ RETRY_AFTER_S = 0.1
 
 
 class Admission:
-    """An admitted call: in flight until `leave`, unfinished until `finish`; each is called once.
+    """An admitted call: in flight until `leave`, unfinished until `finish`; each is called once."""
 
-    Args:
-        leave: ends the count of calls in flight.
-        finish: ends the count of unfinished calls; to be called after the reply was sent or the
-            client has disconnected.
-    """
+    __slots__ = ("_end", "_executor")
 
-    def __init__(self, leave: Callable[[], None], finish: Callable[[], None]) -> None:
-        self.leave = leave
-        self.finish = finish
+    def __init__(self, executor: Executor, end: Callable[[], None] | None) -> None:
+        self._executor, self._end = executor, end
+
+    def leave(self) -> None:
+        """End the count of calls in flight."""
+        self._executor._leave(self._end)
+
+    def finish(self) -> None:
+        """End the count of unfinished calls: the reply was sent, or the client has gone."""
+        self._executor._close()
 
 
 class Executor:
@@ -55,7 +58,8 @@ class Executor:
         self._is_draining = False
         self._rejections = 0  # while draining
         self._streams: set[Callable[[], None]] = set()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
 
     @property
     def in_flight(self) -> int:
@@ -92,7 +96,7 @@ class Executor:
             UnavailableError: the server is draining.
         """
         self._enter(end)
-        return Admission(partial(self._leave, end), self._close)
+        return Admission(self, end)
 
     def rest(self) -> None:
         """Exclude a stream in flight from the limit, until `resume`: it has nothing to do."""
@@ -186,7 +190,7 @@ class Executor:
         return self._rejections > rejections
 
     def _enter(self, end: Callable[[], None] | None) -> None:
-        with self._changed:
+        with self._lock:
             if self._is_draining:
                 self._rejections += 1
                 self._changed.notify_all()
@@ -208,16 +212,18 @@ class Executor:
             raise self._overloaded(f"{busy} calls are in flight")
 
     def _leave(self, end: Callable[[], None] | None) -> None:
-        with self._changed:
+        with self._lock:
             self._in_flight -= 1
             if end is not None:
                 self._streams.discard(end)
-            self._changed.notify_all()
+            if self._is_draining:
+                self._changed.notify_all()
 
     def _close(self) -> None:
-        with self._changed:
+        with self._lock:
             self._unfinished -= 1
-            self._changed.notify_all()
+            if self._is_draining:
+                self._changed.notify_all()
 
     def _overloaded(self, what: str) -> OverloadedError:
         return OverloadedError(

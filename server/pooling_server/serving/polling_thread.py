@@ -40,13 +40,26 @@ _SIGNATURES = {
     "_possibly_finish_call": ("state", "token"),
     "_status": ("rpc_event", "state", "serialized_response"),
 }
-_STATE_ATTRIBUTES = ("callbacks", "condition", "due", "initial_metadata_allowed")
+_STATE_ATTRIBUTES = (
+    "callbacks",
+    "condition",
+    "due",
+    "initial_metadata_allowed",
+    "statused",
+    "trailing_metadata",
+)
 _NAMES = {
-    "grpc._server": ("_RECEIVE_MESSAGE_TOKEN", "_SEND_MESSAGE_TOKEN"),
+    "grpc._server": (
+        "_RECEIVE_MESSAGE_TOKEN",
+        "_SEND_MESSAGE_TOKEN",
+        "_SEND_STATUS_FROM_SERVER_TOKEN",
+    ),
     "grpc._cython.cygrpc": (
         "ReceiveMessageOperation",
         "SendInitialMetadataOperation",
         "SendMessageOperation",
+        "SendStatusFromServerOperation",
+        "StatusCode",
     ),
 }
 _DONE: Future[None] = Future()
@@ -100,9 +113,27 @@ class PolledCall:
         state.due.add(token)
         self._event.call.start_server_batch(operations, lambda _: self._completed(token, on_sent))
 
-    def end(self, reply: bytes | None = None) -> None:
-        """End the call with the status of the context, after a last message, if any."""
-        _server._status(self._event, self._state, reply)
+    def reply(self, message: bytes) -> None:
+        """Send the only message of a unary call, and end the call with the status OK."""
+        token, state = _server._SEND_STATUS_FROM_SERVER_TOKEN, self._state
+        operations = (
+            cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS),
+            cygrpc.SendMessageOperation(message, _NO_FLAGS),
+            cygrpc.SendStatusFromServerOperation(
+                state.trailing_metadata, cygrpc.StatusCode.ok, b"", _NO_FLAGS
+            ),
+        )
+        with self.lock:
+            if self.is_active:
+                state.statused = True
+                state.due.add(token)
+                self._event.call.start_server_batch(
+                    operations, lambda _: self._completed(token, _nothing)
+                )
+
+    def end(self) -> None:
+        """End the call with the status of the context."""
+        _server._status(self._event, self._state, None)
 
     def _completed(self, token: str, callback: Callable[[], None]) -> Any:
         with self.lock:
@@ -159,6 +190,10 @@ def _changed_name() -> str | None:
             if not hasattr(owner, name):
                 return f"{owner.__name__} has no {name}"
     return None
+
+
+def _nothing() -> None:
+    pass
 
 
 def _echo(call: PolledCall) -> None:

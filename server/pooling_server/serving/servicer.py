@@ -65,20 +65,21 @@ class PoolingServicer:
         )
         self.on_device_lost: Callable[[PoolingError], None] = lambda error: None
 
-    def handlers(self, threads: ThreadPoolExecutor, is_inline: bool) -> grpc.GenericRpcHandler:
-        """Return the handlers for `grpc.Server.add_generic_rpc_handlers`.
+    def add_to(self, server: grpc.Server, threads: ThreadPoolExecutor, is_inline: bool) -> None:
+        """Register the handlers with a server.
 
         The handlers have no deserializers: only a handler can answer a message that does not parse
         with INVALID_ARGUMENT. Unary requests are received as a stream of one message: otherwise,
         gRPC would block a thread until the message has arrived, before a handler could count it.
 
         Args:
+            server: the server; not started yet.
             threads: pool in which calls are answered.
             is_inline: answer small calls and stream items in gRPC's polling thread.
         """
         unary = partial(self._unary.handler, threads=threads, is_inline=is_inline)
         info = in_pool(threads, self._answer_info)
-        handlers = {
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             GET_SERVER_INFO: grpc.stream_unary_rpc_method_handler(info),
             GET_PLAN: unary(GET_PLAN, _prepare_plan),
         }
@@ -87,7 +88,9 @@ class PoolingServicer:
             items = self._stream_handler(method.stream_name, prepare_item, threads, is_inline)
             handlers[method.name] = unary(method.name, partial(self._calls.prepare, method))
             handlers[method.stream_name] = grpc.stream_stream_rpc_method_handler(items)
-        return grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
+        generic = grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
+        server.add_generic_rpc_handlers((generic,))
+        server.add_registered_method_handlers(SERVICE_NAME, handlers)  # found without a search
 
     def stop(self) -> None:
         """End the thread that watches idle streams."""

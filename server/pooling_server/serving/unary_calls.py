@@ -310,7 +310,10 @@ class PolledUnaryCall:
     def _end(self, reply: bytes | None) -> None:
         self._admission.leave()
         self._wait.start(self._call.context.cancel)
-        self._call.end(reply)
+        if reply is None:
+            self._call.end()
+        else:
+            self._call.reply(reply)
 
     def _end_idle(self) -> None:
         """Reject the call, because its message has not arrived in time."""
