@@ -82,8 +82,9 @@ protos-baseline: $(VENV)/.dev  ## make this .proto the baseline of `buf breaking
 bench-engine: $(VENV)/.test  ## same as bench
 	$(BIN)/python -m benchmarks.engine
 
-bench-wire: $(VENV)/.test $(VENV)/.bench  ## compare the service with echo servers and Arrow Flight; five minutes
+bench-wire: $(VENV)/.test $(VENV)/.bench  ## compare the service with echo servers and Arrow Flight; ten minutes
 	$(BIN)/python -m benchmarks.wire
+	$(BIN)/python -m benchmarks.wire.load
 
 bench-decisions: $(VENV)/.test  ## repeat the measurements behind ADRs 1, 3, 5, 6, 7, 8, 11 and 13
 	$(BIN)/python -m benchmarks.decisions.server_kind_0001

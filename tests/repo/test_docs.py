@@ -15,6 +15,7 @@ from benchmarks.decisions import polling_thread_0013
 from benchmarks.engine import report as engine_report
 from benchmarks.engine.summary import summary_table
 from benchmarks.gpu import report as gpu_report
+from benchmarks.wire import load_report
 from benchmarks.wire import report as wire_report
 from pooling_engine import Mode
 from pooling_server import PoolingServer
@@ -108,6 +109,11 @@ def test_the_decision_on_the_server_quotes_its_results() -> None:
             f"| {ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f}) "
             f"| {threaded['p99_ms']['median']:.1f} | {asyncio['p99_ms']['median']:.1f} |"
         ) in decision
+
+
+def test_the_tables_of_the_server_under_load_follow_their_json() -> None:
+    path = ROOT / "benchmarks/results/load.json"
+    assert path.with_suffix(".md").read_text() == load_report.markdown(path)
 
 
 def test_the_decision_on_the_polling_thread_quotes_its_results() -> None:
