@@ -76,11 +76,12 @@ class Connection:
     def shares_streams(self) -> bool:
         """True if small calls may share streams.
 
-        Interceptors see unary calls, but not the items of a stream. A stream stays at one of
-        several servers.
+        Interceptors, and a function that returns metadata for each call, see unary calls, but not
+        the items of a stream. A stream stays at one of several servers.
         """
         has_one_address = not self.target.startswith("dns:") and "," not in self.target
-        return self.shared_streams and not self.interceptors and has_one_address
+        needs_calls = bool(self.interceptors) or callable(self.metadata)
+        return self.shared_streams and has_one_address and not needs_calls
 
     def current_metadata(self) -> Pairs | None:
         """Return the metadata of one attempt of a call.
