@@ -16,6 +16,7 @@ from pooling_engine.backends.numba_backend.backward.non_overlapping import (
     fill_selected,
     fill_shares,
 )
+from pooling_engine.backends.numba_backend.backward.small_planes import collect_planes
 from pooling_engine.backends.numba_backend.forward.average_rows import (
     AVERAGED_WINDOWS,
     average_pool,
@@ -29,6 +30,7 @@ from pooling_engine.backends.numba_backend.forward.max_min_indices import (
 )
 from pooling_engine.backends.numba_backend.language.arguments import (
     AdjacentTables,
+    CollectTables,
     GatherTables,
     PlaneTables,
     ScatterTables,
@@ -52,13 +54,25 @@ from pooling_engine.backends.numba_backend.tables.reaching_outputs import (
     gather_tables,
     spread_tables,
 )
+from pooling_engine.backends.numba_backend.tables.small_planes import (
+    collect_tables,
+    has_small_planes,
+)
 from pooling_engine.dtypes import FLOATS
 from pooling_engine.plans.geometry import SlidingAxis
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.specs.enums import Mode
 
 Array = NDArray[Any]
-Tables = WindowTables | PlaneTables | SpreadTables | ScatterTables | GatherTables | AdjacentTables
+Tables = (
+    WindowTables
+    | PlaneTables
+    | SpreadTables
+    | CollectTables
+    | ScatterTables
+    | GatherTables
+    | AdjacentTables
+)
 
 MAX_NUMBERED_TAPS = 65_535  # with indices; kernels number the taps of a window in 32 bits
 MAX_LEGAL = 1 << 20  # entries of the table of legal indices
@@ -164,6 +178,9 @@ def _share(plan: PoolPlan, dy: Array, dx: Array) -> KernelCall | None:
     adjacent = adjacent_tables(plan)
     if adjacent:
         kernel, tables = fill_shares, adjacent
+    elif has_small_planes(plan):
+        tables = collect_tables(plan)
+        return _call(collect_planes, (read(dy), written(dx)), tables, dx.nbytes)
     elif sum(axis.outputs * axis.kernel for axis in plan.axes) <= MAX_REACHING:
         kernel, tables = spread_gradients, spread_tables(plan)
     else:

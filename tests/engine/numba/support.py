@@ -11,6 +11,7 @@ from pooling_engine.backends.numba_backend.tables import (
     axes,
     index_targets,
     reaching_outputs,
+    small_planes,
     tile_sizes,
 )
 from pooling_engine.runtime import threads
@@ -23,6 +24,7 @@ _TABLES = (
     index_targets.scatter_tables,
     reaching_outputs.gather_tables,
     reaching_outputs.spread_tables,
+    small_planes.collect_tables,
 )
 
 

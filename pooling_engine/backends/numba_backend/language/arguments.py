@@ -140,6 +140,39 @@ class SpreadTables(NamedTuple):
     element: ElementType
 
 
+class CollectTables(NamedTuple):
+    """The outputs that reach every element of a small plane, for `collect_planes`.
+
+    Attributes:
+        slots: for each axis that has windows, a table: the place of the first output that reaches
+            each element of a plane once that axis is collected, then of the second, ...; -1 if
+            there are fewer. Outputs of a position are in the order of their taps.
+        steps: for each table, where it begins, its number of elements, and its number of outputs
+            for each.
+        divisors: divisor of each output of a plane; empty if all outputs have one divisor.
+        divisor: that divisor.
+        outputs: outputs of a plane.
+        size: elements of a plane.
+        largest: elements of the largest intermediate result of a plane.
+        planes: number of planes.
+        height: planes of a tile; the last tile may have fewer.
+        tiles: tiles of all planes.
+        element: type of the elements.
+    """
+
+    slots: NDArray[np.int32]
+    steps: Integers
+    divisors: NDArray[np.float64]
+    divisor: float
+    outputs: int
+    size: int
+    largest: int
+    planes: int
+    height: int
+    tiles: int
+    element: ElementType
+
+
 class ScatterTables(NamedTuple):
     """The windows of a plan, for `scatter_gradients`: the first axis, and all others together.
 

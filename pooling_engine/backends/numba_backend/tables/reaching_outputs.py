@@ -55,7 +55,9 @@ def spread_tables(plan: PoolPlan) -> SpreadTables:
     outputs: list[Integers] = []
     for number, axis in enumerate(axes):
         is_needed = number > 0 or not is_unchanged(axis)
-        axis_ends, axis_outputs = _in_tap_order(axis) if is_needed else (NO_INTEGERS, NO_INTEGERS)
+        axis_ends, axis_outputs = (
+            outputs_in_tap_order(axis) if is_needed else (NO_INTEGERS, NO_INTEGERS)
+        )
         starts.append(int(axis.starts()[0]))
         parts += [sum(map(len, ends)), sum(map(len, outputs))]
         ends.append(axis_ends)
@@ -141,8 +143,8 @@ def _product(one: Flags, other: Flags) -> Flags:
     return (one[:, None, :, None] & other[None, :, None, :]).reshape(shape)
 
 
-def _in_tap_order(axis: Axis) -> tuple[Integers, Integers]:
-    """Return `ends` and `outputs` of one axis, the outputs of a position in tap order."""
+def outputs_in_tap_order(axis: Axis) -> tuple[Integers, Integers]:
+    """Return `SpreadTables.ends` and `outputs` of one axis."""
     if isinstance(axis, SlidingAxis) and axis.window == Window(axis.size, axis.size):  # global
         return np.arange(axis.size + 1), np.zeros(axis.size, np.int64)
     positions, outputs, _ = _connections(axis)
