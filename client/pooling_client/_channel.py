@@ -59,7 +59,7 @@ def not_connected(target: str) -> DeadlineError:
 
 
 def not_in_time(target: str) -> DeadlineError:
-    """Return the error of a call over a shared stream whose timeout has passed."""
+    """Return the error of a call whose timeout has passed, apart from those of gRPC."""
     return DeadlineError(f"{target} was connected, but did not answer in time")
 
 

@@ -28,6 +28,7 @@ Item = TypeVar("Item")
 
 
 _inherited: list[_LoopChannels] = []  # of the parent process
+_GRACE_S = 2.0  # after the deadline of gRPC, if gRPC does not end the call
 _process: int | None = None  # the first process that has opened a channel
 
 
@@ -101,8 +102,14 @@ class AsyncGrpcTransport:
         methods = next(self._channels().turns)
         call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = methods.unary(method)
         metadata = self._connection.current_metadata()
+        target = self._connection.target
+        if timeout_s <= 0:  # grpcio 1.85 may never end such a call
+            raise _channel.not_in_time(described(target))
         try:
-            return await call(request, timeout=timeout_s, metadata=metadata)
+            async with asyncio.timeout(timeout_s + _GRACE_S):
+                return await call(request, timeout=timeout_s, metadata=metadata)
+        except TimeoutError:
+            raise _channel.not_in_time(described(target)) from None
         except grpc.RpcError as error:
             raise self._decoded(error, methods.channel) from None
         except (asyncio.CancelledError, grpc.aio.UsageError) as error:
@@ -169,6 +176,8 @@ class AsyncGrpcTransport:
         taking = asyncio.create_task(feed.take())
         try:
             while True:
+                if retries.left_s() == 0:  # as in `send`
+                    raise _channel.not_in_time(described(self._connection.target))
                 metadata = self._connection.current_metadata()
                 try:
                     stream = methods.stream(method)(
