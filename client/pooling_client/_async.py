@@ -58,6 +58,7 @@ class AsyncPoolingClient:
         keepalive_timeout: seconds to wait for the answer to a ping. After that, the call is retried
             over a new connection, within its deadline, or raises UnavailableError.
         credentials: TLS, from `grpc.ssl_channel_credentials`; None for plaintext.
+        token: bearer token of every call, or a function that returns one for each attempt.
         metadata: headers of every call: a mapping, or a function that returns one for each attempt.
             Values are text; those of keys that end with "-bin" are bytes.
         authority: host name for the proxy or the certificate, if it is not that of the target.
@@ -86,6 +87,7 @@ class AsyncPoolingClient:
         keepalive: float = pings.INTERVAL_S,
         keepalive_timeout: float = pings.TIMEOUT_S,
         credentials: grpc.ChannelCredentials | None = None,
+        token: str | Callable[[], str] | None = None,
         metadata: Metadata | Callable[[], Metadata] | None = None,
         authority: str | None = None,
         interceptors: Sequence[Any] = (),
@@ -99,6 +101,7 @@ class AsyncPoolingClient:
             keepalive,
             keepalive_timeout,
             credentials,
+            token,
             metadata,
             authority,
             interceptors,

@@ -235,8 +235,8 @@ def _fetch_limits(session: Session, deadline: float) -> Steps[None]:
     try:
         info = yield from info_steps(session, deadline)
         session.limits = request_limits(info.limits)
-    except PoolingError:
-        if not left_s(deadline):
+    except PoolingError as error:
+        if not left_s(deadline) or error.facts.get("retryable") == "false":
             raise
 
 

@@ -45,6 +45,7 @@ class Connection:
     keepalive: float
     keepalive_timeout: float
     credentials: grpc.ChannelCredentials | None
+    token: str | Callable[[], str] | None
     metadata: Metadata | Callable[[], Metadata] | None
     authority: str | None
     interceptors: Sequence[Any]
@@ -62,6 +63,8 @@ class Connection:
             raise _invalid("credentials", self.credentials, "a grpc.ChannelCredentials or None")
         if not callable(self.metadata):
             metadata_pairs(self.metadata)
+        if self.token is not None and not callable(self.token):
+            _authorization(self.token)
         if not isinstance(self.authority, str | None) or self.authority == "":
             raise _invalid("authority", self.authority, "a host name or None")
         if isinstance(self.interceptors, str) or not isinstance(self.interceptors, Sequence):
@@ -89,9 +92,12 @@ class Connection:
         Raises:
             InvalidSpecError: the function of the caller returned something else.
         """
-        if self.metadata is None:
+        if self.metadata is None and self.token is None:
             return None
-        return metadata_pairs(self.metadata() if callable(self.metadata) else self.metadata)
+        pairs = metadata_pairs(self.metadata() if callable(self.metadata) else self.metadata)
+        if self.token is None:
+            return pairs
+        return *pairs, _authorization(self.token() if callable(self.token) else self.token)
 
     def channels(self) -> list[grpc.Channel]:
         """Open the channels of a blocking client."""
@@ -169,6 +175,16 @@ def _pair(key: object, value: object) -> tuple[str, str | bytes]:
         )
     assert isinstance(value, str | bytes)
     return key.lower(), value
+
+
+def _authorization(token: object) -> tuple[str, str]:
+    """Return the entry of metadata for a bearer token. No message contains the token."""
+    if not isinstance(token, str) or not re.fullmatch(r"[!-~]+", token):
+        kind = "text with other characters" if isinstance(token, str) else type(token).__name__
+        raise InvalidSpecError(
+            f"token is {kind}; it must be printable ASCII without spaces", field="token"
+        )
+    return "authorization", f"Bearer {token}"
 
 
 def _check_seconds(name: str, value: float, least: float) -> None:
