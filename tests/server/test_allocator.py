@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 
-from pooling_client import PoolingClient
+from pooling_client import ForwardCall, PoolingClient
 from pooling_engine import PoolSpec
+from pooling_wire import FORWARD
 from tests.support.waiting import LIMIT_S
 
 SHAPE = (8, 64, 112, 112)  # 26 MB of float32, 6272 pages
@@ -56,7 +58,8 @@ def test_freed_blocks_are_reused_unless_the_environment_configures_malloc(
     assert int(pages) == pytest.approx(mib * 256, abs=256)
 
 
-def test_a_server_reuses_the_memory_of_freed_messages() -> None:
+@pytest.mark.parametrize("is_unary", [False, True], ids=["stream", "one message"])
+def test_a_server_reuses_the_memory_of_freed_messages(is_unary: bool) -> None:
     command = [sys.executable, "-m", "pooling_server", "--listen", "127.0.0.1:0"]
     server = subprocess.Popen(
         [*command, "--backend", "numpy", "--no-warm-up"], stdout=subprocess.PIPE, text=True
@@ -65,11 +68,18 @@ def test_a_server_reuses_the_memory_of_freed_messages() -> None:
     address = re.search(r"listening on (\S+),", server.stdout.readline())
     assert address is not None
     fresh: list[int] = []
-    with PoolingClient(address[1]) as client:
+    call = ForwardCall(np.ones(SHAPE, np.float32), PoolSpec("max", 2))
+    request = FORWARD.encode_request(call)
+    limits = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+    with PoolingClient(address[1]) as client, grpc.insecure_channel(address[1], limits) as channel:
+        unary = channel.unary_unary(FORWARD.path)
         for _ in range(4):
             before = pages_cleared(server.pid)
             for _ in range(3):
-                client.forward(np.ones(SHAPE, np.float32), PoolSpec("max", 2))
+                if is_unary:
+                    unary(request)
+                else:
+                    client.forward(call.input, call.spec)
             fresh.append((pages_cleared(server.pid) - before) // 3)
     server.terminate()
     server.communicate(timeout=LIMIT_S)
