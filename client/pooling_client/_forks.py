@@ -14,6 +14,7 @@ class Renewable(Protocol):
         """Replace what a process cannot share with its parent."""
 
 
+_is_forked = False
 _watched: weakref.WeakSet[Renewable] = weakref.WeakSet()
 
 
@@ -22,7 +23,14 @@ def renew_after_fork(client: Renewable) -> None:
     _watched.add(client)
 
 
+def is_forked() -> bool:
+    """Return whether this process was forked from one that had imported the client."""
+    return _is_forked
+
+
 def _renew_all() -> None:
+    global _is_forked
+    _is_forked = True
     for client in list(_watched):
         client._renew()
 

@@ -15,15 +15,17 @@ import grpc
 import pooling_wire
 from pooling_client import _channel
 from pooling_client._call_steps import Result, Run, Send, Session, Share, Step, Steps, Stream, Wait
-from pooling_client._connection import Connection
+from pooling_client._connection import Connection, Pairs
+from pooling_client._forks import is_forked
 from pooling_client._retries import Retries
 from pooling_client._streams.backlog import Reply, Request, Token
 from pooling_client._streams.sync import Feed
 from pooling_client._targets import described
 from pooling_client._transports.sync_shared import SharedStreams
-from pooling_engine import DeadlineError, PoolingError
+from pooling_engine import DeadlineError, PoolingError, UnavailableError
 
 _STATE_TIMEOUT_S = 1.0
+_GRACE_S = 1.0  # after the deadline of gRPC, if gRPC does not end the call
 _inherited: list[object] = []  # of the parent process
 
 
@@ -67,11 +69,32 @@ class GrpcTransport:
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = methods.unary(method)
         metadata = self._connection.current_metadata()
         try:
+            if is_forked():
+                return self._guarded(call, request, timeout_s, metadata)
             return call(request, timeout=timeout_s, metadata=metadata)
         except grpc.RpcError as error:
             raise self._decoded(error, methods.channel) from None
         except ValueError as error:
             raise self._unless_closed(error) from None
+
+    def _guarded(
+        self,
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes],
+        request: bytes,
+        timeout_s: float,
+        metadata: Pairs | None,
+    ) -> bytes:
+        """Call in a forked process, where the threads of gRPC may have stopped."""
+        future = call.future(request, timeout=timeout_s, metadata=metadata)
+        try:
+            return future.result(timeout=timeout_s + _GRACE_S)
+        except grpc.FutureTimeoutError:
+            self.renew()  # closing these channels would wait without end
+            text = (
+                "gRPC does not answer in this process, which was forked while another thread used "
+                'gRPC; start it with "spawn" or "forkserver", or fork while no call is in flight'
+            )
+            raise UnavailableError(text, facts={"retryable": "false"}) from None
 
     def share(self, method: str, item: bytes, timeout_s: float) -> bytes | None:
         """Send an item over a stream that calls share, and return its reply.
@@ -179,8 +202,8 @@ class GrpcTransport:
     def renew(self) -> None:
         """Use new channels in a forked process, from the next call on.
 
-        The channels of the parent are kept: their destructors could wait for threads that a forked
-        process does not have.
+        The other channels are kept: their destructors could wait for threads that a forked process
+        does not have.
         """
         _inherited.extend([*self._channels, *self._shared])
         if not self._closed.is_set():
