@@ -9,9 +9,10 @@ from pooling_engine.errors import InvalidTensorError
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.specs.enums import Mode, NanPolicy
 
-# Order of summation in a global window: a plane is cut into blocks of `BLOCK` elements. Element i
-# of a block is added to lane ``i % LANES`` of that block. Lanes are added up over the blocks, and
-# then repeatedly the upper half of the lanes to the lower half. `cuda/whole.cu` has the same order.
+# Order of summation in a global window, or one that spans the plane, with channels first: the
+# plane is cut into blocks of `BLOCK` elements. Element i of a block is added to lane ``i % LANES``
+# of that block. Lanes are added up over the blocks, and then repeatedly the upper half of the lanes
+# to the lower half. `cuda/whole.cu` has the same order.
 LANES = 16
 BLOCK = 64 * LANES  # short, so that no lane adds up many elements, which would cost accuracy
 

@@ -21,6 +21,7 @@ from pooling_engine.specs.enums import NamedPadding
 from pooling_engine.specs.window import Window
 
 MAX_TAPS_PER_AXIS = 65_536
+SCANNED_TAPS, SCANNED_STRIDES = 15, 8  # least kernel of a scan, and the same in strides
 Positions = NDArray[np.int64]
 Range = tuple[int, int]
 
@@ -66,6 +67,15 @@ class SlidingAxis:
     def slices(self) -> int:
         """Upper bound of the number of `Tap` items that `taps` returns."""
         return self.reach
+
+    @property
+    def is_scanned(self) -> bool:
+        """Whether windows are summed by a scan of blocks, because they are large and overlap.
+
+        Row bands of a plane have the same windows, so the rule must not depend on the size.
+        """
+        w = self.window
+        return w.dilation == 1 and w.kernel >= max(SCANNED_TAPS, SCANNED_STRIDES * w.stride)
 
     def starts(self, outputs: Range | None = None) -> Positions:
         """Return the position of the first tap of each output of a range; all by default.
@@ -142,6 +152,7 @@ class AdaptiveAxis:
     outputs: int
     kernel: int
     dilation: int = 1
+    is_scanned: bool = False
 
     @property
     def reach(self) -> int:
@@ -194,6 +205,15 @@ class AdaptiveAxis:
 
 
 Axis = SlidingAxis | AdaptiveAxis
+
+
+def is_spanned(axis: Axis) -> bool:
+    """Return whether one window spans an axis without padding."""
+    if not isinstance(axis, SlidingAxis) or axis.outputs > 1 or axis.kernel != axis.size:
+        return False
+    window = axis.window
+    is_dense = window.dilation == 1 or window.kernel == 1
+    return is_dense and window.padding_before == window.padding_after == 0
 
 
 def _every(start: int, step: int, first: int, last: int) -> slice:

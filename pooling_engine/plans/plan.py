@@ -13,6 +13,7 @@ from pooling_engine.dtypes import FLOATS
 from pooling_engine.plans.geometry import AdaptiveAxis, Axis
 from pooling_engine.specs.enums import (
     SELECTING_MODES,
+    SUMMING_MODES,
     DivisorRule,
     IndexFormat,
     Mode,
@@ -72,7 +73,8 @@ class PoolPlan:
         divisor_override: divisor that replaces the count, or None.
         taps: number of taps of a window, or of the largest window if they differ.
         sizes: sizes of the spatial axes of the input.
-        is_global: whether one window spans the whole plane; `axes` then has one axis.
+        is_global: whether `axes` is one axis of all positions of a plane, with one window: for
+            global windows, and for sums whose window spans the plane.
         tie_policy: distribution of the gradient among tied elements.
         nan_policy: treatment of NaNs by MAX and MIN.
     """
@@ -165,6 +167,10 @@ class PoolPlan:
         if self.is_global:
             return tuple(PlannedAxis(size, 1, size, size) for size in self.sizes)
         return tuple(_planned(axis) for axis in self.axes)
+
+    def scans(self, axis: Axis) -> bool:
+        """Return whether the windows along an axis are summed by a scan of blocks."""
+        return axis.is_scanned and self.mode in SUMMING_MODES
 
     @cached_property
     def shares_ties(self) -> bool:

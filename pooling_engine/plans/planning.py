@@ -18,9 +18,15 @@ from pooling_engine.errors import (
     TensorTooLargeError,
     UnsupportedError,
 )
-from pooling_engine.plans.geometry import Axis, SlidingAxis, resolve_adaptive, resolve_sliding
+from pooling_engine.plans.geometry import (
+    Axis,
+    SlidingAxis,
+    is_spanned,
+    resolve_adaptive,
+    resolve_sliding,
+)
 from pooling_engine.plans.plan import PoolPlan
-from pooling_engine.specs.enums import Layout, Mode
+from pooling_engine.specs.enums import SUMMING_MODES, Layout, Mode
 from pooling_engine.specs.options import MAX_SPATIAL_AXES
 from pooling_engine.specs.spec import PoolSpec
 from pooling_engine.specs.window import Window
@@ -126,7 +132,10 @@ def _cached_plan(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype[Any]) -
     channels_last = spec.layout is Layout.CHANNELS_LAST
     spatial = shape[1:-1] if channels_last else shape[2:]
     axes = _resolve_axes(spec, spatial)
-    outputs = (1,) * len(spatial) if spec.global_window else tuple(a.outputs for a in axes)
+    is_global = spec.global_window
+    if spec.mode in SUMMING_MODES and all(map(is_spanned, axes)):
+        axes, is_global = _one_window(spatial), True
+    outputs = (1,) * len(spatial) if is_global else tuple(a.outputs for a in axes)
     output_shape = (shape[0], *outputs, shape[-1]) if channels_last else (*shape[:2], *outputs)
     plan = PoolPlan(
         mode=spec.mode,
@@ -141,7 +150,7 @@ def _cached_plan(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype[Any]) -
         divisor_override=spec.divisor_override,
         taps=math.prod(axis.kernel for axis in axes),
         sizes=spatial,
-        is_global=spec.global_window,
+        is_global=is_global,
         tie_policy=spec.tie_policy,
         nan_policy=spec.nan_policy,
     )
@@ -167,10 +176,15 @@ def _span(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
     return math.prod(shape) * dtype.itemsize if shape[0] else math.prod(shape[1:]) * 8
 
 
+def _one_window(sizes: tuple[int, ...]) -> tuple[Axis, ...]:
+    """Return one axis for all positions of a plane, with one window."""
+    size = math.prod(sizes)
+    return (SlidingAxis(size, Window(size, size), 1),)
+
+
 def _resolve_axes(spec: PoolSpec, sizes: tuple[int, ...]) -> tuple[Axis, ...]:
     if spec.global_window:
-        size = math.prod(sizes)
-        return (SlidingAxis(size, Window(size, size), 1),)
+        return _one_window(sizes)
     if spec.adaptive_output is not None:
         outputs = spec.adaptive_outputs(len(sizes))
         return tuple(

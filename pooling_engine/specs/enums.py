@@ -16,6 +16,7 @@ class Mode(StrEnum):
 
 
 SELECTING_MODES = frozenset({Mode.MAX, Mode.MIN})  # modes with indices
+SUMMING_MODES = (Mode.AVERAGE, Mode.SUM)
 
 
 class Layout(StrEnum):

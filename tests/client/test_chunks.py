@@ -150,6 +150,29 @@ def test_every_mode_window_type_and_layout(
         assert_same_in_chunks(options | {"layout": layout}, x, index_format, max_bytes)
 
 
+@pytest.mark.parametrize("window", [{"kernel": (9, 43)}, {"adaptive_output": (7, 1)}])
+@pytest.mark.parametrize("rows", [18, 45, 60])
+def test_bands_of_windows_as_wide_as_the_plane_keep_the_order_of_sums(window, rows) -> None:
+    x = cases.normal((1, 2, rows, 43), "float64")
+    for max_bytes in (1, 9 * 43 * 8, 30 * 43 * 8):
+        assert_same_in_chunks({"mode": "sum"} | window, x, "window", max_bytes)
+
+
+@pytest.mark.parametrize("mode", ["average", "sum"])
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [(15, 1, 0), (16, 1, [(7, 15)] * 2), (18, 2, 9), (25, 3, 24), ((21, 3), (2, 1), (4, 1))],
+)
+def test_bands_keep_the_order_of_scanned_sums(
+    mode: str, layout: str, kernel: Any, stride: Any, padding: Any
+) -> None:
+    options = {"kernel": kernel, "stride": stride, "padding": padding, "layout": layout}
+    x = cases.normal((1, 2, 90, 29), "float64")
+    for max_bytes in (1, 3000, 12000):
+        assert_same_in_chunks({"mode": mode} | options, x, "window", max_bytes)
+
+
 @cases.many_examples
 @given(
     case=cases.cases(modes=MODES, most_axes=2),

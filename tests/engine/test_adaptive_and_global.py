@@ -236,6 +236,24 @@ def test_kernels_of_the_same_size_give_the_same_results(mode, layout):
         oracle.assert_same_bits(*[backward(outputs[0], spec, **residual) for spec in specs])
 
 
+@pytest.mark.parametrize("mode", ["average", "sum"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("sizes", [(37, 43), (1300,), (7, 11, 19)])
+def test_windows_that_span_the_plane_are_summed_like_global_ones(mode, layout, sizes):
+    x = cases.to_layout(
+        {"layout": layout}, cases.normal((2, 5, *sizes)) * 10.0 ** cases.normal((2, 5, *sizes))
+    )
+    same = ({"global_window": True}, {"adaptive_output": 1}, {"kernel": sizes, "stride": 1})
+    sums = [forward(x, PoolSpec(mode, **window, layout=layout)).output for window in same]
+    wide = [
+        forward(x.astype(np.float64), PoolSpec(mode, **window, layout=layout)).output
+        for window in same
+    ]
+    for results in (sums, wide):
+        oracle.assert_same_bits(results[0], results[1])
+        oracle.assert_same_bits(results[0], results[2])
+
+
 @pytest.mark.parametrize("window", [{"adaptive_output": (3, 4)}, {"global_window": True}])
 def test_count_include_pad_has_no_effect(window):
     x = cases.normal((2, 2, 7, 6))

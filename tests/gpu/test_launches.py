@@ -129,7 +129,7 @@ def test_every_position_belongs_to_one_thread(
             "select_windows<float, None, Larger, false, 2, false, i32, 1>",
         ),
         ({"mode": "sum", "kernel": 8}, (1, 1, 16, 16), "sum_by_teams<float, 8>"),
-        ({"mode": "sum", "adaptive_output": 1}, (1, 1, 17, 17), "sum_by_teams<float, 32>"),
+        ({"mode": "sum", "adaptive_output": 1}, (1, 1, 17, 17), "sum_planes<float, 16, 1>"),
         (
             {"mode": "sum", "kernel": 8, "stride": 1},
             (4, 4, 71, 71),
@@ -363,6 +363,17 @@ def test_more_than_three_axes_have_no_kernel(
 ) -> None:
     assert forward_name(options, shape, dtype) is None
     assert backward_launch(pooling_engine.plan(PoolSpec(**options), shape, dtype), True) is None
+
+
+@pytest.mark.parametrize("mode", ["average", "sum"])
+def test_scanned_sums_of_floats_have_no_kernel(mode: str) -> None:
+    """The CUDA kernels add tap by tap; NumPy computes such calls in the order of a scan."""
+    spec = PoolSpec(mode, 31, 1)
+    for dtype, has_kernel in (("float16", False), ("float64", False), ("int8", True)):
+        plan = pooling_engine.plan(spec, (1, 1, 40, 40), dtype)
+        assert (forward_launch(plan, False, True) is not None) == has_kernel
+        spanned = pooling_engine.plan(spec, (1, 1, 31, 31), dtype)
+        assert forward_launch(spanned, False, True) is not None
 
 
 @pytest.mark.parametrize(

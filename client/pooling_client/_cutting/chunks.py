@@ -20,7 +20,7 @@ from pooling_client._cutting.row_bands import (
     row_band_spec,
 )
 from pooling_engine import Layout, PoolPlan, PoolSpec
-from pooling_engine.plans import Axis, SlidingAxis
+from pooling_engine.plans import Axis, SlidingAxis, band_step, least_band_outputs
 
 Box = tuple[slice, ...]
 ALL = slice(None)
@@ -122,7 +122,7 @@ def forward_chunks(
         is_mostly_repeated = (stop - start) * splitter.stride < repeated
         return nbytes <= (max_row_band_bytes if is_mostly_repeated else max_bytes)
 
-    ranges = list(output_ranges(axis, fits))
+    ranges = output_ranges(axis, band_step(plan), least_band_outputs(plan), fits)
     for planes in splitter.units():
         for outputs in ranges:
             yield splitter.row_band(planes, outputs, axis.inputs_of(*outputs))

@@ -31,11 +31,28 @@ def fitting_ranges(count: int, step: int, fits: Callable[[int, int], bool]) -> I
         start += (1 + more) * step
 
 
-def output_ranges(axis: Axis, fits: Callable[[int, int], bool]) -> Iterator[Range]:
-    """Yield ranges of as many outputs as fit and as one spec can express, and at least one."""
+def output_ranges(
+    axis: Axis, step: int, least: int, fits: Callable[[int, int], bool]
+) -> list[Range]:
+    """Return ranges of as many outputs as fit and as one spec can express.
+
+    Args:
+        axis: first spatial axis.
+        step: number of whose multiples the ranges consist, except the last one.
+        least: fewest outputs of a range.
+        fits: function that returns whether a range is small enough.
+    """
     if isinstance(axis, SlidingAxis):
-        yield from fitting_ranges(axis.outputs, 1, fits)
-        return
+        *ranges, (start, _) = fitting_ranges(axis.outputs, step, fits)
+        if ranges and axis.outputs - start < least:
+            start, _ = ranges.pop()
+        return [*ranges, (start, axis.outputs)]
+    ranges = list(_adaptive_ranges(axis, fits))
+    is_short = any(stop - start < least for start, stop in ranges)
+    return [(0, axis.outputs)] if is_short else ranges
+
+
+def _adaptive_ranges(axis: AdaptiveAxis, fits: Callable[[int, int], bool]) -> Iterator[Range]:
     period = axis.outputs // math.gcd(axis.size, axis.outputs)
     start = 0
 

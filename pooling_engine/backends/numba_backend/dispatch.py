@@ -22,17 +22,22 @@ from pooling_engine.backends.numba_backend.forward.average_rows import (
     average_pool,
 )
 from pooling_engine.backends.numba_backend.forward.average_sum import sum_pool
-from pooling_engine.backends.numba_backend.forward.global_sum import global_sum_pool
+from pooling_engine.backends.numba_backend.forward.global_sum import (
+    global_sum_channels,
+    global_sum_pool,
+)
 from pooling_engine.backends.numba_backend.forward.max_min import max_pool, min_pool
 from pooling_engine.backends.numba_backend.forward.max_min_indices import (
     max_pool_indices,
     min_pool_indices,
 )
+from pooling_engine.backends.numba_backend.forward.scan_sum import scan_sum_pool
 from pooling_engine.backends.numba_backend.language.arguments import (
     AdjacentTables,
     CollectTables,
     GatherTables,
     PlaneTables,
+    ScanTables,
     ScatterTables,
     SpreadTables,
     WindowTables,
@@ -54,6 +59,7 @@ from pooling_engine.backends.numba_backend.tables.reaching_outputs import (
     gather_tables,
     spread_tables,
 )
+from pooling_engine.backends.numba_backend.tables.scans import scan_tables
 from pooling_engine.backends.numba_backend.tables.small_planes import (
     collect_tables,
     has_small_planes,
@@ -67,6 +73,7 @@ Array = NDArray[Any]
 Tables = (
     WindowTables
     | PlaneTables
+    | ScanTables
     | SpreadTables
     | CollectTables
     | ScatterTables
@@ -111,6 +118,7 @@ def forward_call(
         return None
     if indices is not None and plan.taps > MAX_NUMBERED_TAPS:
         return None
+    sums: Any
     rows, is_max = (read(x), written(output)), plan.mode is Mode.MAX
     if indices is not None:
         kernel = max_pool_indices if is_max else min_pool_indices
@@ -118,9 +126,12 @@ def forward_call(
         return _call(kernel, (*rows, written(indices)), window_tables(plan), x.nbytes, no_index)
     if plan.selects:
         return _call(max_pool if is_max else min_pool, rows, window_tables(plan), x.nbytes)
-    if plan.is_global and plan.inner == 1:
-        return _call(global_sum_pool, rows, plane_tables(plan), x.nbytes)
-    sums: Any = average_pool if _is_fused(plan) else sum_pool
+    if plan.is_global:
+        sums = global_sum_pool if plan.inner == 1 else global_sum_channels
+        return _call(sums, rows, plane_tables(plan), x.nbytes)
+    if any(map(plan.scans, plan.axes)):
+        return _call(scan_sum_pool, rows, scan_tables(plan), x.nbytes, divisors_of(plan))
+    sums = average_pool if _is_fused(plan) else sum_pool
     return _call(sums, rows, window_tables(plan), x.nbytes, divisors_of(plan))
 
 

@@ -51,7 +51,8 @@ class Block(NamedTuple):
         outputs: outputs of the band along the first spatial axis.
         inputs: elements of the band along the first spatial axis.
         passes: for each spatial axis, the taps from outputs to inputs: in tap order, or, for
-            modes that do not depend on the order, those that reach the most outputs first.
+            modes that do not depend on the order, those that reach the most outputs first; none
+            for an axis that is scanned.
         flat: the taps of the block as one row, if that is faster; else None.
     """
 
@@ -82,7 +83,7 @@ def forward_blocks(plan: PoolPlan) -> tuple[Block, ...]:
     else:
         runs = _runs(first.outputs, rows)
         bands = [((start, stop), first.inputs_of(start, stop)) for start, stop in runs]
-    return _blocks(plan, planes, bands)
+    return _blocks(plan, planes, bands, has_scans=True)
 
 
 @lru_cache(maxsize=256)
@@ -100,7 +101,7 @@ def backward_blocks(plan: PoolPlan) -> tuple[Block, ...]:
     bands = [
         (first.outputs_of(start, stop), (start, stop)) for start, stop in _runs(first.size, rows)
     ]
-    return _blocks(plan, planes, bands)
+    return _blocks(plan, planes, bands, has_scans=False)
 
 
 def _planes_and_rows(plan: PoolPlan, rows: int) -> tuple[int, int]:
@@ -113,16 +114,19 @@ def _planes_and_rows(plan: PoolPlan, rows: int) -> tuple[int, int]:
 
 
 def _blocks(
-    plan: PoolPlan, planes: int, bands: list[tuple[tuple[int, int], tuple[int, int]]]
+    plan: PoolPlan,
+    planes: int,
+    bands: list[tuple[tuple[int, int], tuple[int, int]]],
+    has_scans: bool,
 ) -> tuple[Block, ...]:
     if plan.outer == 0:
         return ()
     rest = [
-        _steps(plan, number, axis, (0, axis.outputs), (0, axis.size))
+        _steps(plan, number, axis, (0, axis.outputs), (0, axis.size), has_scans)
         for number, axis in enumerate(plan.axes)
         if number
     ]
-    passes = [(_steps(plan, 0, plan.axes[0], *band), *rest) for band in bands]
+    passes = [(_steps(plan, 0, plan.axes[0], *band, has_scans), *rest) for band in bands]
     flats = [_flat(plan, band_passes) for band_passes in passes]
     return tuple(
         Block(slice(start, stop), *band, band_passes, flat)
@@ -153,10 +157,16 @@ def _flat(plan: PoolPlan, passes: tuple[tuple[Step, ...], ...]) -> Flat | None:
 
 
 def _steps(
-    plan: PoolPlan, number: int, axis: Axis, outputs: tuple[int, int], inputs: tuple[int, int]
+    plan: PoolPlan,
+    number: int,
+    axis: Axis,
+    outputs: tuple[int, int],
+    inputs: tuple[int, int],
+    has_scans: bool,
 ) -> tuple[Step, ...]:
     count = outputs[1] - outputs[0]
-    taps = taps_between(axis, outputs, inputs) if count and not plan.is_global else ()
+    has_taps = count and not plan.is_global and not (has_scans and plan.scans(axis))
+    taps = taps_between(axis, outputs, inputs) if has_taps else ()
     if plan.selects:
         taps = tuple(sorted(taps, key=lambda tap: tap.outputs.start - tap.outputs.stop))
     before = (slice(None),) * (number + 1)

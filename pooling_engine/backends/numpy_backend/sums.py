@@ -15,9 +15,11 @@ from pooling_engine.backends.numpy_backend.passes import (
     scratch,
     spread,
 )
+from pooling_engine.backends.numpy_backend.scans import scan
 from pooling_engine.backends.rules import may_overflow, reject_overflow
 from pooling_engine.dtypes import FLOATS, INTEGERS, is_bfloat16, store
 from pooling_engine.plans.divisors import divisors
+from pooling_engine.plans.geometry import SlidingAxis
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.specs.enums import Mode
 
@@ -26,9 +28,14 @@ def sum_forward(plan: PoolPlan, block: Block, x: Array, output: Array) -> None:
     """Compute the sum of each window, over the divisor for AVERAGE."""
 
     def add(values: Array, dtype: type) -> Array:
-        for axis, steps in enumerate(block.passes):
-            total = scratch(f"sum{axis % 2}", _shape_after(values, output, axis), dtype)
-            fold(np.add, values, total, steps, 0)
+        for number, (axis, steps) in enumerate(zip(plan.axes, block.passes, strict=True)):
+            total = scratch(f"sum{number % 2}", _shape_after(values, output, number), dtype)
+            if isinstance(axis, SlidingAxis) and plan.scans(axis):
+                whole = (0, axis.outputs), (0, axis.size)
+                ranges = whole if number else (block.outputs, block.inputs)
+                scan(values, total, number, axis, *ranges)
+            else:
+                fold(np.add, values, total, steps, 0)
             values = total
         return values
 

@@ -28,7 +28,20 @@ every_type = pytest.mark.parametrize("dtype", palettes.DTYPES, ids=lambda dtype:
 many = cases.many_examples
 
 # Numbers of taps and strides: some have a loop for themselves, others share the general one.
-LOOPS = ((1, 1), (2, 2), (3, 2), (3, 1), (5, 1), (4, 4), (2, 1), (7, 2), (16, 2), (17, 2), (9, 3))
+LOOPS = (
+    (1, 1),
+    (2, 2),
+    (3, 2),
+    (3, 1),
+    (5, 1),
+    (4, 4),
+    (2, 1),
+    (7, 2),
+    (16, 2),
+    (17, 2),
+    (9, 3),
+    (19, 1),
+)
 
 
 @st.composite

@@ -10,10 +10,12 @@ import numpy as np
 from pooling_engine.backends.numba_backend.language.arguments import PlaneTables
 from pooling_engine.backends.numba_backend.language.elements import load, scratch_for
 from pooling_engine.backends.numba_backend.language.jit import kernel, part
+from pooling_engine.backends.numba_backend.language.lanes import add_in_lanes, sum_of_lanes
 from pooling_engine.backends.numba_backend.language.pointers import (
     Pointer,
     Row,
     ahead,
+    convert,
     get,
     pointer_to,
     put,
@@ -21,20 +23,7 @@ from pooling_engine.backends.numba_backend.language.pointers import (
 from pooling_engine.backends.numba_backend.language.rounding import divide_and_round
 from pooling_engine.backends.rules import BLOCK, LANES
 
-
-@part
-def _add_block(source: Pointer, count: int, lanes: Pointer) -> None:
-    """Sum up to `BLOCK` elements, the i-th into lane ``i % LANES``."""
-    for lane in range(LANES):
-        put(lanes, lane, 0.0)
-    rows = count // LANES
-    for row in range(rows):
-        elements = ahead(source, row * LANES)
-        for lane in range(LANES):
-            put(lanes, lane, get(lanes, lane) + get(elements, lane))
-    elements = ahead(source, rows * LANES)
-    for lane in range(count - rows * LANES):
-        put(lanes, lane, get(lanes, lane) + get(elements, lane))
+ROUNDED = 256  # sums that are divided and rounded together
 
 
 @kernel
@@ -45,22 +34,58 @@ def global_sum_pool(x: Row, output: Row, planes: PlaneTables, begin: int, end: i
         False: the results are always complete.
     """
     size, element = planes.size, planes.element
-    widened, narrowed = scratch_for(element.zero, BLOCK), np.empty(1, np.float32)
-    block_lanes, plane_lanes = np.empty(LANES), np.empty(LANES)
-    for plane in range(begin, end):
-        plane_lanes[:] = 0
-        for first in range(0, size, BLOCK):
-            count = min(BLOCK, size - first)
-            source = pointer_to(x, plane * size + first)
-            elements = load(source, count, pointer_to(widened, 0), element)
-            _add_block(elements, count, pointer_to(block_lanes, 0))
+    widened, narrowed = scratch_for(element.zero, BLOCK), np.empty(ROUNDED, np.float32)
+    lanes_of_plane, sums = np.empty(LANES), np.empty(ROUNDED)
+    for group in range(begin, end, ROUNDED):
+        totals, count = pointer_to(sums, 0), min(ROUNDED, end - group)
+        for plane in range(count):
+            lanes = pointer_to(lanes_of_plane, 0)
             for lane in range(LANES):
-                plane_lanes[lane] += block_lanes[lane]
-        half = LANES // 2
-        while half:
-            for lane in range(half):
-                plane_lanes[lane] += plane_lanes[lane + half]
-            half //= 2
-        place, spare = pointer_to(output, plane), pointer_to(narrowed, 0)
-        divide_and_round(pointer_to(plane_lanes, 0), place, planes.divisor, 1, spare, element)
+                put(lanes, lane, 0.0)
+            for first in range(0, size, BLOCK):
+                number = min(BLOCK, size - first)
+                source = pointer_to(x, (group + plane) * size + first)
+                elements = load(source, number, pointer_to(widened, 0), element)
+                add_in_lanes(elements, number, lanes)
+            put(totals, plane, sum_of_lanes(lanes))
+        place, spare = pointer_to(output, group), pointer_to(narrowed, 0)
+        divide_and_round(totals, place, planes.divisor, count, spare, element)
     return False
+
+
+@kernel
+def global_sum_channels(x: Row, output: Row, planes: PlaneTables, begin: int, end: int) -> bool:
+    """Pool planes `begin` to `end` of flat `x`, with the channels last, into flat `output`.
+
+    Returns:
+        False: the results are always complete.
+    """
+    size, channels, element = planes.size, planes.channels, planes.element
+    widened, narrowed = scratch_for(element.zero, 8 * channels), np.empty(channels, np.float32)
+    sums = np.empty(channels)
+    for plane in range(begin, end):
+        totals = pointer_to(sums, 0)
+        for channel in range(channels):
+            put(totals, channel, 0.0)
+        for first in range(0, size, 8):
+            number = min(8, size - first)
+            source = pointer_to(x, (plane * size + first) * channels)
+            rows = load(source, number * channels, pointer_to(widened, 0), element)
+            if number == 8:
+                _add_rows(rows, totals, channels, 8)
+            else:
+                for row in range(number):
+                    _add_rows(ahead(rows, row * channels), totals, channels, 1)
+        place, spare = pointer_to(output, plane * channels), pointer_to(narrowed, 0)
+        divide_and_round(totals, place, planes.divisor, channels, spare, element)
+    return False
+
+
+@part
+def _add_rows(rows: Pointer, totals: Pointer, channels: int, count: int) -> None:
+    """Add rows of channels to their sums, in order; `count` is a constant."""
+    for channel in range(channels):
+        total = get(totals, channel)
+        for row in range(count):
+            total = convert(get(rows, row * channels + channel), totals) + total
+        put(totals, channel, total)

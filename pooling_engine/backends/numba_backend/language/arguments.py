@@ -79,6 +79,36 @@ class WindowTables(NamedTuple):
     identity: Any
 
 
+class ScanTables(NamedTuple):
+    """The windows of a plan, for `scan_sum_pool`.
+
+    Attributes:
+        axes: as in `WindowTables`.
+        tap_ranges: the same.
+        is_scanned: for each axis, whether its windows are summed by scans.
+        inner: elements side by side at one position (1, or C).
+        height: outputs of a tile along the first axis; the last tile of a plane may have fewer.
+        group: rows that are transposed together.
+        suffixes: elements of the largest list of suffixes.
+        columns: elements of the transposed rows.
+        vectors: elements of the longest vector, of the transposed rows, and of their sums.
+        tiles: tiles of all planes.
+        element: type of the elements.
+    """
+
+    axes: Integers
+    tap_ranges: Integers
+    is_scanned: NDArray[np.uint8]
+    inner: int
+    height: int
+    group: int
+    suffixes: int
+    columns: int
+    vectors: int
+    tiles: int
+    element: ElementType
+
+
 class Divisors(NamedTuple):
     """The divisors of an average.
 
@@ -97,16 +127,18 @@ class Divisors(NamedTuple):
 
 
 class PlaneTables(NamedTuple):
-    """The planes of a global window, for `global_sum_pool`.
+    """The planes of a global window, for the kernels of `global_sum.py`.
 
     Attributes:
-        size: elements of a plane.
+        size: positions of a plane.
+        channels: elements side by side at one position (1, or C).
         divisor: divisor of every sum.
         tiles: planes; each is a tile.
         element: type of the elements.
     """
 
     size: int
+    channels: int
     divisor: float
     tiles: int
     element: ElementType

@@ -22,6 +22,7 @@ from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.specs.window import Window
 
 LEAST_PIECE = 64  # outputs; long rows are cut into pieces of at least as many
+SCANNED_BLOCKS = 4  # of a tile, at least
 NO_INTEGERS: Integers = np.empty(0, np.int64)
 ONE = Window(1, 1)
 
@@ -43,6 +44,8 @@ def window_tables(plan: PoolPlan) -> WindowTables:
         offset += 3 * axis.outputs
     outputs = axes[0].outputs
     height = max(1, min(outputs, _positions_per_tile(plan, axes) * outputs // axes[0].size))
+    if plan.scans(axes[0]):  # a tile scans up to two blocks in vain
+        height = min(outputs, max(height, SCANNED_BLOCKS * axes[0].kernel))
     element = element_of(plan)
     identity = type(element.zero)(empty_window_extreme(plan)) if plan.selects else element.zero
     return WindowTables(

@@ -38,9 +38,9 @@ def _common(divisor: float) -> Divisors:
 
 @Memo
 def plane_tables(plan: PoolPlan) -> PlaneTables:
-    """Return the tables of `global_sum_pool` for a plan with a global window."""
+    """Return the tables of a sum for a plan with a global window."""
     divisor = divisors_of(plan).divisor
-    return PlaneTables(plan.axes[0].size, divisor, plan.outer, element_of(plan))
+    return PlaneTables(plan.axes[0].size, plan.inner, divisor, plan.outer, element_of(plan))
 
 
 def is_power_of_two(divisors: Divisors) -> bool:
