@@ -18,7 +18,9 @@ WINDOWS = (
     {"kernel": (75, 4)},  # more than 255 taps: two-byte indices
     {"kernel": (75, 4), "stride": 1},
     {"kernel": 2, "stride": 1, "layout": "channels_last"},
+    {"kernel": 3, "stride": 1},
     {"global_window": True},
+    {"global_window": True, "layout": "channels_last"},
 )
 
 

@@ -22,6 +22,10 @@ from pooling_engine.backends.numba_backend.forward.average_rows import (
     average_pool,
 )
 from pooling_engine.backends.numba_backend.forward.average_sum import sum_pool
+from pooling_engine.backends.numba_backend.forward.global_integer_sum import (
+    global_integer_average_pool,
+    global_integer_sum_pool,
+)
 from pooling_engine.backends.numba_backend.forward.global_sum import (
     global_sum_channels,
     global_sum_pool,
@@ -64,6 +68,7 @@ from pooling_engine.backends.numba_backend.tables.small_planes import (
     collect_tables,
     has_small_planes,
 )
+from pooling_engine.backends.rules import may_overflow
 from pooling_engine.dtypes import FLOATS
 from pooling_engine.plans.geometry import SlidingAxis
 from pooling_engine.plans.plan import PoolPlan
@@ -114,8 +119,10 @@ def forward_call(
     plan: PoolPlan, x: Array, output: Array, indices: Array | None
 ) -> KernelCall | None:
     """Return the kernel call for the forward pass of a plan, or None if it has no kernel."""
-    if plan.outer == 0 or plan.mode is Mode.LP or plan.dtype not in FLOATS:
+    if plan.outer == 0 or plan.mode is Mode.LP:
         return None
+    if plan.dtype not in FLOATS:
+        return _integer_call(plan, x, output)
     if indices is not None and plan.taps > MAX_NUMBERED_TAPS:
         return None
     sums: Any
@@ -133,6 +140,14 @@ def forward_call(
         return _call(scan_sum_pool, rows, scan_tables(plan), x.nbytes, divisors_of(plan))
     sums = average_pool if _is_fused(plan) else sum_pool
     return _call(sums, rows, window_tables(plan), x.nbytes, divisors_of(plan))
+
+
+def _integer_call(plan: PoolPlan, x: Array, output: Array) -> KernelCall | None:
+    """Return the kernel call for global sums of integers, or None for other plans."""
+    if plan.selects or not plan.is_global or plan.inner > 1 or may_overflow(plan):
+        return None
+    kernel = global_integer_sum_pool if plan.mode is Mode.SUM else global_integer_average_pool
+    return _call(kernel, (read(x), written(output)), plane_tables(plan), x.nbytes)
 
 
 def _is_fused(plan: PoolPlan) -> bool:

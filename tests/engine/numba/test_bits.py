@@ -178,3 +178,21 @@ def test_gradients_past_the_cache_may_be_unaligned(dtype, mode):
     with tiles_of(2048, 1):
         backward(y, spec, input_shape=shape, indices=indices, backend="numba", out=dx)
     oracle.assert_same_bits(dx, expected)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int32", "int64"])
+@pytest.mark.parametrize("mode", ["average", "sum"])
+@pytest.mark.parametrize("size", [1, 15, 16, 17, 1023, 1025, 3001])
+def test_integer_planes(mode, dtype, size):
+    limits = np.iinfo(dtype)
+    draw = np.random.default_rng(size)
+    x = draw.integers(limits.min, limits.max, (3, 100, size), dtype, endpoint=True)
+    x[0] = limits.max
+    x = x >> 12 if dtype == "int64" else x  # else the sums overflow
+    specs = [PoolSpec(mode, global_window=True), PoolSpec(mode, size)]
+    if mode == "average":
+        specs.append(PoolSpec(mode, size, divisor_override=-7))
+    for spec in specs:
+        oracle.assert_same_bits(
+            forward(x, spec, backend="numba").output, forward(x, spec, backend="numpy").output
+        )

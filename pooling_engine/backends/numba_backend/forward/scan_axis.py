@@ -8,7 +8,8 @@ Nothing is subtracted. Van Herk, Gil and Werman have the same method for extreme
 from __future__ import annotations
 
 from pooling_engine.backends.numba_backend.language.arguments import AxisRow
-from pooling_engine.backends.numba_backend.language.jit import part, routine
+from pooling_engine.backends.numba_backend.language.jit import part, routine, section
+from pooling_engine.backends.numba_backend.language.lanes import suffix_sums, window_sums
 from pooling_engine.backends.numba_backend.language.pointers import (
     Pointer,
     ahead,
@@ -16,9 +17,10 @@ from pooling_engine.backends.numba_backend.language.pointers import (
     get,
     put,
 )
+from pooling_engine.backends.rules import LANES
 
 
-@routine
+@section
 def scan_vectors(
     source: Pointer,
     target: Pointer,
@@ -40,9 +42,80 @@ def scan_vectors(
         begin: first output.
         end: one after the last.
         length: elements of a vector.
-        suffixes: room for as many vectors of sums as a block has, or the axis if it has fewer.
-        prefix: room for one.
+        suffixes: room for as many vectors of sums as a block has, or the axis if it has fewer; a
+            vector has room for at least LANES sums.
+        prefix: room for two.
     """
+    if length < LANES:
+        _scan_short(source, target, axis, before, begin, end, length, suffixes, prefix)
+        return
+    for number in range(-(-length // LANES)):
+        at = min(number * LANES, length - LANES)  # the last part may repeat some of the one before
+        part_source, part_target = ahead(source, at), ahead(target, at)
+        _scan_lanes(part_source, part_target, axis, before, begin, end, length, suffixes, prefix)
+
+
+@routine
+def _scan_lanes(
+    source: Pointer,
+    target: Pointer,
+    axis: AxisRow,
+    before: int,
+    begin: int,
+    end: int,
+    length: int,
+    suffixes: Pointer,
+    prefix: Pointer,
+) -> None:
+    """Scan vectors of LANES elements, `length` apart, like `scan_vectors`."""
+    taps, stride = axis.taps, axis.stride
+    zeros = ahead(prefix, LANES)
+    _clear(zeros, LANES)
+    output = begin
+    while output < end:
+        start = output * stride - before
+        block = start - output * stride % taps
+        following = block + taps
+        stop = min(end, (following + before + stride - 1) // stride)
+        _clear(prefix, LANES)
+        if start == block:
+            low, high = max(start, 0), min(following, axis.size)
+            results, taken = ahead(target, (output - begin) * length), ahead(source, low * length)
+            window_sums(taken, length, max(high - low, 0), zeros, 0, results, length, 1, prefix)
+            _clear(prefix, LANES)
+            output += 1
+            start += stride
+        low, high = max(start, 0), min(following, axis.size)
+        if output < stop and low < high:
+            suffix_sums(ahead(source, low * length), length, high - low, suffixes)
+        position = max(following, 0)
+        while output < stop:
+            start = output * stride - before
+            limit = min(start + taps, axis.size)
+            count, each = 1, max(limit - position, 0)
+            if start >= low and limit == start + taps and each == stride:
+                count = min(stop, (axis.size - taps + before) // stride + 1) - output
+            own = ahead(suffixes, (max(start, low) - low) * LANES) if start < high else zeros
+            results = ahead(target, (output - begin) * length)
+            taken = ahead(source, position * length)
+            window_sums(taken, length, each, own, stride * LANES, results, length, count, prefix)
+            position += each * count
+            output += count
+
+
+@routine
+def _scan_short(
+    source: Pointer,
+    target: Pointer,
+    axis: AxisRow,
+    before: int,
+    begin: int,
+    end: int,
+    length: int,
+    suffixes: Pointer,
+    prefix: Pointer,
+) -> None:
+    """Scan vectors of fewer than LANES elements, like `scan_vectors`."""
     taps, stride = axis.taps, axis.stride
     output = begin
     while output < end:
@@ -111,7 +184,7 @@ def scan_rows(
         axis: the axis.
         before: padding before position 0.
         rows: number of rows.
-        group: rows that are transposed, so that they can be summed as vectors.
+        group: rows that are transposed, so that they can be summed as vectors: at least LANES.
         columns: room for `group` rows of sums' elements.
         sums: room for the outputs of `group` rows.
         suffixes: as in `scan_vectors`, for vectors of `group` elements.
@@ -119,15 +192,17 @@ def scan_rows(
     """
     for first in range(0, rows, group):
         count = min(group, rows - first)
+        if count < group:
+            _clear(columns, axis.size * group)
         for row in range(count):
             own = ahead(source, (first + row) * pitch)
             for position in range(axis.size):
-                put(columns, position * count + row, convert(get(own, position), columns))
-        scan_vectors(columns, sums, axis, before, 0, axis.outputs, count, suffixes, prefix)
+                put(columns, position * group + row, convert(get(own, position), columns))
+        scan_vectors(columns, sums, axis, before, 0, axis.outputs, group, suffixes, prefix)
         for row in range(count):
             own = ahead(target, (first + row) * axis.outputs)
             for output in range(axis.outputs):
-                put(own, output, get(sums, output * count + row))
+                put(own, output, get(sums, output * group + row))
 
 
 @part

@@ -67,6 +67,7 @@ def scan_sum_pool(
             tap_ranges,
             flags,
             group,
+            scans.vectors - scans.columns - scans.sums,
             scans.columns,
             pointer_to(suffixes, 0),
             pointer_to(vectors, 0),
@@ -93,6 +94,7 @@ def _scan_tile(
     tap_ranges: Pointer,
     flags: Pointer,
     group: int,
+    column_place: int,
     column_elements: int,
     suffixes: Pointer,
     vectors: Pointer,
@@ -103,12 +105,13 @@ def _scan_tile(
         scratch: room for two intermediate results.
         flags: for each axis, whether it is scanned; otherwise windows are summed tap by tap.
         group: rows that are transposed together.
+        column_place: where they are in `vectors`.
         column_elements: elements that they have at most.
         suffixes: room for the suffixes of a scan.
         vectors: room for a vector, and for the elements and outputs of transposed rows.
     """
     row, first, outer = sizes.row, axis_at(axes, 0), tile.end - tile.begin
-    columns = ahead(vectors, max(row, group))
+    columns = ahead(vectors, column_place)
     sums = ahead(columns, column_elements)
     if is_unchanged(first):  # the other axis is the only one
         axis = axis_at(axes, 1)

@@ -91,6 +91,7 @@ class ScanTables(NamedTuple):
         group: rows that are transposed together.
         suffixes: elements of the largest list of suffixes.
         columns: elements of the transposed rows.
+        sums: elements of their sums.
         vectors: elements of the longest vector, of the transposed rows, and of their sums.
         tiles: tiles of all planes.
         element: type of the elements.
@@ -104,6 +105,7 @@ class ScanTables(NamedTuple):
     group: int
     suffixes: int
     columns: int
+    sums: int
     vectors: int
     tiles: int
     element: ElementType

@@ -75,6 +75,107 @@ def sum_of_lanes(typing: Any, lanes: Any) -> Any:
     return lanes.dtype(lanes), build
 
 
+@intrinsic
+def suffix_sums(typing: Any, source: Any, step: Any, count: Any, sums: Any) -> Any:
+    """Write the sums of the last 1, 2, ... of `count` vectors of LANES elements, `step` apart.
+
+    The sum from vector i on is vector i of `sums`. Elements are added from the last to the first.
+    """
+
+    def build(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        start, distance, number, target = arguments
+        total = _Total(context, builder, source, sums)
+        with cgutils.for_range(builder, number) as loop:
+            index = builder.sub(builder.sub(number, loop.index), ir.Constant(_INT64, 1))
+            total.add(builder.gep(start, [builder.mul(index, distance)]))
+            total.store(builder.gep(target, [builder.mul(index, ir.Constant(_INT64, LANES))]))
+        return context.get_dummy_value()
+
+    return types.none(source, types.int64, types.int64, sums), build
+
+
+@intrinsic
+def window_sums(
+    typing: Any,
+    source: Any,
+    step: Any,
+    each: Any,
+    suffixes: Any,
+    suffix_step: Any,
+    target: Any,
+    target_step: Any,
+    count: Any,
+    prefix: Any,
+) -> Any:
+    """Write `count` sums of a suffix and a prefix; all are vectors of LANES elements.
+
+    Before each sum, the next `each` vectors of `source`, `step` apart, are added to the prefix.
+    Suffixes are `suffix_step` apart, results `target_step`.
+    """
+
+    def build(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        start, distance, number, others, others_step, results, results_step, outputs, own = (
+            arguments
+        )
+        total = _Total(context, builder, source, prefix)
+        total.load(own)
+        with cgutils.for_range(builder, outputs) as output:
+            first = builder.mul(output.index, number)
+            with cgutils.for_range(builder, number) as tap:
+                position = builder.add(first, tap.index)
+                total.add(builder.gep(start, [builder.mul(position, distance)]))
+            suffix = builder.gep(others, [builder.mul(output.index, others_step)])
+            result = builder.gep(results, [builder.mul(output.index, results_step)])
+            total.store_with(suffix, result)
+        total.store(own)
+        return context.get_dummy_value()
+
+    integer = types.int64
+    return types.none(
+        source, integer, integer, suffixes, integer, target, integer, integer, prefix
+    ), build
+
+
+class _Total:
+    """A vector of sums in a register, in code that is being built."""
+
+    def __init__(self, context: Any, builder: ir.IRBuilder, source: Any, sums: Any) -> None:
+        self._builder, self._given, self._wanted = builder, source.dtype, sums.dtype
+        self._vector = ir.VectorType(context.get_value_type(sums.dtype), LANES)
+        self._elements = ir.VectorType(context.get_value_type(source.dtype), LANES)
+        is_float = isinstance(sums.dtype, types.Float)
+        self._add = builder.fadd if is_float else builder.add
+        self._place = cgutils.alloca_once(builder, self._vector)
+        builder.store(ir.Constant(self._vector, None), self._place)
+
+    def load(self, place: ir.Value) -> None:
+        """Take the sums from memory."""
+        self._builder.store(self._read(place, self._vector), self._place)
+
+    def add(self, place: ir.Value) -> None:
+        """Add a vector of elements in memory."""
+        elements = self._read(place, self._elements)
+        wide = _widened(self._builder, elements, self._given, self._wanted, self._vector)
+        self._builder.store(self._add(self._builder.load(self._place), wide), self._place)
+
+    def store(self, place: ir.Value) -> None:
+        """Write the sums to memory."""
+        self._write(self._builder.load(self._place), place)
+
+    def store_with(self, other: ir.Value, place: ir.Value) -> None:
+        """Write the sums plus other sums to memory."""
+        sums = self._add(self._read(other, self._vector), self._builder.load(self._place))
+        self._write(sums, place)
+
+    def _read(self, place: ir.Value, type_: ir.Type) -> ir.Value:
+        pointer = self._builder.bitcast(place, type_.as_pointer())
+        return self._builder.load(pointer, align=1)
+
+    def _write(self, sums: ir.Value, place: ir.Value) -> None:
+        pointer = self._builder.bitcast(place, self._vector.as_pointer())
+        self._builder.store(sums, pointer, align=1)
+
+
 def _mask(numbers: range) -> ir.Constant:
     return ir.Constant(ir.VectorType(_INT32, len(numbers)), list(numbers))
 

@@ -6,24 +6,25 @@ import numpy as np
 
 from pooling_engine.backends.numba_backend.language.arguments import ScanTables
 from pooling_engine.backends.numba_backend.tables.axes import planes_and_axes, window_tables
+from pooling_engine.backends.rules import LANES
 from pooling_engine.plans.memo import Memo
 from pooling_engine.plans.plan import PoolPlan
 
-MOST_ROWS = 32  # that are transposed together
-COLUMN_BYTES = 64 << 10  # of the transposed rows, unless the rows are so long that 8 have more
+MOST_ROWS = 2 * LANES  # that are transposed together
+COLUMN_BYTES = 32 << 10  # of the transposed rows, if LANES rows do not have more
 
 
 @Memo
 def scan_tables(plan: PoolPlan) -> ScanTables:
     """Return the tables of `scan_sum_pool` for a plan."""
     windows, (_, axes) = window_tables(plan), planes_and_axes(plan)
-    group = min(MOST_ROWS, max(8, COLUMN_BYTES // 8 // axes[-1].size))
-    most, suffixes, sizes, row = group, 0, [(0, 0)], plan.inner
+    group = MOST_ROWS if MOST_ROWS * axes[-1].size * 8 <= COLUMN_BYTES else LANES
+    most, suffixes, sizes, row = 2 * LANES, 0, [(0, 0)], plan.inner
     for axis in reversed(axes):
         if row == 1:  # its rows may be transposed
             sizes.append((axis.size, axis.outputs))
         length = group if row == 1 else row
-        suffixes = max(suffixes, min(axis.kernel, axis.size) * length)
+        suffixes = max(suffixes, min(axis.kernel, axis.size) * max(length, LANES))
         most = max(most, length)
         row *= axis.size
     columns, outputs = (group * max(numbers) for numbers in zip(*sizes, strict=True))
@@ -36,6 +37,7 @@ def scan_tables(plan: PoolPlan) -> ScanTables:
         group=group,
         suffixes=suffixes,
         columns=columns,
+        sums=outputs,
         vectors=most + columns + outputs,
         tiles=windows.tiles,
         element=windows.element,
