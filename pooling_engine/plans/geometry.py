@@ -241,7 +241,6 @@ def resolve_sliding(
 
     Raises:
         InvalidSpecError: no window fits.
-        UnsupportedError: the window has more taps on elements than `MAX_TAPS_PER_AXIS`.
     """
     if named in (NamedPadding.SAME_UPPER, NamedPadding.SAME_LOWER):
         outputs = -(-size // window.stride)
@@ -260,14 +259,25 @@ def resolve_sliding(
             f"but the padded input has {padded}",
             field=f"kernel[{number}]",
         )
-    axis = SlidingAxis(size, window, outputs)
-    if axis.reach > MAX_TAPS_PER_AXIS:
+    return SlidingAxis(size, window, outputs)
+
+
+def check_reach(number: int, axis: Axis) -> None:
+    """Check that the windows of an axis have few enough taps on elements.
+
+    Args:
+        number: number of the spatial axis, for errors.
+        axis: the axis.
+
+    Raises:
+        UnsupportedError: a sliding window has more taps on elements than `MAX_TAPS_PER_AXIS`.
+    """
+    if isinstance(axis, SlidingAxis) and axis.reach > MAX_TAPS_PER_AXIS:
         raise UnsupportedError(
             f"the windows of spatial axis {number} have {axis.reach} taps on elements; "
             f"at most {MAX_TAPS_PER_AXIS} along one axis are supported",
             field=f"kernel[{number}]",
         )
-    return axis
 
 
 def resolve_adaptive(number: int, size: int, outputs: int) -> Axis:

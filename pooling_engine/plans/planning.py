@@ -21,6 +21,7 @@ from pooling_engine.errors import (
 from pooling_engine.plans.geometry import (
     Axis,
     SlidingAxis,
+    check_reach,
     is_spanned,
     resolve_adaptive,
     resolve_sliding,
@@ -135,6 +136,9 @@ def _cached_plan(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype[Any]) -
     is_global = spec.global_window
     if spec.mode in SUMMING_MODES and all(map(is_spanned, axes)):
         axes, is_global = _one_window(spatial), True
+    if spec.adaptive_output is None and not is_global:
+        for number, axis in enumerate(axes):
+            check_reach(number, axis)
     outputs = (1,) * len(spatial) if is_global else tuple(a.outputs for a in axes)
     output_shape = (shape[0], *outputs, shape[-1]) if channels_last else (*shape[:2], *outputs)
     plan = PoolPlan(

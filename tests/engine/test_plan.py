@@ -200,6 +200,17 @@ def test_windows_with_too_many_taps_on_elements_are_unsupported():
     assert outputs_of(65_536, kernel=65_536) == 1
 
 
+@pytest.mark.parametrize("mode", ["average", "sum"])
+def test_a_sum_of_a_whole_plane_may_have_any_number_of_taps(mode):
+    x = np.ones((1, 2, 100_000), np.float32)
+    spec = PoolSpec(mode, 100_000)
+    total = 1 if mode == "average" else 100_000
+    output = pooling_engine.forward(x, spec).output
+    assert output.tolist() == [[[total], [total]]]
+    dx = pooling_engine.backward(output, spec, input_shape=x.shape)
+    np.testing.assert_array_equal(dx, np.full_like(x, 1e-5 if mode == "average" else 100_000))
+
+
 MANY = {"kernel": (2**21, 2**21, 2**21 + 1), "stride": 1, "padding": "same_upper"}
 SELECTING = ({"mode": "max"}, {"mode": "min"}, {"mode": "lp", "norm_p": np.inf})
 
