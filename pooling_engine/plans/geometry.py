@@ -21,7 +21,7 @@ from pooling_engine.specs.enums import NamedPadding
 from pooling_engine.specs.window import Window
 
 MAX_TAPS_PER_AXIS = 65_536
-SCANNED_TAPS, SCANNED_STRIDES = 9, 4  # least kernel of a scan, and in strides (docs/adr/0014)
+SCANNED_TAPS, SCANNED_STRIDES = 9, 4  # least kernel of a scan, and in strides (docs/adr/0015)
 Positions = NDArray[np.int64]
 Range = tuple[int, int]
 
