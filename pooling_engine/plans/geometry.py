@@ -70,7 +70,7 @@ class SlidingAxis:
 
     @property
     def is_scanned(self) -> bool:
-        """Whether windows are summed by a scan of blocks, because they are large and overlap.
+        """True if windows are summed by a scan of blocks, because they are large and overlap.
 
         Row bands of a plane have the same windows, so the rule must not depend on the size.
         """
