@@ -26,7 +26,7 @@ def serve(**options: Any) -> None:
         config = ServerConfig(**options)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    configure_log(config.log_level)
+    configure_log(config.log_level, config.log_format)
     is_single = config.workers == 1 and not config.devices
     exit_process(run(config) if is_single else supervise(config))
 

@@ -15,6 +15,7 @@ MIB = 1 << 20
 MIN_DEVICE_MEMORY_BYTES = 64 * MIB  # the staging buffers and one call
 MESSAGE_CEILING = GIB  # gRPC libraries have crashed on larger messages; streams carry more
 LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("text", "json")
 
 
 def option(
@@ -154,9 +155,26 @@ class ServerConfig:
     )
     warm_up: bool = option(True, "Compile the common kernels before health reports SERVING.")
     reflection: bool = option(True, "Enable gRPC server reflection.")
+    metrics_listen: str = option(
+        "",
+        "Address of the Prometheus endpoint, HOST:PORT, for all workers. Empty: no metrics.",
+    )
+    max_connection_streams: int = option(
+        1024, "Maximum concurrent calls per connection; further calls wait in the client.", 1
+    )
+    max_connection_age_s: float = option(
+        0.0,
+        "Close connections of this age once their calls have ended, in seconds, so that clients "
+        "spread over new servers. 0 means unlimited.",
+        0,
+    )
+    max_connection_idle_s: float = option(
+        600.0, "Close connections without calls after this many seconds. 0 means never.", 0
+    )
     log_level: str = option(
         "warning", "Log level: debug, info, warning or error. The log is written to stderr."
     )
+    log_format: str = option("text", "Format of the log: text, or json with one object per line.")
 
     def __post_init__(self) -> None:
         _check_minimums(self)
@@ -177,6 +195,8 @@ class ServerConfig:
                 f"max_message_bytes is {self.max_message_bytes}; "
                 f"it must be at most {MESSAGE_CEILING}"
             )
+        if self.log_format not in LOG_FORMATS:
+            raise ValueError(f"log_format is {self.log_format!r}; it must be text or json")
         if self.log_level not in LOG_LEVELS:
             raise ValueError(
                 f"log_level is {self.log_level!r}; it must be debug, info, warning or error"
@@ -220,6 +240,13 @@ def _check_security(config: ServerConfig) -> None:
         )
     if config.tls_client_ca and not config.tls_certificate:
         raise ValueError("tls_client_ca needs tls_certificate and tls_key")
+    if config.metrics_listen:
+        (metrics,) = _one(split_addresses(config.metrics_listen))
+        if not (is_local(metrics) or config.allow_plaintext):
+            raise ValueError(
+                f"metrics_listen is {metrics!r}, which other hosts can reach without TLS; "
+                "it must be a local address, or allow_plaintext given"
+            )
     if config.tls_certificate or config.allow_plaintext:
         return
     for address in split_addresses(config.listen):
@@ -228,6 +255,12 @@ def _check_security(config: ServerConfig) -> None:
                 f"listen is {address!r}, which other hosts can reach without TLS; "
                 "give tls_certificate and tls_key, or allow_plaintext"
             )
+
+
+def _one(addresses: tuple[str, ...]) -> tuple[str, ...]:
+    if len(addresses) != 1 or is_unix(addresses[0]):
+        raise ValueError("metrics_listen must be one HOST:PORT")
+    return addresses
 
 
 def _check_workers(config: ServerConfig) -> None:

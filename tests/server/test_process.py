@@ -19,7 +19,7 @@ from tests.support.processes import SERVE, address_in, process, wait_until_drain
 from tests.support.waiting import LIMIT_S, quiet_port
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_serves_from_the_banner_to_a_clean_stop(number: signal.Signals) -> None:
     x = np.random.default_rng(0).standard_normal((2, 3, 8, 8), dtype=np.float32)
     spec = PoolSpec("max", kernel=2)

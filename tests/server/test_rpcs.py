@@ -20,7 +20,7 @@ from tests.support.proxy import Proxy
 from tests.support.requests import forward
 from tests.support.waiting import LIMIT_S
 
-MOST, IDLE_S = 3, 0.3
+MOST, IDLE_S = 3, 1.0
 
 
 @pytest.fixture(params=[True, False], ids=["inline", "threads"])

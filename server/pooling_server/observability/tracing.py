@@ -13,10 +13,15 @@ except ImportError:
 _KEYS = ("traceparent", "tracestate", "baggage")
 
 
+def is_tracing() -> bool:
+    """Return True if this process has a tracer provider, which records spans."""
+    if trace is None:
+        return False
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
 def start_span(service: str, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> Any:
-    """Return a span for an RPC, in the trace of its client; None if no spans are recorded."""
-    if trace is None or isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-        return None
+    """Return a span for an RPC, in the trace of its client."""
     carrier = {key: value for key, value in metadata if key in _KEYS and isinstance(value, str)}
     return trace.get_tracer("pooling_server").start_span(
         f"{service}/{method}",

@@ -6,6 +6,8 @@ thread, must not wait for it.
 
 from __future__ import annotations
 
+import datetime
+import json
 import logging
 import os
 import queue
@@ -20,6 +22,33 @@ _FLUSH_S = 1.0
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
+class _TextFormatter(logging.Formatter):
+    """Lines of text, with the id of the request at the end."""
+
+    def __init__(self) -> None:
+        super().__init__(_FORMAT)
+
+    def format(self, record: logging.LogRecord) -> str:
+        request_id = getattr(record, "request_id", "")
+        return super().format(record) + (f" [request {request_id}]" if request_id else "")
+
+
+class _JsonFormatter(logging.Formatter):
+    """One JSON object per record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
+        fields = {
+            "time": time.isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "process": record.process,
+            "message": record.getMessage(),
+            "request_id": getattr(record, "request_id", None),
+        }
+        return json.dumps({name: value for name, value in fields.items() if value is not None})
+
+
 class _DroppingHandler(QueueHandler):
     """Handler that drops records while the queue is full."""
 
@@ -31,10 +60,10 @@ class _DroppingHandler(QueueHandler):
 class _Log:
     """The queue of records and the thread that writes them."""
 
-    def __init__(self, level: str) -> None:
+    def __init__(self, level: str, format_: str) -> None:
         records: queue.Queue[logging.LogRecord] = queue.Queue(_MOST_RECORDS)
         writer = logging.StreamHandler()
-        writer.setFormatter(logging.Formatter(_FORMAT))
+        writer.setFormatter(_JsonFormatter() if format_ == "json" else _TextFormatter())
         self._listener = QueueListener(records, writer)
         self._listener.start()
         handler = _DroppingHandler(records)
@@ -48,14 +77,15 @@ class _Log:
 _log: _Log | None = None
 
 
-def configure_log(level: str) -> None:
+def configure_log(level: str, format_: str) -> None:
     """Write the log to stderr from now on.
 
     Args:
         level: lowest level to write, for example "warning".
+        format_: "text" or "json".
     """
     global _log
-    _log = _Log(level.upper())
+    _log = _Log(level.upper(), format_)
 
 
 def open_standard_descriptors() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -16,8 +17,11 @@ from pooling_server.processes.log import announce, flush_output
 if TYPE_CHECKING:
     from pooling_server.serving.app import PoolingServer
 
+_log = logging.getLogger("pooling_server")
+
 # Events of one byte; the bytes of signals are their numbers.
 STOP, ABORT = b"s", b"a"
+RELOAD = bytes([signal.SIGHUP])
 _WARMED_UP, _DEVICE_LOST, _FINISHED, _UNFINISHED = b"w", b"d", b"f", b"u"
 
 
@@ -62,10 +66,19 @@ def run(config: ServerConfig) -> int:
 
     try:
         server = PoolingServer(config)
+        if config.metrics_listen:
+            _serve_metrics(config.metrics_listen, server)
     except (OSError, PoolingError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return serve(server, events, lambda: announce(server.banner()))
+
+
+def _serve_metrics(address: str, server: PoolingServer) -> None:
+    from pooling_server.observability.exposition import Exposition
+
+    exposition = Exposition(address, lambda: (server.numbers(), 0))
+    _log.info("metrics at port %d", exposition.port)
 
 
 def serve(
@@ -74,14 +87,17 @@ def serve(
     on_ready: Callable[[], None],
     *,
     second_event_aborts: bool = True,
+    before_exit: Callable[[], None] = lambda: None,
 ) -> int:
     """Serve until an event stops the server, and return the exit code.
 
-    `ABORT` ends the process immediately. Any other event starts a graceful stop. A lost device
-    also stops the server, because only a new process can use the device again.
+    `ABORT` ends the process immediately. `RELOAD` reads certificates and tokens again. Any other
+    event starts a graceful stop. A lost device also stops the server, because only a new process
+    can use the device again.
 
     Args:
         on_ready: called once health reports SERVING.
+        before_exit: called after a graceful stop.
         second_event_aborts: if true, any second event aborts a graceful stop; otherwise only
             `ABORT` does.
     """
@@ -90,13 +106,14 @@ def serve(
     server.begin()
     threading.Thread(target=_warm_up, args=(server, events), daemon=True).start()
     event = events.next()
-    if event == _WARMED_UP:
-        on_ready()
+    while event in (_WARMED_UP, RELOAD):
+        on_ready() if event == _WARMED_UP else server.reload()
         event = events.next()
     has_failed = event == _DEVICE_LOST
     if event != ABORT:
         threading.Thread(target=_stop, args=(server, events), daemon=True).start()
         event = _next_final_event(events, second_event_aborts)
+        before_exit()
     if event == _FINISHED:
         return 1 if has_failed else 0
     if event == _UNFINISHED:
@@ -115,7 +132,7 @@ def exit_process(code: int) -> NoReturn:
 def _next_final_event(events: Events, any_event_is_final: bool) -> bytes:
     """Wait for the event that ends a graceful stop."""
     event = events.next()
-    while event in (_WARMED_UP, _DEVICE_LOST) or not (
+    while event in (_WARMED_UP, _DEVICE_LOST, RELOAD) or not (
         any_event_is_final or event in (ABORT, _FINISHED, _UNFINISHED)
     ):
         event = events.next()

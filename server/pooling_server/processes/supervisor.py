@@ -8,20 +8,24 @@ import math
 import os
 import signal
 import sys
+import threading
 import time
 from contextlib import ExitStack
 from multiprocessing.connection import Connection, wait
 
 from pooling_engine.runtime import usable_cores
 from pooling_server.config import ServerConfig
+from pooling_server.observability.exposition import Exposition
+from pooling_server.observability.metrics import Numbers, total
 from pooling_server.processes.devices import environment_for, split_devices
 from pooling_server.processes.log import announce
-from pooling_server.processes.process import Events
+from pooling_server.processes.process import RELOAD, Events
 from pooling_server.processes.worker import Worker
 from pooling_server.sockets.listening import is_unix, reserve_port, split_addresses
 
 _log = logging.getLogger("pooling_server")
 
+_NUMBERS_S = 1.0  # longest wait for the metrics of the workers
 _STOP_MARGIN_S = 5.0  # added to the drain delay and the grace period
 
 
@@ -44,7 +48,15 @@ def supervise(config: ServerConfig) -> int:
         except (OSError, ValueError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
-        return Supervisor(config, addresses, events).run()
+        supervisor = Supervisor(config, addresses, events)
+        try:
+            if config.metrics_listen:
+                exposition = Exposition(config.metrics_listen, supervisor.numbers)
+                _log.info("metrics at port %d", exposition.port)
+        except OSError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        return supervisor.run()
 
 
 def worker_configs(config: ServerConfig, addresses: list[str]) -> list[ServerConfig]:
@@ -86,6 +98,10 @@ class Supervisor:
         self._kill_at: float | None = None  # set when the stop begins
         self._is_announced = False
         self._code = 0
+        self._restarts = 0  # of workers that died
+        self._to_renew: list[Worker] = []  # workers to restart after SIGHUP; the first one stops
+        self._awaited: set[Worker] = set()  # workers that have not sent their metrics yet
+        self._answered = threading.Condition()
 
     def run(self) -> int:
         """Serve until a signal arrives and the workers have stopped; return the exit code."""
@@ -96,8 +112,7 @@ class Supervisor:
                 if isinstance(ready, Connection):
                     self._receive(running[ready])
                 else:
-                    self._events.next()
-                    self._stop() if self._kill_at is None else self._kill()
+                    self._handle(self._events.next())
             if self._kill_at is None:
                 self._start_due_workers()
             elif time.monotonic() > self._kill_at:
@@ -113,11 +128,44 @@ class Supervisor:
         due += [] if self._kill_at is None else [self._kill_at]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
+    def numbers(self) -> tuple[Numbers, int]:
+        """Return the metrics of all workers, and the restarts; called from another thread."""
+        with self._answered:
+            self._awaited = {worker for worker in self._workers if worker.request_numbers()}
+            self._answered.wait_for(lambda: not self._awaited, _NUMBERS_S)
+            parts = [each for w in self._workers for each in (w.numbers, w.past_numbers)]
+            return total(parts), self._restarts
+
+    def _handle(self, event: bytes) -> None:
+        if event == RELOAD and self._kill_at is None:
+            if self._is_announced and not self._to_renew:
+                _log.warning("restarting the workers one by one")
+                self._to_renew = list(self._workers)
+                self._to_renew[0].stop()
+        elif self._kill_at is None:
+            self._stop()
+        else:
+            self._kill()
+
+    def _renew_next(self) -> None:
+        """Stop the next worker once the one before serves again."""
+        if self._to_renew and self._to_renew[0].banner:
+            del self._to_renew[0]
+            if self._to_renew:
+                self._to_renew[0].stop()
+
     def _receive(self, worker: Worker) -> None:
-        if worker.receive():
+        banner = worker.banner
+        has_exited = worker.receive()
+        with self._answered:
+            self._awaited.discard(worker)
+            self._answered.notify_all()
+        if has_exited:
             self._on_exit(worker)
         elif not self._is_announced:
             self._on_ready()
+        elif worker.banner != banner and self._kill_at is None:
+            self._renew_next()
 
     def _on_ready(self) -> None:
         """Start the other workers once the first one serves; print the banner once all serve."""
@@ -140,7 +188,10 @@ class Supervisor:
         """Schedule a restart, unless the server is stopping or this was a failed first start."""
         if self._kill_at is not None:
             self._code = 0 if self._code == 0 and worker.exited_cleanly() else 1
+        elif self._to_renew and worker is self._to_renew[0] and worker.exited_cleanly():
+            worker.start()
         elif self._is_announced:
+            self._restarts += 1
             delay_s = worker.schedule_restart()
             _log.warning("%s; restarting it in %g s", worker.describe_exit(), delay_s)
         else:

@@ -11,8 +11,10 @@ import time
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
 from pooling_server.config import ServerConfig
+from pooling_server.observability.metrics import Numbers
 from pooling_server.processes.devices import environment_for
 from pooling_server.processes.log import configure_log
 from pooling_server.processes.process import (
@@ -23,10 +25,16 @@ from pooling_server.processes.process import (
     serve,
 )
 
+if TYPE_CHECKING:
+    from pooling_server.serving.app import PoolingServer
+
 # Back-off of restarts: the first delay, the number of doublings, and the longest delay.
 _FIRST_DELAY_S, _MAX_DOUBLINGS, _MAX_DELAY_S = 0.1, 9, 30.0
 _STABLE_S = 60.0  # uptime after which an exit no longer counts as a failed start
 _EXIT_S = 5.0  # for a process whose connection is closed
+# Kinds of messages from a worker; the second one is also the request for it.
+SERVING, NUMBERS, FAILED = b"serving", b"numbers", b"failed"
+_reporting = threading.Lock()
 
 
 class Worker:
@@ -42,6 +50,8 @@ class Worker:
         connection: pipe to the process, which closes when the process exits; None if none runs.
         banner: line that the worker sent when it began to serve; empty before that.
         error: text that the worker sent if it could not start; otherwise empty.
+        numbers: metrics of this process that the worker sent last.
+        past_numbers: metrics of its earlier processes.
         restart_at: time of the next start, by `time.monotonic`; None while the process runs.
         started_at: time of the last start, by the same clock.
     """
@@ -53,6 +63,8 @@ class Worker:
         self.banner = self.error = ""
         self.restart_at: float | None = None
         self.started_at = 0.0
+        self.numbers, self.past_numbers = Numbers(), Numbers()
+        self._sending = threading.Lock()
         self._failures = 0  # consecutive, each soon after a start
 
     def start(self) -> None:
@@ -76,18 +88,30 @@ class Worker:
         assert self.connection is not None
         assert self.process is not None
         try:
-            is_serving, text = self.connection.recv()
+            kind, content = self.connection.recv()
         except (EOFError, OSError):
             self.connection.close()
             self.connection = None
+            self.numbers.in_flight_calls = self.numbers.in_flight_bytes = 0
+            self.past_numbers.add(self.numbers)
+            self.numbers = Numbers()
             with suppress(subprocess.TimeoutExpired):  # a GPU driver may block the exit
                 self.process.wait(_EXIT_S)
             return True
-        if is_serving:
-            self.banner = text
+        if kind == SERVING:
+            self.banner = content
+        elif kind == NUMBERS:
+            self.numbers = content
         else:
-            self.error = text
+            self.error = content
         return False
+
+    def request_numbers(self) -> bool:
+        """Ask the process for its metrics; return False if it does not serve."""
+        if self.connection is None or not self.banner:
+            return False
+        self._send(NUMBERS)
+        return True
 
     def stop(self) -> None:
         """Stop the process gracefully, as on SIGTERM, and cancel a scheduled restart."""
@@ -127,9 +151,11 @@ class Worker:
         return f"{name} {how}" + (f": {self.error}" if self.error else "")
 
     def _send(self, message: ServerConfig | bytes) -> None:
-        if self.connection:
-            with suppress(OSError):  # the process has exited; `receive` will notice
-                self.connection.send(message)
+        connection = self.connection
+        if connection:
+            # OSError: the process has exited; `receive` will notice.
+            with self._sending, suppress(OSError):
+                connection.send(message)
 
 
 def main() -> None:
@@ -140,36 +166,45 @@ def main() -> None:
         config = connection.recv()
     except EOFError:
         exit_process(1)
-    configure_log(config.log_level)
+    configure_log(config.log_level, config.log_format)
     from pooling_engine import PoolingError
     from pooling_server.serving.app import PoolingServer
 
     try:
         server = PoolingServer(config, shared_port=True)
     except (OSError, PoolingError, ValueError) as error:
-        _report(connection, False, str(error))
+        _report(connection, FAILED, str(error))
         exit_process(1)
-    threading.Thread(target=_forward_events, args=(connection, events), daemon=True).start()
+    threading.Thread(target=_forward_events, args=(connection, events, server), daemon=True).start()
     exit_process(
         serve(
             server,
             events,
-            lambda: _report(connection, True, server.banner()),
+            lambda: _report(connection, SERVING, server.banner()),
             second_event_aborts=False,  # a service manager may signal the worker as well
+            before_exit=lambda: _report(connection, NUMBERS, server.numbers()),
         )
     )
 
 
-def _report(connection: Connection, is_serving: bool, text: str) -> None:
-    with suppress(OSError):  # the supervisor has exited; `_forward_events` will notice
-        connection.send((is_serving, text))
+def _report(connection: Connection, kind: bytes, content: object) -> None:
+    # OSError: the supervisor has exited; `_forward_events` will notice.
+    with _reporting, suppress(OSError):
+        connection.send((kind, content))
 
 
-def _forward_events(connection: Connection, events: Events) -> None:
-    """Post the events that the supervisor sends, and `ABORT` when the supervisor exits."""
+def _forward_events(connection: Connection, events: Events, server: PoolingServer) -> None:
+    """Post the events that the supervisor sends, and `ABORT` when the supervisor exits.
+
+    Requests for metrics are answered here.
+    """
     try:
         while True:
-            events.post(connection.recv())
+            event = connection.recv()
+            if event == NUMBERS:
+                _report(connection, NUMBERS, server.numbers())
+            else:
+                events.post(event)
     except (EOFError, OSError):
         events.post(ABORT)
 

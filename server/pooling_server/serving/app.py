@@ -42,6 +42,7 @@ _QUIET_S, _MOST_QUIET_S = 0.02, 0.5
 _SPARE_THREADS = 8  # these reject calls while `max_in_flight` calls occupy all other threads
 _HEALTH_THREADS = 4  # health has its own threads, so that slow clients cannot block it
 _LONG_WARM_UP_S = 5.0
+_UNLIMITED_MS = (1 << 31) - 1
 _COMPILING = (
     "compiling kernels, which takes a minute or more on the very first start; "
     "until then, calls to %s are computed by NumPy"
@@ -93,7 +94,8 @@ class PoolingServer:
         tokens = Tokens(Path(config.token_file)) if config.token_file else None
         if tokens is not None:
             self._files.add(tokens.file)
-        self._metrics, self._budget = Metrics(), ByteBudget(config.max_in_flight_bytes)
+        self._metrics = Metrics() if config.metrics_listen else None
+        self._budget = ByteBudget(config.max_in_flight_bytes)
         self._rpcs = Rpcs(self._metrics, self._budget, tokens)
         self._server = grpc.server(
             ThreadPoolExecutor(_HEALTH_THREADS, "pooling-health"),
@@ -212,8 +214,10 @@ class PoolingServer:
         self._listeners.remove_files()
 
     def numbers(self) -> Numbers:
-        """Return the metrics of this process."""
-        return self._metrics.numbers(self.executor.in_flight, self._budget.used_bytes)
+        """Return the metrics of this process; without `metrics_listen`, only those in flight."""
+        return (self._metrics or Metrics()).numbers(
+            self.executor.in_flight, self._budget.used_bytes
+        )
 
     def banner(self) -> str:
         """Return one line with the version, the addresses, the backend and its devices."""
@@ -254,6 +258,14 @@ def _channel_options(config: ServerConfig, shared_port: bool) -> list[tuple[str,
     return [
         ("grpc.max_receive_message_length", ceiling),
         ("grpc.max_send_message_length", ceiling),
+        ("grpc.max_concurrent_streams", config.max_connection_streams),
+        ("grpc.max_connection_age_ms", _ms(config.max_connection_age_s)),
+        ("grpc.max_connection_idle_ms", _ms(config.max_connection_idle_s)),
         ("grpc.so_reuseport", int(shared_port)),  # without it, a port in use is an error
         *keepalive.server_options(),
     ]
+
+
+def _ms(seconds: float) -> int:
+    """Return milliseconds for gRPC, whose largest number means unlimited."""
+    return min(round(1000 * seconds), _UNLIMITED_MS) if seconds else _UNLIMITED_MS

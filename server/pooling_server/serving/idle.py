@@ -49,8 +49,10 @@ class IdleWatch:
         """Watch a stream."""
         if not self.limit_s:
             return
+        self._waits.add(wait)  # atomic: no lock, because every call passes here
+        if self._is_running:
+            return
         with self._changed:
-            self._waits.add(wait)
             is_first, self._is_running = not self._is_running, True
         if is_first:
             threading.Thread(target=self._run, name="pooling-idle-watch", daemon=True).start()
@@ -58,8 +60,7 @@ class IdleWatch:
     def discard(self, wait: Wait) -> None:
         """Do not watch a stream any more."""
         wait.pause()
-        with self._changed:
-            self._waits.discard(wait)
+        self._waits.discard(wait)
 
     def check(self) -> float:
         """Call `on_timeout` of each wait that lasts too long.
@@ -69,9 +70,7 @@ class IdleWatch:
         """
         now = time.monotonic()
         next_s = self.limit_s
-        with self._changed:
-            waits = tuple(self._waits)
-        for wait in waits:
+        for wait in tuple(self._waits):
             since, on_timeout = wait.current or (now, None)
             left_s = since + self.limit_s - now
             if left_s > 0:

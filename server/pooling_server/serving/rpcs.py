@@ -17,12 +17,13 @@ from contextlib import suppress
 import pooling_wire
 from pooling_engine import PoolingError
 from pooling_server.observability.metrics import Metrics
-from pooling_server.observability.tracing import end_span, start_span
+from pooling_server.observability.tracing import end_span, is_tracing, start_span
 from pooling_server.security.tokens import AUTHORIZATION, Session, Tokens
 from pooling_server.serving.byte_budget import ByteBudget
 
 _log = logging.getLogger("pooling_server")
 REQUEST_ID, SERVER_TIMING = "x-request-id", "server-timing"
+SMALL_BYTES = 64 << 10  # not reserved: the limit of calls in flight bounds them
 _LEGAL_ID = re.compile(r"[!-~]{1,128}")
 
 Metadata = Iterable[tuple[str, str | bytes]]
@@ -30,16 +31,17 @@ Trailers = tuple[tuple[str, str | bytes], ...]
 
 
 class Rpcs:
-    """What all RPCs of a server share.
+    """State that all RPCs of a server share.
 
     Args:
-        metrics: counts calls.
+        metrics: counts calls; None if nobody reads the counts.
         budget: bytes of calls in flight.
         tokens: tokens that clients need; None if they need none.
     """
 
-    def __init__(self, metrics: Metrics, budget: ByteBudget, tokens: Tokens | None) -> None:
+    def __init__(self, metrics: Metrics | None, budget: ByteBudget, tokens: Tokens | None) -> None:
         self.metrics, self.budget, self.tokens = metrics, budget, tokens
+        self.is_tracing = is_tracing()
         self._prefix, self._numbers = secrets.token_hex(6), itertools.count(1)
 
     def start(self, name: str, metadata: Metadata, peer: str) -> Rpc:
@@ -92,7 +94,9 @@ class Rpc:
         self.request_id = self.request_id or rpcs.new_id()
         self.session: Session | None = None
         self.queue_s = self.compute_s = 0.0
-        self._span = start_span(pooling_wire.SERVICE_NAME, name, metadata)
+        self._span = (
+            start_span(pooling_wire.SERVICE_NAME, name, metadata) if rpcs.is_tracing else None
+        )
 
     def authorize(self) -> None:
         """Check the token of the client, if the server has tokens.
@@ -122,7 +126,7 @@ class Rpc:
         code = pooling_wire.encode_error(error).code.name
         if work is not None:
             work.fail(error)
-        else:
+        elif self.rpcs.metrics is not None:
             total_s = time.perf_counter() - self._started_s
             self.rpcs.metrics.call((self.name, "", code), total_s, None, None, 0, 0)
             self.rpcs.metrics.refuse(error.reason)
@@ -184,12 +188,12 @@ class Work:
             session.count_bytes(self.nbytes)
 
     def reserve(self, nbytes: int) -> None:
-        """Reserve bytes, before they are allocated.
+        """Reserve bytes, before they are allocated, unless they are few.
 
         Raises:
             OverloadedError, TensorTooLargeError: as `ByteBudget.reserve`.
         """
-        if nbytes:
+        if nbytes > SMALL_BYTES:
             self.rpc.rpcs.budget.reserve(self.rpc.peer, nbytes)
             self._reserved.append(nbytes)
             if self._is_released:  # meanwhile, in another thread: the client has disconnected
@@ -213,20 +217,23 @@ class Work:
 
     def fail(self, error: PoolingError) -> None:
         """Count a call that failed."""
-        self.rpc.rpcs.metrics.refuse(error.reason)
+        if self.rpc.rpcs.metrics is not None:
+            self.rpc.rpcs.metrics.refuse(error.reason)
         self._count(pooling_wire.encode_error(error).code.name, 0)
 
     def release(self) -> None:
         """Release the bytes, after the reply was sent or the client has disconnected."""
         self._is_released = True
-        with suppress(IndexError):
-            while True:
-                self.rpc.rpcs.budget.release(self.rpc.peer, self._reserved.pop())
+        if self._reserved:
+            with suppress(IndexError):  # another thread releases them as well
+                while True:
+                    self.rpc.rpcs.budget.release(self.rpc.peer, self._reserved.pop())
 
     def _count(self, code: str, sent_bytes: int) -> None:
         rpc, queue_s, compute_s = self.rpc, self._queue_s, self._compute_s
         rpc.queue_s += queue_s or 0.0
         rpc.compute_s += compute_s or 0.0
-        total_s = time.perf_counter() - self._received_s
-        labels = rpc.name, self.mode, code
-        rpc.rpcs.metrics.call(labels, total_s, queue_s, compute_s, self.nbytes, sent_bytes)
+        if rpc.rpcs.metrics is not None:
+            total_s = time.perf_counter() - self._received_s
+            labels = rpc.name, self.mode, code
+            rpc.rpcs.metrics.call(labels, total_s, queue_s, compute_s, self.nbytes, sent_bytes)

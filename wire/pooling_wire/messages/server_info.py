@@ -33,12 +33,20 @@ class BackendInfo:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of a server; sizes are in bytes."""
+    """Limits of a server; sizes are in bytes, times in seconds.
+
+    Zero means that there is no limit, or that the server does not report it.
+    """
 
     max_message_bytes: int
     max_tensor_bytes: int
     max_taps: int
     max_in_flight: int
+    max_in_flight_bytes: int = 0
+    max_connection_streams: int = 0
+    max_connection_age_s: float = 0.0
+    max_connection_idle_s: float = 0.0
+    stream_idle_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

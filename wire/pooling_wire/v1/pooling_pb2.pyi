@@ -273,16 +273,26 @@ class Backend(_message.Message):
     def __init__(self, name: _Optional[str] = ..., devices: _Optional[_Iterable[str]] = ..., modes: _Optional[_Iterable[_Union[Mode, str]]] = ..., element_types: _Optional[_Iterable[_Union[ElementType, str]]] = ..., index_formats: _Optional[_Iterable[_Union[IndexFormat, str]]] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_message_bytes", "max_tensor_bytes", "max_taps", "max_in_flight")
+    __slots__ = ("max_message_bytes", "max_tensor_bytes", "max_taps", "max_in_flight", "max_in_flight_bytes", "max_connection_streams", "max_connection_age_s", "max_connection_idle_s", "stream_idle_s")
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_TENSOR_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_TAPS_FIELD_NUMBER: _ClassVar[int]
     MAX_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    MAX_IN_FLIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_CONNECTION_STREAMS_FIELD_NUMBER: _ClassVar[int]
+    MAX_CONNECTION_AGE_S_FIELD_NUMBER: _ClassVar[int]
+    MAX_CONNECTION_IDLE_S_FIELD_NUMBER: _ClassVar[int]
+    STREAM_IDLE_S_FIELD_NUMBER: _ClassVar[int]
     max_message_bytes: int
     max_tensor_bytes: int
     max_taps: int
     max_in_flight: int
-    def __init__(self, max_message_bytes: _Optional[int] = ..., max_tensor_bytes: _Optional[int] = ..., max_taps: _Optional[int] = ..., max_in_flight: _Optional[int] = ...) -> None: ...
+    max_in_flight_bytes: int
+    max_connection_streams: int
+    max_connection_age_s: float
+    max_connection_idle_s: float
+    stream_idle_s: float
+    def __init__(self, max_message_bytes: _Optional[int] = ..., max_tensor_bytes: _Optional[int] = ..., max_taps: _Optional[int] = ..., max_in_flight: _Optional[int] = ..., max_in_flight_bytes: _Optional[int] = ..., max_connection_streams: _Optional[int] = ..., max_connection_age_s: _Optional[float] = ..., max_connection_idle_s: _Optional[float] = ..., stream_idle_s: _Optional[float] = ...) -> None: ...
 
 class PoolSpec(_message.Message):
     __slots__ = ("mode", "layout", "sliding_windows", "adaptive_windows", "global_window", "count_include_pad", "divisor_override", "norm_p", "tie_policy", "nan_policy")
