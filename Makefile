@@ -16,7 +16,7 @@ PYTEST := -m pytest -n 2 --dist loadfile
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench protos \
 	test-deep test-large test-lowest test-grpcio fuzz protos-check protos-baseline \
-	bench-engine bench-wire bench-decisions exactness gpu-check gpu-compile clean
+	bench-engine bench-wire bench-torch bench-decisions exactness gpu-check gpu-compile clean
 
 ##@ Main targets (Python 3.11 or later; the tests also need Node 20)
 
@@ -85,6 +85,9 @@ bench-engine: $(VENV)/.test  ## same as bench
 bench-wire: $(VENV)/.test $(VENV)/.bench  ## compare the service with echo servers and Arrow Flight; ten minutes
 	$(BIN)/python -m benchmarks.wire
 	$(BIN)/python -m benchmarks.wire.load
+
+bench-torch: $(VENV)/.test  ## compare remote PyTorch modules with the client, the engine and PyTorch
+	$(BIN)/python -m benchmarks.torch
 
 bench-decisions: $(VENV)/.test  ## repeat the measurements behind ADRs 1, 3, 5, 6, 7, 8, 11 and 13
 	$(BIN)/python -m benchmarks.decisions.server_kind_0001

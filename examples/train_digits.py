@@ -31,7 +31,7 @@ from pooling_engine import PoolSpec
 
 EPOCHS = 8
 BATCH = 64
-TOLERANCE = 1e-3  # of losses and weights against torch.nn, whose sums round differently
+TOLERANCE = 1e-5  # of losses and weights against torch.nn, whose sums round differently
 PARTS = ("pooling forward", "pooling backward", "other forward", "other backward", "optimizer")
 
 
@@ -132,7 +132,7 @@ class Trainer:
     def __init__(self, layers: Any) -> None:
         self.model = network(layers)
         self.run = Run()
-        self._optimizer = torch.optim.SGD(self.model.parameters(), 0.1, momentum=0.9)
+        self._optimizer = torch.optim.SGD(self.model.parameters(), 0.05, momentum=0.9)
         for module in self.model:
             if isinstance(module, layers.MaxPool2d | layers.AvgPool2d):
                 self._time(module)

@@ -15,6 +15,7 @@ from benchmarks.decisions import polling_thread_0013
 from benchmarks.engine import report as engine_report
 from benchmarks.engine.summary import summary_table
 from benchmarks.gpu import report as gpu_report
+from benchmarks.torch.__main__ import markdown as torch_tables
 from benchmarks.wire import load_report
 from benchmarks.wire import report as wire_report
 from pooling_engine import Mode
@@ -87,6 +88,11 @@ def test_the_tables_of_the_wire_follow_its_json() -> None:
     assert source.with_suffix(".md").read_text() == wire_report.markdown(source)
     goals = wire_report.goals_table(wire_report.read(source)["rows"])
     assert goals in (ROOT / "benchmarks/README.md").read_text()
+
+
+def test_the_tables_of_pytorch_follow_their_json() -> None:
+    result = json.loads((ROOT / "benchmarks/results/torch.json").read_text())
+    assert torch_tables(result["rows"]) in (ROOT / "benchmarks/README.md").read_text()
 
 
 def test_tables_of_gpu_results_follow_their_json() -> None:

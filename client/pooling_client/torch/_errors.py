@@ -25,12 +25,12 @@ def torch_errors() -> Iterator[None]:
     """Raise the errors of a call with the classes and argument names of PyTorch."""
     try:
         yield
-    except (InvalidOptionError, InvalidInputError):
-        raise
     except InvalidSpecError as error:
         raise _renamed(error, InvalidOptionError) from None
     except InvalidTensorError as error:
         raise _renamed(error, InvalidInputError) from None
+    except PoolingError as error:
+        raise error from None  # without the errors of earlier attempts
 
 
 def _renamed(error: PoolingError, class_: type[PoolingError]) -> PoolingError:
