@@ -85,6 +85,7 @@ bench-engine: $(VENV)/.test  ## same as bench
 bench-wire: $(VENV)/.test $(VENV)/.bench  ## compare the service with echo servers and Arrow Flight; ten minutes
 	$(BIN)/python -m benchmarks.wire
 	$(BIN)/python -m benchmarks.wire.load
+	$(BIN)/python -m benchmarks.wire.callers
 
 bench-torch: $(VENV)/.test  ## compare remote PyTorch modules with the client, the engine and PyTorch
 	$(BIN)/python -m benchmarks.torch
