@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import grpc
@@ -14,7 +15,7 @@ import pooling_engine
 from pooling_server import PoolingServer
 from pooling_server.observability.metrics import Metrics
 from pooling_server.serving.byte_budget import ByteBudget
-from pooling_server.serving.rpcs import Rpcs, Work
+from pooling_server.serving.rpcs import Rpc, Rpcs, Work
 from tests.support.requests import forward
 from tests.support.waiting import LIMIT_S, wait_until
 
@@ -32,10 +33,15 @@ UNSUPPORTED = Rejection(grpc.StatusCode.UNIMPLEMENTED, "UNSUPPORTED")
 TOO_LARGE = Rejection(grpc.StatusCode.RESOURCE_EXHAUSTED, "TENSOR_TOO_LARGE")
 
 
+def rpc_context(*metadata: tuple[str, str]) -> Any:
+    """Return the parts of a context that an RPC reads."""
+    return SimpleNamespace(invocation_metadata=lambda: metadata, peer=lambda: "test")
+
+
 def work() -> Work:
     """Return a call of a client without a token, on a server without a tight budget."""
     rpcs = Rpcs(Metrics(), ByteBudget(1 << 40), None)
-    return rpcs.start("Forward", (), "test").receive(0)
+    return Rpc(rpcs, "Forward", rpc_context()).receive(0)
 
 
 def details_of(error: grpc.RpcError) -> dict[str, Any]:

@@ -18,9 +18,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from pooling_client import PoolingClient
 from pooling_engine import ForwardCall, PoolingError, PoolSpec
 from pooling_server.observability import tracing
-from pooling_server.serving.rpcs import Rpcs
+from pooling_server.serving.rpcs import Rpc, Rpcs
 from pooling_wire import FORWARD
 from pooling_wire.v1 import pooling_pb2_grpc
+from tests.server.support import rpc_context
 from tests.support.processes import process
 from tests.support.requests import forward
 from tests.support.waiting import LIMIT_S, quiet_port, wait_until
@@ -177,7 +178,7 @@ def test_spans_continue_the_trace_of_the_client(monkeypatch: pytest.MonkeyPatch)
     rpcs = Rpcs(None, None, None)  # type: ignore[arg-type]
     rpcs.is_tracing = True
     traceparent = ("traceparent", "00-" + "1" * 32 + "-" + "2" * 16 + "-01")
-    rpcs.start("Forward", (traceparent, ("x-request-id", "abc")), "test").succeed()
+    Rpc(rpcs, "Forward", rpc_context(traceparent, ("x-request-id", "abc"))).succeed()
     ((name, context),) = contexts
     assert name == "pooling.v1.PoolingService/Forward"
     assert f"{context.trace_id:x}" == "1" * 32

@@ -199,7 +199,10 @@ class CallProcessor:
         """Compute a call into the client's locations or, without one, into borrowed buffers."""
         call, places = placed
         specs = call.result_specs
-        reply_bytes = sum([spec.nbytes for name, spec in specs.items() if name not in places])
+        reply_bytes = 0
+        for name, spec in specs.items():
+            if name not in places:
+                reply_bytes += spec.nbytes
         check_plan_limits(call.plan, reply_bytes, method.size_field, self._config)
         work.reserve(2 * reply_bytes)  # the results, and the reply that contains copies of them
         results = {

@@ -46,7 +46,6 @@ _STATE_ATTRIBUTES = (
     "due",
     "initial_metadata_allowed",
     "statused",
-    "trailing_metadata",
 )
 _NAMES = {
     "grpc._server": (
@@ -88,6 +87,11 @@ class PolledCall:
         """True until the client has disconnected or `end` was called."""
         return bool(_server._is_rpc_state_active(self._state))
 
+    @property
+    def is_receiving(self) -> bool:
+        """True from `receive` until the message has arrived; read it with `lock` held."""
+        return _server._RECEIVE_MESSAGE_TOKEN in self._state.due
+
     def on_end(self, callback: Callable[[], None]) -> None:
         """Call a function when the status was sent, or the client has disconnected."""
         self._state.callbacks.append(callback)
@@ -97,8 +101,7 @@ class PolledCall:
         token = _server._RECEIVE_MESSAGE_TOKEN
 
         def received(event: Any) -> Any:
-            message = event.batch_operations[0].message()
-            return self._completed(token, functools.partial(on_message, message))
+            return self._completed(token, on_message, event.batch_operations[0].message())
 
         self._state.due.add(token)
         self._event.call.start_server_batch((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), received)
@@ -113,33 +116,33 @@ class PolledCall:
         state.due.add(token)
         self._event.call.start_server_batch(operations, lambda _: self._completed(token, on_sent))
 
-    def reply(self, message: bytes) -> None:
-        """Send the only message of a unary call, and end the call with the status OK."""
+    def reply(self, message: bytes, trailers: tuple[tuple[str, str | bytes], ...]) -> None:
+        """Send the only message and the trailers of a unary call, and end it with the status OK."""
         token, state = _server._SEND_STATUS_FROM_SERVER_TOKEN, self._state
         operations = (
             cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS),
             cygrpc.SendMessageOperation(message, _NO_FLAGS),
-            cygrpc.SendStatusFromServerOperation(
-                state.trailing_metadata, cygrpc.StatusCode.ok, b"", _NO_FLAGS
-            ),
+            cygrpc.SendStatusFromServerOperation(trailers, cygrpc.StatusCode.ok, b"", _NO_FLAGS),
         )
         with self.lock:
             if self.is_active:
                 state.statused = True
                 state.due.add(token)
-                self._event.call.start_server_batch(
-                    operations, lambda _: self._completed(token, _nothing)
-                )
+                self._event.call.start_server_batch(operations, lambda _: self._finished(token))
 
     def end(self) -> None:
         """End the call with the status of the context."""
         _server._status(self._event, self._state, None)
 
-    def _completed(self, token: str, callback: Callable[[], None]) -> Any:
+    def _finished(self, token: str) -> Any:
+        """Remove an operation from those that are due; return what gRPC has to do next."""
         with self.lock:
-            after = _server._possibly_finish_call(self._state, token)
+            return _server._possibly_finish_call(self._state, token)
+
+    def _completed(self, token: str, callback: Callable[..., None], *arguments: Any) -> Any:
+        after = self._finished(token)
         try:
-            callback()
+            callback(*arguments)
         except Exception:  # it would end the polling thread
             _log.exception("a bug ends a call")
             self.context.cancel()
@@ -190,10 +193,6 @@ def _changed_name() -> str | None:
             if not hasattr(owner, name):
                 return f"{owner.__name__} has no {name}"
     return None
-
-
-def _nothing() -> None:
-    pass
 
 
 def _echo(call: PolledCall) -> None:

@@ -1,4 +1,4 @@
-"""RPCs and their calls: who calls, with which id, for how long, and with which result.
+"""RPCs and their calls: client, id, times and result of each.
 
 Every protocol, and every way to run a handler, passes through these two classes. An `Rpc` is a
 unary call or a stream. A `Work` is the one call of a unary RPC, or one item of a stream.
@@ -10,9 +10,10 @@ import itertools
 import logging
 import re
 import secrets
-import time
-from collections.abc import Iterable
 from contextlib import suppress
+from time import perf_counter
+
+import grpc
 
 import pooling_wire
 from pooling_engine import PoolingError
@@ -26,7 +27,6 @@ REQUEST_ID, SERVER_TIMING = "x-request-id", "server-timing"
 SMALL_BYTES = 64 << 10  # not reserved: the limit of calls in flight bounds them
 _LEGAL_ID = re.compile(r"[!-~]{1,128}")
 
-Metadata = Iterable[tuple[str, str | bytes]]
 Trailers = tuple[tuple[str, str | bytes], ...]
 
 
@@ -44,16 +44,6 @@ class Rpcs:
         self.is_tracing = is_tracing()
         self._prefix, self._numbers = secrets.token_hex(6), itertools.count(1)
 
-    def start(self, name: str, metadata: Metadata, peer: str) -> Rpc:
-        """Return the RPC of a method that a client has called.
-
-        Args:
-            name: name of the method, such as "Forward".
-            metadata: what the client has sent.
-            peer: address of the client.
-        """
-        return Rpc(self, name, metadata, peer)
-
     def new_id(self) -> str:
         """Return an id that no other RPC has."""
         return f"{self._prefix}-{next(self._numbers):x}"
@@ -62,9 +52,13 @@ class Rpcs:
 class Rpc:
     """One RPC, from its start to its end.
 
+    Args:
+        rpcs: state that all RPCs share.
+        name: name of the method, such as "Forward".
+        context: context of the call.
+
     Attributes:
         name: name of the method.
-        peer: address of the client.
         request_id: the client's `x-request-id`, or a new one.
         session: token of the client, once `authorize` was called; None if none is needed.
         queue_s: seconds for which its calls waited, so far.
@@ -72,31 +66,41 @@ class Rpc:
     """
 
     __slots__ = (
-        "_metadata",
+        "_context",
+        "_peer",
         "_span",
         "_started_s",
         "compute_s",
         "name",
-        "peer",
         "queue_s",
         "request_id",
         "rpcs",
         "session",
     )
 
-    def __init__(self, rpcs: Rpcs, name: str, metadata: Metadata, peer: str) -> None:
-        self._started_s = time.perf_counter()
-        self.rpcs, self.name, self.peer, self._metadata = rpcs, name, peer, metadata
+    def __init__(self, rpcs: Rpcs, name: str, context: grpc.ServicerContext) -> None:
+        self._started_s = perf_counter()
+        self.rpcs, self.name, self._context = rpcs, name, context
+        self._peer: str | None = None
+        metadata = context.invocation_metadata()
         self.request_id = ""
         for key, value in metadata:
             if key == REQUEST_ID and isinstance(value, str) and _LEGAL_ID.fullmatch(value):
                 self.request_id = value
-        self.request_id = self.request_id or rpcs.new_id()
+        if not self.request_id:
+            self.request_id = rpcs.new_id()
         self.session: Session | None = None
         self.queue_s = self.compute_s = 0.0
-        self._span = (
-            start_span(pooling_wire.SERVICE_NAME, name, metadata) if rpcs.is_tracing else None
-        )
+        self._span = None
+        if rpcs.is_tracing:
+            self._span = start_span(pooling_wire.SERVICE_NAME, name, metadata)
+
+    @property
+    def peer(self) -> str:
+        """Address of the client; read late, because few calls need it."""
+        if self._peer is None:
+            self._peer = self._context.peer()
+        return self._peer
 
     def authorize(self) -> None:
         """Check the token of the client, if the server has tokens.
@@ -105,7 +109,7 @@ class Rpc:
             PermissionDeniedError: the token is missing, unknown or revoked.
         """
         if self.rpcs.tokens is not None:
-            values = [value for key, value in self._metadata if key == AUTHORIZATION]
+            values = [v for key, v in self._context.invocation_metadata() if key == AUTHORIZATION]
             self.session = self.rpcs.tokens.session(values)
 
     def receive(self, nbytes: int) -> Work:
@@ -127,13 +131,13 @@ class Rpc:
         if work is not None:
             work.fail(error)
         elif self.rpcs.metrics is not None:
-            total_s = time.perf_counter() - self._started_s
+            total_s = perf_counter() - self._started_s
             self.rpcs.metrics.call((self.name, "", code), total_s, None, None, 0, 0)
             self.rpcs.metrics.refuse(error.reason)
         return self._end(code)
 
     def _end(self, code: str) -> Trailers:
-        total_ms = (time.perf_counter() - self._started_s) * 1e3
+        total_ms = (perf_counter() - self._started_s) * 1e3
         timing = (
             f"queue;dur={self.queue_s * 1e3:.3f}, compute;dur={self.compute_s * 1e3:.3f}, "
             f"total;dur={total_ms:.3f}"
@@ -169,10 +173,10 @@ class Work:
 
     def __init__(self, rpc: Rpc, nbytes: int) -> None:
         self.rpc, self.nbytes, self.mode = rpc, nbytes, ""
-        self._received_s = time.perf_counter()
+        self._received_s = perf_counter()
         self._queue_s: float | None = None
         self._compute_s: float | None = None
-        self._reserved: list[int] = []
+        self._reserved: list[int] | None = None
         self._is_released = False
 
     def authorize(self) -> None:
@@ -195,19 +199,21 @@ class Work:
         """
         if nbytes > SMALL_BYTES:
             self.rpc.rpcs.budget.reserve(self.rpc.peer, nbytes)
+            if self._reserved is None:
+                self._reserved = []
             self._reserved.append(nbytes)
             if self._is_released:  # meanwhile, in another thread: the client has disconnected
                 self.release()
 
     def decoded(self, start_s: float) -> None:
         """Count the time since a start as computation."""
-        self._compute_s = time.perf_counter() - start_s
+        self._compute_s = perf_counter() - start_s
 
     def computed(self, start_s: float) -> None:
         """Count the time since a start as computation, and the time before as waiting."""
         decode_s = self._compute_s or 0.0
         self._queue_s = start_s - self._received_s - decode_s
-        self._compute_s = decode_s + time.perf_counter() - start_s
+        self._compute_s = decode_s + perf_counter() - start_s
 
     def succeed(self, reply_bytes: int) -> None:
         """Count a call whose reply is built."""
@@ -225,15 +231,16 @@ class Work:
         """Release the bytes, after the reply was sent or the client has disconnected."""
         self._is_released = True
         if self._reserved:
+            budget, peer = self.rpc.rpcs.budget, self.rpc.peer
             with suppress(IndexError):  # another thread releases them as well
                 while True:
-                    self.rpc.rpcs.budget.release(self.rpc.peer, self._reserved.pop())
+                    budget.release(peer, self._reserved.pop())
 
     def _count(self, code: str, sent_bytes: int) -> None:
         rpc, queue_s, compute_s = self.rpc, self._queue_s, self._compute_s
         rpc.queue_s += queue_s or 0.0
         rpc.compute_s += compute_s or 0.0
         if rpc.rpcs.metrics is not None:
-            total_s = time.perf_counter() - self._received_s
+            total_s = perf_counter() - self._received_s
             labels = rpc.name, self.mode, code
             rpc.rpcs.metrics.call(labels, total_s, queue_s, compute_s, self.nbytes, sent_bytes)

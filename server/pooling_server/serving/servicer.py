@@ -61,7 +61,7 @@ class PoolingServicer:
         self._rpcs = rpcs
         self._watch = IdleWatch(config.stream_idle_s)
         self._unary = UnaryCalls(
-            config, executor, calls, memory, self._watch, self._start, self._report, self._fail
+            config, executor, calls, memory, self._watch, rpcs, self._report, self._fail
         )
         self.on_device_lost: Callable[[PoolingError], None] = lambda error: None
 
@@ -106,14 +106,14 @@ class PoolingServicer:
         )
 
         def start(call: PolledCall) -> None:
-            PolledStream(services, prepare, call, self._start(name, call.context)).start()
+            PolledStream(services, prepare, call, Rpc(self._rpcs, name, call.context)).start()
 
         return polled(start)
 
     def _answer_stream(
         self, name: str, prepare: PrepareItem, items: Iterator[bytes], context: Context
     ) -> Iterator[bytes]:
-        rpc = self._start(name, context)
+        rpc = Rpc(self._rpcs, name, context)
 
         def answer(item: Item) -> bytes:
             return prepare(rpc.receive(len(item.message)), item).answer(NO_REGIONS)
@@ -126,7 +126,7 @@ class PoolingServicer:
         context.set_trailing_metadata(rpc.succeed())
 
     def _answer_info(self, requests: Iterator[bytes], context: Context) -> bytes:
-        rpc = self._start(GET_SERVER_INFO, context)
+        rpc = Rpc(self._rpcs, GET_SERVER_INFO, context)
         try:
             rpc.authorize()
             work = rpc.receive(0)
@@ -136,9 +136,6 @@ class PoolingServicer:
         work.succeed(len(reply))
         context.set_trailing_metadata(rpc.succeed())
         return reply
-
-    def _start(self, name: str, context: Context) -> Rpc:
-        return self._rpcs.start(name, context.invocation_metadata(), context.peer())
 
     def _report(
         self, context: Context, exception: Exception, rpc: Rpc, work: Work | None = None

@@ -19,8 +19,8 @@ from pooling_server.serving.executor import Admission, Executor, run_in_thread
 from pooling_server.serving.idle import IdleWatch, Wait
 from pooling_server.serving.limits import check_message_size
 from pooling_server.serving.polling_thread import PolledCall, in_pool, polled
-from pooling_server.serving.rpcs import Rpc, Work
-from pooling_server.sockets.listening import is_unix
+from pooling_server.serving.rpcs import Rpc, Rpcs, Work
+from pooling_server.sockets.listening import is_unix, split_addresses
 from pooling_server.sockets.shared_memory import SharedMemory
 from pooling_wire.shared_memory import NO_REGIONS, Regions
 
@@ -37,7 +37,7 @@ class UnaryCalls:
         calls: computes calls, and decides which are small.
         memory: regions in which clients on Unix sockets may place tensors.
         watch: ends calls whose message does not arrive, or whose reply is not read.
-        start: returns the RPC of a call.
+        rpcs: state that all RPCs share.
         report: gives a call the status of an error.
         fail: ends a call with an error, in the thread of its handler.
     """
@@ -49,7 +49,7 @@ class UnaryCalls:
         calls: CallProcessor,
         memory: SharedMemory,
         watch: IdleWatch,
-        start: Callable[[str, Context], Rpc],
+        rpcs: Rpcs,
         report: Callable[[Context, Exception, Rpc, Work | None], None],
         fail: Callable[[Context, Exception, Rpc, Work | None], NoReturn],
     ) -> None:
@@ -59,7 +59,8 @@ class UnaryCalls:
         self._fail = fail
         self.executor = executor
         self.watch = watch
-        self.start = start
+        self._rpcs = rpcs
+        self._has_unix = any(map(is_unix, split_addresses(config.listen)))
         self.report = report
         self.is_small = calls.is_small
 
@@ -78,7 +79,7 @@ class UnaryCalls:
         if is_inline:
             answer = polled(
                 lambda call: PolledUnaryCall(
-                    self, prepare, threads, call, self.start(name, call.context)
+                    self, prepare, threads, call, Rpc(self._rpcs, name, call.context)
                 ).start()
             )
         else:
@@ -87,7 +88,7 @@ class UnaryCalls:
 
     def regions(self, rpc: Rpc) -> Regions:
         """Return the regions of shared memory that the client of a call may use."""
-        return self._memory if is_unix(rpc.peer) else NO_REGIONS
+        return self._memory if self._has_unix and is_unix(rpc.peer) else NO_REGIONS
 
     def compute(
         self, prepared: Callable[[], PreparedCall], regions: Regions, context: Context
@@ -128,7 +129,7 @@ class UnaryCalls:
         self, name: str, prepare: Prepare, requests: Iterator[bytes], context: Context
     ) -> bytes:
         """Answer a call whose message gRPC delivers in the thread of the call."""
-        rpc, work, wait = self.start(name, context), None, Wait()
+        rpc, work, wait = Rpc(self._rpcs, name, context), None, Wait()
         try:
             rpc.authorize()
             with self.executor.call(context.add_callback):
@@ -214,7 +215,7 @@ class PolledUnaryCall:
         "_admission",
         "_call",
         "_calls",
-        "_is_received",
+        "_is_late",
         "_prepare",
         "_rpc",
         "_threads",
@@ -235,7 +236,7 @@ class PolledUnaryCall:
         self._admission: Admission
         self._work: Work | None = None
         self._wait = Wait()
-        self._is_received = False  # or has failed to arrive in time
+        self._is_late = False  # the message has not arrived in time
 
     def start(self) -> None:
         """Admit the call and receive its message, or reject it."""
@@ -253,15 +254,11 @@ class PolledUnaryCall:
 
     def _received(self, message: bytes | None) -> None:
         """Answer the call in the polling thread, or begin to answer it in another."""
-        with self._call.lock:
-            if self._is_received:
-                return
-            self._is_received = True
-        self._wait.pause()
-        context = self._call.context
         if not self._call.is_active:  # the client has disconnected before its message arrived
-            self._admission.leave()
+            if not self._is_late:
+                self._admission.leave()
             return
+        self._wait.pause()
         message = message or b""
         try:
             regions = self._calls.regions(self._rpc)
@@ -270,15 +267,12 @@ class PolledUnaryCall:
             work.reserve(len(message))
             prepared = self._prepare_small(work, message, regions)
             if prepared is not None and self._calls.is_small(prepared):
-                if context.time_remaining() == 0:
+                if self._call.context.time_remaining() == 0:
                     raise DeadlineError("the deadline passed before the call could be computed")
-                self._succeed(prepared.answer(regions))
+                self._succeed(work, prepared.answer(regions))
                 return
-
-            def prepare() -> PreparedCall:
-                return prepared or self._prepare(work, message, regions)
-
-            run_in_thread(self._threads, partial(self._answer_in_thread, prepare, regions))
+            answer = partial(self._answer_in_thread, work, message, regions, prepared)
+            run_in_thread(self._threads, answer)
         except Exception as error:
             self._fail(error)
 
@@ -287,40 +281,44 @@ class PolledUnaryCall:
         if len(message) > INLINE_BYTES:
             return None
         try:
-            return self._prepare(work, message, _SmallRegions(regions))
+            small = regions if regions is NO_REGIONS else _SmallRegions(regions)
+            return self._prepare(work, message, small)
         except _LargeRegionError:
             return None
 
-    def _answer_in_thread(self, prepare: Callable[[], PreparedCall], regions: Regions) -> None:
+    def _answer_in_thread(
+        self, work: Work, message: bytes, regions: Regions, prepared: PreparedCall | None
+    ) -> None:
+        def prepare() -> PreparedCall:
+            return prepared or self._prepare(work, message, regions)
+
         try:
-            self._succeed(self._calls.compute(prepare, regions, self._call.context))
+            self._succeed(work, self._calls.compute(prepare, regions, self._call.context))
         except Exception as error:
             self._fail(error)
 
-    def _succeed(self, reply: bytes) -> None:
-        assert self._work is not None
-        self._work.succeed(len(reply))
-        self._call.context.set_trailing_metadata(self._rpc.succeed())
-        self._end(reply)
+    def _succeed(self, work: Work, reply: bytes) -> None:
+        work.succeed(len(reply))
+        trailers = self._rpc.succeed()
+        self._leave()
+        self._call.reply(reply, trailers)
 
     def _fail(self, error: Exception) -> None:
         self._calls.report(self._call.context, error, self._rpc, self._work)
-        self._end(None)
+        self._leave()
+        self._call.end()
 
-    def _end(self, reply: bytes | None) -> None:
+    def _leave(self) -> None:
+        """End the count of calls in flight; wait until the client has read the reply."""
         self._admission.leave()
         self._wait.start(self._call.context.cancel)
-        if reply is None:
-            self._call.end()
-        else:
-            self._call.reply(reply)
 
     def _end_idle(self) -> None:
         """Reject the call, because its message has not arrived in time."""
         with self._call.lock:
-            if self._is_received or not self._call.is_active:
+            if not (self._call.is_receiving and self._call.is_active):
                 return
-            self._is_received = True
+            self._is_late = True
             self._fail(self._calls.idle_error())
 
     def _finish(self) -> None:
