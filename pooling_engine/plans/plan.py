@@ -65,7 +65,8 @@ class PoolPlan:
         dtype: element type of the input and of gradients.
         input_shape: shape of the forward input, in the caller's layout.
         output_shape: shape of the output, in the same layout.
-        axes: spatial axes, outermost first.
+        axes: axes for backends, outermost first: the spatial ones, or one for a whole plane.
+        spatial_axes: spatial axes, outermost first, with the windows of the spec.
         outer: product of the axes before the spatial ones (N * C, or N).
         inner: product of the axes after them (1, or C).
         norm_p: the p of mode LP.
@@ -84,6 +85,7 @@ class PoolPlan:
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     axes: tuple[Axis, ...]
+    spatial_axes: tuple[Axis, ...]
     outer: int
     inner: int
     norm_p: float
@@ -164,9 +166,7 @@ class PoolPlan:
     @property
     def planned_axes(self) -> tuple[PlannedAxis, ...]:
         """Windows along each spatial axis, with the padding in effect."""
-        if self.is_global:
-            return tuple(PlannedAxis(size, 1, size, size) for size in self.sizes)
-        return tuple(_planned(axis) for axis in self.axes)
+        return tuple(map(_planned, self.spatial_axes))
 
     def scans(self, axis: Axis) -> bool:
         """Return whether the windows along an axis are summed by a scan of blocks."""

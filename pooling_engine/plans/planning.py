@@ -132,14 +132,14 @@ def _cached_plan(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype[Any]) -
     _check_shape(shape)
     channels_last = spec.layout is Layout.CHANNELS_LAST
     spatial = shape[1:-1] if channels_last else shape[2:]
-    axes = _resolve_axes(spec, spatial)
-    is_global = spec.global_window
-    if spec.mode in SUMMING_MODES and all(map(is_spanned, axes)):
-        axes, is_global = _one_window(spatial), True
+    spatial_axes = _resolve_axes(spec, spatial)
+    is_summed_plane = spec.mode in SUMMING_MODES and all(map(is_spanned, spatial_axes))
+    is_global = spec.global_window or is_summed_plane
+    axes = _one_window(spatial) if is_global else spatial_axes
     if spec.adaptive_output is None and not is_global:
         for number, axis in enumerate(axes):
             check_reach(number, axis)
-    outputs = (1,) * len(spatial) if is_global else tuple(a.outputs for a in axes)
+    outputs = tuple(axis.outputs for axis in spatial_axes)
     output_shape = (shape[0], *outputs, shape[-1]) if channels_last else (*shape[:2], *outputs)
     plan = PoolPlan(
         mode=spec.mode,
@@ -147,6 +147,7 @@ def _cached_plan(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype[Any]) -
         input_shape=shape,
         output_shape=output_shape,
         axes=axes,
+        spatial_axes=spatial_axes,
         outer=shape[0] if channels_last else shape[0] * shape[1],
         inner=shape[-1] if channels_last else 1,
         norm_p=spec.norm_p,
@@ -188,7 +189,7 @@ def _one_window(sizes: tuple[int, ...]) -> tuple[Axis, ...]:
 
 def _resolve_axes(spec: PoolSpec, sizes: tuple[int, ...]) -> tuple[Axis, ...]:
     if spec.global_window:
-        return _one_window(sizes)
+        return tuple(SlidingAxis(size, Window(size, size), 1) for size in sizes)
     if spec.adaptive_output is not None:
         outputs = spec.adaptive_outputs(len(sizes))
         return tuple(

@@ -27,7 +27,7 @@ def test_names_are_sorted() -> None:
 
 def test_every_error_is_exported() -> None:
     errors = [name for name in pooling_engine.__all__ if name.endswith("Error")]
-    assert len(errors) == 10
+    assert len(errors) == 12
     assert set(errors) <= set(pooling_client.__all__)
 
 

@@ -56,6 +56,7 @@ WINDOWS = (
     ({"kernel": 3, "stride": 2, "dilation": 2, "padding": [(1, 0)]}, (5,)),
     ({"kernel": 5, "padding": "same_upper", "stride": 2, "dilation": 2}, (6,)),
     ({"kernel": 3, "stride": 2, "padding": 1}, (7, 5)),
+    ({"kernel": (3, 4), "stride": (2, 1)}, (3, 4)),
     ({"kernel": (2, 3), "stride": (1, 2), "padding": ((1, 0), (0, 2))}, (5, 6)),
     ({"kernel": (3, 2), "stride": (3, 4), "dilation": (1, 3), "ceil_mode": True}, (8, 9)),
     ({"kernel": 4, "stride": 3, "padding": "same_lower"}, (5, 7)),
