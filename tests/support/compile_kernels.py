@@ -22,6 +22,7 @@ WINDOWS = (
     {"global_window": True},
     {"global_window": True, "layout": "channels_last"},
 )
+POLICIES = ("propagate", "ignore")  # of extremes
 
 
 def compile_for(mode: str, dtype: type) -> None:
@@ -30,7 +31,9 @@ def compile_for(mode: str, dtype: type) -> None:
     for options in WINDOWS:
         spec = PoolSpec(mode, **options)
         output, indices = forward(x, spec, backend="numba")
-        if mode != "average":
+        for policy in POLICIES if mode != "average" else ():
+            spec = PoolSpec(mode, **options, nan_policy=policy)
+            forward(x, spec, backend="numba")
             output, indices = forward(x, spec, return_indices=True, backend="numba")
         if mode != "min":  # min uses the gradient kernels of max
             sent = {"input_shape": x.shape, "indices": indices}

@@ -25,8 +25,7 @@ Array = NDArray[Any]
 class NumbaBackend:
     """Pools NumPy arrays on the CPU with compiled kernels, on the engine's threads.
 
-    The NumPy backend computes calls without a kernel, and calls whose result depends on the order
-    of the taps: with NaNs, or with zeros of both signs. Results are bit-identical.
+    The NumPy backend computes calls without a kernel. Results are bit-identical.
     """
 
     name = "numba"

@@ -30,9 +30,16 @@ from pooling_engine.backends.numba_backend.forward.global_sum import (
     global_sum_channels,
     global_sum_pool,
 )
-from pooling_engine.backends.numba_backend.forward.max_min import max_pool, min_pool
+from pooling_engine.backends.numba_backend.forward.max_min import (
+    max_number_pool,
+    max_pool,
+    min_number_pool,
+    min_pool,
+)
 from pooling_engine.backends.numba_backend.forward.max_min_indices import (
+    max_number_pool_indices,
     max_pool_indices,
+    min_number_pool_indices,
     min_pool_indices,
 )
 from pooling_engine.backends.numba_backend.forward.scan_sum import scan_sum_pool
@@ -72,7 +79,7 @@ from pooling_engine.backends.rules import may_overflow
 from pooling_engine.dtypes import FLOATS
 from pooling_engine.plans.geometry import SlidingAxis
 from pooling_engine.plans.plan import PoolPlan
-from pooling_engine.specs.enums import Mode
+from pooling_engine.specs.enums import Mode, NanPolicy
 
 Array = NDArray[Any]
 Tables = (
@@ -86,7 +93,7 @@ Tables = (
     | AdjacentTables
 )
 
-MAX_NUMBERED_TAPS = 65_535  # with indices; kernels number the taps of a window in 32 bits
+MAX_NUMBERED_TAPS = (1 << 30) - 1  # with indices; the number after them means "none"
 MAX_LEGAL = 1 << 20  # entries of the table of legal indices
 MAX_REACHING = 1 << 22  # entries of the lists of outputs that reach a position
 LEAST_FILLED_ROW = 12  # outputs; shorter rows of adjacent windows are scattered faster
@@ -126,13 +133,13 @@ def forward_call(
     if indices is not None and plan.taps > MAX_NUMBERED_TAPS:
         return None
     sums: Any
-    rows, is_max = (read(x), written(output)), plan.mode is Mode.MAX
+    rows: tuple[Array, ...] = (read(x), written(output))
     if indices is not None:
-        kernel = max_pool_indices if is_max else min_pool_indices
+        rows = *rows, written(indices)
         no_index = ~indices.dtype.type(0)  # the largest index
-        return _call(kernel, (*rows, written(indices)), window_tables(plan), x.nbytes, no_index)
+        return _call(_index_kernel(plan), rows, window_tables(plan), x.nbytes, no_index)
     if plan.selects:
-        return _call(max_pool if is_max else min_pool, rows, window_tables(plan), x.nbytes)
+        return _call(_selection_kernel(plan), rows, window_tables(plan), x.nbytes)
     if plan.is_global:
         sums = global_sum_pool if plan.inner == 1 else global_sum_channels
         return _call(sums, rows, plane_tables(plan), x.nbytes)
@@ -160,6 +167,20 @@ def _is_fused(plan: PoolPlan) -> bool:
     window = last.window
     is_known = (window.kernel, window.stride) in AVERAGED_WINDOWS and window.dilation == 1
     return is_known and last.size >= window.kernel and not is_power_of_two(divisors_of(plan))
+
+
+def _selection_kernel(plan: PoolPlan) -> Any:
+    is_max = plan.mode is Mode.MAX
+    if plan.nan_policy is NanPolicy.IGNORE:
+        return max_number_pool if is_max else min_number_pool
+    return max_pool if is_max else min_pool
+
+
+def _index_kernel(plan: PoolPlan) -> Any:
+    is_max = plan.mode is Mode.MAX
+    if plan.nan_policy is NanPolicy.IGNORE:
+        return max_number_pool_indices if is_max else min_number_pool_indices
+    return max_pool_indices if is_max else min_pool_indices
 
 
 def backward_call(plan: PoolPlan, dy: Array, indices: Array | None, dx: Array) -> KernelCall | None:

@@ -16,7 +16,7 @@ from pooling_engine.backends.numba_backend.tables import (
 )
 from pooling_engine.runtime import threads
 
-TILES = ("WINDOWS", "SCATTERED", "STACKED", "ADJACENT")
+TILES = ("WINDOWS", "WIDE", "SCATTERED", "STACKED", "ADJACENT")
 TILE_BYTES = tile_sizes.WINDOWS  # of most kernels, by default
 _TABLES = (
     adjacent_windows.adjacent_tables,

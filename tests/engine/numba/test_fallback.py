@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -134,40 +136,32 @@ def test_gradients_shared_among_ties_fall_back(policy):
 
 
 @every_type
+@pytest.mark.parametrize("values", palettes.VALUES)
+@pytest.mark.parametrize("window", WINDOWS, ids=cases.name_of)
+def test_kernels_compute_extremes_of_any_data(window, values, dtype):
+    """No NaN and no zero makes the NumPy backend compute a part of a call."""
+    x = given(window, palettes.VALUES[values](SHAPE, dtype, 5))
+    for mode, policy in product(("max", "min"), ("propagate", "ignore")):
+        spec = PoolSpec(mode, **window, nan_policy=policy)
+        assert not falls_back(forward, x, spec)
+        assert not falls_back(forward, x, spec, return_indices=True)
+
+
 @pytest.mark.parametrize("mode", ["max", "min"])
-def test_extremes_with_a_nan_fall_back(mode, dtype):
-    x, spec = cases.normal(SHAPE, dtype), PoolSpec(mode, 2)
+def test_nans_that_are_an_error_fall_back(mode):
+    """The NumPy backend raises the error; a NaN between the windows is none."""
+    x, spec = cases.normal(SHAPE), PoolSpec(mode, 2, nan_policy="error")
+    x[1, 2, 8, 4] = np.nan
+    assert not falls_back(forward, x, spec)
     x[1, 2, 3, 4] = np.nan
     assert falls_back(forward, x, spec)
     assert falls_back(forward, x, spec, return_indices=True)
 
 
-@every_type
-@pytest.mark.parametrize(("mode", "sign"), [("max", -1), ("min", 1)])
-def test_extremes_that_are_zeros_of_both_signs_fall_back(mode, sign, dtype):
-    """Calls with indices do not: there the number of the tap decides."""
-    spec = PoolSpec(mode, 3)
-    x = (sign * np.abs(cases.normal(SHAPE)) + sign).astype(dtype)
-    x[0, 0, 0, :2] = 0.0, -0.0
-    assert falls_back(forward, x, spec)
-    assert not falls_back(forward, x, spec, return_indices=True)
-    x[0, 0, 0, 1] = 0.0
-    assert not falls_back(forward, x, spec)
-
-
-def test_zeros_of_both_signs_that_are_no_extremes_do_not_fall_back():
-    x = np.abs(cases.normal(SHAPE)) + 1
-    x[:, :, 0, 0], x[:, :, 1, 1] = 0.0, -0.0
-    assert not falls_back(forward, x, PoolSpec("max", 3))
-    assert falls_back(forward, x, PoolSpec("min", 3))
-
-
-def test_indices_of_the_widest_windows_fall_back():
+def test_gradients_of_the_widest_windows_fall_back():
     x = cases.normal((1, 1, 256, 256))
     spec = PoolSpec("max", global_window=True)
-    assert falls_back(forward, x, spec, return_indices=True)
-    assert not falls_back(forward, x, spec)
-    assert not falls_back(forward, x[..., 1:], spec, return_indices=True)
+    assert not falls_back(forward, x, spec, return_indices=True)
     indices = np.full((1, 1, 1, 1), 7, np.uint32)
     assert not falls_back(backward, x[..., :1, :1], spec, input_shape=x.shape, indices=indices)
 

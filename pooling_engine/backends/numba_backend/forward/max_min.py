@@ -1,56 +1,92 @@
 """MAX and MIN without indices.
 
-These comparisons do not define what a NaN does to an extreme, nor which of two zeros is taken. So
-the kernels look for NaNs in all elements, and for negative zeros in tiles with an output of zero.
-If they find one, they stop, and the NumPy backend computes the call.
+Plain comparisons do not define what a NaN does to an extreme, nor which of two zeros is taken. A
+tile with a NaN, or with a negative zero and an output of zero, is selected by comparisons that do
+(`../language/selection.py`); so are wide windows.
 """
 
 from __future__ import annotations
 
+from pooling_engine.backends.numba_backend.forward.candidates import Extremes
+from pooling_engine.backends.numba_backend.forward.nans import has_nan, write_canonical_nans
 from pooling_engine.backends.numba_backend.forward.reduce_tile import reduce_tile, tile_at
+from pooling_engine.backends.numba_backend.forward.select_axis import LANES
+from pooling_engine.backends.numba_backend.forward.select_tile import room_for, select_tile
+from pooling_engine.backends.numba_backend.forward.select_wide import Passes, room_of_passes
 from pooling_engine.backends.numba_backend.forward.special_values import (
-    has_nan,
     has_negative_zero,
     has_zero,
 )
 from pooling_engine.backends.numba_backend.language.arguments import AXIS_COLUMNS, WindowTables
 from pooling_engine.backends.numba_backend.language.axes import axis_at, sizes_of
-from pooling_engine.backends.numba_backend.language.elements import (
-    load,
-    scratch_for,
-    store,
-    target_for,
+from pooling_engine.backends.numba_backend.language.elements import scratch_for, target_for
+from pooling_engine.backends.numba_backend.language.exact_elements import (
+    load_exactly,
+    store_exactly,
 )
 from pooling_engine.backends.numba_backend.language.jit import kernel, section
-from pooling_engine.backends.numba_backend.language.operations import Larger, Operation, Smaller
+from pooling_engine.backends.numba_backend.language.operations import Larger as PlainLarger
+from pooling_engine.backends.numba_backend.language.operations import Operation as PlainOperation
+from pooling_engine.backends.numba_backend.language.operations import Smaller as PlainSmaller
 from pooling_engine.backends.numba_backend.language.pointers import Row, pointer_to
+from pooling_engine.backends.numba_backend.language.selection import (
+    Larger,
+    LargerNumber,
+    Operation,
+    Smaller,
+    SmallerNumber,
+    selects_numbers,
+)
 
 
 @section
 def _pool(
-    x: Row, output: Row, windows: WindowTables, begin: int, end: int, operation: Operation
+    x: Row,
+    output: Row,
+    windows: WindowTables,
+    begin: int,
+    end: int,
+    operation: Operation,
+    plain: PlainOperation,
 ) -> bool:
     axes, tap_ranges = pointer_to(windows.axes, 0), pointer_to(windows.tap_ranges, 0)
-    height, element = windows.height, windows.element
+    height, element, rejects_nan = windows.height, windows.element, windows.rejects_nan
     sizes = sizes_of(axes, len(windows.axes) // AXIS_COLUMNS, windows.inner, height)
-    first = axis_at(axes, 0)
-    scratch = scratch_for(element.zero, 2 * sizes.scratch)
+    first, room = axis_at(axes, 0), room_for(sizes, height)
+    wide_room = room_of_passes(axes, sizes)
+    scratch = scratch_for(element.zero, 2 * max(room, sizes.scratch) + LANES)
+    wide = scratch_for(element.zero, 2 * wide_room)
     widened = scratch_for(element.zero, sizes.span * sizes.row)
     results = scratch_for(element.zero, height * sizes.out_row)
+    is_expected = wide_room > 0  # that the tile is in doubt; wide windows have one way only
     for number in range(begin, end):
         tile = tile_at(number, first, tap_ranges, height)
         count = (tile.input_end - tile.input_begin) * sizes.row
         source = pointer_to(x, (tile.plane * first.size + tile.input_begin) * sizes.row)
-        rows = load(source, count, pointer_to(widened, 0), element)
-        if has_nan(rows, count):
-            return True
+        rows = load_exactly(source, count, pointer_to(widened, 0), element)
         place = pointer_to(output, (tile.plane * first.outputs + tile.begin) * sizes.out_row)
         target = target_for(place, pointer_to(results, 0))
-        reduce_tile(rows, target, pointer_to(scratch, 0), tile, sizes, axes, tap_ranges, operation)
         out_count = (tile.end - tile.begin) * sizes.out_row
-        if has_zero(target, out_count) and has_negative_zero(rows, count):
+        in_doubt = is_expected or has_nan(rows, count)
+        if not in_doubt:
+            memory = pointer_to(scratch, 0)
+            reduce_tile(rows, target, memory, tile, sizes, axes, tap_ranges, plain)
+            in_doubt = has_zero(target, out_count) and has_negative_zero(rows, count)
+        if in_doubt:
+            spare = Extremes(pointer_to(scratch, 0))
+            passes = Passes(Extremes(pointer_to(wide, 0)), Extremes(pointer_to(wide, wide_room)))
+            elements, selected = Extremes(rows), Extremes(target)
+            select_tile(
+                elements, selected, spare, passes, tile, sizes, room, axes, tap_ranges, operation
+            )
+            if wide_room == 0:  # the next tile is probably like this one
+                is_expected = has_nan(target, out_count)
+                is_expected |= has_zero(target, out_count) and has_negative_zero(rows, count)
+        if rejects_nan and has_nan(target, out_count):
             return True
-        store(target, place, out_count, element)
+        if selects_numbers(operation):
+            write_canonical_nans(target, out_count)
+        store_exactly(target, place, out_count, element)
     return False
 
 
@@ -59,12 +95,24 @@ def max_pool(x: Row, output: Row, windows: WindowTables, begin: int, end: int) -
     """Pool tiles `begin` to `end` of flat `x` into flat `output`.
 
     Returns:
-        Whether the result depends on the order of the taps; then `output` is incomplete.
+        Whether a NaN must be rejected; then `output` is incomplete.
     """
-    return _pool(x, output, windows, begin, end, Larger(windows.identity))
+    return _pool(x, output, windows, begin, end, Larger(), PlainLarger(windows.identity))
 
 
 @kernel
 def min_pool(x: Row, output: Row, windows: WindowTables, begin: int, end: int) -> bool:
     """Pool like `max_pool`, for the smallest elements."""
-    return _pool(x, output, windows, begin, end, Smaller(windows.identity))
+    return _pool(x, output, windows, begin, end, Smaller(), PlainSmaller(windows.identity))
+
+
+@kernel
+def max_number_pool(x: Row, output: Row, windows: WindowTables, begin: int, end: int) -> bool:
+    """Pool like `max_pool`, ignoring NaNs."""
+    return _pool(x, output, windows, begin, end, LargerNumber(), PlainLarger(windows.identity))
+
+
+@kernel
+def min_number_pool(x: Row, output: Row, windows: WindowTables, begin: int, end: int) -> bool:
+    """Pool like `min_pool`, ignoring NaNs."""
+    return _pool(x, output, windows, begin, end, SmallerNumber(), PlainSmaller(windows.identity))

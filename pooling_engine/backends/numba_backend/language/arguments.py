@@ -39,6 +39,7 @@ class AxisRow(NamedTuple):
         ranges: where the tap ranges of the axis begin in `WindowTables.tap_ranges`, or UNCHANGED.
         inside: first of the outputs whose taps are all on elements, `stride` apart.
         inside_end: one after the last of them.
+        is_wide: 1 if extremes are selected in blocks of taps (`select_wide.py`), else 0.
     """
 
     size: int
@@ -49,6 +50,7 @@ class AxisRow(NamedTuple):
     ranges: int
     inside: int
     inside_end: int
+    is_wide: int
 
 
 AXIS_COLUMNS = len(AxisRow._fields)
@@ -67,7 +69,8 @@ class WindowTables(NamedTuple):
         height: outputs of a tile along the first axis; the last tile of a plane may have fewer.
         tiles: tiles of all planes.
         element: type of the elements.
-        identity: extreme of a window without elements, in the type of `element.zero`.
+        identity: result of a window without elements, in the type of `element.zero`.
+        rejects_nan: whether NaNs among extremes are an error.
     """
 
     axes: Integers
@@ -77,6 +80,7 @@ class WindowTables(NamedTuple):
     tiles: int
     element: ElementType
     identity: Any
+    rejects_nan: bool
 
 
 class ScanTables(NamedTuple):

@@ -64,6 +64,7 @@ def axis_at(axes: Pointer, number: int) -> AxisRow:
         get(row, 5),
         get(row, 6),
         get(row, 7),
+        get(row, 8),
     )
 
 

@@ -42,7 +42,7 @@ uint64_of = _bit_cast(types.uint64, types.float64, ir.IntType(64))
 
 
 @intrinsic
-def _widen_float16(typing: Any, bits: Any) -> Any:
+def widen_float16(typing: Any, bits: Any) -> Any:
     """Convert float16 to float32, exactly."""
 
     def build(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
@@ -52,7 +52,7 @@ def _widen_float16(typing: Any, bits: Any) -> Any:
 
 
 @intrinsic
-def _narrow_float16(typing: Any, value: Any) -> Any:
+def narrow_float16(typing: Any, value: Any) -> Any:
     """Convert float32 to float16, rounded to the nearest."""
 
     def build(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
@@ -83,7 +83,7 @@ def _widen(bits: Pointer, target: Pointer, count: int, element: ElementType) -> 
             put(target, i, _widen_bfloat16(get(bits, i)))
     else:
         for i in range(count):
-            put(target, i, _widen_float16(get(bits, i)))
+            put(target, i, widen_float16(get(bits, i)))
 
 
 @part
@@ -94,7 +94,7 @@ def narrow(values: Pointer, bits: Pointer, count: int, element: ElementType) -> 
             put(bits, i, _narrow_bfloat16(get(values, i)))
     else:
         for i in range(count):
-            put(bits, i, _narrow_float16(get(values, i)))
+            put(bits, i, narrow_float16(get(values, i)))
 
 
 def scratch_for(value: Element, count: int) -> Any:

@@ -19,8 +19,10 @@ from pooling_engine.backends.rules import empty_window_extreme
 from pooling_engine.plans.geometry import Axis, SlidingAxis
 from pooling_engine.plans.memo import Memo
 from pooling_engine.plans.plan import PoolPlan
+from pooling_engine.specs.enums import NanPolicy
 from pooling_engine.specs.window import Window
 
+WIDE_TAPS = 7  # at least 5; of windows with stride 1; fewer are selected faster tap by tap
 LEAST_PIECE = 64  # outputs; long rows are cut into pieces of at least as many
 SCANNED_BLOCKS = 4  # of a tile, at least
 NO_INTEGERS: Integers = np.empty(0, np.int64)
@@ -36,7 +38,7 @@ def window_tables(plan: PoolPlan) -> WindowTables:
     offset = 0
     for number, axis in enumerate(axes):
         if number == 0 and is_unchanged(axis):
-            rows.append(AxisRow(axis.size, axis.outputs, 1, 1, 1, UNCHANGED, 0, axis.outputs))
+            rows.append(AxisRow(axis.size, axis.outputs, 1, 1, 1, UNCHANGED, 0, axis.outputs, 0))
             continue
         starts, (first, stop) = axis.starts(), axis.tap_limits()
         rows.append(_row(axis, offset, first, stop))
@@ -46,6 +48,8 @@ def window_tables(plan: PoolPlan) -> WindowTables:
     height = max(1, min(outputs, _positions_per_tile(plan, axes) * outputs // axes[0].size))
     if plan.scans(axes[0]):  # a tile scans up to two blocks in vain
         height = min(outputs, max(height, SCANNED_BLOCKS * axes[0].kernel))
+    if plan.selects and is_wide(axes[0]):
+        height = max(height, min(outputs, _height_of_wide_windows(plan, axes)))
     element = element_of(plan)
     identity = type(element.zero)(empty_window_extreme(plan)) if plan.selects else element.zero
     return WindowTables(
@@ -56,6 +60,7 @@ def window_tables(plan: PoolPlan) -> WindowTables:
         tiles=planes * -(-outputs // height),
         element=element,
         identity=identity,
+        rejects_nan=plan.nan_policy is NanPolicy.ERROR,
     )
 
 
@@ -105,6 +110,13 @@ def is_unchanged(axis: Axis) -> bool:
     return isinstance(axis, SlidingAxis) and axis.window == ONE
 
 
+def is_wide(axis: Axis) -> bool:
+    """Return whether extremes of windows along an axis are selected in blocks of taps."""
+    if not isinstance(axis, SlidingAxis) or axis.dilation > 1:
+        return False
+    return WIDE_TAPS * axis.window.stride <= axis.kernel < 2 * axis.size
+
+
 def _repeated(axis: SlidingAxis, count: int) -> SlidingAxis:
     return SlidingAxis(axis.size * count, axis.window, axis.outputs * count)
 
@@ -125,8 +137,15 @@ def _positions_per_tile(plan: PoolPlan, axes: tuple[Axis, ...]) -> int:
     return max(1, tile_sizes.WINDOWS // row_bytes)
 
 
+def _height_of_wide_windows(plan: PoolPlan, axes: tuple[Axis, ...]) -> int:
+    """Return outputs of a tile whose windows overlap with few rows of the next tile."""
+    rows = tile_sizes.WIDE // tile_sizes.WINDOWS * _positions_per_tile(plan, axes)
+    return min(4 * axes[0].kernel, rows)
+
+
 def _row(axis: Axis, ranges: int, first: Any, stop: Any) -> AxisRow:
     stride = axis.window.stride if isinstance(axis, SlidingAxis) else 0
     inside = np.flatnonzero(stop - first == axis.kernel) if stride else NO_INTEGERS
     begin, end = (int(inside[0]), int(inside[-1]) + 1) if inside.size else (0, 0)
-    return AxisRow(axis.size, axis.outputs, axis.kernel, stride, axis.dilation, ranges, begin, end)
+    sizes = axis.size, axis.outputs, axis.kernel, stride, axis.dilation
+    return AxisRow(*sizes, ranges, begin, end, int(is_wide(axis)))
