@@ -14,7 +14,7 @@ CHUNK_BYTES = 4 << 20  # tensors of a chunk
 STREAM_BYTES = 8 << 20  # calls with more are split and streamed
 CHUNK_WINDOW = 4  # chunks of one call without a reply
 
-# Calls with less share a stream: docs/adr/0016-shared-streams.md. The server computes them at once.
+# Calls with less share a stream: docs/adr/0019-shared-streams.md. The server computes them at once.
 SHARED_STREAM_BYTES = 250 << 10
 SHORT_ELEMENTS = 220_000  # visits of window elements and elements of the input
 MANY_WINDOW = 16  # calls of `forward_many` or `backward_many` without a reply
