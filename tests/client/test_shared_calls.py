@@ -97,3 +97,10 @@ def test_streams_without_a_reply_pause_the_next_attempts() -> None:
     assert pauses == [1, 2, 4, 8, 16, 32, *[MAX_PAUSE_S] * 3]
     openings.ended(has_replied=True, now=now)
     assert openings.allows(now)
+
+
+def test_a_reply_after_the_end_belongs_to_no_call() -> None:
+    calls = SharedCalls[str](0.0)
+    calls.add("a", b"a", 0.0)
+    assert calls.end() == ["a"]
+    assert calls.replied(1.0) is None

@@ -314,8 +314,12 @@ def test_large_windows(
     dtype: np.dtype[Any], options: dict[str, Any], shape: tuple[int, ...]
 ) -> None:
     plan = pooling_engine.plan(PoolSpec("sum", **options), shape, dtype)
-    name = launches.forward_launch(plan, False, True).name
-    assert "_by_teams" in name or (dtype in palettes.INTEGERS and "_planes" in name)
+    launch = launches.forward_launch(plan, False, True)
+    if dtype not in palettes.INTEGERS and any(map(plan.scans, plan.axes)):
+        assert launch is None  # NumPy computes sums of the order that no CUDA kernel has
+    else:
+        is_plane = plan.is_global or dtype in palettes.INTEGERS
+        assert "_by_teams" in launch.name or (is_plane and "_planes" in launch.name)
     ignoring = {"mode": "max", "nan_policy": "ignore"}
     modes = *MODES, *TIES[3:5], ignoring
     calls = *itertools.product(modes, ("normal", "hard")), (ignoring, "bits")

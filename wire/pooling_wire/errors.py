@@ -137,7 +137,7 @@ def decode_error(error: grpc.RpcError, target: str) -> PoolingError:
         target: address of the server, for the text.
     """
     text = error.details() or ""
-    metadata = dict(_pairs(error))
+    metadata = dict(tuple(_pairs(error)))  # grpc.aio's metadata of some versions is a mapping
     info, retry_after_s = _details(metadata.get(DETAILS_KEY))
     if info is not None:
         facts = dict(info.metadata)

@@ -64,8 +64,13 @@ class SharedCalls(Generic[Waiter]):
         return None
 
     def replied(self, now: float) -> Waiter | None:
-        """Return the call to which a reply belongs; None if its caller does not wait any more."""
+        """Return the call to which a reply belongs; None if its caller does not wait any more.
+
+        A reply may arrive after the end of the stream, when its call was sent again.
+        """
         self.has_replied = True
+        if not self._unanswered:
+            return None
         self._silent_since = self._used_at = now
         waiter = self._unanswered.popleft()
         if waiter in self._abandoned:

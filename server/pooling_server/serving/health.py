@@ -51,9 +51,9 @@ class Health:
     def stop(self) -> None:
         """Report that the server is not ready, from now on."""
         with self._lock:
-            self._is_stopped = True
-            if self._servicer:
+            if self._servicer and not self._is_stopped:
                 self._set_readiness(self._statuses.NOT_SERVING)
+            self._is_stopped = True
 
     def _set_readiness(self, status: int) -> None:
         for name in READINESS:
