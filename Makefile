@@ -26,7 +26,9 @@ demo: $(VENV)/.demo  ## start a server, send it a photograph, draw the results: 
 test: $(VENV)/.test $(NODE) $(TYPESCRIPT)  ## run the tests on the newest supported versions
 	$(BIN)/python -m tests.support.compile_kernels
 	$(BIN)/python -m tests.gpu.shim
-	$(BIN)/python $(PYTEST)
+	$(BIN)/python $(PYTEST) --ignore tests/torch --ignore tests/faults/test_forks.py
+	$(BIN)/python $(PYTEST) tests/torch  # its compiled code makes a process flush subnormals
+	$(BIN)/python -m pytest tests/faults/test_forks.py  # JAX's threads do not survive a fork
 
 lint: $(VENV)/.test $(VENV)/.dev  ## run ruff, mypy, import-linter, buf and the compose schema
 	$(BIN)/ruff check .
@@ -56,7 +58,8 @@ test-grpcio: $(VENV)/.test $(GRPCIO_VERSIONS:%=$(GRPCIO)-%/.test)  ## test the s
 		timeout 120 $(GRPCIO)-$$version/bin/python -m pytest $(GRPCIO_TESTS) || exit; \
 	done
 	POOLING_INLINE_CALLS=false timeout 300 $(BIN)/python $(PYTEST) tests/server \
-		--ignore tests/server/test_polling_thread.py
+		--ignore tests/server/test_polling_thread.py --ignore tests/server/test_polled_streams.py \
+		--deselect tests/server/test_streams.py::test_an_idle_stream_does_not_count_and_its_next_item_may_be_rejected
 
 test-deep: $(VENV)/.test  ## run the engine tests with many more random cases; half an hour
 	POOLING_TEST_EXAMPLES=5000 $(BIN)/python $(PYTEST) --timeout 0 tests/engine

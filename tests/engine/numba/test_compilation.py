@@ -110,8 +110,8 @@ def test_numpy_computes_while_a_kernel_compiles_in_the_background(numba_backend,
 
 
 def test_numpy_computes_gradients_while_their_kernel_compiles(numba_backend, slow, by_numpy):
-    kernel, spec = slow("spread_gradients"), PoolSpec("average", 2)
-    dy = cases.normal((2, 3, 3, 3))
+    kernel, spec = slow("spread_gradients"), PoolSpec("average", 2, 1)
+    dy = cases.normal((2, 3, 5, 5))
     expected = backward(dy, spec, input_shape=X.shape, backend="numpy")
     numba_backend.library.compile_in_background()
 
