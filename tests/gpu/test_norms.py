@@ -144,6 +144,7 @@ def gradients_between(options: dict[str, Any], x: Array, dy: Array, p: float) ->
         slack = np.minimum(np.abs(sent) * error * U, abs(g)) + (abs(g) + 1) * LEAST
         if may_overflow:  # to any share between 0 and that without an overflow
             slack = np.maximum(slack, np.abs(sent))
+        slack = np.where(ratios < LEAST, np.maximum(slack, np.abs(sent)), slack)  # rounded to 0
         for at, *share in zip(taps, sent, slack, strict=True):
             shares[at].append(share)
     low, high = np.zeros((2, *x.shape), np.longdouble)
@@ -153,6 +154,11 @@ def gradients_between(options: dict[str, Any], x: Array, dy: Array, p: float) ->
         spread += len(received) * U * sum(abs(share) for share, _ in received)
         low[at], high[at] = total - spread, total + spread
     return low, high
+
+
+def test_a_ratio_that_is_rounded_to_zero_has_no_share() -> None:
+    options = {"mode": "lp", "norm_p": 1.5, "global_window": True}
+    assert_exact(options, np.array([[[2.8e-288, -2.1e78, -1e201]]]), seed=1)
 
 
 def test_the_reference_is_wider_than_float64() -> None:

@@ -112,6 +112,7 @@ def test_a_reply_that_is_never_read_loses_its_slot(server: PoolingServer, stub: 
         slow.Forward(forward())
         proxy.hold_replies()
         replies = [slow.Backward.future(large()) for _ in range(MOST)]
+        wait_for_unfinished(server, MOST)
         wait_for_in_flight(server, 0)
         wait_for_unfinished(server, 0)
         stub.Forward(forward(), timeout=LIMIT_S)
