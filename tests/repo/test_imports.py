@@ -15,6 +15,7 @@ PACKAGES = {
     "pooling_server": "server",
     "pooling_client": "client",
     "pooling_cli": "client",
+    "pooling_loadtest": "client",
 }
 
 
