@@ -82,9 +82,11 @@ class Wait(NamedTuple):
 
     Attributes:
         seconds: seconds to wait.
+        connects: True if there was no connection.
     """
 
     seconds: float
+    connects: bool
 
 
 class Run(NamedTuple):
@@ -223,11 +225,11 @@ def _send(session: Session, method: str, request: bytes, deadline: float) -> Ste
             reply: bytes = yield Send(method, request, left_s(deadline))
         except PoolingError as error:
             retries = retries or Retries(deadline, session.throttle, session.patience_s)
-            seconds = retries.wait_s(error)
+            wait = Wait(retries.wait_s(error), isinstance(error, UnavailableError))
         else:
             session.throttle.succeed()
             return reply
-        yield Wait(seconds)
+        yield wait
 
 
 def _fetch_limits(session: Session, deadline: float) -> Steps[None]:

@@ -12,7 +12,7 @@ from time import monotonic
 from pooling_engine import OverloadedError, PoolingError, UnavailableError
 from pooling_wire import HANDSHAKE, UNRESOLVED
 
-FIRST_WAIT_S, MAX_WAIT_S = 0.1, 2.0  # of exponential back-off, before jitter
+FIRST_WAIT_S, MAX_WAIT_S = 0.1, 1.0  # of exponential back-off, before jitter
 NO_PATIENCE_S = 1.0  # without wait_for_ready: for a lost connection
 # The name may be registered, or the certificate replaced, within seconds; else a retry is in vain.
 CONFIGURATION_PATIENCE_S = 5.0
@@ -20,14 +20,15 @@ _CONFIGURATION_CAUSES = (UNRESOLVED, HANDSHAKE)
 
 MAX_TOKENS = 20.0
 TOKENS_PER_SUCCESS = 0.5
-SLOWDOWN = 4.0  # of waits without tokens
+SLOWDOWN = 4.0  # of waits for a busy server without tokens
 
 
 class Throttle:
     """Budget of the retries of all calls of one client, so that they do not feed an overload.
 
-    A retry takes one token, a success returns half a token. Without tokens, waits are longer. No
-    call fails because of the budget.
+    A retry takes one token, a success returns half a token. Without tokens, waits for a busy server
+    are longer. Attempts without a connection reach no server, and need no token. No call fails
+    because of the budget.
     """
 
     def __init__(self) -> None:
@@ -91,14 +92,16 @@ class Retries:
         self._attempts += 1
         if self._attempts == 1:
             self._begin = monotonic()
+        is_answered = not isinstance(failure, UnavailableError) or "retry_after_s" in failure.facts
         try:
             least_s, left_s = _least_wait_s(failure), self._left_s(failure)
             if left_s <= least_s:
                 raise self._described(failure)
         finally:
             del failure  # an error and its traceback would keep each other alive
-        jitter = random.uniform(1.0, 1.5)
-        wait_s = max(least_s, self._wait_s) * jitter * self._throttle.slowdown()
+        wait_s = max(least_s, self._wait_s) * random.uniform(1.0, 1.5)
+        if is_answered:
+            wait_s *= self._throttle.slowdown()
         self._wait_s = min(2 * self._wait_s, MAX_WAIT_S)
         return min(wait_s, max(least_s, left_s / 2))
 

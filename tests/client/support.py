@@ -94,7 +94,7 @@ class FakeTransport:
         self._server.begin(method, timeout_s)
         return ((token, self._server.answer_item(item)) for token, item in requests)
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, seconds: float, connects: bool) -> None:
         self._server.waits.append(seconds)
 
 

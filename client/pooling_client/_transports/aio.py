@@ -284,7 +284,7 @@ async def _perform(step: Step, transport: AsyncGrpcTransport) -> Any:
     if type(step) is Run:
         return await asyncio.to_thread(step.work)
     if type(step) is Wait:
-        await transport.wait(step.seconds)
+        await transport.wait(step.seconds)  # its thread connects in any case
         return None
     assert type(step) is Stream
     replies = transport.stream(

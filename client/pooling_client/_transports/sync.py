@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 import grpc
@@ -24,6 +24,7 @@ from pooling_client._targets import described
 from pooling_client._transports.sync_shared import SharedStreams
 from pooling_engine import DeadlineError, PoolingError, UnavailableError
 
+_CHECK = "/grpc.health.v1.Health/Check"
 _STATE_TIMEOUT_S = 1.0
 _GRACE_S = 1.0  # after the deadline of gRPC, if gRPC does not end the call
 _inherited: list[object] = []  # of the parent process
@@ -116,13 +117,26 @@ class GrpcTransport:
             raise _channel.closed_during_call()
         return reply
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, seconds: float, connects: bool) -> None:
         """Wait between two attempts.
+
+        Args:
+            seconds: seconds to wait.
+            connects: connect meanwhile. Versions of gRPC before 1.80 connect only while a call
+                waits, so a health check waits for the connection.
 
         Raises:
             UnavailableError: the client was closed meanwhile.
         """
-        if self._closed.wait(seconds):
+        checks = []
+        with suppress(ValueError):  # closed meanwhile
+            for channel in self._channels if connects else ():
+                method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_CHECK)
+                checks.append(method.future(b"", timeout=seconds, wait_for_ready=True))
+        is_closed = self._closed.wait(seconds)
+        for check in checks:
+            check.cancel()
+        if is_closed:
             raise _channel.closed_during_call()
 
     def stream(
@@ -171,7 +185,8 @@ class GrpcTransport:
                     failure = self._decoded(error, methods.channel)
                 finally:
                     stream.cancel()
-                self.wait(retries.wait_s(failure, feed.answered))
+                seconds = retries.wait_s(failure, feed.answered)
+                self.wait(seconds, isinstance(failure, UnavailableError))
                 feed.wait(retries.left_s())
         finally:
             feed.close()
@@ -270,7 +285,7 @@ def _perform(step: Step, transport: GrpcTransport) -> Any:
     if type(step) is Run:
         return step.work()
     if type(step) is Wait:
-        transport.wait(step.seconds)
+        transport.wait(*step)
         return None
     assert type(step) is Stream
     replies = transport.stream(
