@@ -12,6 +12,7 @@ from typing import Any
 import click
 from numpy.typing import NDArray
 
+from pooling_cli.connecting import remote_options
 from pooling_cli.options import (
     FILE,
     INDEX_FORMATS,
@@ -23,26 +24,9 @@ from pooling_cli.options import (
 )
 from pooling_client import PoolingClient
 
+Connect = Callable[[], PoolingClient]
+
 _BAR_BYTES = 16 << 20  # smaller tensors finish before a progress bar can be read
-
-
-def remote_options(command: Any) -> Any:
-    """Add the options of every command that calls a server."""
-    for option in (
-        click.option(
-            "--timeout", default=30.0, show_default=True, help="Deadline of a call, in seconds."
-        ),
-        click.option(
-            "--target",
-            default="127.0.0.1:50051",
-            show_default=True,
-            envvar="POOLING_TARGET",
-            show_envvar=True,
-            help="Address of the server: HOST:PORT or unix:/PATH.",
-        ),
-    ):
-        command = option(command)
-    return command
 
 
 @click.command(
@@ -70,14 +54,14 @@ def forward(
     indices: Path | None,
     index_format: str,
     target: str,
-    timeout: float,
+    connect: Connect,
     **spec: Any,
 ) -> None:
     """Pool the tensor in INPUT.npy and write the result to OUTPUT.npy."""
     if indices is None and index_format != "window":
         raise click.UsageError(f"--index-format {index_format} requires --indices FILE")
     x = read_array(input)
-    with _client(target, timeout) as client, _bar(x) as progress:
+    with connect() as client, _bar(x) as progress:
         start = time.perf_counter()
         result = client.forward(
             x,
@@ -120,7 +104,7 @@ def backward(
     index_format: str | None,
     input: Path | None,  # noqa: A002  the option's name on the command line
     target: str,
-    timeout: float,
+    connect: Connect,
     **spec: Any,
 ) -> None:
     """Compute an input gradient from an output gradient.
@@ -130,7 +114,7 @@ def backward(
     call.
     """
     dy = read_array(gradient)
-    with _client(target, timeout) as client, _bar(dy) as progress:
+    with connect() as client, _bar(dy) as progress:
         start = time.perf_counter()
         dx = client.backward(
             dy,
@@ -148,9 +132,9 @@ def backward(
 
 @click.command()
 @remote_options
-def info(target: str, timeout: float) -> None:
+def info(target: str, connect: Connect) -> None:
     """Show a server's version, backends and limits."""
-    with _client(target, timeout) as client:
+    with connect() as client:
         server = client.info()
     click.echo(f"pooling {server.version} at {target}")
     for number, backend in enumerate(server.backends):
@@ -165,12 +149,6 @@ def info(target: str, timeout: float) -> None:
     click.echo(f"  tensor         {limits.max_tensor_bytes:,} bytes")
     click.echo(f"  work           {limits.max_taps:,} window elements (taps) per call")
     click.echo(f"  concurrency    {limits.max_in_flight:,} calls")
-
-
-def _client(target: str, timeout: float) -> PoolingClient:
-    if timeout <= 0:
-        raise click.UsageError(f"--timeout is {timeout}; it must be greater than 0 seconds")
-    return PoolingClient(target, timeout=timeout, wait_for_ready=False)
 
 
 @contextmanager

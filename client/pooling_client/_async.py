@@ -20,6 +20,7 @@ from pooling_client._calls.backward import PreparedBackward
 from pooling_client._calls.base import PreparedCall
 from pooling_client._calls.forward import PreparedForward
 from pooling_client._calls.many import item_of, outcome_of
+from pooling_client._calls.unsigned import unsigned_forward
 from pooling_client._connection import Connection, Metadata
 from pooling_client._copying import arguments_of, rebuilt
 from pooling_client._forks import renew_after_fork
@@ -28,7 +29,14 @@ from pooling_client._retries import NO_PATIENCE_S
 from pooling_client._shared_memory import SharedMemory
 from pooling_client._streams.backlog import Request
 from pooling_client._transports.aio import AsyncGrpcTransport, one_by_one, run
-from pooling_engine import BackwardCall, ForwardCall, ForwardResult, PoolingError, PoolSpec
+from pooling_engine import (
+    BackwardCall,
+    ForwardCall,
+    ForwardResult,
+    InvalidTensorError,
+    PoolingError,
+    PoolSpec,
+)
 from pooling_wire import keepalive as pings
 
 Array = NDArray[Any]
@@ -141,7 +149,8 @@ class AsyncPoolingClient:
         Args:
             x: input of shape (N, C, D1..Dn), or (N, D1..Dn, C) for a channels-last spec, with 1 to
                 6 spatial axes; float16, bfloat16 (of ml_dtypes), float32, float64, uint8 or a
-                signed integer of 8 to 64 bits ("lp": floats only).
+                signed integer of 8 to 64 bits ("lp": floats only). "max" and "min" also accept
+                bool, uint16, uint32 and uint64.
             spec: pooling layer.
             return_indices: return the index of the selected element of each window; "max" and
                 "min" only.
@@ -171,7 +180,11 @@ class AsyncPoolingClient:
             InternalError: the server has a bug.
             ValueError: the client is closed.
         """
-        call = ForwardCall(x, spec, return_indices, index_format)
+        try:
+            call = ForwardCall(x, spec, return_indices, index_format)
+        except InvalidTensorError as error:
+            sent = unsigned_forward(error, x, spec, return_indices, index_format, out)
+            return sent.restored(await self._run(sent.prepared, timeout, progress))
         return await self._run(PreparedForward(call, out), timeout, progress)
 
     async def backward(

@@ -19,14 +19,16 @@ except ImportError as error:
     sys.exit(f"error: the health check needs click and grpcio-health-checking: {error}")
 
 from pooling_server.config import ServerConfig, variable
-from pooling_server.sockets.listening import client_target, split_addresses
+from pooling_server.sockets.listening import client_target, is_unix, split_addresses
 
 PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command()
 @click.option(
-    "--target", help="Address of the server.  [default: the first address in POOLING_LISTEN]"
+    "--target",
+    help="Address of the server.  [default: of those in POOLING_LISTEN the first Unix socket, "
+    "which needs no TLS, or else the first]",
 )
 @click.option(
     "--service",
@@ -52,8 +54,8 @@ def main(
     """Query the health of a server through grpc.health.v1."""
     if target is None:
         try:
-            listen = os.environ.get(variable("listen"), ServerConfig().listen)
-            target = client_target(split_addresses(listen)[0])
+            addresses = split_addresses(os.environ.get(variable("listen"), ServerConfig().listen))
+            target = client_target(next(filter(is_unix, addresses), addresses[0]))
         except ValueError as error:
             raise click.UsageError(str(error)) from None
     options: list[tuple[str, Any]] = [("grpc.enable_http_proxy", 0)]

@@ -10,8 +10,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import numpy as np
@@ -122,6 +123,31 @@ def test_a_peer_that_never_speaks_is_not_connected(timeout: float) -> None:
             client.forward(SMALL, SPEC, timeout=timeout)
 
 
+class Refusals:
+    """Listener that closes each connection immediately, and counts them."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        self.count = 0
+        self._listener = socket.create_server((host, int(port)))
+        self._thread = threading.Thread(target=self._refuse)
+
+    def _refuse(self) -> None:
+        with suppress(OSError):  # it was shut down
+            while True:
+                self._listener.accept()[0].close()
+                self.count += 1
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join(LIMIT_S)
+        self._listener.close()
+
+
 def test_calls_wait_for_a_server_that_restarts() -> None:
     address = f"127.0.0.1:{quiet_port()}"
     outcomes: dict[str, Any] = {}
@@ -136,10 +162,11 @@ def test_calls_wait_for_a_server_that_restarts() -> None:
                 outcomes[name] = error
 
         threads = [threading.Thread(target=call, args=(name,)) for name in CALLS]
-        for thread in threads:
-            thread.start()
-        time.sleep(2)  # longer than the first attempts
-        assert not outcomes
+        with Refusals(address) as refusals:
+            for thread in threads:
+                thread.start()
+            wait_until(lambda: refusals.count >= 3, "no attempt follows the first ones")
+            assert not outcomes
         with process(*FLAGS, "--listen", address):
             for thread in threads:
                 thread.join(LIMIT_S)
@@ -211,41 +238,70 @@ def test_calls_are_spread_over_several_servers_and_fail_over() -> None:
             assert {client.info(timeout=10).limits.max_in_flight for _ in range(20)} == {12}
 
 
-def test_close_ends_calls_in_flight(running: tuple[subprocess.Popen[str], str]) -> None:
-    server, address = running
-    for name in ("small", "chunked", "many"):
-        client = PoolingClient(address)
-        client.info()
-        freeze(server)
-        with ThreadPoolExecutor(1) as pool:
-            call = pool.submit(CALLS[name], client, 2 * LIMIT_S)
-            time.sleep(0.3)
-            client.close()
-            with pytest.raises(UnavailableError, match="the client was closed during the call"):
-                call.result(LIMIT_S)
+class Blocked(grpc.GenericRpcHandler):
+    """Server that answers nothing until it is released.
+
+    Attributes:
+        address: its address.
+    """
+
+    def __init__(self) -> None:
+        self._arrived, self._released = threading.Semaphore(0), threading.Event()
+        self._server = grpc.server(ThreadPoolExecutor(8), handlers=(self,))
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+
+    def service(self, details: Any) -> Any:
+        def block(*_: Any) -> Any:
+            self._arrived.release()
+            self._released.wait(LIMIT_S)
+            return iter(()) if is_stream else b""
+
+        is_stream = details.method.endswith("Stream")
+        if is_stream:
+            return grpc.stream_stream_rpc_method_handler(block)
+        return grpc.unary_unary_rpc_method_handler(block)
+
+    def wait_for_call(self) -> None:
+        """Wait until one more call has arrived."""
+        assert self._arrived.acquire(timeout=LIMIT_S)
+
+    def __enter__(self) -> Self:
+        self._server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._released.set()
+        self._server.stop(None).wait(LIMIT_S)
+
+
+@pytest.mark.parametrize("name", ["small", "chunked", "many"])
+def test_close_ends_calls_in_flight(name: str) -> None:
+    with Blocked() as server, ThreadPoolExecutor(1) as pool:
+        client = PoolingClient(server.address)
+        call = pool.submit(CALLS[name], client, 2 * LIMIT_S)
+        server.wait_for_call()
+        client.close()
+        with pytest.raises(UnavailableError, match="the client was closed during the call"):
+            call.result(LIMIT_S)
         with pytest.raises(ValueError, match="the client is closed"):
             CALLS[name](client, 1.0)
-        server.send_signal(signal.SIGCONT)
 
 
-def test_closing_an_asyncio_client_does_not_cancel_the_tasks_of_the_caller(
-    running: tuple[subprocess.Popen[str], str],
-) -> None:
-    server, address = running
-
-    async def call() -> list[Any]:
-        client = AsyncPoolingClient(address)
-        await client.info()
-        freeze(server)
+def test_closing_an_asyncio_client_does_not_cancel_the_tasks_of_the_caller() -> None:
+    async def call(server: Blocked) -> list[Any]:
+        client = AsyncPoolingClient(server.address)
         calls = [asyncio.create_task(client.forward(x, SPEC)) for x in (SMALL, CHUNKED)]
-        await asyncio.sleep(0.3)
+        for _ in calls:
+            await asyncio.to_thread(server.wait_for_call)
         await client.close()
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
         with pytest.raises(ValueError, match="the client is closed"):
             await client.info()
         return outcomes
 
-    for outcome in asyncio.run(call()):
+    with Blocked() as server:
+        outcomes = asyncio.run(call(server))
+    for outcome in outcomes:
         assert type(outcome) is UnavailableError
         assert "the client was closed during the call" in str(outcome)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -263,3 +264,23 @@ def test_workers_and_the_health_check_use_tls(folder: Folder) -> None:
         check += ["--timeout", str(LIMIT_S), "--ca", str(authority), "--server-name", NAME]
         done = subprocess.run(check, capture_output=True, text=True, timeout=LIMIT_S)
         assert (done.returncode, done.stdout) == (0, "SERVING\n"), done.stderr
+
+
+def test_the_health_check_of_a_container_needs_neither_token_nor_authority(
+    folder: Folder, socket_path: Path
+) -> None:
+    tokens = folder.certificate.with_name("tokens")
+    tokens.write_text(f"alice {'0' * 64}\n")
+    environment = {
+        "POOLING_LISTEN": f"127.0.0.1:0,unix:{socket_path}",
+        "POOLING_TLS_CERTIFICATE": str(folder.certificate),
+        "POOLING_TLS_KEY": str(folder.key),
+        "POOLING_TOKEN_FILE": str(tokens),
+    }
+    with process("--backend", "numpy", "--no-warm-up", **environment):
+        for service in ("", "liveness"):
+            check = [sys.executable, "-m", "pooling_server.healthcheck", "--service", service]
+            done = subprocess.run(
+                check, env=os.environ | environment, capture_output=True, text=True, timeout=LIMIT_S
+            )
+            assert (done.returncode, done.stdout) == (0, "SERVING\n"), done.stderr
