@@ -16,6 +16,7 @@ MIN_DEVICE_MEMORY_BYTES = 64 * MIB  # the staging buffers and one call
 MESSAGE_CEILING = GIB  # gRPC libraries have crashed on larger messages; streams carry more
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s,]+")
 
 
 def option(
@@ -47,6 +48,16 @@ class ServerConfig:
         "127.0.0.1:50051",
         "Address to listen on: HOST:PORT or unix:/PATH. Port 0 selects a free port. "
         "For several addresses, repeat the flag or separate them with commas.",
+        repeats=True,
+    )
+    http_listen: str = option(
+        "",
+        "Address of the HTTP endpoint, HOST:PORT, for Connect and gRPC-Web. Empty: none.",
+    )
+    http_cors_origin: str = option(
+        "",
+        "Origin whose web pages may call the HTTP endpoint, such as https://example.org, or * for "
+        "all. For several origins, repeat the flag or separate them with commas. Empty: none.",
         repeats=True,
     )
     socket_mode: str = option(
@@ -179,6 +190,7 @@ class ServerConfig:
     def __post_init__(self) -> None:
         _check_minimums(self)
         _check_security(self)
+        _check_http(self)
         _check_workers(self)
         _check_devices(self)
         if not re.fullmatch("0?[0-7]{3}", self.socket_mode):
@@ -240,27 +252,48 @@ def _check_security(config: ServerConfig) -> None:
         )
     if config.tls_client_ca and not config.tls_certificate:
         raise ValueError("tls_client_ca needs tls_certificate and tls_key")
-    if config.metrics_listen:
-        (metrics,) = _one(split_addresses(config.metrics_listen))
-        if not (is_local(metrics) or config.allow_plaintext):
-            raise ValueError(
-                f"metrics_listen is {metrics!r}, which other hosts can reach without TLS; "
-                "it must be a local address, or allow_plaintext given"
-            )
+    metrics = _one_port("metrics_listen", config.metrics_listen)
+    if metrics and not (is_local(metrics) or config.allow_plaintext):
+        raise ValueError(
+            f"metrics_listen is {metrics!r}, which other hosts can reach without TLS; "
+            "it must be a local address, or allow_plaintext given"
+        )
     if config.tls_certificate or config.allow_plaintext:
         return
-    for address in split_addresses(config.listen):
+    http = _one_port("http_listen", config.http_listen)
+    addresses = [("listen", address) for address in split_addresses(config.listen)]
+    for name, address in [*addresses, *([("http_listen", http)] if http else [])]:
         if not is_local(address):
             raise ValueError(
-                f"listen is {address!r}, which other hosts can reach without TLS; "
+                f"{name} is {address!r}, which other hosts can reach without TLS; "
                 "give tls_certificate and tls_key, or allow_plaintext"
             )
 
 
-def _one(addresses: tuple[str, ...]) -> tuple[str, ...]:
+def _one_port(name: str, listen: str) -> str:
+    """Return the only HOST:PORT of an option, or "" if it is empty."""
+    addresses = split_addresses(listen, name) if listen else ("",)
     if len(addresses) != 1 or is_unix(addresses[0]):
-        raise ValueError("metrics_listen must be one HOST:PORT")
-    return addresses
+        raise ValueError(f"{name} must be one HOST:PORT")
+    return addresses[0]
+
+
+def _check_http(config: ServerConfig) -> None:
+    """Reject origins that are none, and those without an HTTP endpoint."""
+    _one_port("http_listen", config.http_listen)
+    for origin in split_origins(config.http_cors_origin):
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise ValueError(
+                f"http_cors_origin is {origin!r}; it must be SCHEME://HOST or SCHEME://HOST:PORT, "
+                'without a path, or "*"'
+            )
+    if config.http_cors_origin and not config.http_listen:
+        raise ValueError("http_cors_origin needs http_listen")
+
+
+def split_origins(origins: str) -> tuple[str, ...]:
+    """Return the origins in a comma-separated list."""
+    return tuple(origin.strip() for origin in origins.split(",")) if origins else ()
 
 
 def _check_workers(config: ServerConfig) -> None:

@@ -10,6 +10,7 @@ from pooling_wire.errors import (
     Status,
     decode_error,
     encode_error,
+    error_details,
 )
 from pooling_wire.foreign import HANDSHAKE, PINGS, UNRESOLVED
 from pooling_wire.messages.plans import decode_plan_request, encode_plan_response
@@ -30,6 +31,7 @@ from pooling_wire.methods import (
     SERVICE_NAME,
     Method,
     encode_forward_request,
+    message_class,
     path_of,
 )
 
@@ -58,5 +60,7 @@ __all__ = [
     "encode_forward_request",
     "encode_plan_response",
     "encode_server_info",
+    "error_details",
+    "message_class",
     "path_of",
 ]

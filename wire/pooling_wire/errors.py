@@ -103,8 +103,14 @@ def encode_error(error: PoolingError) -> Status:
     return Status(code, str(error), _details_of(error, code) if status_pb2 else b"")
 
 
-def _details_of(error: PoolingError, code: grpc.StatusCode) -> bytes:
-    message = str(error)
+def error_details(error: PoolingError) -> list[Any]:
+    """Return the details of an error: ErrorInfo and, if applicable, BadRequest or RetryInfo.
+
+    Without googleapis-common-protos, there are none.
+    """
+    if not status_pb2:
+        return []
+    message, code = str(error), STATUS_CODES[type(error)]
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.facts)
     details = [info]
     if error.field:
@@ -117,13 +123,16 @@ def _details_of(error: PoolingError, code: grpc.StatusCode) -> bytes:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromNanoseconds(int(float(error.facts["retry_after_s"]) * 1e9))
         details.append(retry)
-    status = status_pb2.Status(code=code.value[0], message=message)
-    for detail in details:
-        packed = Any()
-        packed.Pack(detail)
-        status.details.append(packed)
-    details_of: bytes = status.SerializeToString()
-    return details_of
+    packed = [Any() for _ in details]
+    for each, detail in zip(packed, details, strict=True):
+        each.Pack(detail)
+    return packed
+
+
+def _details_of(error: PoolingError, code: grpc.StatusCode) -> bytes:
+    status = status_pb2.Status(code=code.value[0], message=str(error), details=error_details(error))
+    details: bytes = status.SerializeToString()
+    return details
 
 
 def decode_error(error: grpc.RpcError, target: str) -> PoolingError:
@@ -197,7 +206,12 @@ def _details(data: bytes | str | None) -> tuple[error_details_pb2.ErrorInfo | No
 
 
 def field_path(field: str) -> str:
-    """Return the path in a request of an engine argument such as ``padding[1][0]``."""
+    """Return the path in a request of an engine argument such as ``padding[1][0]``.
+
+    A path, which contains a dot, is returned unchanged.
+    """
+    if "." in field:
+        return field
     name, *numbers = re.split(r"[\[\]]+", field.rstrip("]"))
     if not numbers:
         return _PATHS.get(name, field)

@@ -136,6 +136,12 @@ class Method(Generic[Call, Result]):
         return stream_items.decode_reply(self.reply, self.response, data)
 
 
+def message_class(name: str) -> type[Message]:
+    """Return the generated class of a message, such as "ForwardRequest"."""
+    class_: type[Message] = getattr(pb, name)
+    return class_
+
+
 def path_of(name: str) -> str:
     """Return the path of a method in a gRPC channel."""
     return f"/{SERVICE_NAME}/{name}"

@@ -45,6 +45,9 @@ def supervise(config: ServerConfig) -> int:
                 environment_for(device, os.environ)
             for address in split_addresses(config.listen):
                 addresses.append(address if is_unix(address) else reserve_port(address, reserved))
+            if config.http_listen:
+                http_listen = reserve_port(config.http_listen, reserved)
+                config = dataclasses.replace(config, http_listen=http_listen)
         except (OSError, ValueError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 1

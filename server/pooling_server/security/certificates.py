@@ -24,10 +24,12 @@ class Certificates:
 
     Attributes:
         files: the files, for a `FileWatch`.
+        context: OpenSSL's context with the newest files.
     """
 
     def __init__(self, certificate: Path, key: Path, client_ca: Path | None) -> None:
         self._certificate, self._key, self._client_ca = certificate, key, client_ca
+        self.context: ssl.SSLContext
         self._read()
         paths = [certificate, key, *([client_ca] if client_ca else [])]
         self.files = WatchedFiles(paths, self._read)
@@ -55,13 +57,13 @@ class Certificates:
         certificate = _content(self._certificate, "tls_certificate")
         key = _content(self._key, "tls_key")
         authority = _content(self._client_ca, "tls_client_ca") if self._client_ca else None
-        self._check()
+        self.context = self._context()
         self._configuration = grpc.ssl_server_certificate_configuration(
             [(key, certificate)], root_certificates=authority
         )
 
-    def _check(self) -> None:
-        """Check the files with OpenSSL: gRPC would reject connections without a reason."""
+    def _context(self) -> ssl.SSLContext:
+        """Return a context with the files; gRPC would reject connections without a reason."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
             context.load_cert_chain(self._certificate, self._key, password=_no_password)
@@ -76,6 +78,8 @@ class Certificates:
                 context.load_verify_locations(self._client_ca)
             except ssl.SSLError as error:
                 _reject(f"tls_client_ca {self._client_ca} has no certificate in PEM form", error)
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
 
 
 def _content(path: Path, option: str) -> bytes:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -32,6 +33,9 @@ from pooling_server.serving.servicer import PoolingServicer
 from pooling_server.sockets.listening import Listeners
 from pooling_server.sockets.shared_memory import Pin, SharedMemory
 from pooling_wire import keepalive
+
+if TYPE_CHECKING:
+    from pooling_server.http.server import HttpServer
 
 _log = logging.getLogger("pooling_server")
 # After a device is lost: the drain delay, shorter than clients keep retrying, and the time for
@@ -106,6 +110,7 @@ class PoolingServer:
             add_reflection(self._server)
         self._listen(shared_memory_pin=None if device is None else device.pin)
         self._add_handlers()
+        self._http = self._http_server(shared_port) if config.http_listen else None
 
     def _listen(self, shared_memory_pin: Pin | None) -> None:
         config = self._config
@@ -130,9 +135,32 @@ class PoolingServer:
             config, self.executor, self.calls, version(), self.shared_memory, self._rpcs
         )
         servicer.on_device_lost = self._handle_lost_device
-        threads = ThreadPoolExecutor(config.max_in_flight + _SPARE_THREADS, "pooling-call")
+        self._threads = ThreadPoolExecutor(config.max_in_flight + _SPARE_THREADS, "pooling-call")
         is_inline = config.inline_calls and _supports_inline_calls()
-        servicer.add_to(self._server, threads, is_inline)
+        servicer.add_to(self._server, self._threads, is_inline)
+
+    def _http_server(self, shared_port: bool) -> HttpServer:
+        try:
+            from pooling_server.http.server import HttpServer, HttpServices
+        except ImportError as error:
+            raise OSError(
+                "http_listen needs connectrpc, starlette and uvicorn (the extra 'http'): "
+                f"{error.name} is not installed"
+            ) from None
+        services = HttpServices(
+            config=self._config,
+            executor=self.executor,
+            rpcs=self._rpcs,
+            threads=self._threads,
+            prepares=self._servicer.prepares,
+            failed=self._servicer.failed,
+            is_ready=lambda: self._health.is_serving,
+        )
+        try:
+            return HttpServer(services, self._certificates, is_shared=shared_port)
+        except OSError:
+            self.abort()
+            raise
 
     def start(self) -> None:
         """Start to serve and warm up; return once health reports SERVING."""
@@ -151,6 +179,8 @@ class PoolingServer:
             self.calls.backend = used_backends(self._config.backend)[-1].name
         self.shared_memory.start()
         self._server.start()
+        if self._http is not None:
+            self._http.start()
         self._watchdog.start()
         self._files.start()
         _log.info("listening on %s", " and ".join(self.addresses))
@@ -193,6 +223,8 @@ class PoolingServer:
         time.sleep(self._drain_delay_s)
         all_finished = self.executor.drain(self.grace_s)
         self.executor.wait_for_silence(_QUIET_S, _MOST_QUIET_S)
+        if self._http is not None:
+            self._http.stop()
         self._server.stop(grace=1 if all_finished else None).wait()
         self._servicer.stop()
         self.shared_memory.stop()
@@ -223,7 +255,13 @@ class PoolingServer:
         """Return one line with the version, the addresses, the backend and its devices."""
         devices = ", ".join(self._backend.devices())
         computes = f"computing with {self._backend.name} ({devices})"
-        return f"pooling {version()} listening on {' and '.join(self.addresses)}, {computes}"
+        http = "" if self._http is None else f", HTTP on {self._http.address}"
+        return f"pooling {version()} listening on {' and '.join(self.addresses)}{http}, {computes}"
+
+    @property
+    def http_address(self) -> str:
+        """Address of the HTTP endpoint, with the actual port; empty if there is none."""
+        return "" if self._http is None else self._http.address
 
 
 def _certificates(config: ServerConfig) -> Certificates | None:

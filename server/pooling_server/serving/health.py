@@ -30,6 +30,7 @@ class Health:
     def __init__(self, server: grpc.Server) -> None:
         self._servicer: Any = None
         self._is_stopped = False
+        self._is_serving = False
         self._lock = threading.Lock()
         try:
             from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -45,15 +46,21 @@ class Health:
     def serve(self) -> None:
         """Report readiness; has no effect after `stop`."""
         with self._lock:
+            self._is_serving = not self._is_stopped
             if self._servicer and not self._is_stopped:
                 self._set_readiness(self._statuses.SERVING)
+
+    @property
+    def is_serving(self) -> bool:
+        """True while the server is ready."""
+        return self._is_serving
 
     def stop(self) -> None:
         """Report that the server is not ready, from now on."""
         with self._lock:
             if self._servicer and not self._is_stopped:
                 self._set_readiness(self._statuses.NOT_SERVING)
-            self._is_stopped = True
+            self._is_stopped, self._is_serving = True, False
 
     def _set_readiness(self, status: int) -> None:
         for name in READINESS:

@@ -14,7 +14,12 @@ def check_message_size(message: bytes, config: ServerConfig) -> None:
     Raises:
         TensorTooLargeError: the request is larger than `max_message_bytes`.
     """
-    size, limit = len(message), config.max_message_bytes
+    check_request_bytes(len(message), config)
+
+
+def check_request_bytes(size: int, config: ServerConfig) -> None:
+    """Check the size of a request, which may not have arrived yet, as `check_message_size`."""
+    limit = config.max_message_bytes
     if size > limit:
         raise _too_large("max_message_bytes", size, limit, "the request", "")
 

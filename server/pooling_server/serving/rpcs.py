@@ -10,10 +10,10 @@ import itertools
 import logging
 import re
 import secrets
+from collections.abc import Iterable
 from contextlib import suppress
 from time import perf_counter
-
-import grpc
+from typing import Protocol
 
 import pooling_wire
 from pooling_engine import PoolingError
@@ -28,6 +28,16 @@ SMALL_BYTES = 64 << 10  # not reserved: the limit of calls in flight bounds them
 _LEGAL_ID = re.compile(r"[!-~]{1,128}")
 
 Trailers = tuple[tuple[str, str | bytes], ...]
+
+
+class Caller(Protocol):
+    """Client of an RPC, such as a `grpc.ServicerContext`."""
+
+    def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]]:
+        """Return the metadata, or the HTTP headers, of the request; names are in lower case."""
+
+    def peer(self) -> str:
+        """Return the address of the client."""
 
 
 class Rpcs:
@@ -55,7 +65,7 @@ class Rpc:
     Args:
         rpcs: state that all RPCs share.
         name: name of the method, such as "Forward".
-        context: context of the call.
+        caller: client of the call.
 
     Attributes:
         name: name of the method.
@@ -66,7 +76,7 @@ class Rpc:
     """
 
     __slots__ = (
-        "_context",
+        "_caller",
         "_peer",
         "_span",
         "_started_s",
@@ -78,11 +88,11 @@ class Rpc:
         "session",
     )
 
-    def __init__(self, rpcs: Rpcs, name: str, context: grpc.ServicerContext) -> None:
+    def __init__(self, rpcs: Rpcs, name: str, caller: Caller) -> None:
         self._started_s = perf_counter()
-        self.rpcs, self.name, self._context = rpcs, name, context
+        self.rpcs, self.name, self._caller = rpcs, name, caller
         self._peer: str | None = None
-        metadata = context.invocation_metadata()
+        metadata = caller.invocation_metadata()
         self.request_id = ""
         for key, value in metadata:
             if key == REQUEST_ID and isinstance(value, str) and _LEGAL_ID.fullmatch(value):
@@ -99,7 +109,7 @@ class Rpc:
     def peer(self) -> str:
         """Address of the client; read late, because few calls need it."""
         if self._peer is None:
-            self._peer = self._context.peer()
+            self._peer = self._caller.peer()
         return self._peer
 
     def authorize(self) -> None:
@@ -109,7 +119,7 @@ class Rpc:
             PermissionDeniedError: the token is missing, unknown or revoked.
         """
         if self.rpcs.tokens is not None:
-            values = [v for key, v in self._context.invocation_metadata() if key == AUTHORIZATION]
+            values = [v for key, v in self._caller.invocation_metadata() if key == AUTHORIZATION]
             self.session = self.rpcs.tokens.session(values)
 
     def receive(self, nbytes: int) -> Work:

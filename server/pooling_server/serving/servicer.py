@@ -22,7 +22,7 @@ from pooling_server.serving.polling_thread import PolledCall, in_pool, polled
 from pooling_server.serving.rpcs import Rpc, Rpcs, Trailers, Work
 from pooling_server.serving.server_info import describe
 from pooling_server.serving.streams import answer_items
-from pooling_server.serving.unary_calls import Context, UnaryCalls
+from pooling_server.serving.unary_calls import Context, Prepare, UnaryCalls
 from pooling_server.sockets.shared_memory import SharedMemory
 from pooling_wire import GET_PLAN, GET_SERVER_INFO, METHODS, SERVICE_NAME
 from pooling_wire.shared_memory import NO_REGIONS, Regions
@@ -43,6 +43,7 @@ class PoolingServicer:
 
     Attributes:
         on_device_lost: called with the error of a call that finds the device lost.
+        prepares: decoders of the unary methods, by name; every protocol uses them.
     """
 
     def __init__(
@@ -64,6 +65,11 @@ class PoolingServicer:
             config, executor, calls, memory, self._watch, rpcs, self._report, self._fail
         )
         self.on_device_lost: Callable[[PoolingError], None] = lambda error: None
+        self.prepares: dict[str, Prepare] = {
+            GET_SERVER_INFO: self._prepare_info,
+            GET_PLAN: _prepare_plan,
+            **{method.name: partial(calls.prepare, method) for method in METHODS},
+        }
 
     def add_to(self, server: grpc.Server, threads: ThreadPoolExecutor, is_inline: bool) -> None:
         """Register the handlers with a server.
@@ -81,12 +87,12 @@ class PoolingServicer:
         info = in_pool(threads, self._answer_info)
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             GET_SERVER_INFO: grpc.stream_unary_rpc_method_handler(info),
-            GET_PLAN: unary(GET_PLAN, _prepare_plan),
+            GET_PLAN: unary(GET_PLAN, self.prepares[GET_PLAN]),
         }
         for method in METHODS:
             prepare_item = partial(self._calls.prepare_item, method)
             items = self._stream_handler(method.stream_name, prepare_item, threads, is_inline)
-            handlers[method.name] = unary(method.name, partial(self._calls.prepare, method))
+            handlers[method.name] = unary(method.name, self.prepares[method.name])
             handlers[method.stream_name] = grpc.stream_stream_rpc_method_handler(items)
         generic = grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
         server.add_generic_rpc_handlers((generic,))
@@ -130,28 +136,33 @@ class PoolingServicer:
         try:
             rpc.authorize()
             work = rpc.receive(0)
-            reply = pooling_wire.encode_server_info(describe(self._config, self._version))
+            reply = self._prepare_info(work, b"", NO_REGIONS).answer(NO_REGIONS)
         except Exception as error:
             self._fail(context, error, rpc)
         work.succeed(len(reply))
         context.set_trailing_metadata(rpc.succeed())
         return reply
 
+    def _prepare_info(self, work: Work, request: bytes, regions: Regions) -> PreparedCall:
+        info = describe(self._config, self._version)
+        return PreparedCall(0, lambda _: pooling_wire.encode_server_info(info))
+
     def _report(
         self, context: Context, exception: Exception, rpc: Rpc, work: Work | None = None
     ) -> None:
         """Give an RPC the status of an error."""
-        set_status(context, *self._failed(exception, rpc, work))
+        set_status(context, *self.failed(exception, rpc, work))
 
     def _fail(
         self, context: Context, exception: Exception, rpc: Rpc, work: Work | None = None
     ) -> NoReturn:
         """End an RPC with an error, in the thread of its handler."""
-        abort(context, *self._failed(exception, rpc, work))
+        abort(context, *self.failed(exception, rpc, work))
 
-    def _failed(
+    def failed(
         self, exception: Exception, rpc: Rpc, work: Work | None
     ) -> tuple[PoolingError, Trailers]:
+        """Count an RPC that failed; return its error and its trailers."""
         error = error_reply(exception, rpc.request_id)
         if error.facts.get("cause") == LOST_DEVICE:
             self.on_device_lost(error)

@@ -28,6 +28,19 @@ Context = grpc.ServicerContext
 Prepare = Callable[[Work, bytes, Regions], PreparedCall]
 
 
+def late_message(limit_s: float) -> UnavailableError:
+    """Return the error of a call whose message did not arrive in time."""
+    return UnavailableError(
+        f"the message of this call did not arrive within {limit_s:g} s, this server's limit "
+        "(--stream-idle-s); send it again",
+        facts={
+            "limit": "stream_idle_s",
+            "value": f"{limit_s:g}",
+            "option": "--stream-idle-s",
+        },
+    )
+
+
 class UnaryCalls:
     """Handlers of unary calls.
 
@@ -108,16 +121,7 @@ class UnaryCalls:
 
     def idle_error(self) -> UnavailableError:
         """Return the error of a call whose message does not arrive."""
-        limit_s = self.watch.limit_s
-        return UnavailableError(
-            f"the message of this call did not arrive within {limit_s:g} s, this server's limit "
-            "(--stream-idle-s); send it again",
-            facts={
-                "limit": "stream_idle_s",
-                "value": f"{limit_s:g}",
-                "option": "--stream-idle-s",
-            },
-        )
+        return late_message(self.watch.limit_s)
 
     def _prepare(
         self, prepare: Prepare, work: Work, message: bytes, regions: Regions

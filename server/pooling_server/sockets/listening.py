@@ -19,13 +19,17 @@ _MAX_PATH_BYTES = 107 - len(LEASE_SUFFIX)  # sockaddr_un has room for 107
 _ALL_INTERFACES = ("0.0.0.0", "[::]")
 
 
-def split_addresses(listen: str) -> tuple[str, ...]:
+def split_addresses(listen: str, name: str = "listen") -> tuple[str, ...]:
     """Return the addresses in a comma-separated list, each as HOST:PORT or unix:/PATH.
+
+    Args:
+        listen: the list.
+        name: its option, for errors.
 
     Raises:
         ValueError: an address has neither form; the text names the legal forms.
     """
-    return tuple(_checked(address.strip()) for address in listen.split(","))
+    return tuple(_checked(address.strip(), name) for address in listen.split(","))
 
 
 def is_unix(address: str) -> bool:
@@ -64,18 +68,39 @@ def reserve_port(address: str, reserved: ExitStack) -> str:
     Raises:
         OSError: the address is invalid or in use.
     """
+    host = address.rpartition(":")[0]
+    holder = reserved.enter_context(bound_socket(address, is_shared=False))
+    # After bind: otherwise a port that another server shares would not count as in use.
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    return f"{host}:{holder.getsockname()[1]}"
+
+
+def bound_socket(address: str, *, is_shared: bool) -> socket.socket:
+    """Return a TCP socket that is bound to HOST:PORT, but does not listen yet.
+
+    Args:
+        address: the address.
+        is_shared: if true, other processes may bind the same port.
+
+    Raises:
+        OSError: the address is invalid or in use.
+    """
     host, _, port = address.rpartition(":")
     try:
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
-        holder = reserved.enter_context(socket.socket(found[0][0], socket.SOCK_STREAM))
-        # Connections of an earlier server in TIME_WAIT would block the port otherwise.
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        holder.bind(found[0][4])
-        # After bind: otherwise a port that another server shares would not count as in use.
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound = socket.socket(found[0][0], socket.SOCK_STREAM)
+        try:
+            # Connections of an earlier server in TIME_WAIT would block the port otherwise.
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if is_shared:
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            bound.bind(found[0][4])
+        except OSError:
+            bound.close()
+            raise
     except OSError:
         raise _unusable(address) from None
-    return f"{host}:{holder.getsockname()[1]}"
+    return bound
 
 
 class Listeners:
@@ -157,27 +182,27 @@ class Listeners:
         self._files.append((path, _identity(path)))
 
 
-def _checked(address: str) -> str:
+def _checked(address: str, name: str) -> str:
     host, _, port = address.rpartition(":")
     if address.startswith("unix-abstract:"):
         raise ValueError(
-            f"listen is {address!r}; abstract sockets are not supported, because any user could "
+            f"{name} is {address!r}; abstract sockets are not supported, because any user could "
             "connect; it must be unix:/PATH"
         )
     if is_unix(address):
         path = address.removeprefix(_UNIX)
         if not path.startswith("/") or path.endswith("/"):
             raise ValueError(
-                f"listen is {address!r}; a Unix socket must be unix:/PATH, with an absolute path"
+                f"{name} is {address!r}; a Unix socket must be unix:/PATH, with an absolute path"
             )
         if len(os.fsencode(path)) > _MAX_PATH_BYTES:
             raise ValueError(
-                f"listen is {address!r}; the path of a Unix socket must have at most "
+                f"{name} is {address!r}; the path of a Unix socket must have at most "
                 f"{_MAX_PATH_BYTES} bytes"
             )
     elif not (host and port.isascii() and port.isdigit() and int(port) <= 65535):
         raise ValueError(
-            f"listen is {address!r}; it must be HOST:PORT, with a port from 0 to 65535, "
+            f"{name} is {address!r}; it must be HOST:PORT, with a port from 0 to 65535, "
             "or unix:/PATH"
         )
     return address
