@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from pooling_cli.explain_command import explain
+from pooling_cli.loadtest_command import loadtest
 from pooling_cli.options import FILE
 from pooling_cli.remote_commands import backward, forward, info
 from pooling_engine import InvalidSpecError, InvalidTensorError, PoolingError, UnsupportedError
@@ -49,7 +50,7 @@ def demo(output: Path) -> None:
     click.echo(run_demo(output))
 
 
-for command in (forward, backward, info, explain):
+for command in (forward, backward, info, explain, loadtest):
     cli.add_command(command)
 
 

@@ -52,9 +52,12 @@ COLUMNS: dict[str, Any] = {
     "verified": np.int8,
     "process": np.uint8,
 }
-_EMPTY = {"sent_ns": NEVER, "done_ns": NEVER, "status": NO_STATUS} | dict.fromkeys(
-    ("queue_us", "compute_us", "total_us"), np.nan
-)
+_EMPTY = {
+    "scheduled_ns": NEVER,
+    "sent_ns": NEVER,
+    "done_ns": NEVER,
+    "status": NO_STATUS,
+} | dict.fromkeys(("queue_us", "compute_us", "total_us"), np.nan)
 
 _RUN, _CALLS, _METRICS = "run.json", "calls.npz", "server_metrics.json"
 
@@ -71,7 +74,7 @@ class Kind:
         name: name of the kind in the report.
         direction: "forward" or "backward".
         transport: "unary", "stream", "many", "shared_memory", "oip-grpc" or "oip-rest".
-        shape: shape of the tensor that is sent.
+        shape: shape of the input of the layer, in both directions.
         dtype: its element type.
         spec: options of the pooling layer; those of the model for OIP.
         weight: share of the calls, relative to the other kinds.
@@ -200,7 +203,19 @@ class Calls:
     @classmethod
     def empty(cls, size: int) -> Self:
         """Return columns for `size` calls, none of which happened."""
-        return cls({"scheduled_ns": np.full(size, NEVER, np.int64)})
+        calls = cls.reserved(size)
+        calls.clear(slice(None))
+        return calls
+
+    @classmethod
+    def reserved(cls, size: int) -> Self:
+        """Return columns whose rows must be cleared before use, and take no memory until then."""
+        return cls({name: np.zeros(size, dtype) for name, dtype in COLUMNS.items()})
+
+    def clear(self, rows: slice | int) -> None:
+        """Mark rows as calls that did not happen."""
+        for name, value in _EMPTY.items():
+            getattr(self, name)[rows] = value
 
     @classmethod
     def joined(cls, parts: Sequence[Calls]) -> Self:

@@ -1,0 +1,1 @@
+"""Senders: one class for each way to send calls; all report to a recorder."""

@@ -1,0 +1,109 @@
+"""Results of a load test as text for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+import numpy as np
+
+from pooling_loadtest.results import NO_STATUS, Calls, Results, percentiles
+
+_AT = (50.0, 90.0, 99.0, 99.9, 100.0)
+_NAMES = {code.value[0]: code.name for code in grpc.StatusCode} | {NO_STATUS: "NO REPLY"}
+
+
+def summary(results: Results) -> str:
+    """Return the results as text of at most 100 columns."""
+    run, calls = results.run, results.calls
+    lines = [f"{run.title}", f"{', '.join(run.targets)}, {run.processes} process(es)", ""]
+    lines += _totals(results)
+    lines += ["", *_latencies(results)]
+    errors = _errors(calls)
+    if errors:
+        lines += ["", "errors", *errors]
+    if run.verify["fraction"]:
+        checked, wrong = run.verify["checked"], run.verify["wrong"]
+        lines += ["", f"verified    {checked:,} replies, {wrong:,} wrong"]
+    if run.slo is not None and run.capacity is None:
+        lines += ["", f"objective   {run.slo['text']}: {'met' if run.slo['met'] else 'MISSED'}"]
+    if run.capacity is not None:
+        lines += ["", f"capacity    {capacity_text(run.capacity, run.slo)}"]
+    lines += [f"\nDISTORTED   {sentence}" for sentence in run.distortions]
+    if run.stopped is not None:
+        lines += ["", f"stopped     {run.stopped}"]
+    return "\n".join(lines)
+
+
+def capacity_text(capacity: dict[str, Any], slo: dict[str, Any] | None) -> str:
+    """Return the result of a search for the capacity as one sentence."""
+    text, windows = "" if slo is None else slo["text"], capacity["windows"]
+    if not capacity["rate"]:
+        lowest = min((window["rate"] for window in windows), default=0.0)
+        return f"{text} was not met at any rate; the lowest was {lowest:.3g} calls/s"
+    found = (
+        f"{capacity['rate']:,.4g} calls/s with {text}, between {capacity['low']:,.4g} and "
+        f"{capacity['high']:,.4g} by the last 3 of {len(windows)} windows"
+    )
+    return found if capacity["settled"] else f"{found}, which do not agree within 10 %"
+
+
+def _totals(results: Results) -> list[str]:
+    run, calls = results.run, results.calls
+    answered = int(np.count_nonzero(calls.is_ok))
+    elapsed_s = max(run.elapsed_s, 1e-9)
+    moved = int(calls.sent_bytes[calls.is_ok].sum() + calls.received_bytes.sum())
+    lines = [
+        f"calls       {len(calls):,} in {run.elapsed_s:.2f} s, {answered:,} answered",
+        f"rate        {answered / elapsed_s:,.1f} calls/s, {moved / elapsed_s / 1e6:,.1f} MB/s",
+    ]
+    if run.loop == "open":
+        sent = calls.lag_ns[calls.lag_ns >= 0]
+        lines.append(f"lag         p99 {_ms(percentiles(sent, [99])[0])}, of the generator")
+    return lines
+
+
+def _latencies(results: Results) -> list[str]:
+    run, calls = results.run, results.calls
+    since = "the scheduled time" if run.loop == "open" else "sending"
+    names = ["p50", "p90", "p99", "p99.9", "max"]
+    width = max(12, *(len(kind.name) + 2 for kind in run.kinds))
+    lines = [
+        f"latency from {since} to the reply, of calls that were answered",
+        f"{'':{width}}" + "".join(f"{name:>11}" for name in names),
+    ]
+    groups: list[tuple[str, Calls]] = [("all", calls)] if len(run.kinds) > 1 else []
+    groups += [(kind.name, calls[calls.kind == n]) for n, kind in enumerate(run.kinds)]
+    for name, group in groups:
+        lines.append(_row(name, width, percentiles(group.latency_ns[group.is_ok], _AT)))
+    for name in ("queue", "compute", "total"):
+        column = getattr(calls, f"{name}_us")
+        known = column[~np.isnan(column)]
+        if known.size:
+            lines.append(_row(f"server {name}", max(width, 15), percentiles(known * 1e3, _AT)))
+    return lines
+
+
+def _row(name: str, width: int, values_ns: Sequence[float] | np.ndarray) -> str:
+    return f"{name:{width}}" + "".join(f"{_ms(value):>11}" for value in values_ns)
+
+
+def _errors(calls: Calls) -> list[str]:
+    failed = calls.status[~calls.is_ok]
+    codes, counts = np.unique(failed, return_counts=True)
+    return [
+        f"  {_NAMES.get(int(code), str(code)):20} {count:,} ({count / len(calls):.2%})"
+        for code, count in zip(codes, counts, strict=True)
+    ]
+
+
+def _ms(value_ns: float) -> str:
+    return "-" if np.isnan(value_ns) else f"{value_ns / 1e6:,.4g} ms"
+
+
+def is_passed(results: Results) -> bool:
+    """Return whether a test has passed: objective met, no answer wrong, server alive."""
+    run = results.run
+    is_alive = run.stopped in (None, "interrupted") and bool(np.any(results.calls.is_ok))
+    return is_alive and not run.verify["wrong"] and (run.slo is None or bool(run.slo["met"]))

@@ -1,0 +1,261 @@
+"""The server under test: its channels, its senders, and a first call of each kind."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import grpc
+import numpy as np
+
+from pooling_client import PoolingClient
+from pooling_engine import PoolingError
+from pooling_loadtest import results
+from pooling_loadtest.errors import MisuseError, TargetError
+from pooling_loadtest.oip import messages, proto
+from pooling_loadtest.payloads import Payload, payloads_of, results_in
+from pooling_loadtest.recorder import OK, Check, Recorder
+from pooling_loadtest.sending.base import Sender
+from pooling_loadtest.sending.many import ManySender
+from pooling_loadtest.sending.rest import RestWork, rest_sender
+from pooling_loadtest.sending.stream import StreamSender
+from pooling_loadtest.sending.threads import shared_memory_sender
+from pooling_loadtest.sending.unary import UnarySender
+from pooling_loadtest.settings import KindOfCall, LoadTest
+from pooling_wire import decode_error
+
+_OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),  # channels to one address share no connection
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+]
+_MAX_THREADS = 32  # of senders with a thread for each call
+_CONNECT_S = 5.0
+_INFER = f"{proto.SERVICE}ModelInfer"
+
+
+class Target:
+    """Connections of one generator process to the server under test.
+
+    Args:
+        test: settings of the load test.
+
+    Attributes:
+        kinds: the kinds of calls, with the sizes of their messages after `probe`.
+        checks: for each kind, a function of the number of a payload and a reply.
+
+    Raises:
+        MisuseError: a kind is invalid.
+    """
+
+    def __init__(self, test: LoadTest) -> None:
+        self._test = test
+        self._payloads = [payloads_of(kind, test.seed) for kind in test.kinds]
+        self._channels: list[grpc.Channel] = []
+        if test.protocol != "oip-rest":
+            for n in range(max(test.connections, len(test.targets))):
+                target = test.targets[n % len(test.targets)]
+                self._channels.append(grpc.insecure_channel(target, _OPTIONS))
+        self._input = test.input
+        self._requests: list[list[bytes]] = []
+        self.checks = [self._check(n) for n in range(len(test.kinds))]
+        self.kinds: list[results.Kind] = []
+
+    def server_info(self) -> dict[str, Any] | None:
+        """Return version, backends and limits of the server, if it is ours."""
+        if self._test.protocol != "grpc":
+            return None
+        try:
+            with PoolingClient(self._test.targets[0], timeout=_CONNECT_S) as client:
+                info = dataclasses.asdict(client.info())
+        except PoolingError:
+            return None
+        for backend in info["backends"]:
+            backend["dtypes"] = [np.dtype(each).name for each in backend["dtypes"]]
+        return info
+
+    def probe(self) -> None:
+        """Encode the requests, and send one of each kind over each connection.
+
+        Raises:
+            MisuseError: the target is no address.
+            TargetError: the server is unavailable or rejects the call.
+        """
+        if self._test.protocol == "oip-grpc" and self._input is None:
+            self._input = self._input_name()
+        self._requests = [[self._encoded(each) for each in kind] for kind in self._payloads]
+        for n, kind in enumerate(self._test.kinds):
+            reply = self._first_reply(n)
+            sent = self._payloads[n][0].request_bytes
+            is_message = kind.transport in ("unary", "stream")
+            self.kinds.append(
+                results.Kind(
+                    name=kind.name,
+                    direction=kind.direction,
+                    transport=self._transport(kind),
+                    shape=kind.shape,
+                    dtype=kind.dtype,
+                    spec=kind.spec,
+                    weight=kind.weight,
+                    sent_bytes=len(self._requests[n][0]) if is_message else sent,
+                    received_bytes=len(reply) if is_message else self._payloads[n][0].reply_bytes,
+                )
+            )
+
+    def senders(self, recorder: Recorder) -> list[Sender]:
+        """Return a sender for each kind."""
+        return [self._sender(n, recorder) for n in range(len(self._test.kinds))]
+
+    def close(self) -> None:
+        """Close the connections."""
+        for channel in self._channels:
+            channel.close()
+
+    def _transport(self, kind: KindOfCall) -> str:
+        return kind.transport if self._test.protocol == "grpc" else self._test.protocol
+
+    def _sender(self, n: int, recorder: Recorder) -> Sender:
+        test, kind, payloads = self._test, self._test.kinds[n], self._payloads[n]
+        threads = max(1, min(_MAX_THREADS, (test.callers or test.max_in_flight) // test.processes))
+        target, channels = test.targets[n % len(test.targets)], self._channels
+        match self._transport(kind):
+            case "unary":
+                path = payloads[0].method.path
+                return UnarySender(channels, path, self._requests[n], test.timeout_s, recorder)
+            case "oip-grpc":
+                return UnarySender(channels, _INFER, self._requests[n], test.timeout_s, recorder)
+            case "oip-rest":
+                bodies, model = self._requests[n], test.model or ""
+                return rest_sender(target, model, bodies, threads, test.timeout_s, recorder)
+            case "stream":
+                method = payloads[0].method
+                items = [method.encode_item(1, payload.call) for payload in payloads]
+                return StreamSender(channels, method, items, recorder)
+            case "many":
+                return ManySender(target, payloads, recorder)
+        return shared_memory_sender(target, payloads, threads, test.timeout_s, recorder)
+
+    def _encoded(self, payload: Payload) -> bytes:
+        if self._test.protocol == "grpc":
+            return payload.method.encode_request(payload.call)
+        inputs = {self._input or "input": payload.tensor}
+        if self._test.protocol == "oip-rest":
+            return messages.encode_json(inputs)
+        return messages.encode_grpc(self._test.model or "", inputs)
+
+    def _check(self, n: int) -> Check:
+        payloads, protocol = self._payloads[n], self._test.protocol
+        transport = self._test.kinds[n].transport
+        decode: Callable[[Any], tuple[Any, ...]]
+        if protocol == "oip-grpc":
+            decode = messages.decode_grpc
+        elif protocol == "oip-rest":
+            decode = messages.decode_json
+        elif transport == "unary":
+            method = payloads[0].method
+            decode = lambda reply: results_in(method.decode_response(reply))  # noqa: E731
+        else:
+            decode = results_in
+
+        def check(variant: int, reply: Any) -> bool:
+            try:
+                found = decode(reply)
+            except (PoolingError, ValueError, KeyError, TypeError):
+                return False
+            return payloads[variant].is_right(found, exact=protocol == "grpc")
+
+        return check
+
+    def _first_reply(self, n: int) -> bytes:
+        """Return the reply to a call of a kind, sent over each connection."""
+        kind, request, test = self._test.kinds[n], self._requests[n][0], self._test
+        if test.protocol == "oip-rest":
+            return self._first_rest_reply(request)
+        path = _INFER if test.protocol == "oip-grpc" else self._payloads[n][0].method.path
+        reply = b""
+        call: Any
+        for channel in self._channels:
+            try:
+                call = channel.unary_unary(path)
+                reply = call(request, timeout=test.timeout_s)
+            except grpc.RpcError as error:
+                raise TargetError(f"kind {kind.name!r}: {self._reason(error)}") from None
+        return reply
+
+    def _reason(self, error: Any) -> str:
+        target = ", ".join(self._test.targets)
+        if self._test.protocol == "grpc":
+            return str(decode_error(error, target))
+        code, details = error.code().name, error.details()
+        if code == "UNIMPLEMENTED":
+            return f"{target} does not speak the Open Inference Protocol over gRPC: {details}"
+        return f"{target}: {code}: {details}"
+
+    def _first_rest_reply(self, body: bytes) -> bytes:
+        target = self._test.targets[0]
+        outcome = RestWork(target, self._test.model or "", [body], self._test.timeout_s)(0)
+        if outcome.status != OK:
+            text = (
+                "no HTTP reply"
+                if outcome.reply is None
+                else outcome.reply[:200].decode("utf8", "replace")
+            )
+            raise TargetError(f"{target} does not answer over REST: {text}")
+        return bytes(outcome.reply)
+
+    def _input_name(self) -> str:
+        """Ask the server for the name of the first input of the model."""
+        call: Any = self._channels[0].unary_unary(f"{proto.SERVICE}ModelMetadata")
+        request = proto.ModelMetadataRequest(name=self._test.model).SerializeToString()
+        try:
+            reply = proto.ModelMetadataResponse.FromString(call(request, timeout=_CONNECT_S))
+        except grpc.RpcError as error:
+            raise TargetError(self._reason(error)) from None
+        if not reply.inputs:
+            raise TargetError(f"model {self._test.model!r} reports no input; name it with --input")
+        return str(reply.inputs[0].name)
+
+
+def check_settings(test: LoadTest) -> None:
+    """Check what needs no server.
+
+    Raises:
+        MisuseError: settings do not fit one another.
+    """
+    if not test.targets:
+        raise MisuseError("no target is given")
+    if test.protocol != "grpc":
+        if not test.model:
+            raise MisuseError(f"protocol {test.protocol} needs model, the name of the model")
+        for kind in test.kinds:
+            if kind.transport != "unary" or kind.direction != "forward" or kind.return_indices:
+                raise MisuseError(
+                    f"kind {kind.name!r}: protocol {test.protocol} has unary forward calls only"
+                )
+    has_memory = all(target.startswith("unix:") for target in test.targets)
+    for kind in test.kinds:
+        if kind.transport == "shared_memory" and not has_memory:
+            raise MisuseError(
+                f"kind {kind.name!r}: target is {test.targets[0]!r}; shared memory needs unix:/PATH"
+            )
+    for name, value in _counts(test):
+        if value < 1:
+            raise MisuseError(f"{name} is {value}; it must be at least 1")
+    if not 0 <= test.verify <= 1:
+        raise MisuseError(f"verify is {test.verify:g}; it must be a fraction from 0 to 1")
+    if test.callers is not None and test.callers < test.processes:
+        text = f"callers is {test.callers}; it must be at least processes, {test.processes}"
+        raise MisuseError(text)
+
+
+def _counts(test: LoadTest) -> Sequence[tuple[str, int]]:
+    return (
+        ("processes", test.processes),
+        ("connections", test.connections),
+        ("max-in-flight", test.max_in_flight),
+        ("callers", 1 if test.callers is None else test.callers),
+    )
