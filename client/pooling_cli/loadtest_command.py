@@ -20,6 +20,12 @@ _DEFAULTS: dict[str, Any] = {"duration": 10.0, "rate": 100.0, "schedule": "poiss
 _WINDOW_S = 2.0  # of a search for the capacity
 
 
+class _Misuse(click.ClickException):
+    """Misuse, in one line without the usage."""
+
+    exit_code = 2
+
+
 class _Loadtest(click.Group):
     """Group whose command `run` needs no name: `pooling loadtest TARGET`."""
 
@@ -143,7 +149,7 @@ def run(targets: tuple[str, ...], **options: Any) -> None:
     try:
         results = _results(context, targets, options)
     except MisuseError as error:
-        raise click.UsageError(str(error)) from None
+        raise _Misuse(str(error)) from None
     except TargetError as error:
         raise click.ClickException(str(error)) from None
     is_good = _show(results, options["output"])

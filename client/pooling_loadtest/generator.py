@@ -138,7 +138,7 @@ class _Generator:
         recorder.end()
         for sender in senders:
             sender.close()
-        self._send(calls, loop, recorder, schedule is None, cpu)
+        self._send(calls, loop, schedule is None, cpu)
 
     def _kinds(self, count: int, seed: list[int]) -> np.ndarray[Any, np.dtype[np.uint8]]:
         random = np.random.default_rng([*seed, 0x1BD5])
@@ -154,7 +154,7 @@ class _Generator:
             except EOFError:
                 command = ("stop",)
             if command[0] == "stop":
-                loop.stop.set()
+                loop.end()
                 return
 
     def _report(self, loop: Loop, recorder: Recorder, over: threading.Event) -> None:
@@ -171,14 +171,10 @@ class _Generator:
             except OSError:
                 return
 
-    def _send(
-        self, calls: Calls, loop: Loop, recorder: Recorder, is_closed: bool, cpu: float
-    ) -> None:
+    def _send(self, calls: Calls, loop: Loop, is_closed: bool, cpu: float) -> None:
         used = loop.sent
-        if not is_closed and not loop.stop.is_set():
-            used = len(calls)
-        elif not is_closed:  # calls that were due before the stop
-            used = max(used, int(np.searchsorted(calls.scheduled_ns, recorder.now())))
+        if not is_closed:  # without those that were due after a stop
+            used = max(used, int(np.searchsorted(calls.scheduled_ns, loop.ended_ns)))
         self._pipe.send(("done", Summary(used, loop.delayed, cpu)))
         rows = slice(0, used)
         if is_closed:  # a call that waited for a thread was not due before

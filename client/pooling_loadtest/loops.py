@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -30,7 +31,8 @@ class Loop:
     Attributes:
         sent: number of calls that were started.
         delayed: number of calls that waited because too many were in flight.
-        stop: set it to stop early.
+        ended_ns: time at which `end` was called.
+        stop: set by `end`.
     """
 
     def __init__(
@@ -41,11 +43,17 @@ class Loop:
         sent_bytes: Sequence[int],
     ) -> None:
         self.sent = self.delayed = 0
+        self.ended_ns = sys.maxsize
         self.stop = threading.Event()
         self._recorder, self._calls = recorder, recorder.calls
         self._senders, self._sent_bytes = senders, sent_bytes
         self._variants = [sender.variants for sender in senders]
         self._kinds = kinds.tolist()
+
+    def end(self) -> None:
+        """Stop early."""
+        self.ended_ns = self._recorder.now()
+        self.stop.set()
 
     def run_open(self, max_in_flight: int) -> None:
         """Send each call when it is due, and wait for the replies.
@@ -65,7 +73,7 @@ class Loop:
                     if self.stop.is_set():
                         break
             if self.stop.is_set():
-                return
+                break
             self._start(row)
             self.sent = row + 1
 

@@ -42,7 +42,7 @@ def run_test(test: LoadTest, slo: Slo | None = None) -> Results:
     """
     check_settings(test)
     watch = Watch(test.duration_s, test.give_up_s)
-    with Generators(test) as generators, Scraper(test.metrics_url) as scraper:
+    with Scraper(test.metrics_url) as scraper, Generators(test) as generators:
         try:
             outcome = generators.run(test.schedule, watch)
         finally:
@@ -74,7 +74,7 @@ def find_capacity(test: LoadTest, window_s: float, slo: Slo | None, first_rate: 
     slo = slo or parse_slo(_DEFAULT_SLO)
     windows: list[Outcome] = []
     segments: list[Segment] = []
-    with Generators(test) as generators, Scraper(test.metrics_url) as scraper:
+    with Scraper(test.metrics_url) as scraper, Generators(test) as generators:
 
         def measure(rate: float) -> capacity.Window | None:
             schedule = Schedule("search", (Segment(0.0, window_s, rate),))
