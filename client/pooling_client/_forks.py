@@ -6,6 +6,8 @@ import os
 import weakref
 from typing import Protocol
 
+from pooling_engine import UnsupportedError
+
 
 class Renewable(Protocol):
     """Object that continues in a forked process."""
@@ -15,6 +17,7 @@ class Renewable(Protocol):
 
 
 _is_forked = False
+_unfinished: list[object] = []  # streams of the parent, whose finalizers would wait for its threads
 _watched: weakref.WeakSet[Renewable] = weakref.WeakSet()
 
 
@@ -26,6 +29,34 @@ def renew_after_fork(client: Renewable) -> None:
 def is_forked() -> bool:
     """Return whether this process was forked from one that had imported the client."""
     return _is_forked
+
+
+class Origin:
+    """The process in which a stream was opened."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+
+    @property
+    def is_here(self) -> bool:
+        """True if this is that process."""
+        return os.getpid() == self._pid
+
+    def check(self) -> None:
+        """Reject the stream in a forked process.
+
+        Raises:
+            UnsupportedError: this is another process.
+        """
+        if not self.is_here:
+            raise UnsupportedError(
+                "this stream was opened before the process was forked; open another one here"
+            )
+
+
+def keep_unfinished(stream: object) -> None:
+    """Keep a stream of the parent as it is: ending it would wait for threads of the parent."""
+    _unfinished.append(stream)
 
 
 def _renew_all() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import itertools
 import os
 import pickle
 import select
@@ -72,6 +73,21 @@ def test_an_inherited_client_works(name: str, kind: str, targets: dict[str, str]
         expected = repr(CALLS[name](client))
         assert in_fork(lambda: CALLS[name](client)) == expected
         assert repr(CALLS[name](client)) == expected
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_a_stream_of_the_parent_is_rejected_in_the_child(
+    kind: str, targets: dict[str, str]
+) -> None:
+    with PoolingClient(targets[kind]) as client:
+        stream = client.forward_many(ForwardCall(SMALL, SPEC) for _ in itertools.count())
+        for _ in range(3):
+            next(stream)
+            text = in_fork(lambda: next(stream))
+            assert text.startswith("UnsupportedError: this stream was opened before the process")
+            assert in_fork(stream.close) == "None"
+            assert next(stream).output.mean() == 1
+        stream.close()
 
 
 def test_an_inherited_client_stays_closed(targets: dict[str, str]) -> None:

@@ -16,7 +16,7 @@ import pooling_wire
 from pooling_client import _channel
 from pooling_client._call_steps import Result, Run, Send, Session, Share, Step, Steps, Stream, Wait
 from pooling_client._connection import Connection, Pairs
-from pooling_client._forks import is_forked
+from pooling_client._forks import Origin, is_forked, keep_unfinished
 from pooling_client._retries import Retries
 from pooling_client._streams.backlog import Reply, Request, Token
 from pooling_client._streams.sync import Feed
@@ -160,6 +160,7 @@ class GrpcTransport:
 
         Raises:
             PoolingError: the stream failed for good.
+            UnsupportedError: the process was forked meanwhile.
         """
         methods = next(self._turns)
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -167,7 +168,7 @@ class GrpcTransport:
         if deadline is None:
             patience_s = min(patience_s, self._timeout_s)
         retries = Retries(deadline, self._session.throttle, patience_s)
-        feed = Feed(requests, window)
+        feed, origin = Feed(requests, window), Origin()
         try:
             while True:
                 metadata = self._connection.current_metadata()
@@ -178,18 +179,21 @@ class GrpcTransport:
                 except ValueError as error:
                     raise self._unless_closed(error) from None
                 try:
-                    yield from feed.receive(stream)
+                    for token, reply in feed.receive(stream):
+                        yield token, reply
+                        origin.check()
                     self._session.throttle.succeed()
                     return
                 except grpc.RpcError as error:
                     failure = self._decoded(error, methods.channel)
                 finally:
-                    stream.cancel()
+                    stream.cancel() if origin.is_here else keep_unfinished(stream)
                 seconds = retries.wait_s(failure, feed.answered)
                 self.wait(seconds, isinstance(failure, UnavailableError))
                 feed.wait(retries.left_s())
         finally:
-            feed.close()
+            if origin.is_here:
+                feed.close()
 
     def _decoded(self, error: grpc.RpcError, channel: grpc.Channel) -> PoolingError:
         """Return our error for one of gRPC."""
