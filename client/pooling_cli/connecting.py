@@ -28,6 +28,8 @@ _OPTIONS = (
     click.option(
         "--timeout", default=30.0, show_default=True, help="Deadline of a call, in seconds."
     ),
+)
+SECURITY_OPTIONS = (
     click.option(
         "--tls", is_flag=True, help="Use TLS, with the public authorities that gRPC knows."
     ),
@@ -73,10 +75,9 @@ def remote_options(command: Callable[..., None]) -> Callable[..., None]:
     ) -> None:
         if timeout <= 0:
             raise click.UsageError(f"--timeout is {timeout}; it must be greater than 0 seconds")
-        credentials = _credentials(tls, tls_ca, tls_certificate, tls_key)
-        if server_name and credentials is None:
-            raise click.UsageError("--server-name applies only with TLS; give --tls or --tls-ca")
-        token = _token(token_file)
+        files = tls_files(tls, tls_ca, tls_certificate, tls_key, server_name)
+        credentials = None if files is None else grpc.ssl_channel_credentials(*files)
+        token = token_from(token_file)
 
         def connect() -> PoolingClient:
             return PoolingClient(
@@ -90,31 +91,37 @@ def remote_options(command: Callable[..., None]) -> Callable[..., None]:
 
         command(target=target, connect=connect, **options)
 
-    for option in reversed(_OPTIONS):
+    for option in reversed((*_OPTIONS, *SECURITY_OPTIONS)):
         connected = option(connected)
     return connected
 
 
-def _credentials(
-    tls: bool, ca: Path | None, certificate: Path | None, key: Path | None
-) -> grpc.ChannelCredentials | None:
-    """Return the credentials that the options describe; None for plaintext."""
+def tls_files(
+    tls: bool,
+    ca: Path | None,
+    certificate: Path | None,
+    key: Path | None,
+    server_name: str | None,
+) -> tuple[bytes | None, bytes | None, bytes | None] | None:
+    """Return authority, key and certificate as the options give them; None for plaintext."""
     if bool(certificate) != bool(key):
         missing = "--tls-key" if certificate else "--tls-certificate"
         raise click.UsageError(
             f"--tls-certificate and --tls-key must be given together; {missing} is missing"
         )
     if not (tls or ca or certificate):
+        if server_name:
+            raise click.UsageError("--server-name applies only with TLS; give --tls or --tls-ca")
         return None
-    contents = (
+    return (
         _content("--tls-ca", ca),
         _content("--tls-key", key),
         _content("--tls-certificate", certificate),
     )
-    return grpc.ssl_channel_credentials(*contents)
 
 
-def _token(path: Path | None) -> str | None:
+def token_from(path: Path | None) -> str | None:
+    """Return the token in a file; without a file the one in the environment, if any."""
     if path is None:
         return os.environ.get(TOKEN_VARIABLE, "").strip() or None
     content = _content("--token-file", path) or b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,9 @@ _SPEC_OPTIONS = (
         help="Axis order: N,C,D1..Dn or N,D1..Dn,C.",
     ),
 )
+
+
+SPEC_NAMES = tuple(field.name for field in dataclasses.fields(PoolSpec) if field.init)
 
 
 def spec_options(command: Any) -> Any:

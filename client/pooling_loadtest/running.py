@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pooling_loadtest import capacity
+from pooling_loadtest.checking import check_settings
 from pooling_loadtest.distortions import distortions
 from pooling_loadtest.environment import environment
 from pooling_loadtest.errors import MisuseError
@@ -20,7 +21,6 @@ from pooling_loadtest.results import NOT_CHECKED, WRONG, Calls, Results, Run
 from pooling_loadtest.schedules import Schedule, Segment
 from pooling_loadtest.settings import LoadTest
 from pooling_loadtest.slo import Slo, parse_slo
-from pooling_loadtest.target import check_settings
 
 _DEFAULT_SLO = "errors<1%"  # of a search without an objective
 _TIME_COLUMNS = ("scheduled_ns", "sent_ns", "done_ns")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -12,7 +12,7 @@ import numpy as np
 from pooling_client import PoolingClient
 from pooling_engine import PoolingError
 from pooling_loadtest import results
-from pooling_loadtest.errors import MisuseError, TargetError
+from pooling_loadtest.errors import TargetError
 from pooling_loadtest.oip import messages, proto
 from pooling_loadtest.payloads import Payload, payloads_of, results_in
 from pooling_loadtest.recorder import OK, Check, Recorder
@@ -22,7 +22,7 @@ from pooling_loadtest.sending.rest import RestWork, rest_sender
 from pooling_loadtest.sending.stream import StreamSender
 from pooling_loadtest.sending.threads import shared_memory_sender
 from pooling_loadtest.sending.unary import UnarySender
-from pooling_loadtest.settings import KindOfCall, LoadTest
+from pooling_loadtest.settings import KindOfCall, LoadTest, Security
 from pooling_wire import decode_error
 
 _OPTIONS = [
@@ -59,7 +59,7 @@ class Target:
         if test.protocol != "oip-rest":
             for n in range(max(test.connections, len(test.targets))):
                 target = test.targets[n % len(test.targets)]
-                self._channels.append(grpc.insecure_channel(target, _OPTIONS))
+                self._channels.append(_channel(target, test.security))
         self._input = test.input
         self._requests: list[list[bytes]] = []
         self.checks = [self._check(n) for n in range(len(test.kinds))]
@@ -70,7 +70,7 @@ class Target:
         if self._test.protocol != "grpc":
             return None
         try:
-            with PoolingClient(self._test.targets[0], timeout=_CONNECT_S) as client:
+            with self._client(self._test.targets[0]) as client:
                 info = dataclasses.asdict(client.info())
         except PoolingError:
             return None
@@ -115,37 +115,52 @@ class Target:
         for channel in self._channels:
             channel.close()
 
+    def _client(self, target: str) -> PoolingClient:
+        security = self._test.security
+        return PoolingClient(
+            target,
+            timeout=self._test.timeout_s,
+            credentials=security.credentials(),
+            token=security.token,
+            authority=security.server_name,
+            wait_for_ready=False,
+        )
+
     def _transport(self, kind: KindOfCall) -> str:
         return kind.transport if self._test.protocol == "grpc" else self._test.protocol
 
     def _sender(self, n: int, recorder: Recorder) -> Sender:
         test, kind, payloads = self._test, self._test.kinds[n], self._payloads[n]
+        requests = self._requests[n]
         threads = max(1, min(_MAX_THREADS, (test.callers or test.max_in_flight) // test.processes))
         target, channels = test.targets[n % len(test.targets)], self._channels
+        metadata = test.security.metadata()
         match self._transport(kind):
             case "unary":
                 path = payloads[0].method.path
-                return UnarySender(channels, path, self._requests[n], test.timeout_s, recorder)
+                return UnarySender(channels, path, requests, test.timeout_s, metadata, recorder)
             case "oip-grpc":
-                return UnarySender(channels, _INFER, self._requests[n], test.timeout_s, recorder)
+                return UnarySender(channels, _INFER, requests, test.timeout_s, metadata, recorder)
             case "oip-rest":
-                bodies, model = self._requests[n], test.model or ""
-                return rest_sender(target, model, bodies, threads, test.timeout_s, recorder)
+                model = test.model or ""
+                return rest_sender(
+                    target, model, requests, threads, test.timeout_s, metadata, recorder
+                )
             case "stream":
                 method = payloads[0].method
                 items = [method.encode_item(1, payload.call) for payload in payloads]
-                return StreamSender(channels, method, items, recorder)
+                return StreamSender(channels, method, items, metadata, recorder)
             case "many":
-                return ManySender(target, payloads, recorder)
-        return shared_memory_sender(target, payloads, threads, test.timeout_s, recorder)
+                return ManySender(self._client(target), payloads, recorder)
+        return shared_memory_sender(self._client(target), payloads, threads, recorder)
 
     def _encoded(self, payload: Payload) -> bytes:
         if self._test.protocol == "grpc":
             return payload.method.encode_request(payload.call)
         inputs = {self._input or "input": payload.tensor}
         if self._test.protocol == "oip-rest":
-            return messages.encode_json(inputs)
-        return messages.encode_grpc(self._test.model or "", inputs)
+            return messages.encode_json(inputs, self._test.parameters)
+        return messages.encode_grpc(self._test.model or "", inputs, self._test.parameters)
 
     def _check(self, n: int) -> Check:
         payloads, protocol = self._payloads[n], self._test.protocol
@@ -181,7 +196,7 @@ class Target:
         for channel in self._channels:
             try:
                 call = channel.unary_unary(path)
-                reply = call(request, timeout=test.timeout_s)
+                reply = call(request, timeout=test.timeout_s, metadata=test.security.metadata())
             except grpc.RpcError as error:
                 raise TargetError(f"kind {kind.name!r}: {self._reason(error)}") from None
         return reply
@@ -197,7 +212,13 @@ class Target:
 
     def _first_rest_reply(self, body: bytes) -> bytes:
         target = self._test.targets[0]
-        outcome = RestWork(target, self._test.model or "", [body], self._test.timeout_s)(0)
+        outcome = RestWork(
+            target,
+            self._test.model or "",
+            [body],
+            self._test.timeout_s,
+            self._test.security.metadata(),
+        )(0)
         if outcome.status != OK:
             text = (
                 "no HTTP reply"
@@ -212,7 +233,10 @@ class Target:
         call: Any = self._channels[0].unary_unary(f"{proto.SERVICE}ModelMetadata")
         request = proto.ModelMetadataRequest(name=self._test.model).SerializeToString()
         try:
-            reply = proto.ModelMetadataResponse.FromString(call(request, timeout=_CONNECT_S))
+            metadata = self._test.security.metadata()
+            reply = proto.ModelMetadataResponse.FromString(
+                call(request, timeout=_CONNECT_S, metadata=metadata)
+            )
         except grpc.RpcError as error:
             raise TargetError(self._reason(error)) from None
         if not reply.inputs:
@@ -220,42 +244,11 @@ class Target:
         return str(reply.inputs[0].name)
 
 
-def check_settings(test: LoadTest) -> None:
-    """Check what needs no server.
-
-    Raises:
-        MisuseError: settings do not fit one another.
-    """
-    if not test.targets:
-        raise MisuseError("no target is given")
-    if test.protocol != "grpc":
-        if not test.model:
-            raise MisuseError(f"protocol {test.protocol} needs model, the name of the model")
-        for kind in test.kinds:
-            if kind.transport != "unary" or kind.direction != "forward" or kind.return_indices:
-                raise MisuseError(
-                    f"kind {kind.name!r}: protocol {test.protocol} has unary forward calls only"
-                )
-    has_memory = all(target.startswith("unix:") for target in test.targets)
-    for kind in test.kinds:
-        if kind.transport == "shared_memory" and not has_memory:
-            raise MisuseError(
-                f"kind {kind.name!r}: target is {test.targets[0]!r}; shared memory needs unix:/PATH"
-            )
-    for name, value in _counts(test):
-        if value < 1:
-            raise MisuseError(f"{name} is {value}; it must be at least 1")
-    if not 0 <= test.verify <= 1:
-        raise MisuseError(f"verify is {test.verify:g}; it must be a fraction from 0 to 1")
-    if test.callers is not None and test.callers < test.processes:
-        text = f"callers is {test.callers}; it must be at least processes, {test.processes}"
-        raise MisuseError(text)
-
-
-def _counts(test: LoadTest) -> Sequence[tuple[str, int]]:
-    return (
-        ("processes", test.processes),
-        ("connections", test.connections),
-        ("max-in-flight", test.max_in_flight),
-        ("callers", 1 if test.callers is None else test.callers),
-    )
+def _channel(target: str, security: Security) -> grpc.Channel:
+    options: list[tuple[str, Any]] = list(_OPTIONS)
+    if security.server_name is not None:
+        options.append(("grpc.default_authority", security.server_name))
+    credentials = security.credentials()
+    if credentials is None:
+        return grpc.insecure_channel(target, options)
+    return grpc.secure_channel(target, credentials, options)

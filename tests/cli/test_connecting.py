@@ -67,6 +67,23 @@ def test_tls_and_token(folder: Path, secured: str, monkeypatch: pytest.MonkeyPat
     assert "wrong" not in done.stderr
 
 
+def test_load_tests_use_tls_and_token(folder: Path, secured: str) -> None:
+    call = "shape: [1, 1, 4, 4], spec: {mode: max, kernel: 2}"
+    kinds = [f"- {{name: {n}, transport: {n}, {call}}}\n" for n in ("unary", "stream", "many")]
+    (folder / "mix.yaml").write_text("title: mix\nkinds:\n" + "".join(kinds))
+    flags = ("--scenario", "mix.yaml", "--duration", "0.3", "--verify", "1", *TLS, *NAMED)
+    (folder / "token").write_text("right\n")
+    done = pooling("loadtest", secured, *flags, "--token-file", "token", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "replies, 0 wrong" in done.stdout
+    assert "errors" not in done.stdout
+    (folder / "token").write_text("wrong\n")
+    done = pooling("loadtest", secured, *flags, "--token-file", "token", cwd=folder)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "token" in done.stderr
+    assert "wrong" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [

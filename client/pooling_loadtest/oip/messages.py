@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from pooling_loadtest.oip import proto
 
 Array = NDArray[Any]
+Parameter = bool | int | float | str
+_PARAMETERS = {bool: "bool", int: "int64", float: "double", str: "string"}
 _NAMES = {
     "float16": "FP16",
     "float32": "FP32",
@@ -25,9 +28,12 @@ _NAMES = {
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 
 
-def encode_grpc(model: str, inputs: dict[str, Array]) -> bytes:
+def encode_grpc(model: str, inputs: dict[str, Array], parameters: Mapping[str, Parameter]) -> bytes:
     """Return a ModelInferRequest with raw contents."""
     request = proto.ModelInferRequest(model_name=model)
+    for name, value in parameters.items():
+        entry = request.parameters.add(key=name)
+        setattr(entry.value, f"{_PARAMETERS[type(value)]}_param", value)
     for name, array in inputs.items():
         request.inputs.add(name=name, datatype=_NAMES[array.dtype.name], shape=array.shape)
         request.raw_input_contents.append(array.tobytes())
@@ -43,7 +49,7 @@ def decode_grpc(reply: bytes) -> tuple[Array, ...]:
     )
 
 
-def encode_json(inputs: dict[str, Array]) -> bytes:
+def encode_json(inputs: dict[str, Array], parameters: Mapping[str, Parameter]) -> bytes:
     """Return the body of an inference request over REST."""
     described = [
         {
@@ -54,7 +60,8 @@ def encode_json(inputs: dict[str, Array]) -> bytes:
         }
         for name, array in inputs.items()
     ]
-    return json.dumps({"inputs": described}).encode()
+    body = {"inputs": described} | ({"parameters": dict(parameters)} if parameters else {})
+    return json.dumps(body).encode()
 
 
 def decode_json(body: bytes) -> tuple[Array, ...]:

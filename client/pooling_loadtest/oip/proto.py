@@ -12,7 +12,14 @@ from typing import Any, cast
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-_STRING, _INT64, _BYTES, _MESSAGE = 9, 3, 12, 11  # of FieldDescriptorProto.Type
+_DOUBLE, _INT64, _BOOL, _STRING, _MESSAGE, _BYTES = (
+    1,
+    3,
+    8,
+    9,
+    11,
+    12,
+)  # of FieldDescriptorProto.Type
 _ONE, _MANY = 1, 3  # of FieldDescriptorProto.Label
 
 _MESSAGES: dict[str, list[tuple[str, int, Any, int]]] = {
@@ -21,11 +28,17 @@ _MESSAGES: dict[str, list[tuple[str, int, Any, int]]] = {
         ("datatype", 2, _STRING, _ONE),
         ("shape", 3, _INT64, _MANY),
     ],
-    "RequestedOutput": [("name", 1, _STRING, _ONE)],
+    "Value": [
+        ("bool_param", 1, _BOOL, _ONE),
+        ("int64_param", 2, _INT64, _ONE),
+        ("string_param", 3, _STRING, _ONE),
+        ("double_param", 4, _DOUBLE, _ONE),
+    ],
+    "Parameter": [("key", 1, _STRING, _ONE), ("value", 2, "Value", _ONE)],  # entry of a map
     "ModelInferRequest": [
         ("model_name", 1, _STRING, _ONE),
+        ("parameters", 4, "Parameter", _MANY),
         ("inputs", 5, "Tensor", _MANY),
-        ("outputs", 6, "RequestedOutput", _MANY),
         ("raw_input_contents", 7, _BYTES, _MANY),
     ],
     "ModelInferResponse": [
@@ -43,8 +56,9 @@ _MESSAGES: dict[str, list[tuple[str, int, Any, int]]] = {
 
 
 def _classes() -> dict[str, Any]:
+    # Syntax "proto2" sends parameters that are zero; on the wire the messages are those of proto3.
     file = descriptor_pb2.FileDescriptorProto(
-        name="pooling_loadtest/oip.proto", package="inference", syntax="proto3"
+        name="pooling_loadtest/oip.proto", package="inference", syntax="proto2"
     )
     for name, fields in _MESSAGES.items():
         message = file.message_type.add(name=name)
@@ -55,6 +69,8 @@ def _classes() -> dict[str, Any]:
                 added.type_name = f".inference.{kind}"
             else:
                 added.type = cast(Any, kind)
+                if kind == _INT64 and label == _MANY:
+                    added.options.packed = True
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+Metadata = tuple[tuple[str, str], ...]
+
 
 class Sender(Protocol):
     """Sends the calls of one kind; its threads report to a recorder.

@@ -22,17 +22,19 @@ class ManySender:
     not sent.
 
     Args:
-        target: address of the server.
+        client: client of the server; `close` closes it.
         payloads: the calls.
         recorder: records the calls.
     """
 
     limit = 0
 
-    def __init__(self, target: str, payloads: Sequence[Payload], recorder: Recorder) -> None:
+    def __init__(
+        self, client: PoolingClient, payloads: Sequence[Payload], recorder: Recorder
+    ) -> None:
         self.variants = len(payloads)
         self._payloads, self._recorder = payloads, recorder
-        self._client = PoolingClient(target)
+        self._client = client
         self._queue: SimpleQueue[tuple[int, int] | None] = SimpleQueue()
         self._is_closed = False
         threading.Thread(target=self._run, daemon=True).start()

@@ -8,6 +8,7 @@ from urllib.parse import quote, urlsplit
 
 from pooling_loadtest.errors import MisuseError
 from pooling_loadtest.recorder import OK, UNAVAILABLE, UNKNOWN, Recorder
+from pooling_loadtest.sending.base import Metadata
 from pooling_loadtest.sending.threads import Outcome, ThreadSender
 
 _DEADLINE = 4
@@ -22,6 +23,7 @@ def rest_sender(
     bodies: Sequence[bytes],
     threads: int,
     timeout_s: float,
+    metadata: Metadata,
     recorder: Recorder,
 ) -> ThreadSender:
     """Return a sender of inference requests over REST.
@@ -32,16 +34,25 @@ def rest_sender(
         bodies: one JSON body for each payload.
         threads: number of threads and connections.
         timeout_s: deadline of each call.
+        metadata: further headers.
         recorder: records the calls.
     """
-    workers = [RestWork(target, model, bodies, timeout_s) for _ in range(threads)]
+    workers = [RestWork(target, model, bodies, timeout_s, metadata) for _ in range(threads)]
     return ThreadSender(workers, len(bodies), recorder, lambda: None)
 
 
 class RestWork:
     """Inference requests over one connection, one at a time."""
 
-    def __init__(self, target: str, model: str, bodies: Sequence[bytes], timeout_s: float) -> None:
+    def __init__(
+        self,
+        target: str,
+        model: str,
+        bodies: Sequence[bytes],
+        timeout_s: float,
+        metadata: Metadata,
+    ) -> None:
+        self._headers = dict(metadata) | {"content-type": "application/json"}
         self._connection = connect(target, timeout_s)
         self._path = f"/v2/models/{quote(model)}/infer"
         self._bodies = bodies
@@ -50,9 +61,7 @@ class RestWork:
         """Send a request and return its outcome."""
         connection = self._connection
         try:
-            connection.request(
-                "POST", self._path, self._bodies[variant], {"content-type": "application/json"}
-            )
+            connection.request("POST", self._path, self._bodies[variant], self._headers)
             response = connection.getresponse()
             body = response.read()
         except TimeoutError:

@@ -13,6 +13,7 @@ import grpc
 
 from pooling_engine import PoolingError
 from pooling_loadtest.recorder import CANCELLED, Recorder
+from pooling_loadtest.sending.base import Metadata
 from pooling_wire import Method, encode_error
 
 
@@ -23,6 +24,7 @@ class StreamSender:
         channels: the channels.
         method: method of the items.
         items: one item for each payload.
+        metadata: metadata of each stream.
         recorder: records the calls.
     """
 
@@ -33,10 +35,13 @@ class StreamSender:
         channels: Sequence[grpc.Channel],
         method: Method[object, object],
         items: Sequence[bytes],
+        metadata: Metadata,
         recorder: Recorder,
     ) -> None:
         self.variants = len(items)
-        self._streams = [_Stream(channel, method, items, recorder) for channel in channels]
+        self._streams = [
+            _Stream(channel, method, items, metadata, recorder) for channel in channels
+        ]
         self._turns = itertools.cycle(self._streams)
 
     def send(self, row: int, variant: int) -> None:
@@ -55,10 +60,12 @@ class _Stream:
         channel: grpc.Channel,
         method: Method[object, object],
         items: Sequence[bytes],
+        metadata: Metadata,
         recorder: Recorder,
     ) -> None:
         self._open_call: Any = channel.stream_stream(method.stream_path)
         self._method, self._items, self._recorder = method, items, recorder
+        self._metadata = metadata
         self._lock = threading.Lock()
         self._waiting: deque[tuple[int, int]] | None = None  # None: no stream is open
         self._queue: SimpleQueue[bytes | None] = SimpleQueue()
@@ -78,7 +85,7 @@ class _Stream:
 
     def _open(self) -> None:
         self._waiting, self._queue = deque(), SimpleQueue()
-        self._call = self._open_call(iter(self._queue.get, None))
+        self._call = self._open_call(iter(self._queue.get, None), metadata=self._metadata)
         arguments = self._call, self._waiting, self._queue
         threading.Thread(target=self._receive, args=arguments, daemon=True).start()
 

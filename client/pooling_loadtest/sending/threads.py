@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from pooling_client import PoolingClient
 from pooling_engine import ForwardCall, PoolingError
-from pooling_loadtest.errors import MisuseError
 from pooling_loadtest.payloads import Payload
 from pooling_loadtest.recorder import OK, UNKNOWN, Recorder
 from pooling_wire import encode_error
@@ -75,23 +74,16 @@ class ThreadSender:
 
 
 def shared_memory_sender(
-    target: str, payloads: Sequence[Payload], threads: int, timeout_s: float, recorder: Recorder
+    client: PoolingClient, payloads: Sequence[Payload], threads: int, recorder: Recorder
 ) -> ThreadSender:
     """Return a sender of blocking calls of the client, with arrays in shared memory.
 
     Args:
-        target: ``unix:/PATH`` of the server.
+        client: client of a server at ``unix:/PATH``; `close` closes it.
         payloads: the calls.
         threads: number of threads, each with arrays for one call.
-        timeout_s: deadline of each call.
         recorder: records the calls.
-
-    Raises:
-        MisuseError: the target has no shared memory.
     """
-    if not target.startswith("unix:"):
-        raise MisuseError(f"target is {target!r}; shared memory needs unix:/PATH")
-    client = PoolingClient(target, timeout=timeout_s, wait_for_ready=False)
     workers = [_SharedMemoryWork(client, payloads) for _ in range(threads)]
     return ThreadSender(workers, len(payloads), recorder, client.close)
 

@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 
 from pooling_loadtest.recorder import CANCELLED, OK, Recorder
+from pooling_loadtest.sending.base import Metadata
 
 _TIMING = "server-timing"
 
@@ -26,6 +27,7 @@ class UnarySender:
         path: path of the method.
         requests: one request for each payload.
         timeout_s: deadline of each call.
+        metadata: metadata of each call.
         recorder: records the calls.
     """
 
@@ -37,18 +39,21 @@ class UnarySender:
         path: str,
         requests: Sequence[bytes],
         timeout_s: float,
+        metadata: Metadata,
         recorder: Recorder,
     ) -> None:
         self.variants = len(requests)
         methods: list[Any] = [channel.unary_unary(path) for channel in channels]
         self._turns = itertools.cycle(methods)
         self._requests = requests
-        self._timeout_s = timeout_s
+        self._timeout_s, self._metadata = timeout_s, metadata
         self._recorder = recorder
 
     def send(self, row: int, variant: int) -> None:
         """Start a call."""
-        call = next(self._turns).future(self._requests[variant], timeout=self._timeout_s)
+        call = next(self._turns).future(
+            self._requests[variant], timeout=self._timeout_s, metadata=self._metadata
+        )
         call.add_done_callback(partial(self._finish, row, variant))
 
     def close(self) -> None:
