@@ -20,7 +20,7 @@ from pooling_engine.errors import InvalidSpecError, UnsupportedError
 from pooling_engine.specs.enums import NamedPadding
 from pooling_engine.specs.window import Window
 
-MAX_TAPS_PER_AXIS = 65_536
+MAX_STEPS_PER_AXIS = 65_536
 SCANNED_TAPS, SCANNED_STRIDES = 9, 4  # least kernel of a scan, and in strides (docs/adr/0015)
 Positions = NDArray[np.int64]
 Range = tuple[int, int]
@@ -262,21 +262,25 @@ def resolve_sliding(
     return SlidingAxis(size, window, outputs)
 
 
-def check_reach(number: int, axis: Axis) -> None:
-    """Check that the windows of an axis have few enough taps on elements.
+def check_steps(number: int, axis: Axis, field: str) -> None:
+    """Check that an axis has few windows, or windows with few different taps.
+
+    The NumPy backend takes a step for each window or for each tap, whichever are fewer.
 
     Args:
         number: number of the spatial axis, for errors.
         axis: the axis.
+        field: the argument that determines the windows, for errors.
 
     Raises:
-        UnsupportedError: a sliding window has more taps on elements than `MAX_TAPS_PER_AXIS`.
+        UnsupportedError: there are more of both than `MAX_STEPS_PER_AXIS`.
     """
-    if isinstance(axis, SlidingAxis) and axis.reach > MAX_TAPS_PER_AXIS:
+    if min(axis.slices, axis.outputs) > MAX_STEPS_PER_AXIS:
         raise UnsupportedError(
-            f"the windows of spatial axis {number} have {axis.reach} taps on elements; "
-            f"at most {MAX_TAPS_PER_AXIS} along one axis are supported",
-            field=f"kernel[{number}]",
+            f"spatial axis {number} has {axis.outputs} windows with {axis.slices} different taps; "
+            f"at most {MAX_STEPS_PER_AXIS} windows or {MAX_STEPS_PER_AXIS} taps along one axis "
+            "are supported",
+            field=f"{field}[{number}]",
         )
 
 
@@ -289,20 +293,10 @@ def resolve_adaptive(number: int, size: int, outputs: int) -> Axis:
         number: number of the spatial axis, for errors.
         size: size of the axis.
         outputs: number of outputs.
-
-    Raises:
-        UnsupportedError: the windows have more different taps than `MAX_TAPS_PER_AXIS`.
     """
     if size % outputs == 0:
         return SlidingAxis(size, Window(size // outputs, size // outputs), outputs)
     common = math.gcd(size, outputs)
-    taps = size // common + outputs // common  # upper bound for all sizes of windows
-    if taps > MAX_TAPS_PER_AXIS:
-        raise UnsupportedError(
-            f"{outputs} adaptive outputs of spatial axis {number}, of size {size}, have about "
-            f"{taps} different taps; at most {MAX_TAPS_PER_AXIS} along one axis are supported",
-            field=f"adaptive_output[{number}]",
-        )
     # Window i starts at the floor of i*size/outputs. The longest one has the largest remainder of
     # that division, outputs - common, which some window has.
     kernel = -(-(outputs - common + size) // outputs)

@@ -21,7 +21,7 @@ from pooling_engine.errors import (
 from pooling_engine.plans.geometry import (
     Axis,
     SlidingAxis,
-    check_reach,
+    check_steps,
     is_spanned,
     resolve_adaptive,
     resolve_sliding,
@@ -136,9 +136,10 @@ def _cached_plan(spec: PoolSpec, shape: tuple[int, ...], dtype: np.dtype[Any]) -
     is_summed_plane = spec.mode in SUMMING_MODES and all(map(is_spanned, spatial_axes))
     is_global = spec.global_window or is_summed_plane
     axes = _one_window(spatial) if is_global else spatial_axes
-    if spec.adaptive_output is None and not is_global:
+    if not is_global:
+        field = "kernel" if spec.adaptive_output is None else "adaptive_output"
         for number, axis in enumerate(axes):
-            check_reach(number, axis)
+            check_steps(number, axis, field)
     outputs = tuple(axis.outputs for axis in spatial_axes)
     output_shape = (shape[0], *outputs, shape[-1]) if channels_last else (*shape[:2], *outputs)
     plan = PoolPlan(

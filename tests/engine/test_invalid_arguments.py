@@ -12,7 +12,6 @@ from pooling_engine import (
     InvalidTensorError,
     Mode,
     PoolSpec,
-    UnsupportedError,
     backward,
     forward,
 )
@@ -56,14 +55,6 @@ def test_the_largest_sizes(mode):
     if mode in SELECTING:
         indices = forward(x, spec, return_indices=True).indices
         assert indices.tolist() == [[[MOST - 1 if mode == "max" else MOST - 2]]]
-
-
-@once
-@pytest.mark.parametrize("mode", MODES)
-def test_windows_with_too_many_taps_are_unsupported(mode):
-    with pytest.raises(UnsupportedError, match="65536") as error:
-        forward(X, PoolSpec(mode, MOST, MOST, MOST - 1))
-    assert error.value.field == "kernel[0]"
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -193,13 +193,6 @@ def test_channels_last_pools_the_middle_axes():
     assert make_plan(spec, (5, 4, 6, 7), "float32").output_shape == (5, 2, 2, 7)
 
 
-@once
-def test_windows_with_too_many_taps_on_elements_are_unsupported():
-    with pytest.raises(UnsupportedError, match="65537 taps"):
-        outputs_of(65_537, kernel=65_537)
-    assert outputs_of(65_536, kernel=65_536) == 1
-
-
 @pytest.mark.parametrize("mode", ["average", "sum"])
 def test_a_sum_of_a_whole_plane_may_have_any_number_of_taps(mode):
     x = np.ones((1, 2, 100_000), np.float32)

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from pooling_engine import PoolPlan, PoolSpec
-from pooling_engine.plans import MAX_TAPS_PER_AXIS, AdaptiveAxis, Axis, SlidingAxis
+from pooling_engine.plans import MAX_STEPS_PER_AXIS, AdaptiveAxis, Axis, SlidingAxis
 
 Range = tuple[int, int]  # begin and end
 
@@ -76,7 +76,7 @@ def _is_adaptive_range(axis: AdaptiveAxis, start: int, stop: int) -> bool:
     first, last = axis.inputs_of(start, stop)
     size, outputs = last - first, stop - start
     common = math.gcd(size, outputs)
-    if size % outputs and (size + outputs) // common > MAX_TAPS_PER_AXIS:
+    if size % outputs and min((size + outputs) // common, outputs) > MAX_STEPS_PER_AXIS:
         return False
     here, there = np.arange(outputs, dtype=np.int64), np.arange(start, stop, dtype=np.int64)
     starts = there * axis.size // axis.outputs - first

@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from pooling_engine.plans.geometry import Axis, taps_between
+import numpy as np
+
+from pooling_engine.plans.geometry import AdaptiveAxis, Axis, taps_between
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.specs.enums import Mode
 
+WINDOW_TAPS = 16  # more taps than this per output: a pass has a step for each window
 BLOCK_BYTES = 1 << 20  # of float32 input; the fastest of 256 KiB to 4 MiB with an L2 cache of 1 MiB
 
 Index = tuple[slice, ...]
 
 
 class Step(NamedTuple):
-    """One tap of a pass along one spatial axis, as slices of the block's arrays.
+    """One tap of all windows, or all taps of one window, along one spatial axis of a block.
 
     Attributes:
-        number: number of the tap along the axis.
-        outputs: outputs whose window has this tap on an element.
-        inputs: those elements; as many as outputs.
+        number: number of the tap along the axis; for a window, the numbers of its taps, as an
+            array that broadcasts over the block.
+        outputs: outputs whose window has this tap on an element; for a window, its output.
+        inputs: those elements; for a tap as many as outputs, for a window the elements of its taps.
         others: parts with all outputs that this tap does not reach; they may overlap `outputs`.
+        reduced: the array axis of the taps of a window; None for a tap.
     """
 
-    number: int
+    number: Any
     outputs: Index
     inputs: Index
     others: tuple[Index, ...]
+    reduced: int | None = None
 
 
 class Flat(NamedTuple):
@@ -51,8 +57,8 @@ class Block(NamedTuple):
         outputs: outputs of the band along the first spatial axis.
         inputs: elements of the band along the first spatial axis.
         passes: for each spatial axis, the taps from outputs to inputs: in tap order, or, for
-            modes that do not depend on the order, those that reach the most outputs first; none
-            for an axis that is scanned.
+            modes that do not depend on the order, those that reach the most outputs first; the
+            windows, if they are few and large; none for an axis that is scanned.
         flat: the taps of the block as one row, if that is faster; else None.
     """
 
@@ -141,7 +147,10 @@ def _flat(plan: PoolPlan, passes: tuple[tuple[Step, ...], ...]) -> Flat | None:
     An output is computed at every position, and those without a window are dropped. This is
     faster for small strides, and for rows that are too short for a fast strided loop.
     """
-    is_interior = all(steps and not any(step.others for step in steps) for steps in passes)
+    is_interior = all(
+        steps and not any(step.others or step.reduced is not None for step in steps)
+        for steps in passes
+    )
     if not (plan.selects and is_interior and plan.inner == 1):
         return None
     strides = math.prod(steps[0].inputs[-1].step for steps in passes)
@@ -165,8 +174,11 @@ def _steps(
     has_scans: bool,
 ) -> tuple[Step, ...]:
     count = outputs[1] - outputs[0]
-    has_taps = count and not plan.is_global and not (has_scans and plan.scans(axis))
-    taps = taps_between(axis, outputs, inputs) if has_taps else ()
+    if not count or plan.is_global or (has_scans and plan.scans(axis)):
+        return ()
+    if axis.slices > WINDOW_TAPS * axis.outputs:
+        return _window_steps(plan, number, axis, outputs, inputs)
+    taps = taps_between(axis, outputs, inputs)
     if plan.selects:
         taps = tuple(sorted(taps, key=lambda tap: tap.outputs.start - tap.outputs.stop))
     before = (slice(None),) * (number + 1)
@@ -179,6 +191,25 @@ def _steps(
         )
         for tap in taps
     )
+
+
+def _window_steps(
+    plan: PoolPlan, number: int, axis: Axis, outputs: tuple[int, int], inputs: tuple[int, int]
+) -> tuple[Step, ...]:
+    """Return a step for each window. Every element meets its windows in the order of its taps."""
+    starts, (firsts, stops) = axis.starts(outputs), axis.tap_limits(outputs)
+    firsts = np.maximum(firsts, -((starts - inputs[0]) // axis.dilation))
+    stops = np.minimum(stops, (inputs[1] - 1 - starts) // axis.dilation + 1)
+    before = (slice(None),) * (number + 1)
+    steps = []
+    for output, (start, first, stop) in enumerate(zip(starts, firsts, stops, strict=True)):
+        if first < stop:
+            begin, last = (start + tap * axis.dilation - inputs[0] for tap in (first, stop - 1))
+            taps = np.arange(first, stop).reshape((-1,) + (1,) * (len(plan.axes) - number))
+            served, taken = slice(output, output + 1), slice(begin, last + 1, axis.dilation)
+            steps.append(Step(taps, (*before, served), (*before, taken), (), number + 1))
+    is_ascending = isinstance(axis, AdaptiveAxis)
+    return tuple(steps if is_ascending else reversed(steps))
 
 
 def _others(outputs: slice, count: int) -> list[slice]:

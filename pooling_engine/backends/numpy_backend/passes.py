@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -48,6 +49,11 @@ def fold(
     if not steps:
         target.fill(empty)
         return
+    if steps[0].reduced is not None:
+        target.fill(empty)
+        for step in steps:
+            target[step.outputs] = reduced(combine, source[step.inputs], step, target.dtype)
+        return
     first, *rest = steps
     if rest and not first.others and not rest[0].others:
         second = rest.pop(0)
@@ -59,6 +65,17 @@ def fold(
     for step in rest:
         part = target[step.outputs]
         combine(part, source[step.inputs], out=part)
+
+
+def reduced(combine: np.ufunc, taps: Array, step: Step, dtype: Any = None) -> Array:
+    """Combine the taps of a window in tap order; return those of a tap unchanged."""
+    if step.reduced is None:
+        return taps
+    if combine is not np.add:
+        extremes: Array = combine.reduce(taps, axis=step.reduced, dtype=dtype, keepdims=True)
+        return extremes
+    sums: Array = np.add.accumulate(taps, axis=step.reduced, dtype=dtype)  # `reduce` adds in pairs
+    return sums.take([-1], axis=step.reduced)
 
 
 def fold_flat(combine: np.ufunc, source: Array, target: Array, flat: Flat) -> None:
@@ -78,6 +95,13 @@ def fold_flat(combine: np.ufunc, source: Array, target: Array, flat: Flat) -> No
             combine(result, row[offset : offset + length], out=result)
         row = result
     np.copyto(target, folded[flat.firsts])
+
+
+def in_tap_order(steps: Sequence[Step]) -> Sequence[Step]:
+    """Return the steps of a pass so that every element meets its windows in tap order."""
+    if not steps or steps[0].reduced is not None:
+        return steps
+    return sorted(steps, key=operator.attrgetter("number"))
 
 
 def spread(source: Array, target: Array, steps: Sequence[Step]) -> None:

@@ -17,6 +17,7 @@ from pooling_engine.backends.numpy_backend.passes import (
     Array,
     fold,
     fold_flat,
+    reduced,
     scratch,
 )
 from pooling_engine.backends.numpy_backend.sums import make_canonical
@@ -155,13 +156,14 @@ def _first_taps(
             found = equal(source[step.inputs], extreme[part], has_nan and not ignores)
             candidate = scratch("candidate", found.shape, indices.dtype)
             np.subtract(found.view(np.uint8), 1, out=candidate, dtype=indices.dtype)  # 0 or none
-            weight = step.number * weights[axis]
+            weight = np.asarray(step.number * weights[axis]).astype(indices.dtype)
             if previous is None:
                 np.bitwise_or(candidate, weight, out=candidate)
             else:
                 number = scratch("number", found.shape, indices.dtype)
                 np.add(previous[step.inputs], weight, out=number)
                 np.bitwise_or(candidate, number, out=candidate)
+            candidate = reduced(np.minimum, candidate, step)
             np.minimum(current[part], candidate, out=current[part])
         previous = current
     _fill_empty_windows(plan, block, indices, none)

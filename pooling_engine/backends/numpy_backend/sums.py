@@ -12,6 +12,7 @@ from pooling_engine.backends.numpy_backend.block import Block
 from pooling_engine.backends.numpy_backend.passes import (
     Array,
     fold,
+    reduced,
     scratch,
     spread,
 )
@@ -189,7 +190,8 @@ def _norms(plan: PoolPlan, block: Block, x: Array, output: Array) -> list[Array]
         total = scratch("powers", shape, np.float64)
         total.fill(0)
         for step in steps:
-            total[step.outputs] += (source[step.inputs] / scale[step.outputs]) ** p
+            powers = (source[step.inputs] / scale[step.outputs]) ** p
+            total[step.outputs] += reduced(np.add, powers, step)
         np.multiply(total ** (1 / p), scale, out=largest)
         norms.append(largest)
     return norms

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import operator
-
 import numpy as np
 
 from pooling_engine.backends.numpy_backend.block import Block
-from pooling_engine.backends.numpy_backend.passes import Array, scratch
+from pooling_engine.backends.numpy_backend.passes import Array, in_tap_order, reduced, scratch
 from pooling_engine.backends.numpy_backend.select import (
     as_comparable,
     combine_of,
@@ -41,7 +39,7 @@ def tie_backward(plan: PoolPlan, block: Block, dy: Array, x: Array, dx: Array) -
         source, extreme = stages[axis], stages[axis + 1]
         total = scratch(f"sum{axis % 2}", source.shape, np.float64)
         total.fill(0)
-        for step in sorted(block.passes[axis], key=operator.attrgetter("number")):
+        for step in in_tap_order(block.passes[axis]):
             is_tied = equal(source[step.inputs], extreme[step.outputs], has_nan)
             total[step.inputs] += np.where(is_tied, gradient[step.outputs], 0.0)
         gradient = total
@@ -77,6 +75,7 @@ def _count_ties(block: Block, stages: list[Array], has_nan: bool) -> Array:
         total = np.zeros(extreme.shape)
         for step in steps:
             is_tied = equal(source[step.inputs], extreme[step.outputs], has_nan)
-            total[step.outputs] += np.where(is_tied, count[step.inputs], 0.0)
+            ties = np.where(is_tied, count[step.inputs], 0.0)
+            total[step.outputs] += reduced(np.add, ties, step)
         count = total
     return count

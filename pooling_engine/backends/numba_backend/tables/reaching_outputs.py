@@ -23,7 +23,7 @@ from pooling_engine.backends.numba_backend.tables.axes import (
     window_tables,
 )
 from pooling_engine.backends.numba_backend.tables.elements import element_of
-from pooling_engine.plans.geometry import Axis, SlidingAxis
+from pooling_engine.plans.geometry import AdaptiveAxis, Axis, SlidingAxis
 from pooling_engine.plans.memo import Memo
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.specs.window import Window
@@ -148,7 +148,8 @@ def outputs_in_tap_order(axis: Axis) -> tuple[Integers, Integers]:
     if isinstance(axis, SlidingAxis) and axis.window == Window(axis.size, axis.size):  # global
         return np.arange(axis.size + 1), np.zeros(axis.size, np.int64)
     positions, outputs, _ = _connections(axis)
-    return _ends(positions, axis.size), outputs[np.argsort(positions, kind="stable")]
+    in_order = outputs if isinstance(axis, AdaptiveAxis) else -outputs  # overlaps begin with tap 0
+    return _ends(positions, axis.size), outputs[np.lexsort((in_order, positions))]
 
 
 def _in_output_order(axes: list[Axis]) -> Reaching:
@@ -166,12 +167,11 @@ def _in_output_order(axes: list[Axis]) -> Reaching:
 
 def _connections(axis: Axis) -> tuple[Integers, Integers, Integers]:
     """Return the positions, outputs and tap numbers of all taps of an axis on elements."""
-    positions, outputs, taps = ([NO_INTEGERS] for _ in range(3))
-    for tap in axis.taps((0, axis.outputs), (0, axis.size)):
-        positions.append(np.arange(axis.size)[tap.inputs])
-        outputs.append(np.arange(axis.outputs)[tap.outputs])
-        taps.append(np.full(len(positions[-1]), tap.number))
-    return np.concatenate(positions), np.concatenate(outputs), np.concatenate(taps)
+    firsts, stops = axis.tap_limits()
+    counts = stops - firsts
+    outputs = np.repeat(np.arange(axis.outputs), counts)
+    taps = np.arange(len(outputs)) - np.repeat(np.cumsum(counts) - counts - firsts, counts)
+    return axis.starts()[outputs] + taps * axis.dilation, outputs, taps
 
 
 def _ends(positions: Integers, size: int) -> Integers:
