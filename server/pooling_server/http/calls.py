@@ -92,7 +92,7 @@ class HttpCall:
         self._headers: Headers = scope["headers"]
         self._rpc = Rpc(services.rpcs, name, HttpCaller(scope))
         self._admission: Admission | None = None
-        self._is_left = False
+        self._is_computing = self._is_left = False
         self._work: Work | None = None
         self._gone = asyncio.Event()
         self.trailers: Trailers = ()
@@ -145,13 +145,11 @@ class HttpCall:
                 self._services.threads,
                 partial(self._run, loop, answered, prepare, message, deadline_s),
             )
+            self._is_computing = True
             return await answered
         except asyncio.CancelledError:
             self._gone.set()
             self.trailers = self.trailers or ((REQUEST_ID, self.request_id),)
-            raise
-        except Exception:
-            self._leave()  # no thread could be started; otherwise without effect
             raise
         finally:
             watch.cancel()
@@ -170,7 +168,7 @@ class HttpCall:
         if self._work is not None:
             self._work.release()
         if self._admission is not None:
-            if self._work is None:
+            if not self._is_computing:
                 self._leave()
             self._admission.finish()
 
@@ -184,9 +182,11 @@ class HttpCall:
     ) -> None:
         """Answer the call in a thread of the pool."""
         try:
-            reply = self._services.executor.compute(
-                partial(self._compute, prepare, message), deadline_s
-            )
+            compute = partial(self._compute, prepare, message)
+            if self._is_admitted:
+                reply = self._services.executor.compute(compute, deadline_s)
+            else:
+                reply = compute()
             assert self._work is not None
             self._work.succeed(len(reply))
             self.trailers = self._rpc.succeed()

@@ -25,13 +25,15 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Message, Receive, Scope, Send
 
 import pooling_wire
-from pooling_engine import PoolingError
+from pooling_engine import InvalidTensorError, PoolingError, UnsupportedError
 from pooling_server.http.calls import HttpCall, HttpServices, Served
 from pooling_server.http.json_messages import with_json
 from pooling_wire import SERVICE_NAME
 
 _call: ContextVar[HttpCall] = ContextVar("call")
 _body: ContextVar[bytes] = ContextVar("body")
+# Errors of the library, about frames and compression.
+_UNREADABLE = {Code.INVALID_ARGUMENT: InvalidTensorError, Code.UNIMPLEMENTED: UnsupportedError}
 _GRPC = b"application/grpc"
 
 
@@ -79,7 +81,10 @@ class _Admission(MetadataInterceptor[None]):
     async def on_end(
         self, token: None, ctx: RequestContext[Any, Any], error: Exception | None, /
     ) -> None:
-        _add_trailers(_call.get(), ctx)
+        call = _call.get()
+        if not call.trailers and isinstance(error, ConnectError) and error.code in _UNREADABLE:
+            raise _failed(call, _UNREADABLE[error.code](error.message), ctx)
+        _add_trailers(call, ctx)
 
 
 class _Application(ConnectASGIApplication[None]):

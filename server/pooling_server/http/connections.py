@@ -1,4 +1,4 @@
-"""Connections that end when their client sends no complete request in time."""
+"""Connections that end when their client does not send a request, or does not read a reply."""
 
 from __future__ import annotations
 
@@ -9,44 +9,57 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 def timed_connections(limit_s: float) -> type[H11Protocol]:
-    """Return uvicorn's class of connections, with a limit for the wait for a request.
+    """Return uvicorn's class of connections, with limits for the waits for the client.
 
     uvicorn limits the wait for the first byte of the next request only. A client could otherwise
-    send its headers, or the rest of a body that was rejected, for ever.
+    keep a connection for ever: with unfinished headers, with the rest of a body that was rejected,
+    or with a reply that it does not read.
 
     Args:
-        limit_s: seconds from the first byte to the end of the headers; 0 for no limit.
+        limit_s: longest wait in seconds; 0 for no limit.
     """
 
     class TimedConnection(H11Protocol):
-        _deadline: asyncio.TimerHandle | None = None
+        _sending: asyncio.TimerHandle | None = None  # ends the wait for a request
+        _reading: asyncio.TimerHandle | None = None  # ends the wait until a reply is read
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             self._watch()
 
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._sending, self._reading = _ended(self._sending), _ended(self._reading)
+            super().connection_lost(exc)
+
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
             self._watch()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._unwatch()
-            super().connection_lost(exc)
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
             self._watch()
 
-        def _watch(self) -> None:
-            """Start the limit, unless it runs; end it while a request is being answered."""
-            if self.cycle is not None and not self.cycle.response_complete:
-                self._unwatch()
-            elif limit_s and self._deadline is None:
-                self._deadline = self.loop.call_later(limit_s, self.transport.abort)
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._reading = self._limit()
 
-        def _unwatch(self) -> None:
-            if self._deadline is not None:
-                self._deadline.cancel()
-                self._deadline = None
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self._reading = _ended(self._reading)
+
+        def _watch(self) -> None:
+            """Limit the wait for a request, unless one is being answered."""
+            if self.cycle is not None and not self.cycle.response_complete:
+                self._sending = _ended(self._sending)
+            elif self._sending is None:
+                self._sending = self._limit()
+
+        def _limit(self) -> asyncio.TimerHandle | None:
+            return self.loop.call_later(limit_s, self.transport.abort) if limit_s else None
 
     return TimedConnection
+
+
+def _ended(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()

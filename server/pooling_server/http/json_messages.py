@@ -14,6 +14,7 @@ from pooling_server.serving.unary_calls import Prepare
 from pooling_wire.shared_memory import Regions
 
 _PATH = re.compile(r" at \w+\.([\w.\[\]]*[\w\]])")
+_UNKNOWN = re.compile(r'no field named "([^"]*)" at "\w+\.?([^"]*)"')
 _PREFIX = re.compile(r"Failed to parse (\w+) field: ")
 
 
@@ -48,6 +49,8 @@ def request_bytes(name: str, text: bytes) -> bytes:
     """
     message = pooling_wire.message_class(f"{name}Request")()
     try:
+        if not text.lstrip().startswith(b"{"):
+            raise ValueError("it must be an object in braces")
         json_format.Parse(text, message)
     except (json_format.ParseError, ValueError, RecursionError) as error:
         raise _unparsable(name, error) from None
@@ -63,9 +66,11 @@ def reply_json(name: str, reply: bytes) -> bytes:
 
 def _unparsable(name: str, error: Exception) -> InvalidSpecError:
     """Return the error of a request that cannot be parsed, with the path as far as it is known."""
-    text = str(error).rstrip(".") if not isinstance(error, RecursionError) else "it is too deep"
-    found = _PATH.search(text)
+    text = str(error).partition("\n")[0].rstrip(".")
+    found, unknown = _PATH.search(text), _UNKNOWN.search(text)
     path = found[1] if found else ".".join(_PREFIX.findall(text))
+    if unknown is not None:
+        path = f"{unknown[2]}.{unknown[1]}".lstrip(".")
     reason = _PATH.sub("", _PREFIX.sub("", text))
     where = f" at {path}" if path else ""
     return InvalidSpecError(
