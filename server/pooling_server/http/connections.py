@@ -28,7 +28,9 @@ def timed_connections(limit_s: float) -> type[H11Protocol]:
             self._watch()
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self._sending, self._reading = _ended(self._sending), _ended(self._reading)
+            for timer in (self._sending, self._reading):
+                if timer is not None:
+                    timer.cancel()
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
@@ -45,12 +47,15 @@ def timed_connections(limit_s: float) -> type[H11Protocol]:
 
         def resume_writing(self) -> None:
             super().resume_writing()
-            self._reading = _ended(self._reading)
+            if self._reading is not None:
+                self._reading.cancel()
 
         def _watch(self) -> None:
             """Limit the wait for a request, unless one is being answered."""
             if self.cycle is not None and not self.cycle.response_complete:
-                self._sending = _ended(self._sending)
+                if self._sending is not None:
+                    self._sending.cancel()
+                self._sending = None
             elif self._sending is None:
                 self._sending = self._limit()
 
@@ -58,8 +63,3 @@ def timed_connections(limit_s: float) -> type[H11Protocol]:
             return self.loop.call_later(limit_s, self.transport.abort) if limit_s else None
 
     return TimedConnection
-
-
-def _ended(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
