@@ -150,11 +150,21 @@ def forward_call(
 
 
 def _integer_call(plan: PoolPlan, x: Array, output: Array) -> KernelCall | None:
-    """Return the kernel call for global sums of integers, or None for other plans."""
-    if plan.selects or not plan.is_global or plan.inner > 1 or may_overflow(plan):
+    """Return the kernel call for global sums of integers and averages of bytes; else None."""
+    rows: tuple[Array, ...] = (read(x), written(output))
+    if plan.selects or may_overflow(plan):
         return None
-    kernel = global_integer_sum_pool if plan.mode is Mode.SUM else global_integer_average_pool
-    return _call(kernel, (read(x), written(output)), plane_tables(plan), x.nbytes)
+    if plan.is_global and plan.inner == 1:
+        is_sum = plan.mode is Mode.SUM
+        kernel = global_integer_sum_pool if is_sum else global_integer_average_pool
+        return _call(kernel, rows, plane_tables(plan), x.nbytes)
+    if plan.mode is Mode.SUM or plan.is_global or plan.dtype.itemsize > 1:
+        return None
+    # float64 holds every sum of bytes in memory.
+    if any(map(plan.scans, plan.axes)):  # the scans have vectors of floats
+        rows = read(x.astype(np.float32)), written(output)
+        return _call(scan_sum_pool, rows, scan_tables(plan), x.nbytes, divisors_of(plan))
+    return _call(sum_pool, rows, window_tables(plan), x.nbytes, divisors_of(plan))
 
 
 def _is_fused(plan: PoolPlan) -> bool:

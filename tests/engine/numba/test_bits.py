@@ -196,3 +196,14 @@ def test_integer_planes(mode, dtype, size):
         oracle.assert_same_bits(
             forward(x, spec, backend="numba").output, forward(x, spec, backend="numpy").output
         )
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+@many
+@given(case=long_axes(), counts_padding=st.booleans())
+def test_averages_of_bytes(dtype, case, counts_padding):
+    options, sizes, seed = case
+    x = cases.to_layout(options, cases.integers((2, 3, *sizes), dtype, seed))
+    spec = PoolSpec("average", **options, count_include_pad=counts_padding)
+    results = [forward(x, spec, backend=name).output for name in ("numpy", "numba")]
+    oracle.assert_same_bits(*results)
