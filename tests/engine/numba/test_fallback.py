@@ -114,9 +114,10 @@ def test_kernels_sum_special_values(value):
 
 @pytest.mark.parametrize("dtype", cases.INTEGERS)
 @pytest.mark.parametrize("mode", ["max", "min", "sum", "average"])
-def test_integers_fall_back(mode, dtype):
+def test_integers_fall_back_except_averages_of_bytes(mode, dtype):
     x = cases.integers(SHAPE, dtype)
-    assert falls_back(forward, x, PoolSpec(mode, 2))
+    has_kernel = mode == "average" and np.dtype(dtype).itemsize == 1
+    assert falls_back(forward, x, PoolSpec(mode, 2)) is not has_kernel
     if mode in ("max", "min"):
         assert falls_back(forward, x, PoolSpec(mode, 2), return_indices=True)
 
