@@ -7,8 +7,8 @@ result = forward(x, spec, return_indices=True)
 dx = backward(dy, spec, input_shape=x.shape, indices=result.indices)
 """
 
-from pooling_engine.api import ForwardResult, backward, forward, plan, run, warm_up
-from pooling_engine.calls import ArraySpec, BackwardCall, ForwardCall
+from pooling_engine.api import ForwardResult, backward, forward, forward_all, plan, run, warm_up
+from pooling_engine.calls import ArraySpec, BackwardCall, ForwardAllCall, ForwardCall
 from pooling_engine.errors import (
     DeadlineError,
     DeviceMemoryError,
@@ -43,6 +43,7 @@ __all__ = [
     "DeadlineError",
     "DeviceMemoryError",
     "DivisorRule",
+    "ForwardAllCall",
     "ForwardCall",
     "ForwardResult",
     "IndexFormat",
@@ -67,6 +68,7 @@ __all__ = [
     "Window",
     "backward",
     "forward",
+    "forward_all",
     "plan",
     "run",
     "set_thread_count",

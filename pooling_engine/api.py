@@ -1,4 +1,4 @@
-"""The engine's functions: `plan`, `forward`, `backward`, `run` and `warm_up`."""
+"""The engine's functions: `plan`, `forward`, `forward_all`, `backward`, `run`, `warm_up`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pooling_engine.backends.protocols import Backend
 from pooling_engine.backends.registry import select_backend
 from pooling_engine.calls.arrays import arrays_of
 from pooling_engine.calls.call import INDICES, INPUT_GRADIENT, OUTPUT, BackwardCall, ForwardCall
+from pooling_engine.calls.forward_all import ForwardAllCall, forward_all_call, result_prefix
 from pooling_engine.errors import InvalidSpecError
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.plans.planning import make_plan
@@ -91,6 +92,36 @@ def forward(
     return _forward(call, computes, out, None)
 
 
+def forward_all(
+    x: ArrayLike,
+    specs: Sequence[PoolSpec],
+    *,
+    return_indices: bool | Sequence[bool] = False,
+    index_format: str = "window",
+    backend: str = "auto",
+) -> tuple[ForwardResult, ...]:
+    """Pool one tensor with several layers. The results are those of `forward`.
+
+    Args:
+        x: the input, as for `forward`.
+        specs: options of 1 to 64 layers.
+        return_indices: whether to return the selected elements, for all layers or for each.
+        index_format: format of the indices, as for `forward`.
+        backend: the name of a backend, or "auto".
+
+    Returns:
+        One result for each layer, in the order of `specs`.
+
+    Raises:
+        InvalidSpecError: the options do not fit one another or the tensor.
+        InvalidTensorError: the tensor has an invalid shape or type, or a sum of integers overflows.
+        UnsupportedError: a window is too large for the engine.
+    """
+    computes = select_backend(backend)
+    call = forward_all_call(x, specs, return_indices, index_format, arrays_of(x, computes))
+    return run(call, backend=backend)
+
+
 def backward(
     output_gradient: ArrayLike,
     spec: PoolSpec,
@@ -138,14 +169,18 @@ def run(
 ) -> ForwardResult: ...
 @overload
 def run(
+    call: ForwardAllCall, results: Mapping[str, Array] | None = None, *, backend: str = "auto"
+) -> tuple[ForwardResult, ...]: ...
+@overload
+def run(
     call: BackwardCall, results: Mapping[str, Array] | None = None, *, backend: str = "auto"
 ) -> Array: ...
 def run(
-    call: ForwardCall | BackwardCall,
+    call: ForwardCall | ForwardAllCall | BackwardCall,
     results: Mapping[str, Array] | None = None,
     *,
     backend: str = "auto",
-) -> ForwardResult | Array:
+) -> ForwardResult | tuple[ForwardResult, ...] | Array:
     """Compute a call.
 
     Args:
@@ -155,7 +190,8 @@ def run(
         backend: the name of a backend, or "auto".
 
     Returns:
-        A `ForwardResult` for a `ForwardCall`, the gradient for a `BackwardCall`.
+        A `ForwardResult` for a `ForwardCall`, one for each layer of a `ForwardAllCall`, the
+        gradient for a `BackwardCall`.
 
     Raises:
         InvalidSpecError: there is no such backend, or `call` is not a call.
@@ -163,6 +199,8 @@ def run(
             `nan_policy` is "error" and a NaN was found, or a sum of integers overflows.
     """
     computes = select_backend(backend)
+    if isinstance(call, ForwardAllCall):
+        return _run_all(call, {} if results is None else results, backend)
     if not isinstance(call, ForwardCall | BackwardCall):
         raise InvalidSpecError(
             f"call is {call!r}; it must be a ForwardCall or a BackwardCall", field="call"
@@ -175,7 +213,22 @@ def run(
     return _backward(call, computes, given.get(INPUT_GRADIENT))
 
 
-def _check_result_names(call: ForwardCall | BackwardCall, results: Mapping[str, Array]) -> None:
+def _run_all(
+    all_: ForwardAllCall, results: Mapping[str, Array], backend: str
+) -> tuple[ForwardResult, ...]:
+    _check_result_names(all_, results)
+    done = []
+    for number, call in enumerate(all_.calls):
+        prefix = result_prefix(number)
+        named = {name: results.get(prefix + name) for name in call.result_specs}
+        given = {name: array for name, array in named.items() if array is not None}
+        done.append(run(call, given, backend=backend))
+    return tuple(done)
+
+
+def _check_result_names(
+    call: ForwardCall | ForwardAllCall | BackwardCall, results: Mapping[str, Array]
+) -> None:
     specs = call.result_specs
     unknown = [name for name in results if name not in specs]
     if unknown:

@@ -24,6 +24,7 @@ from pooling_client._calls.unsigned import unsigned_forward
 from pooling_client._connection import Connection, Metadata
 from pooling_client._copying import arguments_of, rebuilt
 from pooling_client._forks import renew_after_fork
+from pooling_client._forward_all_steps import forward_all_steps
 from pooling_client._limits import MANY_WINDOW
 from pooling_client._retries import NO_PATIENCE_S
 from pooling_client._shared_memory import SharedMemory
@@ -37,6 +38,7 @@ from pooling_engine import (
     PoolingError,
     PoolSpec,
 )
+from pooling_engine.calls import forward_all_call
 from pooling_wire import keepalive as pings
 
 Array = NDArray[Any]
@@ -186,6 +188,39 @@ class AsyncPoolingClient:
             sent = unsigned_forward(error, x, spec, return_indices, index_format, out)
             return sent.restored(await self._run(sent.prepared, timeout, progress))
         return await self._run(PreparedForward(call, out), timeout, progress)
+
+    async def forward_all(
+        self,
+        x: ArrayLike,
+        specs: Sequence[PoolSpec],
+        *,
+        return_indices: bool | Sequence[bool] = False,
+        index_format: str = "window",
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> tuple[ForwardResult, ...]:
+        """Pool a tensor with several layers, sending it once.
+
+        Results and errors are those of `pooling_engine.forward_all`. A large batch is split and
+        streamed. The input is sent once for each layer if the server is too old for requests of
+        several layers, or if one batch item exceeds its limits.
+
+        Args:
+            x: input, as for `forward`, of an element type of the engine.
+            specs: 1 to 64 pooling layers.
+            return_indices: return indices for all layers, or one bool for each layer.
+            index_format: format of the indices, as for `forward`.
+            timeout: seconds for this call; None for the timeout of the client.
+
+        Returns:
+            One result for each layer, in the order of `specs`.
+
+        Raises:
+            PoolingError: the call failed, with the classes of `forward`.
+            ValueError: the client is closed.
+        """
+        call = forward_all_call(x, specs, return_indices, index_format)
+        deadline = time.monotonic() + self._seconds(timeout)
+        return await run(forward_all_steps(call, self._session, deadline), self._transport)
 
     async def backward(
         self,

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import pooling_wire
 from pooling_client import _limits
-from pooling_client._calls.base import PreparedCall
+from pooling_client._calls.base import PreparedCall, PreparedMessage
 from pooling_client._calls.shared import SharedCall, share
 from pooling_client._limits import UNKNOWN, RequestLimits, request_limits
 from pooling_client._retries import Retries, Throttle
@@ -114,6 +114,7 @@ class Session:
 
     Attributes:
         limits: limits of the server, as far as they are known.
+        knows_layers: False once the server has ignored further layers of a request.
         throttle: budget of retries.
         ids: numbers of the items on shared streams.
     """
@@ -131,6 +132,7 @@ class Session:
         self.ids = itertools.count(1)
         self.throttle = Throttle()
         self.limits: RequestLimits = UNKNOWN
+        self.knows_layers = True
 
 
 def call_steps(
@@ -153,7 +155,7 @@ def call_steps(
     total = call.total_bytes
     report = progress or _report_nothing
     if session.limits is UNKNOWN and total > _limits.STREAM_BYTES:  # not for small calls
-        yield from _fetch_limits(session, deadline)
+        yield from fetch_limits(session, deadline)
     if total >= SHARED_BYTES and session.shared_memory.is_possible:
         shared: SharedCall[Any, Result] | None = yield Run(partial(_shared, call, session))
         if shared is not None:
@@ -165,9 +167,9 @@ def call_steps(
         del shared
     if not session.limits.needs_chunks(total):
         try:
-            result = yield from _in_one_message(call, session, deadline)
+            result = yield from in_one_message(call, session, deadline)
         except TensorTooLargeError:  # at least as one message
-            yield from _fetch_limits(session, deadline)
+            yield from fetch_limits(session, deadline)
             if not session.limits.needs_chunks(total):
                 raise
         else:
@@ -177,7 +179,7 @@ def call_steps(
     try:
         return (yield from _in_chunks(call, limits, report, deadline))
     except TensorTooLargeError:
-        yield from _fetch_limits(session, deadline)
+        yield from fetch_limits(session, deadline)
         if session.limits == limits:
             raise
     # A restarted server has lower limits.
@@ -190,8 +192,8 @@ def _shared(call: PreparedCall[Any, Result], session: Session) -> SharedCall[Any
     return None if arrays is None else share(call, arrays, session.limits)
 
 
-def _in_one_message(
-    call: PreparedCall[Any, Result], session: Session, deadline: float
+def in_one_message(
+    call: PreparedMessage[Any, Result], session: Session, deadline: float
 ) -> Steps[Result]:
     """Send the call over a shared stream if it is small, and otherwise as a unary call."""
     if session.shares_streams and call.is_small and (timeout_s := left_s(deadline)):
@@ -232,7 +234,7 @@ def _send(session: Session, method: str, request: bytes, deadline: float) -> Ste
         yield wait
 
 
-def _fetch_limits(session: Session, deadline: float) -> Steps[None]:
+def fetch_limits(session: Session, deadline: float) -> Steps[None]:
     """Fetch the limits of the server. If that fails early, the next request shows the problem."""
     try:
         info = yield from info_steps(session, deadline)

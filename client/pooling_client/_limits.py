@@ -58,15 +58,15 @@ def request_limits(limits: Limits) -> RequestLimits:
     return RequestLimits(min(message, limits.max_tensor_bytes), limits.max_tensor_bytes)
 
 
-def is_short(call: ForwardCall | BackwardCall) -> bool:
-    """Return whether a call certainly takes at most a few milliseconds.
+def load(call: ForwardCall | BackwardCall) -> float:
+    """Return the work of a call as a share of the most that certainly takes a few milliseconds.
 
-    The server computes such calls where it receives them, so they do not wait for long ones.
+    The server computes calls of up to 1 where it receives them, so they do not wait for long ones.
     """
     plan = call.plan
     elements = plan.tap_visits + plan.input_bytes // plan.dtype.itemsize
     if plan.mode is Mode.LP:
-        return elements <= SHORT_ELEMENTS // 5
+        return elements / (SHORT_ELEMENTS // 5)
     if isinstance(call, BackwardCall) or call.return_indices:
-        return elements <= 2 * SHORT_ELEMENTS // 5
-    return elements <= SHORT_ELEMENTS
+        return elements / (2 * SHORT_ELEMENTS // 5)
+    return elements / SHORT_ELEMENTS

@@ -40,8 +40,13 @@ def assert_parsed_as_generated(type_: Any, data: bytes) -> None:
     inner = inner_of(message)
     for name, payload in payloads.items():
         assert payload.readonly
-        if name in inner.DESCRIPTOR.fields_by_name and inner.HasField(name):
-            tensor = getattr(inner, name)
+        *layer, name = name.split(".")
+        owner = inner
+        if layer:
+            number = int(layer[0].removeprefix("more[").removesuffix("]"))
+            owner = inner.more[number] if number < len(getattr(inner, "more", ())) else inner
+        if name in owner.DESCRIPTOR.fields_by_name and owner.HasField(name):
+            tensor = getattr(owner, name)
             assert not tensor.data, "elements in two places"
             tensor.data = bytes(payload)
     assert message == expected

@@ -12,7 +12,14 @@ import numpy as np
 
 import pooling_engine
 import pooling_wire
-from pooling_engine import BackwardCall, ForwardCall, ForwardResult, IndexFormat, PoolSpec
+from pooling_engine import (
+    BackwardCall,
+    ForwardAllCall,
+    ForwardCall,
+    ForwardResult,
+    IndexFormat,
+    PoolSpec,
+)
 from pooling_wire import METHODS
 from pooling_wire.messages.specs import encode_spec
 from pooling_wire.methods import Method
@@ -37,10 +44,22 @@ SAMPLES = {
         calls={
             "output": ForwardCall(X, SPEC),
             "with indices": ForwardCall(X, SPEC, True, IndexFormat.PLANE),
+            "three layers": ForwardAllCall(
+                (
+                    ForwardCall(X, SPEC),
+                    ForwardCall(X, PoolSpec("average", 3)),
+                    ForwardCall(X, SPEC, True, IndexFormat.PLANE),
+                )
+            ),
         },
         results={
             "output": ForwardResult(Y, None),
             "with indices": ForwardResult(Y, INDICES),
+            "three layers": (
+                ForwardResult(Y, None),
+                ForwardResult(3 * Y, INDICES + 1),
+                ForwardResult(4 * Y, INDICES + 2),
+            ),
         },
     ),
     "Backward": Samples(
@@ -179,3 +198,5 @@ def arrays_in(value: Any) -> Iterator[np.ndarray]:
     elif isinstance(value, ForwardCall | BackwardCall):
         for name in argument_names(value):
             yield from arrays_in(getattr(value, name))
+    elif isinstance(value, ForwardAllCall):
+        yield from arrays_in(value.calls)

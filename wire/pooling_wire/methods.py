@@ -13,7 +13,13 @@ from typing import Any, Generic, TypeVar
 from google.protobuf.message import Message
 from numpy.typing import NDArray
 
-from pooling_engine import BackwardCall, ForwardCall, ForwardResult, PoolingError
+from pooling_engine import (
+    BackwardCall,
+    ForwardAllCall,
+    ForwardCall,
+    ForwardResult,
+    PoolingError,
+)
 from pooling_wire.messages import stream_items
 from pooling_wire.messages.backward import BACKWARD_REQUEST, BACKWARD_RESPONSE
 from pooling_wire.messages.codec import MessageCodec
@@ -147,7 +153,7 @@ def path_of(name: str) -> str:
     return f"/{SERVICE_NAME}/{name}"
 
 
-FORWARD: Method[ForwardCall, ForwardResult] = Method(
+FORWARD: Method[ForwardCall | ForwardAllCall, ForwardResult | tuple[ForwardResult, ...]] = Method(
     "Forward",
     "input",
     FORWARD_REQUEST,

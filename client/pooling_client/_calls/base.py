@@ -11,38 +11,31 @@ from numpy.typing import NDArray
 
 from pooling_client._copies import copy_into
 from pooling_client._cutting.chunks import Chunk
-from pooling_client._limits import SHARED_STREAM_BYTES, RequestLimits, is_short
+from pooling_client._limits import SHARED_STREAM_BYTES, RequestLimits, load
 from pooling_client._streams.backlog import Reply
 from pooling_engine import BackwardCall, ForwardCall, InternalError, PoolingError
 from pooling_wire import Method
 
 Array = NDArray[Any]
+Sent = TypeVar("Sent")
 Call = TypeVar("Call", bound=ForwardCall | BackwardCall)
 Result = TypeVar("Result")
 
 
-class PreparedCall(ABC, Generic[Call, Result]):
-    """A call and the array of the caller for its result. Immutable.
+class PreparedMessage(ABC, Generic[Sent, Result]):
+    """A call as one message. Immutable.
 
     Attributes:
-        call_type: class of the call.
         method: names and codecs of the method.
         call: the checked arguments.
-        out: array of the caller for the output or the input gradient, or None.
         total_bytes: size of the tensors of the request or of the reply, whichever is larger. The
             progress counts up to it.
-        has_positions: True if the call sends or returns indices as int64 positions.
     """
 
-    call_type: ClassVar[type]
     method: ClassVar[Method[Any, Any]]
 
+    call: Sent
     total_bytes: int
-    has_positions: bool
-
-    def __init__(self, call: Call, out: Array | None = None) -> None:
-        self.call = call
-        self.out = out
 
     def request(self) -> bytes:
         """Encode the whole call as one request."""
@@ -55,7 +48,7 @@ class PreparedCall(ABC, Generic[Call, Result]):
     @property
     def is_small(self) -> bool:
         """True if the call may share a stream: it delays the calls behind it only shortly."""
-        return self.total_bytes <= SHARED_STREAM_BYTES and is_short(self.call)
+        return self.total_bytes <= SHARED_STREAM_BYTES and self.load <= 1
 
     def item(self, id_: int, timeout_us: int = 0) -> bytes:
         """Encode the whole call as one item of a stream."""
@@ -79,6 +72,37 @@ class PreparedCall(ABC, Generic[Call, Result]):
             raise InternalError(f"the server sent the reply to item {actual} in place of {id_}")
         return self.copied(result)
 
+    @property
+    @abstractmethod
+    def load(self) -> float:
+        """Work of the call as a share of the most that may share a stream."""
+
+    @abstractmethod
+    def copied(self, result: Result) -> Result:
+        """Copy a result, whose arrays are views of a reply, into arrays of the caller."""
+
+
+class PreparedCall(PreparedMessage[Call, Result]):
+    """A call, which may be cut into chunks, and the array of the caller for its result. Immutable.
+
+    Attributes:
+        call_type: class of the call.
+        out: array of the caller for the output or the input gradient, or None.
+        has_positions: True if the call sends or returns indices as int64 positions.
+    """
+
+    call_type: ClassVar[type]
+
+    has_positions: bool
+
+    def __init__(self, call: Call, out: Array | None = None) -> None:
+        self.call = call
+        self.out = out
+
+    @property
+    def load(self) -> float:
+        return load(self.call)
+
     @abstractmethod
     def tensors(self) -> dict[str, Array]:
         """Return the tensors of the request, by their names in the contract."""
@@ -94,10 +118,6 @@ class PreparedCall(ABC, Generic[Call, Result]):
     @abstractmethod
     def chunked(self, limits: RequestLimits) -> ChunkedCall[Call, Result]:
         """Return the call in chunks that respect the limits of the server."""
-
-    @abstractmethod
-    def copied(self, result: Result) -> Result:
-        """Copy a result, whose arrays are views of a reply, into arrays of the caller."""
 
     @abstractmethod
     def collected(self, results: Mapping[str, Array], reply: Result) -> Result:

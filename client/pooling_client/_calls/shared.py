@@ -85,7 +85,7 @@ def share(
             return None
         results[name] = result
     for name, tensor in prepared.tensors().items():
-        shared = _shared(arrays, tensor)
+        shared = shared_copy(arrays, tensor)
         if shared is None:
             return None
         tensors[name] = shared
@@ -109,7 +109,7 @@ def _result_array(arrays: SharedArrays, out: Array | None, spec: ArraySpec) -> A
     return arrays.empty(*spec)
 
 
-def _shared(arrays: SharedArrays, tensor: Array) -> Array | None:
+def shared_copy(arrays: SharedArrays, tensor: Array) -> Array | None:
     """Return a tensor in shared memory: the array of the caller, or a copy."""
     if arrays.place_of(tensor) is not None:
         return tensor

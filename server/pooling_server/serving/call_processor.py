@@ -13,6 +13,7 @@ import pooling_engine
 from pooling_engine import (
     BackwardCall,
     DeadlineError,
+    ForwardAllCall,
     PermissionDeniedError,
     PoolingError,
     UnavailableError,
@@ -203,7 +204,8 @@ class CallProcessor:
         for name, spec in specs.items():
             if name not in places:
                 reply_bytes += spec.nbytes
-        check_plan_limits(call.plan, reply_bytes, method.size_field, self._config)
+        plans = [each.plan for each in _layers(call)]
+        check_plan_limits(plans, reply_bytes, method.size_field, self._config)
         work.reserve(2 * reply_bytes)  # the results, and the reply that contains copies of them
         results = {
             name: array_at(places[name], spec.shape, spec.dtype, regions, f"{name}_place")
@@ -222,10 +224,19 @@ class CallProcessor:
             TensorTooLargeError: the call also exceeds a limit.
         """
         if error.plan is not None:
-            check_plan_limits(error.plan, 0, method.size_field, self._config)
+            check_plan_limits([error.plan], 0, method.size_field, self._config)
+
+
+def _layers(call: Any) -> tuple[Any, ...]:
+    """Return the calls of the layers of a call."""
+    return call.calls if isinstance(call, ForwardAllCall) else (call,)
 
 
 def _predicted_us(call: Any) -> float:
+    return sum(map(_predicted_us_of_layer, _layers(call)))
+
+
+def _predicted_us_of_layer(call: Any) -> float:
     is_backward = isinstance(call, BackwardCall)
     has_indices = call.indices is not None if is_backward else call.return_indices
     return duration.predicted_us(call.plan, is_backward=is_backward, has_indices=has_indices)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pooling_engine import PoolPlan, TensorTooLargeError
 from pooling_server.config import ServerConfig, flag
 
@@ -24,11 +26,13 @@ def check_request_bytes(size: int, config: ServerConfig) -> None:
         raise _too_large("max_message_bytes", size, limit, "the request", "")
 
 
-def check_plan_limits(plan: PoolPlan, reply_bytes: int, field: str, config: ServerConfig) -> None:
+def check_plan_limits(
+    plans: Sequence[PoolPlan], reply_bytes: int, field: str, config: ServerConfig
+) -> None:
     """Check the tensors, the reply and the work of a call, before anything is allocated.
 
     Args:
-        plan: plan of the call.
+        plans: plan of the call, or of each of its layers.
         reply_bytes: size of the tensors in the reply.
         field: the argument that determines the sizes.
         config: the limits.
@@ -36,6 +40,7 @@ def check_plan_limits(plan: PoolPlan, reply_bytes: int, field: str, config: Serv
     Raises:
         TensorTooLargeError: the call exceeds `max_tensor_bytes`, `max_message_bytes` or `max_taps`.
     """
+    plan = max(plans, key=lambda plan: max(plan.input_bytes, plan.output_bytes))
     tensor = max(plan.input_bytes, plan.output_bytes)
     reply = reply_bytes + _REPLY_OVERHEAD_BYTES
     if tensor > config.max_tensor_bytes:
@@ -44,8 +49,9 @@ def check_plan_limits(plan: PoolPlan, reply_bytes: int, field: str, config: Serv
         raise _too_large("max_tensor_bytes", tensor, config.max_tensor_bytes, what, field)
     if reply > config.max_message_bytes:
         raise _too_large("max_message_bytes", reply, config.max_message_bytes, "the reply", field)
-    if plan.tap_visits > config.max_taps:
-        taps, unit = plan.tap_visits, "visits of window elements (taps)"
+    taps = sum(plan.tap_visits for plan in plans)
+    if taps > config.max_taps:
+        unit = "visits of window elements (taps)"
         raise _too_large("max_taps", taps, config.max_taps, "the call", "kernel", unit)
 
 

@@ -16,6 +16,7 @@ from itertools import repeat
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from google.protobuf.descriptor import Descriptor
+from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 from google.protobuf.message import DecodeError, Message
 
 from pooling_engine import InvalidTensorError
@@ -89,6 +90,7 @@ def payload_spans(
             end,
             _carriers(type_.DESCRIPTOR),
             "",
+            "",
             spans,
         )
     except (_UnusualError, IndexError):
@@ -147,23 +149,31 @@ def _parse_in_parts(type_: type[M], data: Buffer) -> Parsed[M]:
     if not WHOLE_BELOW_BYTES <= len(view) <= _MAX_BYTES:
         raise _UnusualError
     spans: dict[str, tuple[int, int]] = {}
-    rest = _without_payloads(view, 0, len(view), _carriers(type_.DESCRIPTOR), "", spans)
+    rest = _without_payloads(view, 0, len(view), _carriers(type_.DESCRIPTOR), "", "", spans)
     payloads = {name: view[begin:end] for name, (begin, end) in spans.items()}
     return Parsed(type_.FromString(rest), payloads)
 
 
-# By tag: the name of a field, and the carriers in it; None for a payload.
-_Carriers = Mapping[int, tuple[str, Any]]
+# By tag: the name of a field, the carriers in it (None for a payload), and if it is repeated.
+_Carriers = Mapping[int, tuple[str, Any, bool]]
 
 
 @cache
 def _carriers(message: Descriptor) -> _Carriers:
     """Return the fields of a message that are payloads or contain payloads."""
     if message is pb.Tensor.DESCRIPTOR:
-        return {pb.Tensor.DATA_FIELD_NUMBER << 3 | _LENGTH: ("", None)}
+        return {pb.Tensor.DATA_FIELD_NUMBER << 3 | _LENGTH: ("", None, False)}
+    proto = DescriptorProto()  # descriptors tell repeated fields apart in newer versions only
+    message.CopyToProto(proto)
+    label = FieldDescriptorProto.LABEL_REPEATED
+    repeated = {field.name for field in proto.field if field.label == label}
     nested = ((field, field.message_type) for field in message.fields)
     return {
-        field.number << 3 | _LENGTH: (field.name, _carriers(type_))
+        field.number << 3 | _LENGTH: (
+            field.name,
+            _carriers(type_),
+            field.name in repeated,
+        )
         for field, type_ in nested
         if type_ is not None and _carriers(type_)
     }
@@ -175,25 +185,45 @@ def _without_payloads(
     end: int,
     carriers: _Carriers,
     name: str,
+    prefix: str,
     spans: dict[str, tuple[int, int]],
 ) -> bytes:
-    """Return a message without its payloads, and add their positions to `spans`."""
+    """Return a message without its payloads, and add their positions to `spans`.
+
+    Args:
+        data: the bytes.
+        begin: begin of the message.
+        end: end of the message.
+        carriers: fields with payloads.
+        name: name of the message, if it is a tensor.
+        prefix: prefix of the names of tensors, such as "more[0].".
+        spans: receives the positions.
+    """
     parts: list[Buffer] = []
-    seen = []
+    seen: list[int] = []
     kept = begin
     for tag, start, content, stop in _fields(data, begin, end):
         if tag not in carriers:
             continue
-        if tag in seen:
+        inner_name, inner_carriers, is_repeated = carriers[tag]
+        count = seen.count(tag)
+        if count and not is_repeated:
             raise _UnusualError
         seen.append(tag)
         parts.append(data[kept:start])
         kept = stop
-        inner_name, inner_carriers = carriers[tag]
         if inner_carriers is None:
             spans[name] = content, stop
         else:
-            inner = _without_payloads(data, content, stop, inner_carriers, inner_name, spans)
+            inner = _without_payloads(
+                data,
+                content,
+                stop,
+                inner_carriers,
+                prefix + inner_name,
+                f"{inner_name}[{count}]." if is_repeated else prefix,
+                spans,
+            )
             parts += (field_start(tag >> 3, len(inner)), inner)
     parts.append(data[kept:end])
     return b"".join(parts)

@@ -113,28 +113,50 @@ ELEMENT_TYPE_UINT32: ElementType
 ELEMENT_TYPE_INT64: ElementType
 
 class ForwardRequest(_message.Message):
-    __slots__ = ("spec", "return_indices", "index_format", "output_place", "indices_place", "input")
+    __slots__ = ("spec", "return_indices", "index_format", "output_place", "indices_place", "more", "input")
     SPEC_FIELD_NUMBER: _ClassVar[int]
     RETURN_INDICES_FIELD_NUMBER: _ClassVar[int]
     INDEX_FORMAT_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_PLACE_FIELD_NUMBER: _ClassVar[int]
     INDICES_PLACE_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     INPUT_FIELD_NUMBER: _ClassVar[int]
     spec: PoolSpec
     return_indices: bool
     index_format: IndexFormat
     output_place: SharedMemory
     indices_place: SharedMemory
+    more: _containers.RepeatedCompositeFieldContainer[ForwardLayer]
     input: Tensor
-    def __init__(self, spec: _Optional[_Union[PoolSpec, _Mapping]] = ..., return_indices: bool = ..., index_format: _Optional[_Union[IndexFormat, str]] = ..., output_place: _Optional[_Union[SharedMemory, _Mapping]] = ..., indices_place: _Optional[_Union[SharedMemory, _Mapping]] = ..., input: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+    def __init__(self, spec: _Optional[_Union[PoolSpec, _Mapping]] = ..., return_indices: bool = ..., index_format: _Optional[_Union[IndexFormat, str]] = ..., output_place: _Optional[_Union[SharedMemory, _Mapping]] = ..., indices_place: _Optional[_Union[SharedMemory, _Mapping]] = ..., more: _Optional[_Iterable[_Union[ForwardLayer, _Mapping]]] = ..., input: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
 
-class ForwardResponse(_message.Message):
+class ForwardLayer(_message.Message):
+    __slots__ = ("spec", "return_indices", "index_format")
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    RETURN_INDICES_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FORMAT_FIELD_NUMBER: _ClassVar[int]
+    spec: PoolSpec
+    return_indices: bool
+    index_format: IndexFormat
+    def __init__(self, spec: _Optional[_Union[PoolSpec, _Mapping]] = ..., return_indices: bool = ..., index_format: _Optional[_Union[IndexFormat, str]] = ...) -> None: ...
+
+class ForwardLayerResult(_message.Message):
     __slots__ = ("indices", "output")
     INDICES_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     indices: Tensor
     output: Tensor
     def __init__(self, indices: _Optional[_Union[Tensor, _Mapping]] = ..., output: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+
+class ForwardResponse(_message.Message):
+    __slots__ = ("more", "indices", "output")
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    INDICES_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    more: _containers.RepeatedCompositeFieldContainer[ForwardLayerResult]
+    indices: Tensor
+    output: Tensor
+    def __init__(self, more: _Optional[_Iterable[_Union[ForwardLayerResult, _Mapping]]] = ..., indices: _Optional[_Union[Tensor, _Mapping]] = ..., output: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
 
 class BackwardRequest(_message.Message):
     __slots__ = ("spec", "input_shape", "index_format", "input_gradient_place", "indices", "input", "output_gradient")
