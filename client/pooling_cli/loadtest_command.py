@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from pooling_cli.connecting import tls_files, token_from
 from pooling_cli.loadtest_options import loadtest_options
+from pooling_cli.loadtest_reports import compare, report
 from pooling_cli.options import SPEC_NAMES
 
 if TYPE_CHECKING:
@@ -47,6 +48,10 @@ class _Loadtest(click.Group):
 @click.group(cls=_Loadtest, short_help="Offer load to a server, and check its answers.")
 def loadtest() -> None:
     """Offer load to a server."""
+
+
+loadtest.add_command(report)
+loadtest.add_command(compare)
 
 
 @loadtest.command(
