@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pooling_server import PoolingServer
+from tests.http.support import serving
 from tests.support.waiting import LIMIT_S
 
 ROOT = Path(__file__).parents[2]
@@ -54,11 +54,13 @@ def test_the_generated_code_is_current(tmp_path: Path) -> None:
         assert (FOLDER / "src/gen" / name).read_text() == generated, "run: npm run generate"
 
 
-def test_the_client_on_node(server: PoolingServer) -> None:
+def test_the_client_on_node() -> None:
     run("npm", "run", "build", "--silent")
     tests = sorted(str(path) for path in (FOLDER / "test").glob("*.test.js"))
-    output = run("node", "--test", *tests, POOLING_TARGET=server.address)
-    assert "# pass 21\n" in output, "a test did not run"
+    with serving() as server:
+        addresses = {"POOLING_TARGET": server.address, "POOLING_HTTP": server.http_address}
+        output = run("node", "--test", *tests, **addresses)
+    assert "# pass 45\n" in output, "a test did not run"
 
 
 def test_the_package_has_the_client_and_its_types() -> None:

@@ -2,6 +2,7 @@
 import fs from 'node:fs'
 
 import { createGrpcTransport } from '@connectrpc/connect-node'
+import { createConnectTransport, createGrpcWebTransport } from '@connectrpc/connect-web'
 import { PoolingClient, tensor } from '../dist/index.js'
 
 const ARRAYS = {
@@ -17,11 +18,20 @@ const ARRAYS = {
   int64: BigInt64Array
 }
 const FOLDER = new URL('../../../tests/vectors/', import.meta.url)
-const target = process.env.POOLING_TARGET || '127.0.0.1:50051'
+const grpc = { baseUrl: `http://${process.env.POOLING_TARGET || '127.0.0.1:50051'}` }
+const http = { baseUrl: `http://${process.env.POOLING_HTTP || '127.0.0.1:8080'}` }
 export const LIMIT = { timeoutMs: 50_000 }
 
-export function connect (options) {
-  return new PoolingClient(createGrpcTransport({ baseUrl: `http://${target}` }), options)
+/** gRPC of Node, and what browsers can use: these call `fetch`, which Node has too. */
+export const TRANSPORTS = {
+  gRPC: () => createGrpcTransport(grpc),
+  Connect: () => createConnectTransport({ ...http, useBinaryFormat: true }),
+  'Connect with JSON': () => createConnectTransport(http),
+  'gRPC-Web': () => createGrpcWebTransport(http)
+}
+
+export function connect (options, transport = 'gRPC') {
+  return new PoolingClient(TRANSPORTS[transport](), options)
 }
 
 export function vectorsOf (file) {

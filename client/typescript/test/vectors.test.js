@@ -3,15 +3,20 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
 import { PoolingError } from '../dist/index.js'
-import { LIMIT, connect, expectedTensor, specOf, tensorOf, vectorsOf } from './support.js'
+import { LIMIT, TRANSPORTS, connect, expectedTensor, specOf, tensorOf, vectorsOf } from './support.js'
 
-const WAYS = { 'one message': {}, 'chunks of one plane': { chunkBytes: 1, concurrency: 8 } }
+const CHUNKS = 'gRPC, chunks of one plane'
+const WAYS = [...Object.keys(TRANSPORTS), CHUNKS]
 const FILES = ['layers', 'types', 'values'].flatMap(kind => [`forward_${kind}`, `backward_${kind}`])
 
-for (const [way, options] of Object.entries(WAYS)) {
+function clientOf (way) {
+  return way === CHUNKS ? connect({ chunkBytes: 1, concurrency: 8 }) : connect({}, way)
+}
+
+for (const way of WAYS) {
   for (const file of [...FILES, 'large']) {
-    test(`${file} in ${way}`, async () => {
-      const client = connect(options)
+    test(`${file} over ${way}`, async () => {
+      const client = clientOf(way)
       for (const vector of vectorsOf(file)) {
         const reply = await call(client, vector)
         const names = Object.keys(reply).filter(name => reply[name] !== undefined)
@@ -24,20 +29,22 @@ for (const [way, options] of Object.entries(WAYS)) {
   }
 }
 
-test('errors have the code, the reason and the field', async () => {
-  const client = connect()
-  const asked = ['padding as large as the kernel', 'NaN rejected', 'an index outside of its window']
-  const vectors = vectorsOf('errors').filter(({ name }) => asked.includes(name))
-  assert.equal(vectors.length, asked.length)
-  for (const vector of vectors) {
-    await assert.rejects(call(client, vector), error => {
-      assert.ok(error instanceof PoolingError, String(error))
-      const { code, reason, field } = error
-      assert.deepEqual({ code, reason, field }, vector.error)
-      return true
-    })
-  }
-})
+for (const way of Object.keys(TRANSPORTS)) {
+  test(`errors have the code, the reason and the field over ${way}`, async () => {
+    const client = clientOf(way)
+    const asked = ['padding as large as the kernel', 'NaN rejected', 'an index outside of its window']
+    const vectors = vectorsOf('errors').filter(({ name }) => asked.includes(name))
+    assert.equal(vectors.length, asked.length)
+    for (const vector of vectors) {
+      await assert.rejects(call(client, vector), error => {
+        assert.ok(error instanceof PoolingError, String(error))
+        const { code, reason, field } = error
+        assert.deepEqual({ code, reason, field }, vector.error)
+        return true
+      })
+    }
+  })
+}
 
 async function call (client, { method, request, repeat = {} }) {
   const spec = specOf(request.spec)

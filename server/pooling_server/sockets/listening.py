@@ -88,7 +88,8 @@ def bound_socket(address: str, *, is_shared: bool) -> socket.socket:
     host, _, port = address.rpartition(":")
     try:
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
-        bound = socket.socket(found[0][0], socket.SOCK_STREAM)
+        # With the protocol: asyncio sets TCP_NODELAY only on sockets that name it.
+        bound = socket.socket(found[0][0], socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             # Connections of an earlier server in TIME_WAIT would block the port otherwise.
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
