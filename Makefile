@@ -68,8 +68,10 @@ test-large: $(VENV)/.test  ## stream 8 GiB through a server that stays below 1 G
 	POOLING_TEST_STREAM_MIB=8192 $(BIN)/python -m pytest -s tests/client/test_unbounded.py
 
 FUZZ_SECONDS := 60
-fuzz: $(FUZZ)/.installed  ## fuzz the message parser against protobuf for 60 s (FUZZ_SECONDS)
+fuzz: $(FUZZ)/.installed  ## fuzz the message parser and the JSON decoder for 60 s each (FUZZ_SECONDS)
 	$(FUZZ)/bin/python -m tests.wire.fuzz_parsing build/fuzz -artifact_prefix=build/fuzz- \
+		-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -print_final_stats=1
+	$(FUZZ)/bin/python -m tests.http.fuzz_json build/fuzz-json -artifact_prefix=build/fuzz-json- \
 		-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -print_final_stats=1
 
 protos-check:  ## compare the committed generated code with the .proto
@@ -93,7 +95,7 @@ bench-wire: $(VENV)/.test $(VENV)/.bench  ## compare the service with echo serve
 bench-torch: $(VENV)/.test  ## compare remote PyTorch modules with the client, the engine and PyTorch
 	$(BIN)/python -m benchmarks.torch
 
-bench-decisions: $(VENV)/.test  ## repeat the measurements behind ADRs 1, 3, 5, 6, 7, 8, 11 and 13
+bench-decisions: $(VENV)/.test  ## repeat the measurements behind ADRs 1, 3, 5, 6, 7, 8, 11, 13 and 22
 	$(BIN)/python -m benchmarks.decisions.server_kind_0001
 	$(BIN)/python -m benchmarks.decisions.encode_0003
 	$(BIN)/python -m benchmarks.decisions.codec_0005
@@ -104,6 +106,7 @@ bench-decisions: $(VENV)/.test  ## repeat the measurements behind ADRs 1, 3, 5, 
 	$(BIN)/python -m benchmarks.decisions.channel_0008 --table channel-allocator
 	$(BIN)/python -m benchmarks.decisions.small_calls_0011
 	$(BIN)/python -m benchmarks.decisions.polling_thread_0013
+	$(BIN)/python -m benchmarks.decisions.http_0022
 
 exactness: $(VENV)/.test  ## compare results with four libraries; uses flax and tensorflow-cpu if installed
 	$(BIN)/python -m benchmarks.exactness

@@ -7,6 +7,7 @@ Server and clients import from this module, from `pooling_wire.shared_memory` an
 from pooling_wire.errors import (
     DETAILS_KEY,
     PUSHBACK_KEY,
+    RequestPath,
     Status,
     decode_error,
     encode_error,
@@ -51,6 +52,7 @@ __all__ = [
     "BackendInfo",
     "Limits",
     "Method",
+    "RequestPath",
     "ServerInfo",
     "Status",
     "decode_error",

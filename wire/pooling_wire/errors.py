@@ -82,6 +82,12 @@ if _missing:
     raise AssertionError(f"errors without a status: {_missing}")
 
 
+class RequestPath(str):
+    """Path in a request as the client wrote it, for the `field` of an error."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """A gRPC status.
@@ -208,9 +214,9 @@ def _details(data: bytes | str | None) -> tuple[error_details_pb2.ErrorInfo | No
 def field_path(field: str) -> str:
     """Return the path in a request of an engine argument such as ``padding[1][0]``.
 
-    A path, which contains a dot, is returned unchanged.
+    A `RequestPath` is returned unchanged.
     """
-    if "." in field:
+    if isinstance(field, RequestPath):
         return field
     name, *numbers = re.split(r"[\[\]]+", field.rstrip("]"))
     if not numbers:

@@ -13,6 +13,7 @@ from pooling_server.serving.rpcs import Work
 from pooling_server.serving.unary_calls import Prepare
 from pooling_wire.shared_memory import Regions
 
+_MOST_CHARACTERS = 400  # of an error: it may repeat what the client sent
 _PATH = re.compile(r" at \w+\.([\w.\[\]]*[\w\]])")
 _UNKNOWN = re.compile(r'no field named "([^"]*)" at "\w+\.?([^"]*)"')
 _PREFIX = re.compile(r"Failed to parse (\w+) field: ")
@@ -66,7 +67,7 @@ def reply_json(name: str, reply: bytes) -> bytes:
 
 def _unparsable(name: str, error: Exception) -> InvalidSpecError:
     """Return the error of a request that cannot be parsed, with the path as far as it is known."""
-    text = str(error).partition("\n")[0].rstrip(".")
+    text = " ".join(str(error).partition("\n")[0].split())[:_MOST_CHARACTERS].rstrip(".")
     found, unknown = _PATH.search(text), _UNKNOWN.search(text)
     path = found[1] if found else ".".join(_PREFIX.findall(text))
     if unknown is not None:
@@ -74,5 +75,6 @@ def _unparsable(name: str, error: Exception) -> InvalidSpecError:
     reason = _PATH.sub("", _PREFIX.sub("", text))
     where = f" at {path}" if path else ""
     return InvalidSpecError(
-        f"the JSON of the {name}Request cannot be parsed{where}: {reason}", field=path
+        f"the JSON of the {name}Request cannot be parsed{where}: {reason}",
+        field=pooling_wire.RequestPath(path),
     )
