@@ -13,6 +13,7 @@ Needs the extra ``torch``.
 from pooling_client.torch import functional
 from pooling_client.torch._clients import connect
 from pooling_client.torch._errors import InvalidInputError, InvalidOptionError
+from pooling_client.torch._pool_all import PoolAll
 from pooling_client.torch._remote import remote
 from pooling_client.torch._replace import Report, Row, replace
 from pooling_client.torch.modules import (
@@ -66,6 +67,7 @@ __all__ = [
     "MinPool1d",
     "MinPool2d",
     "MinPool3d",
+    "PoolAll",
     "Report",
     "Row",
     "SumPool1d",

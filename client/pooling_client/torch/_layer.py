@@ -64,6 +64,17 @@ def needs_input(text: str) -> bool:
     return options["mode"] in ("max", "min", "lp")
 
 
+def selects_one(text: str) -> bool:
+    """Return whether each window selects one element, whose index the gradient needs."""
+    options = options_of(text)
+    return options["mode"] in ("max", "min") and options.get("tie_policy", "first") == "first"
+
+
+def sizes_per_axis(text: str) -> int:
+    """Return the number of sizes of the layer along each axis."""
+    return 1 if options_of(text)["window"] == "adaptive" else _SIZES_PER_AXIS
+
+
 def _per_axis(sizes: Sequence[int]) -> list[Sequence[int]]:
     return [sizes[at : at + _SIZES_PER_AXIS] for at in range(0, len(sizes), _SIZES_PER_AXIS)]
 

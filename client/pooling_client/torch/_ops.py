@@ -106,18 +106,21 @@ def _backward(
 # Shapes, strides and element types without the elements, for tracing. Sizes may be symbolic.
 
 
-def _empty(like: Tensor, shape: Any, text: str, dtype: torch.dtype | None = None) -> Tensor:
+def empty(like: Tensor, shape: Any, text: str, dtype: torch.dtype | None = None) -> Tensor:
+    """Return an uninitialised tensor in the memory format of a layer."""
     if not is_channels_last(text):
         return like.new_empty(shape, dtype=dtype)
     batch, channels, *spatial = shape
     return like.new_empty((batch, *spatial, channels), dtype=dtype).movedim(-1, 1)
 
 
-def _output_shape(x: Tensor, text: str, sizes: list[int]) -> list[int]:
+def output_shape(x: Tensor, text: str, sizes: list[int]) -> list[int]:
+    """Return the shape of the output of a layer."""
     return [*x.shape[:2], *output_sizes(text, sizes, x.shape[2:])]
 
 
-def _output_dtype(x: Tensor, text: str) -> torch.dtype:
+def output_dtype(x: Tensor, text: str) -> torch.dtype:
+    """Return the element type of the output of a layer."""
     if x.is_floating_point():
         return x.dtype
     if "mode=sum" in text:
@@ -129,36 +132,36 @@ def _output_dtype(x: Tensor, text: str) -> torch.dtype:
 
 @forward.register_fake
 def _(x: Tensor, text: str, sizes: list[int], server: str) -> Tensor:
-    return _empty(x, _output_shape(x, text, sizes), text, _output_dtype(x, text))
+    return empty(x, output_shape(x, text, sizes), text, output_dtype(x, text))
 
 
 @select.register_fake
 def _(x: Tensor, text: str, sizes: list[int], server: str) -> tuple[Tensor, Tensor]:
-    shape = _output_shape(x, text, sizes)
-    indices = _empty(x, shape, text, index_dtype(text, sizes, x.shape[2:]))
-    return _empty(x, shape, text), indices
+    shape = output_shape(x, text, sizes)
+    indices = empty(x, shape, text, index_dtype(text, sizes, x.shape[2:]))
+    return empty(x, shape, text), indices
 
 
 @backward.register_fake
 def _(dy: Tensor, text: str, sizes: list[int], shape: list[int], server: str) -> Tensor:
-    return _empty(dy, shape, text)
+    return empty(dy, shape, text)
 
 
 @scatter.register_fake
 def _(
     values: Tensor, indices: Tensor, text: str, sizes: list[int], shape: list[int], server: str
 ) -> Tensor:
-    return _empty(values, shape, text)
+    return empty(values, shape, text)
 
 
 @input_backward.register_fake
 def _(dy: Tensor, x: Tensor, text: str, sizes: list[int], server: str) -> Tensor:
-    return _empty(dy, x.shape, text)
+    return empty(dy, x.shape, text)
 
 
 @gather.register_fake
 def _(values: Tensor, indices: Tensor, text: str, sizes: list[int], server: str) -> Tensor:
-    return _empty(values, indices.shape, text)
+    return empty(values, indices.shape, text)
 
 
 # Derivatives. Each is an op again, so it can be differentiated and compiled.
