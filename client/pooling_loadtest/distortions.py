@@ -8,6 +8,7 @@ import numpy as np
 
 from pooling_loadtest.generator import Summary
 from pooling_loadtest.results import NEVER, Calls, percentiles
+from pooling_loadtest.texts import short
 
 _MAX_LAG = 0.05  # p99 of the lag, relative to the median latency
 _MAX_CPU = 0.95  # of one core: Python runs on no more
@@ -16,20 +17,20 @@ _MAX_CPU = 0.95  # of one core: Python runs on no more
 def distortions(calls: Calls, summaries: Sequence[Summary], is_open: bool) -> list[str]:
     """Return the reasons why the latencies are not the server's alone, as sentences."""
     found = []
-    sent = calls[calls.sent_ns != NEVER]
-    if is_open and len(sent):
-        lag_ms = float(percentiles(sent.lag_ns, [99])[0]) / 1e6
-        done = sent.latency_ns[sent.is_done]
+    is_sent = calls.sent_ns != NEVER
+    if is_open and is_sent.any():
+        lag_ms = float(percentiles(calls.lag_ns[is_sent], [99])[0]) / 1e6
+        done = calls.latency_ns[calls.is_done]
         p50_ms = float(np.median(done)) / 1e6 if done.size else 0.0
         if lag_ms > _MAX_LAG * p50_ms:
             found.append(
-                f"The generator sent calls late: p99 of its lag is {lag_ms:.3g} ms, more than "
-                f"{_MAX_LAG:.0%} of the median latency, {p50_ms:.3g} ms."
+                f"The generator sent calls late: p99 of its lag is {short(lag_ms)} ms, more than "
+                f"{_MAX_LAG:.0%} of the median latency, {short(p50_ms)} ms."
             )
     delayed = sum(summary.delayed for summary in summaries)
     if delayed:
         found.append(f"{delayed:,} calls waited because the maximum number was in flight.")
-    unsent = len(calls) - len(sent)
+    unsent = len(calls) - int(np.count_nonzero(is_sent))
     if unsent:
         found.append(f"{unsent:,} calls that were due were not sent.")
     if not is_open:

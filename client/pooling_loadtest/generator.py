@@ -53,12 +53,10 @@ class Summary(NamedTuple):
     """Summary of one run of a generator process.
 
     Attributes:
-        calls: number of rows that follow.
         delayed: number of calls that waited because too many were in flight.
         cpu: processor time of the process over elapsed time.
     """
 
-    calls: int
     delayed: int
     cpu: float
 
@@ -175,7 +173,7 @@ class _Generator:
         used = loop.sent
         if not is_closed:  # without those that were due after a stop
             used = max(used, int(np.searchsorted(calls.scheduled_ns, loop.ended_ns)))
-        self._pipe.send(("done", Summary(used, loop.delayed, cpu)))
+        self._pipe.send(("done", Summary(loop.delayed, cpu)))
         rows = slice(0, used)
         if is_closed:  # a call that waited for a thread was not due before
             sent = calls.sent_ns[rows]

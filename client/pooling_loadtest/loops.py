@@ -6,7 +6,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from pooling_loadtest.sending.base import Sender
 
 _NAP_S = 0.05  # longest sleep, so that a stop is noticed
 _RETRY_S = 0.01  # pause of a caller after an error
+_BLOCK = 4096
 _GRACE_S = 1.0  # for calls in flight after a stop
 
 
@@ -48,7 +49,7 @@ class Loop:
         self._recorder, self._calls = recorder, recorder.calls
         self._senders, self._sent_bytes = senders, sent_bytes
         self._variants = [sender.variants for sender in senders]
-        self._kinds = kinds.tolist()
+        self._kinds = kinds
 
     def end(self) -> None:
         """Stop early."""
@@ -64,7 +65,7 @@ class Loop:
         calls, recorder = self._calls, self._recorder
         free = threading.Semaphore(max_in_flight)
         recorder.after = lambda row, status: free.release()
-        for row, due_ns in enumerate(calls.scheduled_ns.tolist()):
+        for row, due_ns in enumerate(_numbers(calls.scheduled_ns)):
             while (wait_ns := due_ns - recorder.now()) > 0 and not self.stop.is_set():
                 time.sleep(min(wait_ns / 1e9, _NAP_S))
             if not free.acquire(blocking=False):
@@ -128,9 +129,15 @@ class Loop:
             time.sleep(0.005)
 
     def _start(self, row: int) -> None:
-        kind = self._kinds[row % len(self._kinds)]
+        kind = int(self._kinds[row % len(self._kinds)])
         calls = self._calls
         calls.kind[row] = kind
         calls.sent_bytes[row] = self._sent_bytes[kind]
         calls.sent_ns[row] = self._recorder.now()
         self._senders[kind].send(row, row % self._variants[kind])
+
+
+def _numbers(column: NDArray[np.int64]) -> Iterator[int]:
+    """Yield the numbers of a column; a list of all would take several times its memory."""
+    for start in range(0, len(column), _BLOCK):
+        yield from column[start : start + _BLOCK].tolist()

@@ -95,8 +95,7 @@ class Generators:
                 for pipe in waiting.values():
                     pipe.send(("stop",))
         ordered = [summaries[number] for number in range(len(self._pipes))]
-        calls = self._columns([summary.calls for summary in ordered])
-        return Outcome(calls, ordered, stopped, started_unix_ns, start_ns)
+        return Outcome(self._columns(), ordered, stopped, started_unix_ns, start_ns)
 
     def close(self) -> None:
         """End the processes."""
@@ -149,17 +148,12 @@ class Generators:
         except (EOFError, ConnectionError):
             raise TargetError(f"generator process {number} ended; its calls are lost") from None
 
-    def _columns(self, sizes: list[int]) -> Calls:
+    def _columns(self) -> Calls:
         """Receive the columns of all processes one after the other, to need less memory."""
         columns: dict[str, Any] = {}
         order: Any = None
         for name, dtype in COLUMNS.items():
-            parts = []
-            for pipe, size in zip(self._pipes, sizes, strict=True):
-                part = np.empty(size, dtype)
-                data = pipe.recv_bytes()
-                part[:] = np.frombuffer(data, dtype)
-                parts.append(part)
+            parts = [np.frombuffer(pipe.recv_bytes(), dtype) for pipe in self._pipes]
             column = parts[0] if len(parts) == 1 else np.concatenate(parts)
             if order is None:
                 order = np.argsort(column, kind="stable")

@@ -21,6 +21,7 @@ from pooling_loadtest.results import NOT_CHECKED, WRONG, Calls, Results, Run
 from pooling_loadtest.schedules import Schedule, Segment
 from pooling_loadtest.settings import LoadTest
 from pooling_loadtest.slo import Slo, parse_slo
+from pooling_loadtest.texts import short
 
 _DEFAULT_SLO = "errors<1%"  # of a search without an objective
 _TIME_COLUMNS = ("scheduled_ns", "sent_ns", "done_ns")
@@ -144,7 +145,7 @@ def _load(test: LoadTest, schedule: Schedule | None) -> str:
         return f"closed loop, {test.callers} callers"
     rates = [segment.rate for segment in schedule.segments]
     low, high = min(rates), max(rates)
-    text = f"{low:,.4g}" if low == high else f"{rates[0]:,.4g} to {rates[-1]:,.4g}"
+    text = short(low) if low == high else f"{short(rates[0])} to {short(rates[-1])}"
     if schedule.kind == "search":
         return "open loop, search for the capacity"
     return f"open loop, {schedule.kind} arrivals at {text} calls/s"

@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 
 from pooling_loadtest.results import NO_STATUS, Calls, Results, percentiles
+from pooling_loadtest.texts import short
 
 _AT = (50.0, 90.0, 99.0, 99.9, 100.0)
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode} | {NO_STATUS: "NO REPLY"}
@@ -41,10 +42,10 @@ def capacity_text(capacity: dict[str, Any], slo: dict[str, Any] | None) -> str:
     text, windows = "" if slo is None else slo["text"], capacity["windows"]
     if not capacity["rate"]:
         lowest = min((window["rate"] for window in windows), default=0.0)
-        return f"{text} was not met at any rate; the lowest was {lowest:.3g} calls/s"
+        return f"{text} was not met at any rate; the lowest was {short(lowest)} calls/s"
     found = (
-        f"{capacity['rate']:,.4g} calls/s with {text}, between {capacity['low']:,.4g} and "
-        f"{capacity['high']:,.4g} by the last 3 of {len(windows)} windows"
+        f"{short(capacity['rate'])} calls/s with {text}, between {short(capacity['low'])} and "
+        f"{short(capacity['high'])} by the last 3 of {len(windows)} windows"
     )
     return found if capacity["settled"] else f"{found}, which do not agree within 10 %"
 
@@ -73,10 +74,12 @@ def _latencies(results: Results) -> list[str]:
         f"latency from {since} to the reply, of calls that were answered",
         f"{'':{width}}" + "".join(f"{name:>11}" for name in names),
     ]
-    groups: list[tuple[str, Calls]] = [("all", calls)] if len(run.kinds) > 1 else []
-    groups += [(kind.name, calls[calls.kind == n]) for n, kind in enumerate(run.kinds)]
-    for name, group in groups:
-        lines.append(_row(name, width, percentiles(group.latency_ns[group.is_ok], _AT)))
+    latencies, is_ok = calls.latency_ns, calls.is_ok
+    if len(run.kinds) > 1:
+        lines.append(_row("all", width, percentiles(latencies[is_ok], _AT)))
+    for number, kind in enumerate(run.kinds):
+        mine = latencies[is_ok & (calls.kind == number)]
+        lines.append(_row(kind.name, width, percentiles(mine, _AT)))
     for name in ("queue", "compute", "total"):
         column = getattr(calls, f"{name}_us")
         known = column[~np.isnan(column)]
@@ -99,7 +102,7 @@ def _errors(calls: Calls) -> list[str]:
 
 
 def _ms(value_ns: float) -> str:
-    return "-" if np.isnan(value_ns) else f"{value_ns / 1e6:,.4g} ms"
+    return "-" if np.isnan(value_ns) else f"{short(value_ns / 1e6)} ms"
 
 
 def is_passed(results: Results) -> bool:

@@ -10,6 +10,7 @@ import pytest
 
 from pooling_loadtest.results import WRONG
 from pooling_loadtest.summary import is_passed, summary
+from pooling_loadtest.texts import short
 from tests.loadtest.servers import Answers, PauseOnce, fake_server
 from tests.loadtest.support import run
 
@@ -97,7 +98,7 @@ def test_the_summary_has_the_percentiles_of_numpy() -> None:
     latencies = results.calls.latency_ns
     line = next(line for line in summary(results).splitlines() if line.startswith("small"))
     for at in (50, 90, 99, 99.9, 100):
-        assert f"{np.percentile(latencies, at) / 1e6:,.4g} ms" in line
+        assert f"{short(np.percentile(latencies, at) / 1e6)} ms" in line
 
 
 @pytest.mark.parametrize("processes", [1, 2])
