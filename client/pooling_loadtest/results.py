@@ -118,6 +118,7 @@ class Run:
         verify: "fraction" of the replies to check, number "checked" and "wrong".
         distorted: the generator was too slow, so the latencies include its own delays.
         distortions: reasons for `distorted`, as sentences.
+        generator_cpu: processor time of each generator process over elapsed time.
         stopped: None after a complete run; "interrupted" or a sentence.
         slo: None, or {"text", "met"}.
         capacity: None, or {"rate", "low", "high", "windows"}.
@@ -144,6 +145,7 @@ class Run:
     )
     distorted: bool = False
     distortions: list[str] = field(default_factory=list)
+    generator_cpu: list[float] = field(default_factory=list)
     stopped: str | None = None
     slo: dict[str, Any] | None = None
     capacity: dict[str, Any] | None = None

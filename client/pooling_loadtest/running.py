@@ -136,6 +136,7 @@ def _described(
         verify={"fraction": test.verify, "checked": checked, "wrong": wrong},
         distorted=bool(reasons),
         distortions=reasons,
+        generator_cpu=[round(summary.cpu, 3) for summary in summaries],
     )
 
 

@@ -62,6 +62,9 @@ def _totals(results: Results) -> list[str]:
     if run.loop == "open":
         sent = calls.lag_ns[calls.lag_ns >= 0]
         lines.append(f"lag         p99 {_ms(percentiles(sent, [99])[0])}, of the generator")
+    if run.generator_cpu and run.capacity is None:
+        used = " and ".join(f"{share:.0%}" for share in run.generator_cpu)
+        lines.append(f"generator   {used} of a core")
     return lines
 
 
