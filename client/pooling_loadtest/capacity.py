@@ -24,13 +24,16 @@ _KEPT_UP = 0.95  # lowest ratio of the duration of a window to the time until it
 
 @dataclass(frozen=True)
 class Window:
-    """One window of the search: its rate, its calls, and whether the objective was met."""
+    """One window of the search: its rate, its calls, and whether the objective was met.
+
+    A percentile is None if so many calls have no reply; all figures are None without calls.
+    """
 
     rate: float
     calls: int
-    p50_ms: float
-    p99_ms: float
-    errors_percent: float
+    p50_ms: float | None
+    p99_ms: float | None
+    errors_percent: float | None
     met: bool
 
 
@@ -98,11 +101,15 @@ def window_of(rate: float, calls: Calls, duration_s: float, slo: Slo) -> Window:
     return Window(
         rate=rate,
         calls=len(calls),
-        p50_ms=figure_of("p50", calls, duration_s),
-        p99_ms=figure_of("p99", calls, duration_s),
-        errors_percent=figure_of("errors", calls, duration_s),
+        p50_ms=_finite(figure_of("p50", calls, duration_s)),
+        p99_ms=_finite(figure_of("p99", calls, duration_s)),
+        errors_percent=_finite(figure_of("errors", calls, duration_s)),
         met=_kept_up(calls, duration_s) and slo.is_met(calls, duration_s),
     )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _kept_up(calls: Calls, duration_s: float) -> bool:

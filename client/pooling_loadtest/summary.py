@@ -18,7 +18,7 @@ _NAMES = {code.value[0]: code.name for code in grpc.StatusCode} | {NO_STATUS: "N
 def summary(results: Results) -> str:
     """Return the results as text of at most 100 columns."""
     run, calls = results.run, results.calls
-    lines = [f"{run.title}", f"{', '.join(run.targets)}, {run.processes} process(es)", ""]
+    lines = [f"{run.title}", f"{', '.join(run.targets)}, {_processes(run.processes)}", ""]
     lines += _totals(results)
     lines += ["", *_latencies(results)]
     errors = _errors(calls)
@@ -48,6 +48,10 @@ def capacity_text(capacity: dict[str, Any], slo: dict[str, Any] | None) -> str:
         f"{short(capacity['high'])} by the last 3 of {len(windows)} windows"
     )
     return found if capacity["settled"] else f"{found}, which do not agree within 10 %"
+
+
+def _processes(count: int) -> str:
+    return "1 generator process" if count == 1 else f"{count} generator processes"
 
 
 def _totals(results: Results) -> list[str]:

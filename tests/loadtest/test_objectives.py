@@ -89,6 +89,11 @@ def test_a_stop_ends_the_search() -> None:
     assert search(lambda rate: None, 100).windows == []
 
 
+def test_percentiles_without_enough_replies_are_none() -> None:
+    window = window_of(100, calls_of([1.0] * 100, failed=2), 1.0, parse_slo("errors<5%"))
+    assert (window.p50_ms, window.p99_ms, window.met) == (1.0, None, True)
+
+
 def test_a_window_with_a_growing_queue_misses_every_objective() -> None:
     growing = calls_of([1 + n * 0.5 for n in range(1000)])  # the server is half as fast as we are
     steady = calls_of([1.0] * 1000)
