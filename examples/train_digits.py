@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +24,7 @@ from torch import Tensor, nn
 
 import pooling_client.torch
 import pooling_engine
-from pooling_cli.demo.server import address_in, running_server
+from examples.comparing import serving
 from pooling_engine import PoolSpec
 
 EPOCHS = 8
@@ -225,17 +223,6 @@ def draw(runs: dict[str, Run], path: str) -> None:
     right.invert_yaxis()
     right.legend(loc="upper center", bbox_to_anchor=(0.4, -0.18), ncols=3, frameon=False)
     figure.savefig(path, dpi=120)
-
-
-@contextmanager
-def serving(server: str | None) -> Iterator[str]:
-    """Yield the target of a server: the given one, or one that runs until the end."""
-    if server is not None:
-        yield server
-        return
-    command = (sys.executable, "-m", "pooling_server", "--listen", "127.0.0.1:0")
-    with running_server(command) as banner:
-        yield address_in(banner)
 
 
 def main() -> None:
