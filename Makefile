@@ -14,7 +14,7 @@ TYPESCRIPT := client/typescript/node_modules/.package-lock.json
 PYTEST := -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench protos \
+.PHONY: help demo demo-load test lint bench protos \
 	test-deep test-large test-lowest test-grpcio fuzz protos-check protos-baseline \
 	bench-engine bench-wire bench-torch bench-decisions exactness gpu-check gpu-compile clean
 
@@ -23,7 +23,11 @@ PYTEST := -m pytest -n 2 --dist loadfile
 demo: $(VENV)/.demo  ## start a server, send it a photograph, draw the results: demo.png
 	$(BIN)/pooling demo --output demo.png
 
+demo-load: $(VENV)/.demo-load  ## start a server, load it at rising rates, write a report; a minute
+	$(BIN)/python -m pooling_cli.demo.load build/demo-load
+
 test: $(VENV)/.test $(NODE) $(TYPESCRIPT)  ## run the tests on the newest supported versions
+	scripts/debian_packages.sh chromium  # draws the report of a load test
 	$(BIN)/python -m tests.support.compile_kernels
 	$(BIN)/python -m tests.gpu.shim
 	$(BIN)/python $(PYTEST) --ignore tests/torch --ignore tests/faults/test_forks.py
@@ -134,6 +138,10 @@ $(BIN)/pip:
 
 $(VENV)/.demo: $(BIN)/pip pyproject.toml constraints.txt
 	$(PIP) --editable '.[demo]'
+	touch $@
+
+$(VENV)/.demo-load: $(BIN)/pip pyproject.toml constraints.txt
+	$(PIP) --editable '.[server,load]'
 	touch $@
 
 $(VENV)/.test: $(BIN)/pip pyproject.toml constraints.txt

@@ -68,7 +68,7 @@ def lines(
                     "title": None,
                     "sort": labels,
                     "scale": {"domain": labels, "range": colours},
-                    "legend": {"orient": "top", "symbolType": "stroke", "symbolStrokeWidth": 3},
+                    "legend": _legend() if len(drawn) > 1 else None,
                 },
             },
         },
@@ -279,6 +279,10 @@ def stage_bars(found: Sequence[dict[str, Any]], names: Sequence[str]) -> Spec:
 def metric(rows: Rows, title: str) -> Spec:
     """Return a small chart of one metric of the server."""
     return lines(rows, (("value", title, "@blue"),), "", height=110)
+
+
+def _legend() -> Spec:
+    return {"orient": "top", "symbolType": "stroke", "symbolStrokeWidth": 3}
 
 
 def _labels(fields: Lines) -> str:

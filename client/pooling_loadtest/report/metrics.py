@@ -19,7 +19,11 @@ def metric_series(samples: list[dict[str, Any]]) -> list[tuple[str, Rows]]:
 
     Labels are added up. Counters become rates.
     """
-    totals = [(sample["at_s"], _without_labels(sample["samples"])) for sample in samples]
+    totals = [
+        (sample["at_s"], _without_labels(sample["samples"]))
+        for sample in samples
+        if sample["at_s"] >= 0
+    ]
     names = sorted({name for _, values in totals for name in values})
     found = []
     for name in names:

@@ -143,7 +143,7 @@ def _load_charts(body: _Page, results: Results, found: dict[str, Any]) -> None:
         label = f"knee {text.number(at, 4)} calls/s"
         note = (
             "The knee is the highest rate before the first at which less than 95 % of the calls "
-            "were answered in time, or p90 was more than five times that of the lowest rate."
+            "were answered in time, or the median was over five times the lowest."
         )
         if at is None:
             note = f"Already the lowest rate is beyond the knee. {note}"

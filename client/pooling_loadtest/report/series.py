@@ -139,14 +139,14 @@ def by_rate(run: Run, calls: Calls) -> Rows:
 def knee(rows: Rows) -> float | None:
     """Return the highest rate before the knee; None if already the lowest rate is beyond it.
 
-    A rate is beyond the knee if less than 95 % of its calls were answered in time, or if their p90
-    (p50 with few calls) is more than five times that of the lowest rate.
+    A rate is beyond the knee if less than 95 % of its calls were answered in time, or if its median
+    latency is more than five times the lowest median.
     """
-    name = "p90" if all(row["p90"] is not None for row in rows) else "p50"
+    medians = [row["p50"] for row in rows if row["p50"] is not None]
+    limit = _SLOWER * min(medians, default=0.0)
     found = None
     for row in rows:
-        first, value = rows[0][name], row[name]
-        if first is None or value is None or value > _SLOWER * first or row["kept_up"] < _KEPT_UP:
+        if row["p50"] is None or row["p50"] > limit or row["kept_up"] < _KEPT_UP:
             return found
         found = row["rate"]
     return found
