@@ -9,9 +9,9 @@ from google.rpc import error_details_pb2, status_pb2
 
 import pooling_engine
 import pooling_wire
-from pooling_engine import Mode, PoolingError
+from pooling_engine import InvalidSpecError, Mode, PoolingError
 from pooling_wire import enums
-from pooling_wire.errors import field_path
+from pooling_wire.errors import RequestPath, field_path
 from pooling_wire.v1 import pooling_pb2 as pb
 from tests.wire.support import CONCRETE_ERRORS, ERRORS, FakeRpcError
 
@@ -147,6 +147,14 @@ def test_arguments_are_named_by_their_path_in_the_request(field: str, path: str)
         for message in pb.DESCRIPTOR.message_types_by_name.values()
         for field in message.fields
     }
+
+
+@pytest.mark.parametrize(
+    "path", ["more[1].spec.sliding_windows.axes[0].stride", RequestPath("padding[0][9]")]
+)
+def test_a_path_in_a_request_is_not_converted(path: str) -> None:
+    error = pooling_wire.encode_error(InvalidSpecError("wrong", field=path))
+    assert path.encode() in error.details
 
 
 def test_a_missing_enum_entry_fails_at_import() -> None:

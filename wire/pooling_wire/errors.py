@@ -214,9 +214,9 @@ def _details(data: bytes | str | None) -> tuple[error_details_pb2.ErrorInfo | No
 def field_path(field: str) -> str:
     """Return the path in a request of an engine argument such as ``padding[1][0]``.
 
-    A `RequestPath` is returned unchanged.
+    A path is returned unchanged: a `RequestPath`, or a text with a dot.
     """
-    if isinstance(field, RequestPath):
+    if isinstance(field, RequestPath) or "." in field:
         return field
     name, *numbers = re.split(r"[\[\]]+", field.rstrip("]"))
     if not numbers:

@@ -47,7 +47,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file pooling/v1/pooling.proto.
  */
 export const file_pooling_v1_pooling: GenFile = /*@__PURE__*/
-  fileDesc("Chhwb29saW5nL3YxL3Bvb2xpbmcucHJvdG8SCnBvb2xpbmcudjEi/wEKDkZvcndhcmRSZXF1ZXN0EiIKBHNwZWMYASABKAsyFC5wb29saW5nLnYxLlBvb2xTcGVjEhYKDnJldHVybl9pbmRpY2VzGAIgASgIEi0KDGluZGV4X2Zvcm1hdBgDIAEoDjIXLnBvb2xpbmcudjEuSW5kZXhGb3JtYXQSLgoMb3V0cHV0X3BsYWNlGAQgASgLMhgucG9vbGluZy52MS5TaGFyZWRNZW1vcnkSLwoNaW5kaWNlc19wbGFjZRgFIAEoCzIYLnBvb2xpbmcudjEuU2hhcmVkTWVtb3J5EiEKBWlucHV0GA8gASgLMhIucG9vbGluZy52MS5UZW5zb3IiWgoPRm9yd2FyZFJlc3BvbnNlEiMKB2luZGljZXMYDiABKAsyEi5wb29saW5nLnYxLlRlbnNvchIiCgZvdXRwdXQYDyABKAsyEi5wb29saW5nLnYxLlRlbnNvciK2AgoPQmFja3dhcmRSZXF1ZXN0EiIKBHNwZWMYASABKAsyFC5wb29saW5nLnYxLlBvb2xTcGVjEhMKC2lucHV0X3NoYXBlGAIgAygDEi0KDGluZGV4X2Zvcm1hdBgDIAEoDjIXLnBvb2xpbmcudjEuSW5kZXhGb3JtYXQSNgoUaW5wdXRfZ3JhZGllbnRfcGxhY2UYBCABKAsyGC5wb29saW5nLnYxLlNoYXJlZE1lbW9yeRIlCgdpbmRpY2VzGA0gASgLMhIucG9vbGluZy52MS5UZW5zb3JIABIjCgVpbnB1dBgOIAEoCzISLnBvb2xpbmcudjEuVGVuc29ySAASKwoPb3V0cHV0X2dyYWRpZW50GA8gASgLMhIucG9vbGluZy52MS5UZW5zb3JCCgoIcmVzaWR1YWwiPgoQQmFja3dhcmRSZXNwb25zZRIqCg5pbnB1dF9ncmFkaWVudBgPIAEoCzISLnBvb2xpbmcudjEuVGVuc29yImMKFEZvcndhcmRTdHJlYW1SZXF1ZXN0EgoKAmlkGAEgASgDEhIKCnRpbWVvdXRfdXMYAiABKAQSKwoHcmVxdWVzdBgPIAEoCzIaLnBvb2xpbmcudjEuRm9yd2FyZFJlcXVlc3QiiAEKFUZvcndhcmRTdHJlYW1SZXNwb25zZRIKCgJpZBgBIAEoAxIoCgVlcnJvchgOIAEoCzIXLnBvb2xpbmcudjEuU3RyZWFtRXJyb3JIABIvCghyZXNwb25zZRgPIAEoCzIbLnBvb2xpbmcudjEuRm9yd2FyZFJlc3BvbnNlSABCCAoGcmVzdWx0ImUKFUJhY2t3YXJkU3RyZWFtUmVxdWVzdBIKCgJpZBgBIAEoAxISCgp0aW1lb3V0X3VzGAIgASgEEiwKB3JlcXVlc3QYDyABKAsyGy5wb29saW5nLnYxLkJhY2t3YXJkUmVxdWVzdCKKAQoWQmFja3dhcmRTdHJlYW1SZXNwb25zZRIKCgJpZBgBIAEoAxIoCgVlcnJvchgOIAEoCzIXLnBvb2xpbmcudjEuU3RyZWFtRXJyb3JIABIwCghyZXNwb25zZRgPIAEoCzIcLnBvb2xpbmcudjEuQmFja3dhcmRSZXNwb25zZUgAQggKBnJlc3VsdCIWChRHZXRTZXJ2ZXJJbmZvUmVxdWVzdCJ4Cg5HZXRQbGFuUmVxdWVzdBIiCgRzcGVjGAEgASgLMhQucG9vbGluZy52MS5Qb29sU3BlYxITCgtpbnB1dF9zaGFwZRgCIAMoAxItCgxlbGVtZW50X3R5cGUYAyABKA4yFy5wb29saW5nLnYxLkVsZW1lbnRUeXBlIv0BCg9HZXRQbGFuUmVzcG9uc2USFAoMb3V0cHV0X3NoYXBlGAEgAygDEjQKE291dHB1dF9lbGVtZW50X3R5cGUYAiABKA4yFy5wb29saW5nLnYxLkVsZW1lbnRUeXBlEiUKBGF4ZXMYAyADKAsyFy5wb29saW5nLnYxLlBsYW5uZWRBeGlzEhMKC3dpbmRvd190YXBzGAQgASgDEjMKEmluZGV4X2VsZW1lbnRfdHlwZRgFIAEoDjIXLnBvb2xpbmcudjEuRWxlbWVudFR5cGUSLQoMZGl2aXNvcl9ydWxlGAYgASgOMhcucG9vbGluZy52MS5EaXZpc29yUnVsZSKNAQoLUGxhbm5lZEF4aXMSDAoEc2l6ZRgBIAEoAxIPCgdvdXRwdXRzGAIgASgDEg4KBmtlcm5lbBgDIAEoAxIOCgZzdHJpZGUYBCABKAMSEAoIZGlsYXRpb24YBSABKAMSFgoOcGFkZGluZ19iZWZvcmUYBiABKAMSFQoNcGFkZGluZ19hZnRlchgHIAEoAyJzChVHZXRTZXJ2ZXJJbmZvUmVzcG9uc2USDwoHdmVyc2lvbhgBIAEoCRIlCghiYWNrZW5kcxgCIAMoCzITLnBvb2xpbmcudjEuQmFja2VuZBIiCgZsaW1pdHMYAyABKAsyEi5wb29saW5nLnYxLkxpbWl0cyKpAQoHQmFja2VuZBIMCgRuYW1lGAEgASgJEg8KB2RldmljZXMYAiADKAkSHwoFbW9kZXMYAyADKA4yEC5wb29saW5nLnYxLk1vZGUSLgoNZWxlbWVudF90eXBlcxgEIAMoDjIXLnBvb2xpbmcudjEuRWxlbWVudFR5cGUSLgoNaW5kZXhfZm9ybWF0cxgFIAMoDjIXLnBvb2xpbmcudjEuSW5kZXhGb3JtYXQi9wEKBkxpbWl0cxIZChFtYXhfbWVzc2FnZV9ieXRlcxgBIAEoAxIYChBtYXhfdGVuc29yX2J5dGVzGAIgASgDEhAKCG1heF90YXBzGAMgASgDEhUKDW1heF9pbl9mbGlnaHQYBCABKAMSGwoTbWF4X2luX2ZsaWdodF9ieXRlcxgFIAEoAxIeChZtYXhfY29ubmVjdGlvbl9zdHJlYW1zGAYgASgDEhwKFG1heF9jb25uZWN0aW9uX2FnZV9zGAcgASgBEh0KFW1heF9jb25uZWN0aW9uX2lkbGVfcxgIIAEoARIVCg1zdHJlYW1faWRsZV9zGAkgASgBIoQECghQb29sU3BlYxIeCgRtb2RlGAEgASgOMhAucG9vbGluZy52MS5Nb2RlEiIKBmxheW91dBgCIAEoDjISLnBvb2xpbmcudjEuTGF5b3V0EjUKD3NsaWRpbmdfd2luZG93cxgDIAEoCzIaLnBvb2xpbmcudjEuU2xpZGluZ1dpbmRvd3NIABI3ChBhZGFwdGl2ZV93aW5kb3dzGAQgASgLMhsucG9vbGluZy52MS5BZGFwdGl2ZVdpbmRvd3NIABIxCg1nbG9iYWxfd2luZG93GAUgASgLMhgucG9vbGluZy52MS5HbG9iYWxXaW5kb3dIABIeChFjb3VudF9pbmNsdWRlX3BhZBgGIAEoCEgBiAEBEh0KEGRpdmlzb3Jfb3ZlcnJpZGUYByABKAFIAogBARITCgZub3JtX3AYCCABKAFIA4gBARIuCgp0aWVfcG9saWN5GAkgASgOMhUucG9vbGluZy52MS5UaWVQb2xpY3lIBIgBARIuCgpuYW5fcG9saWN5GAogASgOMhUucG9vbGluZy52MS5OYW5Qb2xpY3lIBYgBAUIJCgd3aW5kb3dzQhQKEl9jb3VudF9pbmNsdWRlX3BhZEITChFfZGl2aXNvcl9vdmVycmlkZUIJCgdfbm9ybV9wQg0KC190aWVfcG9saWN5Qg0KC19uYW5fcG9saWN5InYKDlNsaWRpbmdXaW5kb3dzEiAKBGF4ZXMYASADKAsyEi5wb29saW5nLnYxLldpbmRvdxIvCg1uYW1lZF9wYWRkaW5nGAIgASgOMhgucG9vbGluZy52MS5OYW1lZFBhZGRpbmcSEQoJY2VpbF9tb2RlGAMgASgIIosBCgZXaW5kb3cSDgoGa2VybmVsGAEgASgDEhMKBnN0cmlkZRgCIAEoA0gAiAEBEhUKCGRpbGF0aW9uGAMgASgDSAGIAQESFgoOcGFkZGluZ19iZWZvcmUYBCABKAMSFQoNcGFkZGluZ19hZnRlchgFIAEoA0IJCgdfc3RyaWRlQgsKCV9kaWxhdGlvbiInCg9BZGFwdGl2ZVdpbmRvd3MSFAoMb3V0cHV0X3NpemVzGAEgAygDIg4KDEdsb2JhbFdpbmRvdyKMAQoGVGVuc29yEi0KDGVsZW1lbnRfdHlwZRgBIAEoDjIXLnBvb2xpbmcudjEuRWxlbWVudFR5cGUSDQoFc2hhcGUYAiADKAMSKAoGc2hhcmVkGAMgASgLMhgucG9vbGluZy52MS5TaGFyZWRNZW1vcnkSDAoEZGF0YRgPIAEoDEoECA4QD1IGZmlsbGVyIi4KDFNoYXJlZE1lbW9yeRIOCgZoYW5kbGUYASABKAwSDgoGb2Zmc2V0GAIgASgDIrUBCgtTdHJlYW1FcnJvchIMCgRjb2RlGAEgASgFEg8KB21lc3NhZ2UYAiABKAkSDgoGcmVhc29uGAMgASgJEg0KBWZpZWxkGAQgASgJEjcKCG1ldGFkYXRhGAUgAygLMiUucG9vbGluZy52MS5TdHJlYW1FcnJvci5NZXRhZGF0YUVudHJ5Gi8KDU1ldGFkYXRhRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASplCgRNb2RlEhQKEE1PREVfVU5TUEVDSUZJRUQQABIMCghNT0RFX01BWBABEgwKCE1PREVfTUlOEAISEAoMTU9ERV9BVkVSQUdFEAMSDAoITU9ERV9TVU0QBBILCgdNT0RFX0xQEAUqVQoGTGF5b3V0EhYKEkxBWU9VVF9VTlNQRUNJRklFRBAAEhkKFUxBWU9VVF9DSEFOTkVMU19GSVJTVBABEhgKFExBWU9VVF9DSEFOTkVMU19MQVNUEAIqggEKDE5hbWVkUGFkZGluZxIdChlOQU1FRF9QQURESU5HX1VOU1BFQ0lGSUVEEAASFwoTTkFNRURfUEFERElOR19WQUxJRBABEhwKGE5BTUVEX1BBRERJTkdfU0FNRV9VUFBFUhACEhwKGE5BTUVEX1BBRERJTkdfU0FNRV9MT1dFUhADKmcKCVRpZVBvbGljeRIaChZUSUVfUE9MSUNZX1VOU1BFQ0lGSUVEEAASFAoQVElFX1BPTElDWV9GSVJTVBABEhIKDlRJRV9QT0xJQ1lfQUxMEAISFAoQVElFX1BPTElDWV9TUExJVBADKm4KCU5hblBvbGljeRIaChZOQU5fUE9MSUNZX1VOU1BFQ0lGSUVEEAASGAoUTkFOX1BPTElDWV9QUk9QQUdBVEUQARIVChFOQU5fUE9MSUNZX0lHTk9SRRACEhQKEE5BTl9QT0xJQ1lfRVJST1IQAyp1CgtJbmRleEZvcm1hdBIcChhJTkRFWF9GT1JNQVRfVU5TUEVDSUZJRUQQABIXChNJTkRFWF9GT1JNQVRfV0lORE9XEAESFgoSSU5ERVhfRk9STUFUX1BMQU5FEAISFwoTSU5ERVhfRk9STUFUX1RFTlNPUhADKoEBCgtEaXZpc29yUnVsZRIcChhESVZJU09SX1JVTEVfVU5TUEVDSUZJRUQQABIbChdESVZJU09SX1JVTEVfVkFMSURfVEFQUxABEhwKGERJVklTT1JfUlVMRV9QQURERURfVEFQUxACEhkKFURJVklTT1JfUlVMRV9PVkVSUklERRADKr0CCgtFbGVtZW50VHlwZRIcChhFTEVNRU5UX1RZUEVfVU5TUEVDSUZJRUQQABIYChRFTEVNRU5UX1RZUEVfRkxPQVQxNhABEhkKFUVMRU1FTlRfVFlQRV9CRkxPQVQxNhACEhgKFEVMRU1FTlRfVFlQRV9GTE9BVDMyEAMSGAoURUxFTUVOVF9UWVBFX0ZMT0FUNjQQBBIVChFFTEVNRU5UX1RZUEVfSU5UOBAFEhYKEkVMRU1FTlRfVFlQRV9VSU5UOBAGEhYKEkVMRU1FTlRfVFlQRV9JTlQxNhAHEhcKE0VMRU1FTlRfVFlQRV9VSU5UMTYQCBIWChJFTEVNRU5UX1RZUEVfSU5UMzIQCRIXChNFTEVNRU5UX1RZUEVfVUlOVDMyEAoSFgoSRUxFTUVOVF9UWVBFX0lOVDY0EAsy7AMKDlBvb2xpbmdTZXJ2aWNlEkIKB0ZvcndhcmQSGi5wb29saW5nLnYxLkZvcndhcmRSZXF1ZXN0GhsucG9vbGluZy52MS5Gb3J3YXJkUmVzcG9uc2USRQoIQmFja3dhcmQSGy5wb29saW5nLnYxLkJhY2t3YXJkUmVxdWVzdBocLnBvb2xpbmcudjEuQmFja3dhcmRSZXNwb25zZRJYCg1Gb3J3YXJkU3RyZWFtEiAucG9vbGluZy52MS5Gb3J3YXJkU3RyZWFtUmVxdWVzdBohLnBvb2xpbmcudjEuRm9yd2FyZFN0cmVhbVJlc3BvbnNlKAEwARJbCg5CYWNrd2FyZFN0cmVhbRIhLnBvb2xpbmcudjEuQmFja3dhcmRTdHJlYW1SZXF1ZXN0GiIucG9vbGluZy52MS5CYWNrd2FyZFN0cmVhbVJlc3BvbnNlKAEwARJUCg1HZXRTZXJ2ZXJJbmZvEiAucG9vbGluZy52MS5HZXRTZXJ2ZXJJbmZvUmVxdWVzdBohLnBvb2xpbmcudjEuR2V0U2VydmVySW5mb1Jlc3BvbnNlEkIKB0dldFBsYW4SGi5wb29saW5nLnYxLkdldFBsYW5SZXF1ZXN0GhsucG9vbGluZy52MS5HZXRQbGFuUmVzcG9uc2VCMQoKcG9vbGluZy52MVABWhRwb29saW5nL3YxO3Bvb2xpbmd2MaoCClBvb2xpbmcuVjFiBnByb3RvMw");
+  fileDesc("Chhwb29saW5nL3YxL3Bvb2xpbmcucHJvdG8SCnBvb2xpbmcudjEipwIKDkZvcndhcmRSZXF1ZXN0EiIKBHNwZWMYASABKAsyFC5wb29saW5nLnYxLlBvb2xTcGVjEhYKDnJldHVybl9pbmRpY2VzGAIgASgIEi0KDGluZGV4X2Zvcm1hdBgDIAEoDjIXLnBvb2xpbmcudjEuSW5kZXhGb3JtYXQSLgoMb3V0cHV0X3BsYWNlGAQgASgLMhgucG9vbGluZy52MS5TaGFyZWRNZW1vcnkSLwoNaW5kaWNlc19wbGFjZRgFIAEoCzIYLnBvb2xpbmcudjEuU2hhcmVkTWVtb3J5EiYKBG1vcmUYBiADKAsyGC5wb29saW5nLnYxLkZvcndhcmRMYXllchIhCgVpbnB1dBgPIAEoCzISLnBvb2xpbmcudjEuVGVuc29yInkKDEZvcndhcmRMYXllchIiCgRzcGVjGAEgASgLMhQucG9vbGluZy52MS5Qb29sU3BlYxIWCg5yZXR1cm5faW5kaWNlcxgCIAEoCBItCgxpbmRleF9mb3JtYXQYAyABKA4yFy5wb29saW5nLnYxLkluZGV4Rm9ybWF0Il0KEkZvcndhcmRMYXllclJlc3VsdBIjCgdpbmRpY2VzGA4gASgLMhIucG9vbGluZy52MS5UZW5zb3ISIgoGb3V0cHV0GA8gASgLMhIucG9vbGluZy52MS5UZW5zb3IiiAEKD0ZvcndhcmRSZXNwb25zZRIsCgRtb3JlGA0gAygLMh4ucG9vbGluZy52MS5Gb3J3YXJkTGF5ZXJSZXN1bHQSIwoHaW5kaWNlcxgOIAEoCzISLnBvb2xpbmcudjEuVGVuc29yEiIKBm91dHB1dBgPIAEoCzISLnBvb2xpbmcudjEuVGVuc29yIrYCCg9CYWNrd2FyZFJlcXVlc3QSIgoEc3BlYxgBIAEoCzIULnBvb2xpbmcudjEuUG9vbFNwZWMSEwoLaW5wdXRfc2hhcGUYAiADKAMSLQoMaW5kZXhfZm9ybWF0GAMgASgOMhcucG9vbGluZy52MS5JbmRleEZvcm1hdBI2ChRpbnB1dF9ncmFkaWVudF9wbGFjZRgEIAEoCzIYLnBvb2xpbmcudjEuU2hhcmVkTWVtb3J5EiUKB2luZGljZXMYDSABKAsyEi5wb29saW5nLnYxLlRlbnNvckgAEiMKBWlucHV0GA4gASgLMhIucG9vbGluZy52MS5UZW5zb3JIABIrCg9vdXRwdXRfZ3JhZGllbnQYDyABKAsyEi5wb29saW5nLnYxLlRlbnNvckIKCghyZXNpZHVhbCI+ChBCYWNrd2FyZFJlc3BvbnNlEioKDmlucHV0X2dyYWRpZW50GA8gASgLMhIucG9vbGluZy52MS5UZW5zb3IiYwoURm9yd2FyZFN0cmVhbVJlcXVlc3QSCgoCaWQYASABKAMSEgoKdGltZW91dF91cxgCIAEoBBIrCgdyZXF1ZXN0GA8gASgLMhoucG9vbGluZy52MS5Gb3J3YXJkUmVxdWVzdCKIAQoVRm9yd2FyZFN0cmVhbVJlc3BvbnNlEgoKAmlkGAEgASgDEigKBWVycm9yGA4gASgLMhcucG9vbGluZy52MS5TdHJlYW1FcnJvckgAEi8KCHJlc3BvbnNlGA8gASgLMhsucG9vbGluZy52MS5Gb3J3YXJkUmVzcG9uc2VIAEIICgZyZXN1bHQiZQoVQmFja3dhcmRTdHJlYW1SZXF1ZXN0EgoKAmlkGAEgASgDEhIKCnRpbWVvdXRfdXMYAiABKAQSLAoHcmVxdWVzdBgPIAEoCzIbLnBvb2xpbmcudjEuQmFja3dhcmRSZXF1ZXN0IooBChZCYWNrd2FyZFN0cmVhbVJlc3BvbnNlEgoKAmlkGAEgASgDEigKBWVycm9yGA4gASgLMhcucG9vbGluZy52MS5TdHJlYW1FcnJvckgAEjAKCHJlc3BvbnNlGA8gASgLMhwucG9vbGluZy52MS5CYWNrd2FyZFJlc3BvbnNlSABCCAoGcmVzdWx0IhYKFEdldFNlcnZlckluZm9SZXF1ZXN0IngKDkdldFBsYW5SZXF1ZXN0EiIKBHNwZWMYASABKAsyFC5wb29saW5nLnYxLlBvb2xTcGVjEhMKC2lucHV0X3NoYXBlGAIgAygDEi0KDGVsZW1lbnRfdHlwZRgDIAEoDjIXLnBvb2xpbmcudjEuRWxlbWVudFR5cGUi/QEKD0dldFBsYW5SZXNwb25zZRIUCgxvdXRwdXRfc2hhcGUYASADKAMSNAoTb3V0cHV0X2VsZW1lbnRfdHlwZRgCIAEoDjIXLnBvb2xpbmcudjEuRWxlbWVudFR5cGUSJQoEYXhlcxgDIAMoCzIXLnBvb2xpbmcudjEuUGxhbm5lZEF4aXMSEwoLd2luZG93X3RhcHMYBCABKAMSMwoSaW5kZXhfZWxlbWVudF90eXBlGAUgASgOMhcucG9vbGluZy52MS5FbGVtZW50VHlwZRItCgxkaXZpc29yX3J1bGUYBiABKA4yFy5wb29saW5nLnYxLkRpdmlzb3JSdWxlIo0BCgtQbGFubmVkQXhpcxIMCgRzaXplGAEgASgDEg8KB291dHB1dHMYAiABKAMSDgoGa2VybmVsGAMgASgDEg4KBnN0cmlkZRgEIAEoAxIQCghkaWxhdGlvbhgFIAEoAxIWCg5wYWRkaW5nX2JlZm9yZRgGIAEoAxIVCg1wYWRkaW5nX2FmdGVyGAcgASgDInMKFUdldFNlcnZlckluZm9SZXNwb25zZRIPCgd2ZXJzaW9uGAEgASgJEiUKCGJhY2tlbmRzGAIgAygLMhMucG9vbGluZy52MS5CYWNrZW5kEiIKBmxpbWl0cxgDIAEoCzISLnBvb2xpbmcudjEuTGltaXRzIqkBCgdCYWNrZW5kEgwKBG5hbWUYASABKAkSDwoHZGV2aWNlcxgCIAMoCRIfCgVtb2RlcxgDIAMoDjIQLnBvb2xpbmcudjEuTW9kZRIuCg1lbGVtZW50X3R5cGVzGAQgAygOMhcucG9vbGluZy52MS5FbGVtZW50VHlwZRIuCg1pbmRleF9mb3JtYXRzGAUgAygOMhcucG9vbGluZy52MS5JbmRleEZvcm1hdCL3AQoGTGltaXRzEhkKEW1heF9tZXNzYWdlX2J5dGVzGAEgASgDEhgKEG1heF90ZW5zb3JfYnl0ZXMYAiABKAMSEAoIbWF4X3RhcHMYAyABKAMSFQoNbWF4X2luX2ZsaWdodBgEIAEoAxIbChNtYXhfaW5fZmxpZ2h0X2J5dGVzGAUgASgDEh4KFm1heF9jb25uZWN0aW9uX3N0cmVhbXMYBiABKAMSHAoUbWF4X2Nvbm5lY3Rpb25fYWdlX3MYByABKAESHQoVbWF4X2Nvbm5lY3Rpb25faWRsZV9zGAggASgBEhUKDXN0cmVhbV9pZGxlX3MYCSABKAEihAQKCFBvb2xTcGVjEh4KBG1vZGUYASABKA4yEC5wb29saW5nLnYxLk1vZGUSIgoGbGF5b3V0GAIgASgOMhIucG9vbGluZy52MS5MYXlvdXQSNQoPc2xpZGluZ193aW5kb3dzGAMgASgLMhoucG9vbGluZy52MS5TbGlkaW5nV2luZG93c0gAEjcKEGFkYXB0aXZlX3dpbmRvd3MYBCABKAsyGy5wb29saW5nLnYxLkFkYXB0aXZlV2luZG93c0gAEjEKDWdsb2JhbF93aW5kb3cYBSABKAsyGC5wb29saW5nLnYxLkdsb2JhbFdpbmRvd0gAEh4KEWNvdW50X2luY2x1ZGVfcGFkGAYgASgISAGIAQESHQoQZGl2aXNvcl9vdmVycmlkZRgHIAEoAUgCiAEBEhMKBm5vcm1fcBgIIAEoAUgDiAEBEi4KCnRpZV9wb2xpY3kYCSABKA4yFS5wb29saW5nLnYxLlRpZVBvbGljeUgEiAEBEi4KCm5hbl9wb2xpY3kYCiABKA4yFS5wb29saW5nLnYxLk5hblBvbGljeUgFiAEBQgkKB3dpbmRvd3NCFAoSX2NvdW50X2luY2x1ZGVfcGFkQhMKEV9kaXZpc29yX292ZXJyaWRlQgkKB19ub3JtX3BCDQoLX3RpZV9wb2xpY3lCDQoLX25hbl9wb2xpY3kidgoOU2xpZGluZ1dpbmRvd3MSIAoEYXhlcxgBIAMoCzISLnBvb2xpbmcudjEuV2luZG93Ei8KDW5hbWVkX3BhZGRpbmcYAiABKA4yGC5wb29saW5nLnYxLk5hbWVkUGFkZGluZxIRCgljZWlsX21vZGUYAyABKAgiiwEKBldpbmRvdxIOCgZrZXJuZWwYASABKAMSEwoGc3RyaWRlGAIgASgDSACIAQESFQoIZGlsYXRpb24YAyABKANIAYgBARIWCg5wYWRkaW5nX2JlZm9yZRgEIAEoAxIVCg1wYWRkaW5nX2FmdGVyGAUgASgDQgkKB19zdHJpZGVCCwoJX2RpbGF0aW9uIicKD0FkYXB0aXZlV2luZG93cxIUCgxvdXRwdXRfc2l6ZXMYASADKAMiDgoMR2xvYmFsV2luZG93IowBCgZUZW5zb3ISLQoMZWxlbWVudF90eXBlGAEgASgOMhcucG9vbGluZy52MS5FbGVtZW50VHlwZRINCgVzaGFwZRgCIAMoAxIoCgZzaGFyZWQYAyABKAsyGC5wb29saW5nLnYxLlNoYXJlZE1lbW9yeRIMCgRkYXRhGA8gASgMSgQIDhAPUgZmaWxsZXIiLgoMU2hhcmVkTWVtb3J5Eg4KBmhhbmRsZRgBIAEoDBIOCgZvZmZzZXQYAiABKAMitQEKC1N0cmVhbUVycm9yEgwKBGNvZGUYASABKAUSDwoHbWVzc2FnZRgCIAEoCRIOCgZyZWFzb24YAyABKAkSDQoFZmllbGQYBCABKAkSNwoIbWV0YWRhdGEYBSADKAsyJS5wb29saW5nLnYxLlN0cmVhbUVycm9yLk1ldGFkYXRhRW50cnkaLwoNTWV0YWRhdGFFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBKmUKBE1vZGUSFAoQTU9ERV9VTlNQRUNJRklFRBAAEgwKCE1PREVfTUFYEAESDAoITU9ERV9NSU4QAhIQCgxNT0RFX0FWRVJBR0UQAxIMCghNT0RFX1NVTRAEEgsKB01PREVfTFAQBSpVCgZMYXlvdXQSFgoSTEFZT1VUX1VOU1BFQ0lGSUVEEAASGQoVTEFZT1VUX0NIQU5ORUxTX0ZJUlNUEAESGAoUTEFZT1VUX0NIQU5ORUxTX0xBU1QQAiqCAQoMTmFtZWRQYWRkaW5nEh0KGU5BTUVEX1BBRERJTkdfVU5TUEVDSUZJRUQQABIXChNOQU1FRF9QQURESU5HX1ZBTElEEAESHAoYTkFNRURfUEFERElOR19TQU1FX1VQUEVSEAISHAoYTkFNRURfUEFERElOR19TQU1FX0xPV0VSEAMqZwoJVGllUG9saWN5EhoKFlRJRV9QT0xJQ1lfVU5TUEVDSUZJRUQQABIUChBUSUVfUE9MSUNZX0ZJUlNUEAESEgoOVElFX1BPTElDWV9BTEwQAhIUChBUSUVfUE9MSUNZX1NQTElUEAMqbgoJTmFuUG9saWN5EhoKFk5BTl9QT0xJQ1lfVU5TUEVDSUZJRUQQABIYChROQU5fUE9MSUNZX1BST1BBR0FURRABEhUKEU5BTl9QT0xJQ1lfSUdOT1JFEAISFAoQTkFOX1BPTElDWV9FUlJPUhADKnUKC0luZGV4Rm9ybWF0EhwKGElOREVYX0ZPUk1BVF9VTlNQRUNJRklFRBAAEhcKE0lOREVYX0ZPUk1BVF9XSU5ET1cQARIWChJJTkRFWF9GT1JNQVRfUExBTkUQAhIXChNJTkRFWF9GT1JNQVRfVEVOU09SEAMqgQEKC0Rpdmlzb3JSdWxlEhwKGERJVklTT1JfUlVMRV9VTlNQRUNJRklFRBAAEhsKF0RJVklTT1JfUlVMRV9WQUxJRF9UQVBTEAESHAoYRElWSVNPUl9SVUxFX1BBRERFRF9UQVBTEAISGQoVRElWSVNPUl9SVUxFX09WRVJSSURFEAMqvQIKC0VsZW1lbnRUeXBlEhwKGEVMRU1FTlRfVFlQRV9VTlNQRUNJRklFRBAAEhgKFEVMRU1FTlRfVFlQRV9GTE9BVDE2EAESGQoVRUxFTUVOVF9UWVBFX0JGTE9BVDE2EAISGAoURUxFTUVOVF9UWVBFX0ZMT0FUMzIQAxIYChRFTEVNRU5UX1RZUEVfRkxPQVQ2NBAEEhUKEUVMRU1FTlRfVFlQRV9JTlQ4EAUSFgoSRUxFTUVOVF9UWVBFX1VJTlQ4EAYSFgoSRUxFTUVOVF9UWVBFX0lOVDE2EAcSFwoTRUxFTUVOVF9UWVBFX1VJTlQxNhAIEhYKEkVMRU1FTlRfVFlQRV9JTlQzMhAJEhcKE0VMRU1FTlRfVFlQRV9VSU5UMzIQChIWChJFTEVNRU5UX1RZUEVfSU5UNjQQCzLsAwoOUG9vbGluZ1NlcnZpY2USQgoHRm9yd2FyZBIaLnBvb2xpbmcudjEuRm9yd2FyZFJlcXVlc3QaGy5wb29saW5nLnYxLkZvcndhcmRSZXNwb25zZRJFCghCYWNrd2FyZBIbLnBvb2xpbmcudjEuQmFja3dhcmRSZXF1ZXN0GhwucG9vbGluZy52MS5CYWNrd2FyZFJlc3BvbnNlElgKDUZvcndhcmRTdHJlYW0SIC5wb29saW5nLnYxLkZvcndhcmRTdHJlYW1SZXF1ZXN0GiEucG9vbGluZy52MS5Gb3J3YXJkU3RyZWFtUmVzcG9uc2UoATABElsKDkJhY2t3YXJkU3RyZWFtEiEucG9vbGluZy52MS5CYWNrd2FyZFN0cmVhbVJlcXVlc3QaIi5wb29saW5nLnYxLkJhY2t3YXJkU3RyZWFtUmVzcG9uc2UoATABElQKDUdldFNlcnZlckluZm8SIC5wb29saW5nLnYxLkdldFNlcnZlckluZm9SZXF1ZXN0GiEucG9vbGluZy52MS5HZXRTZXJ2ZXJJbmZvUmVzcG9uc2USQgoHR2V0UGxhbhIaLnBvb2xpbmcudjEuR2V0UGxhblJlcXVlc3QaGy5wb29saW5nLnYxLkdldFBsYW5SZXNwb25zZUIxCgpwb29saW5nLnYxUAFaFHBvb2xpbmcvdjE7cG9vbGluZ3YxqgIKUG9vbGluZy5WMWIGcHJvdG8z");
 
 /**
  * Request to pool one tensor.
@@ -96,6 +96,18 @@ export type ForwardRequest = Message<"pooling.v1.ForwardRequest"> & {
   indicesPlace?: SharedMemory | undefined;
 
   /**
+   * Further layers that pool the same input, at most 63: it is sent once for all
+   * of them. The results are in `more` of the reply, in the same order; if one
+   * layer is invalid, the request is rejected. The limits apply to the results and
+   * the work of all layers together. Rejected with output_place or indices_place.
+   * Servers that do not know this field reply without `more`; send one
+   * request for each layer then.
+   *
+   * @generated from field: repeated pooling.v1.ForwardLayer more = 6;
+   */
+  more: ForwardLayer[];
+
+  /**
    * Required. The tensor to pool, of shape (N, C, D1..Dn) for channels first
    * and (N, D1..Dn, C) for channels last, with 1 to 6 spatial axes. N may be
    * zero; all other axes must have at least one element.
@@ -113,11 +125,83 @@ export const ForwardRequestSchema: GenMessage<ForwardRequest> = /*@__PURE__*/
   messageDesc(file_pooling_v1_pooling, 0);
 
 /**
+ * A further layer of a ForwardRequest. The fields mean what those of the request
+ * mean.
+ *
+ * @generated from message pooling.v1.ForwardLayer
+ */
+export type ForwardLayer = Message<"pooling.v1.ForwardLayer"> & {
+  /**
+   * Required. The pooling layer.
+   *
+   * @generated from field: pooling.v1.PoolSpec spec = 1;
+   */
+  spec?: PoolSpec | undefined;
+
+  /**
+   * Whether to return the index of the tap that each output element selected.
+   *
+   * @generated from field: bool return_indices = 2;
+   */
+  returnIndices: boolean;
+
+  /**
+   * Format of the returned indices.
+   *
+   * @generated from field: pooling.v1.IndexFormat index_format = 3;
+   */
+  indexFormat: IndexFormat;
+};
+
+/**
+ * Describes the message pooling.v1.ForwardLayer.
+ * Use `create(ForwardLayerSchema)` to create a new message.
+ */
+export const ForwardLayerSchema: GenMessage<ForwardLayer> = /*@__PURE__*/
+  messageDesc(file_pooling_v1_pooling, 1);
+
+/**
+ * Result of a further layer of a ForwardRequest.
+ *
+ * @generated from message pooling.v1.ForwardLayerResult
+ */
+export type ForwardLayerResult = Message<"pooling.v1.ForwardLayerResult"> & {
+  /**
+   * The index of the selected tap for each output element. Present only if
+   * requested.
+   *
+   * @generated from field: pooling.v1.Tensor indices = 14;
+   */
+  indices?: Tensor | undefined;
+
+  /**
+   * The pooled tensor.
+   *
+   * @generated from field: pooling.v1.Tensor output = 15;
+   */
+  output?: Tensor | undefined;
+};
+
+/**
+ * Describes the message pooling.v1.ForwardLayerResult.
+ * Use `create(ForwardLayerResultSchema)` to create a new message.
+ */
+export const ForwardLayerResultSchema: GenMessage<ForwardLayerResult> = /*@__PURE__*/
+  messageDesc(file_pooling_v1_pooling, 2);
+
+/**
  * Reply to a ForwardRequest.
  *
  * @generated from message pooling.v1.ForwardResponse
  */
 export type ForwardResponse = Message<"pooling.v1.ForwardResponse"> & {
+  /**
+   * The results of the further layers of the request, in their order.
+   *
+   * @generated from field: repeated pooling.v1.ForwardLayerResult more = 13;
+   */
+  more: ForwardLayerResult[];
+
   /**
    * The index of the selected tap for each output element, in the shape of the
    * output. Present only if requested.
@@ -140,7 +224,7 @@ export type ForwardResponse = Message<"pooling.v1.ForwardResponse"> & {
  * Use `create(ForwardResponseSchema)` to create a new message.
  */
 export const ForwardResponseSchema: GenMessage<ForwardResponse> = /*@__PURE__*/
-  messageDesc(file_pooling_v1_pooling, 1);
+  messageDesc(file_pooling_v1_pooling, 3);
 
 /**
  * Request for the gradient of the input of a pooling layer.
@@ -220,7 +304,7 @@ export type BackwardRequest = Message<"pooling.v1.BackwardRequest"> & {
  * Use `create(BackwardRequestSchema)` to create a new message.
  */
 export const BackwardRequestSchema: GenMessage<BackwardRequest> = /*@__PURE__*/
-  messageDesc(file_pooling_v1_pooling, 2);
+  messageDesc(file_pooling_v1_pooling, 4);
 
 /**
  * Reply to a BackwardRequest.
@@ -242,7 +326,7 @@ export type BackwardResponse = Message<"pooling.v1.BackwardResponse"> & {
  * Use `create(BackwardResponseSchema)` to create a new message.
  */
 export const BackwardResponseSchema: GenMessage<BackwardResponse> = /*@__PURE__*/
-  messageDesc(file_pooling_v1_pooling, 3);
+  messageDesc(file_pooling_v1_pooling, 5);
 
 /**
  * One item of a ForwardStream.
@@ -281,7 +365,7 @@ export type ForwardStreamRequest = Message<"pooling.v1.ForwardStreamRequest"> & 
  * Use `create(ForwardStreamRequestSchema)` to create a new message.
  */
 export const ForwardStreamRequestSchema: GenMessage<ForwardStreamRequest> = /*@__PURE__*/
-  messageDesc(file_pooling_v1_pooling, 4);
+  messageDesc(file_pooling_v1_pooling, 6);
 
 /**
  * Reply to one item of a ForwardStream.
@@ -325,7 +409,7 @@ export type ForwardStreamResponse = Message<"pooling.v1.ForwardStreamResponse"> 
  * Use `create(ForwardStreamResponseSchema)` to create a new message.
  */
 export const ForwardStreamResponseSchema: GenMessage<ForwardStreamResponse> = /*@__PURE__*/
-  messageDesc(file_pooling_v1_pooling, 5);
+  messageDesc(file_pooling_v1_pooling, 7);
 
 /**
  * One item of a BackwardStream.
@@ -364,7 +448,7 @@ export type BackwardStreamRequest = Message<"pooling.v1.BackwardStreamRequest"> 
  * Use `create(BackwardStreamRequestSchema)` to create a new message.
  */
 export const BackwardStreamRequestSchema: GenMessage<BackwardStreamRequest> = /*@__PURE__*/
-  messageDesc(file_pooling_v1_pooling, 6);
+  messageDesc(file_pooling_v1_pooling, 8);
 
 /**
  * Reply to one item of a BackwardStream.
@@ -408,7 +492,7 @@ export type BackwardStreamResponse = Message<"pooling.v1.BackwardStreamResponse"
  * Use `create(BackwardStreamResponseSchema)` to create a new message.
  */
 export const BackwardStreamResponseSchema: GenMessage<BackwardStreamResponse> = /*@__PURE__*/
-  messageDesc(file_pooling_v1_pooling, 7);
+  messageDesc(file_pooling_v1_pooling, 9);
 
 /**
  * Request for the server's version, backends and limits.
@@ -423,7 +507,7 @@ export type GetServerInfoRequest = Message<"pooling.v1.GetServerInfoRequest"> & 
  * Use `create(GetServerInfoRequestSchema)` to create a new message.
  */
 export const GetServerInfoRequestSchema: GenMessage<GetServerInfoRequest> = /*@__PURE__*/
-  messageDesc(file_pooling_v1_pooling, 8);
+  messageDesc(file_pooling_v1_pooling, 10);
 
 /**
  * Request for the plan of a spec.
@@ -458,7 +542,7 @@ export type GetPlanRequest = Message<"pooling.v1.GetPlanRequest"> & {
  * Use `create(GetPlanRequestSchema)` to create a new message.
  */
 export const GetPlanRequestSchema: GenMessage<GetPlanRequest> = /*@__PURE__*/
-  messageDesc(file_pooling_v1_pooling, 9);
+  messageDesc(file_pooling_v1_pooling, 11);
 
 /**
  * The plan of a spec for one input shape and element type: all defaults and
@@ -517,7 +601,7 @@ export type GetPlanResponse = Message<"pooling.v1.GetPlanResponse"> & {
  * Use `create(GetPlanResponseSchema)` to create a new message.
  */
 export const GetPlanResponseSchema: GenMessage<GetPlanResponse> = /*@__PURE__*/
-  messageDesc(file_pooling_v1_pooling, 10);
+  messageDesc(file_pooling_v1_pooling, 12);
 
 /**
  * The resolved windows along one spatial axis.
@@ -582,7 +666,7 @@ export type PlannedAxis = Message<"pooling.v1.PlannedAxis"> & {
  * Use `create(PlannedAxisSchema)` to create a new message.
  */
 export const PlannedAxisSchema: GenMessage<PlannedAxis> = /*@__PURE__*/
-  messageDesc(file_pooling_v1_pooling, 11);
+  messageDesc(file_pooling_v1_pooling, 13);
 
 /**
  * The server's version, backends and limits.
@@ -620,7 +704,7 @@ export type GetServerInfoResponse = Message<"pooling.v1.GetServerInfoResponse"> 
  * Use `create(GetServerInfoResponseSchema)` to create a new message.
  */
 export const GetServerInfoResponseSchema: GenMessage<GetServerInfoResponse> = /*@__PURE__*/
-  messageDesc(file_pooling_v1_pooling, 12);
+  messageDesc(file_pooling_v1_pooling, 14);
 
 /**
  * A compute backend of the server.
@@ -670,7 +754,7 @@ export type Backend = Message<"pooling.v1.Backend"> & {
  * Use `create(BackendSchema)` to create a new message.
  */
 export const BackendSchema: GenMessage<Backend> = /*@__PURE__*/
-  messageDesc(file_pooling_v1_pooling, 13);
+  messageDesc(file_pooling_v1_pooling, 15);
 
 /**
  * Limits of the server. Each is the value of a server option.
@@ -752,7 +836,7 @@ export type Limits = Message<"pooling.v1.Limits"> & {
  * Use `create(LimitsSchema)` to create a new message.
  */
 export const LimitsSchema: GenMessage<Limits> = /*@__PURE__*/
-  messageDesc(file_pooling_v1_pooling, 14);
+  messageDesc(file_pooling_v1_pooling, 16);
 
 /**
  * A pooling layer: mode, windows and options. Each option applies to certain
@@ -852,7 +936,7 @@ export type PoolSpec = Message<"pooling.v1.PoolSpec"> & {
  * Use `create(PoolSpecSchema)` to create a new message.
  */
 export const PoolSpecSchema: GenMessage<PoolSpec> = /*@__PURE__*/
-  messageDesc(file_pooling_v1_pooling, 15);
+  messageDesc(file_pooling_v1_pooling, 17);
 
 /**
  * Windows of one size at regular steps.
@@ -890,7 +974,7 @@ export type SlidingWindows = Message<"pooling.v1.SlidingWindows"> & {
  * Use `create(SlidingWindowsSchema)` to create a new message.
  */
 export const SlidingWindowsSchema: GenMessage<SlidingWindows> = /*@__PURE__*/
-  messageDesc(file_pooling_v1_pooling, 16);
+  messageDesc(file_pooling_v1_pooling, 18);
 
 /**
  * The windows along one spatial axis. Every size is at most 2147483647. With L
@@ -942,7 +1026,7 @@ export type Window = Message<"pooling.v1.Window"> & {
  * Use `create(WindowSchema)` to create a new message.
  */
 export const WindowSchema: GenMessage<Window> = /*@__PURE__*/
-  messageDesc(file_pooling_v1_pooling, 17);
+  messageDesc(file_pooling_v1_pooling, 19);
 
 /**
  * Windows that divide the input evenly: along an axis with L elements and o
@@ -965,7 +1049,7 @@ export type AdaptiveWindows = Message<"pooling.v1.AdaptiveWindows"> & {
  * Use `create(AdaptiveWindowsSchema)` to create a new message.
  */
 export const AdaptiveWindowsSchema: GenMessage<AdaptiveWindows> = /*@__PURE__*/
-  messageDesc(file_pooling_v1_pooling, 18);
+  messageDesc(file_pooling_v1_pooling, 20);
 
 /**
  * One window over all spatial axes. Every spatial axis of the output has size 1.
@@ -980,7 +1064,7 @@ export type GlobalWindow = Message<"pooling.v1.GlobalWindow"> & {
  * Use `create(GlobalWindowSchema)` to create a new message.
  */
 export const GlobalWindowSchema: GenMessage<GlobalWindow> = /*@__PURE__*/
-  messageDesc(file_pooling_v1_pooling, 19);
+  messageDesc(file_pooling_v1_pooling, 21);
 
 /**
  * A dense tensor.
@@ -1026,7 +1110,7 @@ export type Tensor = Message<"pooling.v1.Tensor"> & {
  * Use `create(TensorSchema)` to create a new message.
  */
 export const TensorSchema: GenMessage<Tensor> = /*@__PURE__*/
-  messageDesc(file_pooling_v1_pooling, 20);
+  messageDesc(file_pooling_v1_pooling, 22);
 
 /**
  * A location in a region of shared memory that the server has leased to the
@@ -1056,7 +1140,7 @@ export type SharedMemory = Message<"pooling.v1.SharedMemory"> & {
  * Use `create(SharedMemorySchema)` to create a new message.
  */
 export const SharedMemorySchema: GenMessage<SharedMemory> = /*@__PURE__*/
-  messageDesc(file_pooling_v1_pooling, 21);
+  messageDesc(file_pooling_v1_pooling, 23);
 
 /**
  * Error of one stream item. It holds the same information as the status of a
@@ -1106,7 +1190,7 @@ export type StreamError = Message<"pooling.v1.StreamError"> & {
  * Use `create(StreamErrorSchema)` to create a new message.
  */
 export const StreamErrorSchema: GenMessage<StreamError> = /*@__PURE__*/
-  messageDesc(file_pooling_v1_pooling, 22);
+  messageDesc(file_pooling_v1_pooling, 24);
 
 /**
  * The function computed over the valid taps of a window. Values may be added.
