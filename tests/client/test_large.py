@@ -244,5 +244,5 @@ def test_a_call_is_resumed_after_the_server_was_killed(
 
 
 def test_without_a_server_a_call_is_unavailable() -> None:
-    with PoolingClient("127.0.0.1:1", timeout=LIMIT_S) as client, pytest.raises(UnavailableError):
+    with PoolingClient("127.0.0.1:1", timeout=2) as client, pytest.raises(UnavailableError):
         client.forward(X, MAX)
