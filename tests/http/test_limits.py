@@ -135,6 +135,21 @@ def test_overload_has_a_retry_delay(server: PoolingServer, gate: Gate, protocol:
         caller.join()
 
 
+def test_calls_are_computed_in_the_threads_of_calls(
+    server: PoolingServer, monkeypatch: pytest.MonkeyPatch, protocol: Any
+) -> None:
+    names, run = [], pooling_engine.run
+
+    def recorded(*arguments: Any, **options: Any) -> Any:
+        names.append(threading.current_thread().name)
+        return run(*arguments, **options)
+
+    monkeypatch.setattr(pooling_engine, "run", recorded)
+    protocol.call(server.http_address, forward())
+    assert len(names) == 1
+    assert names[0].startswith("pooling-call")
+
+
 def test_a_call_of_a_client_that_disconnects_is_not_computed(
     server: PoolingServer, gate: Gate
 ) -> None:

@@ -73,6 +73,19 @@ def test_a_missing_library_is_reported_in_one_line() -> None:
     )
 
 
+def test_a_server_is_ready_after_its_warm_up() -> None:
+    config = {"listen": "127.0.0.1:0", "http_listen": "127.0.0.1:0", "backend": "numpy"}
+    server = PoolingServer(ServerConfig(**config))
+    server.begin()
+    states = [
+        send(server.http_address, path, method="GET").status for path in ("/livez", "/readyz")
+    ]
+    server.warm_up()
+    states.append(send(server.http_address, "/readyz", method="GET").status)
+    assert states == [200, 503, 200]
+    assert server.stop()
+
+
 def answered(address: str, authority: trustme.CA, client: trustme.LeafCert | None = None) -> Reply:
     context = ssl.create_default_context()
     authority.configure_trust(context)

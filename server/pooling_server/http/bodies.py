@@ -1,4 +1,4 @@
-"""Bodies of requests and replies: limits of what is received, and pieces of what is sent."""
+"""Bodies of requests and replies: limits of what is received, and parts of what is sent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pooling_server.serving.rpcs import Trailers
 from pooling_server.serving.unary_calls import late_message
 
 _ENVELOPE_BYTES = 5  # before the message in a body of gRPC-Web
-_PIECE_BYTES = 256 << 10
+_PART_BYTES = 256 << 10
 
 
 async def read_body(
@@ -63,7 +63,7 @@ class _Ended(Protocol):
 class ReplySender:
     """Sends a reply, with the id and the times of its call in the headers.
 
-    A large body is sent in pieces, so that `send` waits for a client that reads slowly and the call
+    A large body is sent in parts, so that `send` waits for a client that reads slowly and the call
     stays unfinished until nearly all of its reply is sent.
 
     Args:
@@ -85,10 +85,10 @@ class ReplySender:
             await self._send_start(self._start, None if has_more else len(body))
             self._start = None
         view = memoryview(body)
-        for begin in range(0, len(view) - _PIECE_BYTES, _PIECE_BYTES):
-            piece = view[begin : begin + _PIECE_BYTES]
-            await self._send({"type": message["type"], "body": piece, "more_body": True})
-        sent = max(0, -(-len(view) // _PIECE_BYTES) - 1) * _PIECE_BYTES
+        for begin in range(0, len(view) - _PART_BYTES, _PART_BYTES):
+            part = view[begin : begin + _PART_BYTES]
+            await self._send({"type": message["type"], "body": part, "more_body": True})
+        sent = max(0, -(-len(view) // _PART_BYTES) - 1) * _PART_BYTES
         await self._send({"type": message["type"], "body": view[sent:], "more_body": has_more})
 
     async def _send_start(self, start: Message, length: int | None) -> None:

@@ -57,20 +57,16 @@ class HttpCaller:
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
+        self._headers: Headers = scope["headers"]
 
     def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]]:
         """Return the headers; names are in lower case."""
-        return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in _pairs(self)]
+        return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self._headers]
 
     def peer(self) -> str:
         """Return the address of the client."""
         host, port = self._scope.get("client") or ("unknown", 0)
         return f"http:{host}:{port}"
-
-
-def _pairs(caller: HttpCaller) -> Headers:
-    headers: Headers = caller._scope["headers"]
-    return headers
 
 
 class HttpCall:

@@ -12,8 +12,8 @@ def timed_connections(limit_s: float) -> type[H11Protocol]:
     """Return uvicorn's class of connections, with limits for the waits for the client.
 
     uvicorn limits the wait for the first byte of the next request only. A client could otherwise
-    keep a connection for ever: with unfinished headers, with the rest of a body that was rejected,
-    or with a reply that it does not read.
+    occupy a connection without limit: with headers that do not end, with the rest of a body that
+    was rejected, or with a reply that it does not read.
 
     Args:
         limit_s: longest wait in seconds; 0 for no limit.
