@@ -82,6 +82,8 @@ protos-check:  ## compare the committed generated code with the .proto
 	rm -rf build/protos && mkdir -p build/protos
 	scripts/gen_protos.sh build/protos
 	diff -r -x __init__.py -x __pycache__ build/protos/pooling_wire/v1 wire/pooling_wire/v1
+	cmp build/protos/pooling_server/oip/open_inference.binpb \
+		server/pooling_server/oip/open_inference.binpb
 
 protos-baseline: $(VENV)/.dev  ## make this .proto the baseline of `buf breaking`, for a release
 	$(BIN)/buf build --exclude-source-info --output protos/baseline.binpb

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Generates wire/pooling_wire/v1/ from protos/pooling/v1/pooling.proto.
+# Generates wire/pooling_wire/v1/ from protos/pooling/v1/pooling.proto, and the descriptors of the
+# Open Inference Protocol from protos/inference/open_inference.proto.
 #
 # The toolchain is the oldest that the generated code must work with: newer runtimes accept older
 # generated code, but not the reverse.
@@ -12,6 +13,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 output=${1:-wire}/pooling_wire/v1
+inference=${1:-server}/pooling_server/oip
 venv=.venv-protos
 if [ ! -e "$venv/.installed" ]; then
     python3 -m venv "$venv"
@@ -32,3 +34,6 @@ for file in pooling_pb2.py pooling_pb2.pyi pooling_pb2_grpc.py; do
         -e 's|in pooling/v1/pooling_pb2_grpc\.py|in pooling_wire/v1/pooling_pb2_grpc.py|' \
         "$generated/pooling/v1/$file" > "$output/$file"
 done
+mkdir -p "$inference"
+"$venv/bin/python" -m grpc_tools.protoc -I protos \
+    --descriptor_set_out="$inference/open_inference.binpb" inference/open_inference.proto

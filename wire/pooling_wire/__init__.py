@@ -35,6 +35,8 @@ from pooling_wire.methods import (
     message_class,
     path_of,
 )
+from pooling_wire.payloads.parsing import split_fields
+from pooling_wire.payloads.tensors import field_start
 
 __all__ = [
     "BACKWARD",
@@ -63,6 +65,8 @@ __all__ = [
     "encode_plan_response",
     "encode_server_info",
     "error_details",
+    "field_start",
     "message_class",
     "path_of",
+    "split_fields",
 ]

@@ -18,6 +18,7 @@ from pooling_engine import PoolingError, UnavailableError
 from pooling_engine.backends import DeviceBackend, select_backend
 from pooling_server.config import MESSAGE_CEILING, ServerConfig
 from pooling_server.observability.metrics import Metrics, Numbers
+from pooling_server.oip.service import InferenceService
 from pooling_server.processes.device_watchdog import DeviceWatchdog
 from pooling_server.security.certificates import Certificates
 from pooling_server.security.files import FileWatch
@@ -138,6 +139,8 @@ class PoolingServer:
         self._threads = ThreadPoolExecutor(config.max_in_flight + _SPARE_THREADS, "pooling-call")
         is_inline = config.inline_calls and _supports_inline_calls()
         servicer.add_to(self._server, self._threads, is_inline)
+        self._inference = InferenceService(self.calls, version(), lambda: self._health.is_serving)
+        servicer.add_inference(self._inference, self._server, self._threads, is_inline)
 
     def _http_server(self, shared_port: bool) -> HttpServer:
         try:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import pooling_engine
 from pooling_engine import (
@@ -24,8 +24,34 @@ from pooling_server.serving.arena import Arena, Loan
 from pooling_server.serving.error_replies import error_reply
 from pooling_server.serving.limits import check_message_size, check_plan_limits
 from pooling_server.serving.rpcs import Work
-from pooling_wire import Method
-from pooling_wire.shared_memory import NO_PLACES, NO_REGIONS, Placed, Regions, array_at
+from pooling_wire.shared_memory import (
+    NO_PLACES,
+    NO_REGIONS,
+    Placed,
+    Places,
+    Regions,
+    array_at,
+)
+
+
+class CallCodec(Protocol):
+    """Codec of a method, as `pooling_wire.Method`; other protocols have one per request."""
+
+    @property
+    def size_field(self) -> str:
+        """Argument that determines the sizes of a call."""
+
+    def decode_request(self, data: bytes, regions: Regions) -> Placed[Any]:
+        """Return the call in a request."""
+
+    def decode_item(self, data: bytes) -> tuple[int, Any, int]:
+        """Return the id of a stream item, its call or error, and its timeout in microseconds."""
+
+    def encode_response(self, result: Any, places: Places) -> bytes:
+        """Return the bytes of a reply."""
+
+    def encode_reply(self, id_: int, result: Any) -> bytes:
+        """Return the bytes of the reply to a stream item: a result or an error."""
 
 
 class PreparedCall(NamedTuple):
@@ -75,7 +101,7 @@ class CallProcessor:
 
     def prepare(
         self,
-        method: Method[Any, Any],
+        method: CallCodec,
         work: Work,
         request: bytes,
         regions: Regions = NO_REGIONS,
@@ -83,7 +109,7 @@ class CallProcessor:
         """Decode a request and predict its duration.
 
         Args:
-            method: row of the method table.
+            method: row of the method table, or the codec of another protocol.
             work: the call, which was admitted.
             request: serialized request; its tensors may be in shared memory.
             regions: regions of shared memory that the client may use.
@@ -102,7 +128,7 @@ class CallProcessor:
         answer = partial(self._answer, method, work, placed)
         return PreparedCall(_predicted_us(placed.call), answer)
 
-    def prepare_item(self, method: Method[Any, Any], work: Work, item: Item) -> PreparedCall:
+    def prepare_item(self, method: CallCodec, work: Work, item: Item) -> PreparedCall:
         """Decode a stream item and predict its duration.
 
         The answer to an invalid or expired item is its error. `answer` ignores its argument,
@@ -110,7 +136,7 @@ class CallProcessor:
         stream has to end then, so that the client continues on another server.
 
         Args:
-            method: row of the method table.
+            method: row of the method table, or the codec of another protocol.
             work: the item, for authorization, times and metrics.
             item: the item.
 
@@ -144,7 +170,7 @@ class CallProcessor:
         return prepared.predicted_us <= duration.INLINE_US and self.never_waits
 
     def _answer(
-        self, method: Method[Any, Any], work: Work, placed: Placed[Any], regions: Regions
+        self, method: CallCodec, work: Work, placed: Placed[Any], regions: Regions
     ) -> bytes:
         start_s = time.perf_counter()
         with self.arena.loan() as loan:
@@ -155,7 +181,7 @@ class CallProcessor:
 
     def _answer_item(
         self,
-        method: Method[Any, Any],
+        method: CallCodec,
         work: Work,
         id_: int,
         call: Any,
@@ -182,7 +208,7 @@ class CallProcessor:
         return reply
 
     def _error_of_item(
-        self, method: Method[Any, Any], work: Work, id_: int, exception: Exception
+        self, method: CallCodec, work: Work, id_: int, exception: Exception
     ) -> bytes:
         error = error_reply(exception, work.rpc.request_id)
         work.release()
@@ -191,7 +217,7 @@ class CallProcessor:
 
     def _compute(
         self,
-        method: Method[Any, Any],
+        method: CallCodec,
         work: Work,
         placed: Placed[Any],
         loan: Loan,
@@ -215,7 +241,7 @@ class CallProcessor:
         }
         return pooling_engine.run(call, results, backend=self.backend)
 
-    def _check_limits_of_invalid(self, method: Method[Any, Any], error: PoolingError) -> None:
+    def _check_limits_of_invalid(self, method: CallCodec, error: PoolingError) -> None:
         """Check the limits of a call that was planned, but rejected by its other checks.
 
         Such a call is reported as too large, because the client must fix that first.

@@ -13,6 +13,8 @@ import pooling_wire
 from pooling_engine import PoolingError
 from pooling_engine.errors import LOST_DEVICE
 from pooling_server.config import ServerConfig
+from pooling_server.oip.messages import SERVICE_NAME as INFERENCE_SERVICE
+from pooling_server.oip.service import STREAM_INFER, InferenceService
 from pooling_server.serving.call_processor import CallProcessor, Item, PreparedCall
 from pooling_server.serving.error_replies import abort, error_reply, set_status
 from pooling_server.serving.executor import Executor
@@ -84,7 +86,7 @@ class PoolingServicer:
             is_inline: answer small calls and stream items in gRPC's polling thread.
         """
         unary = partial(self._unary.handler, threads=threads, is_inline=is_inline)
-        info = in_pool(threads, self._answer_info)
+        info = in_pool(threads, partial(self._answer_empty, GET_SERVER_INFO, self._encode_info))
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             GET_SERVER_INFO: grpc.stream_unary_rpc_method_handler(info),
             GET_PLAN: unary(GET_PLAN, self.prepares[GET_PLAN]),
@@ -97,6 +99,34 @@ class PoolingServicer:
         generic = grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
         server.add_generic_rpc_handlers((generic,))
         server.add_registered_method_handlers(SERVICE_NAME, handlers)  # found without a search
+
+    def add_inference(
+        self,
+        service: InferenceService,
+        server: grpc.Server,
+        threads: ThreadPoolExecutor,
+        is_inline: bool,
+    ) -> None:
+        """Register the Open Inference Protocol, whose requests become the same calls.
+
+        Args:
+            service: its methods.
+            server: the server; not started yet.
+            threads: pool in which calls are answered.
+            is_inline: answer small calls and stream items in gRPC's polling thread.
+        """
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            name: self._unary.handler(name, prepare, threads, is_inline)
+            for name, prepare in service.prepares.items()
+        }
+        for name, encode in service.empty.items():
+            answer = in_pool(threads, partial(self._answer_empty, name, encode))
+            handlers[name] = grpc.stream_unary_rpc_method_handler(answer)
+        items = self._stream_handler(STREAM_INFER, service.prepare_item, threads, is_inline)
+        handlers[STREAM_INFER] = grpc.stream_stream_rpc_method_handler(items)
+        generic = grpc.method_handlers_generic_handler(INFERENCE_SERVICE, handlers)
+        server.add_generic_rpc_handlers((generic,))
+        server.add_registered_method_handlers(INFERENCE_SERVICE, handlers)
 
     def stop(self) -> None:
         """End the thread that watches idle streams."""
@@ -131,21 +161,26 @@ class PoolingServicer:
             self._fail(context, error, rpc)
         context.set_trailing_metadata(rpc.succeed())
 
-    def _answer_info(self, requests: Iterator[bytes], context: Context) -> bytes:
-        rpc = Rpc(self._rpcs, GET_SERVER_INFO, context)
+    def _answer_empty(
+        self, name: str, encode: Callable[[], bytes], requests: Iterator[bytes], context: Context
+    ) -> bytes:
+        """Answer a request without content, even if the server is saturated."""
+        rpc = Rpc(self._rpcs, name, context)
         try:
             rpc.authorize()
             work = rpc.receive(0)
-            reply = self._prepare_info(work, b"", NO_REGIONS).answer(NO_REGIONS)
+            reply = encode()
         except Exception as error:
             self._fail(context, error, rpc)
         work.succeed(len(reply))
         context.set_trailing_metadata(rpc.succeed())
         return reply
 
+    def _encode_info(self) -> bytes:
+        return pooling_wire.encode_server_info(describe(self._config, self._version))
+
     def _prepare_info(self, work: Work, request: bytes, regions: Regions) -> PreparedCall:
-        info = describe(self._config, self._version)
-        return PreparedCall(0, lambda _: pooling_wire.encode_server_info(info))
+        return PreparedCall(0, lambda _: self._encode_info())
 
     def _report(
         self, context: Context, exception: Exception, rpc: Rpc, work: Work | None = None

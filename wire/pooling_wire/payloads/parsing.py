@@ -132,6 +132,38 @@ def nested_span(data: Buffer) -> NestedSpan | None:
     return NestedSpan(id_, timeout_us, begin, len(data)) if begin + size == len(data) else None
 
 
+def split_fields(data: bytes, number: int) -> tuple[bytes, list[memoryview]]:
+    """Separate the occurrences of a field of bytes from the rest of a message, for other protocols.
+
+    Args:
+        data: the message.
+        number: number of the field, which is repeated and has bytes.
+
+    Returns:
+        The message without the field, and a read-only view of each occurrence.
+
+    Raises:
+        InvalidTensorError: the message is malformed, or has more than 64 fields.
+    """
+    view = memoryview(data)
+    tag, kept = number << 3 | _LENGTH, 0
+    rest: list[Buffer] = []
+    found = []
+    try:
+        for each, begin, content, end in _fields(data, 0, len(data)):
+            if each == tag:
+                rest.append(view[kept:begin])
+                found.append(view[content:end])
+                kept = end
+    except (_UnusualError, IndexError):
+        raise InvalidTensorError(
+            f"the {len(data)} bytes of the message cannot be parsed, or have over "
+            f"{_MAX_FIELDS} fields"
+        ) from None
+    rest.append(view[kept:])
+    return b"".join(rest), found
+
+
 def parse_number(type_: type[M], field: str, data: Buffer) -> int:
     """Return an int64 field of a message that cannot be parsed; 0 if the field cannot be read."""
     number = type_.DESCRIPTOR.fields_by_name[field].number
