@@ -68,7 +68,9 @@ LOAD_OPTIONS = (
         show_default=True,
         help="The service's own gRPC, or the Open Inference Protocol over gRPC or REST.",
     ),
-    click.option("--model", help="oip-grpc, oip-rest: name of the model."),
+    click.option(
+        "--model", help="oip-grpc, oip-rest: model of a server that is not a pooling server."
+    ),
     click.option("--input", help="oip-grpc, oip-rest: name of the model's input tensor."),
     click.option(
         "--parameter",

@@ -19,13 +19,18 @@ def check_settings(test: LoadTest) -> None:
     if test.protocol == "oip-rest" and test.security.tls is not None:
         raise MisuseError("protocol oip-rest has no TLS")
     if test.protocol != "grpc":
-        if not test.model:
-            raise MisuseError(f"protocol {test.protocol} needs model, the name of the model")
         for kind in test.kinds:
-            if kind.transport != "unary" or kind.direction != "forward" or kind.return_indices:
+            if kind.transport != "unary":
                 raise MisuseError(
-                    f"kind {kind.name!r}: protocol {test.protocol} has unary forward calls only"
+                    f"kind {kind.name!r}: protocol {test.protocol} has unary calls only"
                 )
+            if test.model and (kind.direction != "forward" or kind.return_indices):
+                raise MisuseError(
+                    f"kind {kind.name!r}: a model named by --model has one input and one output; "
+                    "it must be a forward call without indices"
+                )
+    elif test.model:
+        raise MisuseError("model is for the protocols oip-grpc and oip-rest")
     has_memory = all(target.startswith("unix:") for target in test.targets)
     for kind in test.kinds:
         if kind.transport == "shared_memory" and not has_memory:

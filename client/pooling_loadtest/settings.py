@@ -77,7 +77,7 @@ class LoadTest:
         callers: number of callers of the closed loop, all processes together.
         duration_s: planned duration in seconds.
         protocol: one of `PROTOCOLS`.
-        model: model of an OIP server.
+        model: model of another OIP server; None for those of a pooling server.
         input: name of the model's input; None to ask the server.
         parameters: parameters of each request to an OIP server.
         processes: number of generator processes.

@@ -14,6 +14,7 @@ from pooling_engine import PoolingError
 from pooling_loadtest import results
 from pooling_loadtest.errors import TargetError
 from pooling_loadtest.oip import messages, proto
+from pooling_loadtest.oip.requests import InferRequest, request_of
 from pooling_loadtest.payloads import Payload, payloads_of, results_in
 from pooling_loadtest.recorder import OK, Check, Recorder
 from pooling_loadtest.sending.base import Sender
@@ -85,9 +86,12 @@ class Target:
             MisuseError: the target is no address.
             TargetError: the server is unavailable or rejects the call.
         """
-        if self._test.protocol == "oip-grpc" and self._input is None:
+        if self._test.protocol == "oip-grpc" and self._test.model and self._input is None:
             self._input = self._input_name()
-        self._requests = [[self._encoded(each) for each in kind] for kind in self._payloads]
+        self._requests = [
+            [self._encoded(n, each) for each in payloads]
+            for n, payloads in enumerate(self._payloads)
+        ]
         for n, kind in enumerate(self._test.kinds):
             reply = self._first_reply(n)
             sent = self._payloads[n][0].request_bytes
@@ -142,7 +146,7 @@ class Target:
             case "oip-grpc":
                 return UnarySender(channels, _INFER, requests, test.timeout_s, metadata, recorder)
             case "oip-rest":
-                model = test.model or ""
+                model = self._infer_request(n, payloads[0]).model
                 return rest_sender(
                     target, model, requests, threads, test.timeout_s, metadata, recorder
                 )
@@ -154,13 +158,18 @@ class Target:
                 return ManySender(self._client(target), payloads, recorder)
         return shared_memory_sender(self._client(target), payloads, threads, recorder)
 
-    def _encoded(self, payload: Payload) -> bytes:
+    def _encoded(self, n: int, payload: Payload) -> bytes:
         if self._test.protocol == "grpc":
             return payload.method.encode_request(payload.call)
-        inputs = {self._input or "input": payload.tensor}
+        request = self._infer_request(n, payload)
         if self._test.protocol == "oip-rest":
-            return messages.encode_json(inputs, self._test.parameters)
-        return messages.encode_grpc(self._test.model or "", inputs, self._test.parameters)
+            return messages.encode_json(request)
+        return messages.encode_grpc(request)
+
+    def _infer_request(self, n: int, payload: Payload) -> InferRequest:
+        test = self._test
+        spec = test.kinds[n].spec
+        return request_of(payload.call, spec, test.model, self._input, test.parameters)
 
     def _check(self, n: int) -> Check:
         payloads, protocol = self._payloads[n], self._test.protocol
@@ -181,7 +190,7 @@ class Target:
                 found = decode(reply)
             except (PoolingError, ValueError, KeyError, TypeError):
                 return False
-            return payloads[variant].is_right(found, exact=protocol == "grpc")
+            return payloads[variant].is_right(found, exact=self._test.model is None)
 
         return check
 
@@ -189,7 +198,7 @@ class Target:
         """Return the reply to a call of a kind, sent over each connection."""
         kind, request, test = self._test.kinds[n], self._requests[n][0], self._test
         if test.protocol == "oip-rest":
-            return self._first_rest_reply(request)
+            return self._first_rest_reply(n, request)
         path = _INFER if test.protocol == "oip-grpc" else self._payloads[n][0].method.path
         reply = b""
         call: Any
@@ -210,11 +219,11 @@ class Target:
             return f"{target} does not speak the Open Inference Protocol over gRPC: {details}"
         return f"{target}: {code}: {details}"
 
-    def _first_rest_reply(self, body: bytes) -> bytes:
+    def _first_rest_reply(self, n: int, body: bytes) -> bytes:
         target = self._test.targets[0]
         outcome = RestWork(
             target,
-            self._test.model or "",
+            self._infer_request(n, self._payloads[n][0]).model,
             [body],
             self._test.timeout_s,
             self._test.security.metadata(),

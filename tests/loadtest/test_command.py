@@ -156,7 +156,13 @@ def greet(listener: socket.socket) -> None:
         (("--scenario", "few-large", "--kernel", 3), 2, "kernel describes one kind of call, but"),
         (("--protocol", "oip-rest", "--model", "m", "--tls"), 2, "oip-rest has no TLS"),
         (("--transport", "shared-memory"), 2, "shared memory needs unix:/PATH"),
-        (("--protocol", "oip-grpc"), 2, "protocol oip-grpc needs model, the name of the model"),
+        (("--model", "m"), 2, "model is for the protocols oip-grpc and oip-rest"),
+        (("--protocol", "oip-rest", "--transport", "many"), 2, "oip-rest has unary calls only"),
+        (
+            ("--protocol", "oip-grpc", "--model", "m", "--direction", "backward"),
+            2,
+            "a model named by --model has one input and one output",
+        ),
         (("--metrics-url", "ftp://x"), 2, "metrics-url is 'ftp://x'; it must begin with http://"),
     ],
 )

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -18,6 +19,9 @@ import pooling_engine
 from pooling_engine import PoolSpec
 from pooling_loadtest.errors import TargetError
 from pooling_loadtest.oip import messages, proto
+from pooling_loadtest.oip.requests import InferRequest, request_of
+from pooling_loadtest.payloads import payloads_of
+from pooling_loadtest.settings import KindOfCall
 from tests.loadtest.servers import fake_server
 from tests.loadtest.support import SPEC, run
 
@@ -39,7 +43,7 @@ METADATA = bytes.fromhex(
 
 def test_messages_are_those_of_the_published_proto() -> None:
     x = np.arange(6, dtype=np.float32).reshape(1, 2, 3)
-    assert messages.encode_grpc("pool", {"x": x}, {"b": False}) == REQUEST
+    assert messages.encode_grpc(InferRequest("pool", {"x": x}, {"b": False})) == REQUEST
     first, second = messages.decode_grpc(RESPONSE)
     np.testing.assert_array_equal(first, np.array([[1], [2]], np.float16), strict=True)
     np.testing.assert_array_equal(second, np.array([-5]), strict=True)
@@ -51,16 +55,38 @@ def test_messages_are_those_of_the_published_proto() -> None:
     ("value", "expected"), [(0, "1000"), ("", "1a00"), (0.5, "21000000000000e03f"), (True, "0801")]
 )
 def test_parameters_keep_their_type(value: Any, expected: str) -> None:
-    request = messages.encode_grpc("m", {}, {"k": value})
+    request = messages.encode_grpc(InferRequest("m", {}, {"k": value}))
     assert bytes.fromhex(expected) == request[-len(expected) // 2 :]
 
 
 def test_json_keeps_types_and_shapes() -> None:
     x = np.arange(4).astype(ml_dtypes.bfloat16).reshape(2, 2)
-    (described,) = json.loads(messages.encode_json({"x": x}, {"a": 1}))["inputs"]
+    (described,) = json.loads(messages.encode_json(InferRequest("m", {"x": x}, {"a": 1})))["inputs"]
     assert described == {"name": "x", "shape": [2, 2], "datatype": "BF16", "data": [0, 1, 2, 3]}
     body = json.dumps({"outputs": [described]}).encode()
     np.testing.assert_array_equal(messages.decode_json(body)[0], x, strict=True)
+
+
+def test_models_of_a_pooling_server_have_the_options_as_parameters() -> None:
+    spec = {
+        "mode": "max",
+        "kernel": (2, 4),
+        "stride": 2,
+        "padding": ((0, 1), (1, 1)),
+        "ceil_mode": True,
+    }
+    kind = KindOfCall("k", (1, 2, 8, 8), "float32", spec, return_indices=True)
+    call = payloads_of(kind, 0)[0].call
+    options = {"kernel": "2,4", "stride": 2, "padding": "0:1,1:1", "ceil_mode": True}
+    found = request_of(call, spec, None, None, {})
+    assert (found.model, list(found.inputs)) == ("max_pool2d", ["input"])
+    assert (found.parameters, found.outputs) == (options, ("output", "indices"))
+
+    back = payloads_of(replace(kind, direction="backward"), 0)[0].call
+    found = request_of(back, spec, None, None, {"more": 1})
+    assert (found.model, found.outputs) == ("max_pool2d_gradient", ())
+    assert list(found.inputs) == ["output_gradient", "indices"]
+    assert found.parameters == options | {"input_shape": "1,2,8,8", "more": 1}
 
 
 def pooled(x: Any) -> Any:

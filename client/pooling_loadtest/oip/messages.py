@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pooling_loadtest.oip import proto
+from pooling_loadtest.oip.requests import InferRequest
 
 Array = NDArray[Any]
-Parameter = bool | int | float | str
 _PARAMETERS = {bool: "bool", int: "int64", float: "double", str: "string"}
 _NAMES = {
     "float16": "FP16",
@@ -28,15 +27,17 @@ _NAMES = {
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 
 
-def encode_grpc(model: str, inputs: dict[str, Array], parameters: Mapping[str, Parameter]) -> bytes:
+def encode_grpc(infer: InferRequest) -> bytes:
     """Return a ModelInferRequest with raw contents."""
-    request = proto.ModelInferRequest(model_name=model)
-    for name, value in parameters.items():
+    request = proto.ModelInferRequest(model_name=infer.model)
+    for name, value in infer.parameters.items():
         entry = request.parameters.add(key=name)
         setattr(entry.value, f"{_PARAMETERS[type(value)]}_param", value)
-    for name, array in inputs.items():
+    for name, array in infer.inputs.items():
         request.inputs.add(name=name, datatype=_NAMES[array.dtype.name], shape=array.shape)
         request.raw_input_contents.append(array.tobytes())
+    for name in infer.outputs:
+        request.outputs.add(name=name)
     return bytes(request.SerializeToString())
 
 
@@ -49,18 +50,22 @@ def decode_grpc(reply: bytes) -> tuple[Array, ...]:
     )
 
 
-def encode_json(inputs: dict[str, Array], parameters: Mapping[str, Parameter]) -> bytes:
+def encode_json(infer: InferRequest) -> bytes:
     """Return the body of an inference request over REST."""
-    described = [
+    inputs = [
         {
             "name": name,
             "shape": list(array.shape),
             "datatype": _NAMES[array.dtype.name],
             "data": array.ravel().tolist(),
         }
-        for name, array in inputs.items()
+        for name, array in infer.inputs.items()
     ]
-    body = {"inputs": described} | ({"parameters": dict(parameters)} if parameters else {})
+    body: dict[str, Any] = {"inputs": inputs}
+    if infer.parameters:
+        body["parameters"] = infer.parameters
+    if infer.outputs:
+        body["outputs"] = [{"name": name} for name in infer.outputs]
     return json.dumps(body).encode()
 
 

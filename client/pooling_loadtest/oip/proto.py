@@ -35,10 +35,12 @@ _MESSAGES: dict[str, list[tuple[str, int, Any, int]]] = {
         ("double_param", 4, _DOUBLE, _ONE),
     ],
     "Parameter": [("key", 1, _STRING, _ONE), ("value", 2, "Value", _ONE)],  # entry of a map
+    "RequestedOutput": [("name", 1, _STRING, _ONE)],
     "ModelInferRequest": [
         ("model_name", 1, _STRING, _ONE),
         ("parameters", 4, "Parameter", _MANY),
         ("inputs", 5, "Tensor", _MANY),
+        ("outputs", 6, "RequestedOutput", _MANY),
         ("raw_input_contents", 7, _BYTES, _MANY),
     ],
     "ModelInferResponse": [
