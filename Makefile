@@ -15,7 +15,7 @@ PYTEST := -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-load test lint bench protos \
-	test-deep test-large test-lowest test-grpcio fuzz protos-check protos-baseline \
+	test-deep test-large test-lowest test-grpcio test-languages fuzz protos-check protos-baseline \
 	bench-engine bench-wire bench-torch bench-decisions exactness gpu-check gpu-compile clean
 
 ##@ Main targets (Python 3.11 or later; the tests also need Node 20)
@@ -30,7 +30,8 @@ test: $(VENV)/.test $(NODE) $(TYPESCRIPT)  ## run the tests on the newest suppor
 	scripts/debian_packages.sh chromium  # draws the report of a load test
 	$(BIN)/python -m tests.support.compile_kernels
 	$(BIN)/python -m tests.gpu.shim
-	$(BIN)/python $(PYTEST) --ignore tests/torch --ignore tests/faults/test_forks.py
+	$(BIN)/python $(PYTEST) --ignore tests/torch --ignore tests/faults/test_forks.py \
+		--ignore tests/languages/debian
 	$(BIN)/python $(PYTEST) tests/torch  # its compiled code makes a process flush subnormals
 	$(BIN)/python -m pytest tests/faults/test_forks.py  # JAX's threads do not survive a fork
 
@@ -64,6 +65,16 @@ test-grpcio: $(VENV)/.test $(GRPCIO_VERSIONS:%=$(GRPCIO)-%/.test)  ## test the s
 	POOLING_INLINE_CALLS=false timeout 300 $(BIN)/python $(PYTEST) tests/server \
 		--ignore tests/server/test_polling_thread.py --ignore tests/server/test_polled_streams.py \
 		--deselect tests/server/test_streams.py::test_an_idle_stream_does_not_count_and_its_next_item_may_be_rejected
+
+DEBIAN := g++ cmake libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc \
+	nlohmann-json3-dev golang-go golang-google-grpc-dev golang-github-golang-protobuf-1-5-dev \
+	protoc-gen-go-1-5 protoc-gen-go-grpc openjdk-17-jdk-headless libgrpc-java libprotobuf-java \
+	libguava-java libnetty-java libperfmark-java libgoogle-gson-java libgoogle-common-protos-java \
+	libgeronimo-annotation-1.3-spec-java protobuf-compiler-grpc-java-plugin ruby ruby-grpc \
+	ruby-googleapis-common-protos-types
+test-languages: $(VENV)/.test  ## test C++, Go, Java and Ruby with Debian 12's packages, installed if missing; two minutes
+	scripts/debian_packages.sh $(DEBIAN)
+	$(BIN)/python -m pytest tests/languages/debian --timeout 300
 
 test-deep: $(VENV)/.test  ## run the engine tests with many more random cases; half an hour
 	POOLING_TEST_EXAMPLES=5000 $(BIN)/python $(PYTEST) --timeout 0 tests/engine

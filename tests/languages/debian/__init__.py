@@ -1,0 +1,1 @@
+"""Programs whose gRPC comes from Debian; `make test-languages` installs the packages."""
