@@ -191,9 +191,7 @@ def _method(name: str) -> MethodInfo[Request, bytes]:
 def _is_native(scope: Scope) -> bool:
     """Return True for a request of gRPC, which needs HTTP/2."""
     types = [value for name, value in scope["headers"] if name == b"content-type"]
-    return any(
-        each in (b"application/grpc",) or each.startswith(b"application/grpc+") for each in types
-    )
+    return any(each == _GRPC or each.startswith(_GRPC + b"+") for each in types)
 
 
 _NO_GRPC = PlainTextResponse(
