@@ -63,3 +63,13 @@ def test_every_transport_gets_right_answers(target: str, callers: int | None) ->
     for number, kind in enumerate(results.run.kinds):
         assert set(calls.sent_bytes[calls.kind == number]) == {kind.sent_bytes}
     assert results.run.server_info is not None
+
+
+def test_every_unary_call_gets_right_answers_over_the_open_inference_protocol(target: str) -> None:
+    kinds = tuple(kind for kind in KINDS if kind.transport == "unary")
+    results = run(target, kinds=kinds, protocol="oip-grpc", verify=1.0, rate=200)
+    calls = results.calls
+    assert calls.is_ok.all(), np.unique(calls.status, return_counts=True)
+    assert results.run.verify == {"fraction": 1.0, "checked": len(calls), "wrong": 0}
+    assert set(calls.kind) == set(range(len(kinds)))
+    assert {kind.transport for kind in results.run.kinds} == {"oip-grpc"}
