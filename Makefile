@@ -30,9 +30,10 @@ test: $(VENV)/.test $(NODE) $(TYPESCRIPT)  ## run the tests on the newest suppor
 	scripts/debian_packages.sh chromium  # draws the report of a load test
 	$(BIN)/python -m tests.support.compile_kernels
 	$(BIN)/python -m tests.gpu.shim
-	$(BIN)/python $(PYTEST) --ignore tests/torch --ignore tests/faults/test_forks.py \
-		--ignore tests/languages/debian
+	$(BIN)/python $(PYTEST) --ignore tests/torch --ignore tests/jax --ignore tests/keras \
+		--ignore tests/faults/test_forks.py --ignore tests/languages/debian
 	$(BIN)/python $(PYTEST) tests/torch  # its compiled code makes a process flush subnormals
+	$(BIN)/python $(PYTEST) tests/jax tests/keras  # JAX starts threads and sets its precision
 	$(BIN)/python -m pytest tests/faults/test_forks.py  # JAX's threads do not survive a fork
 
 lint: $(VENV)/.test $(VENV)/.dev  ## run ruff, mypy, import-linter, buf and the compose schema

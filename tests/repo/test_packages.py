@@ -16,10 +16,12 @@ PACKAGES = ("pooling_engine", "pooling_wire", "pooling_server", "pooling_client"
 ENGINE_FACES = tuple(
     f"pooling_engine.{name}" for name in ("backends", "calls", "plans", "runtime", "specs")
 )
-HEAVY = "{'torch', 'matplotlib', 'PIL', 'pytest', 'hypothesis'}"
+HEAVY = "{'torch', 'jax', 'keras', 'matplotlib', 'PIL', 'pytest', 'hypothesis'}"
 
 
-@pytest.mark.parametrize("name", [*PACKAGES, *ENGINE_FACES, "pooling_client.torch"])
+@pytest.mark.parametrize(
+    "name", [*PACKAGES, *ENGINE_FACES, "pooling_client.torch", "pooling_client.jax"]
+)
 def test_all_lists_every_export(name: str) -> None:
     package = importlib.import_module(name)
     assert package.__doc__

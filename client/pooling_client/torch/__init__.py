@@ -10,8 +10,8 @@ with remote("127.0.0.1:50051"):  # redirects the pooling calls inside forward
 Needs the extra ``torch``.
 """
 
+from pooling_client._training.clients import connect
 from pooling_client.torch import functional
-from pooling_client.torch._clients import connect
 from pooling_client.torch._errors import InvalidInputError, InvalidOptionError
 from pooling_client.torch._pool_all import PoolAll
 from pooling_client.torch._remote import remote

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pooling_client._training.clients import check_server
 from pooling_client.torch import _arguments, _ops
 from pooling_client.torch._arrays import check_tensor
 from pooling_client.torch._errors import InvalidInputError, InvalidOptionError
@@ -122,16 +123,3 @@ def pool_with_indices(
 def _shares_ties(options: dict[str, Any]) -> bool:
     tie_policy: str = options.get("tie_policy", "first")
     return tie_policy != "first"
-
-
-def check_server(server: str | None) -> str:
-    """Return the server as an argument of an op: empty for the default.
-
-    Raises:
-        TypeError: it is not a string.
-    """
-    if server is None:
-        return ""
-    if not isinstance(server, str):
-        raise TypeError(f"server must be a string or None, not {type(server).__name__}")
-    return server

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
-from pooling_engine import InvalidSpecError, InvalidTensorError, PoolingError
+from pooling_client._training.errors import renamed_errors
+from pooling_engine import InvalidSpecError, InvalidTensorError
 
 _NAMES = {"kernel": "kernel_size", "norm_p": "norm_type", "adaptive_output": "output_size"}
-_NAME = re.compile(rf"\b({'|'.join(_NAMES)})\b")
 
 
 class InvalidOptionError(InvalidSpecError, RuntimeError):
@@ -20,21 +18,6 @@ class InvalidInputError(InvalidTensorError, RuntimeError):
     """Tensor with an invalid shape, element type or entry; PyTorch raises RuntimeError for it."""
 
 
-@contextmanager
-def torch_errors() -> Iterator[None]:
+def torch_errors() -> AbstractContextManager[None]:
     """Raise the errors of a call with the classes and argument names of PyTorch."""
-    try:
-        yield
-    except InvalidSpecError as error:
-        raise _renamed(error, InvalidOptionError) from None
-    except InvalidTensorError as error:
-        raise _renamed(error, InvalidInputError) from None
-    except PoolingError as error:
-        raise error from None  # without the errors of earlier attempts
-
-
-def _renamed(error: PoolingError, class_: type[PoolingError]) -> PoolingError:
-    def with_torch_names(text: str) -> str:
-        return _NAME.sub(lambda match: _NAMES[match[0]], text)
-
-    return class_(with_torch_names(str(error)), field=with_torch_names(error.field))
+    return renamed_errors(_NAMES, InvalidOptionError, InvalidInputError)

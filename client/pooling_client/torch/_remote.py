@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from pooling_client._training.clients import check_server
 from pooling_client.torch import functional
-from pooling_client.torch._calling import check_server
 
 
 def _redirections() -> dict[Callable[..., Any], tuple[Callable[..., Any], bool]]:

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 import torch
 
+from pooling_client._training.clients import check_server
 from pooling_client.torch import modules
-from pooling_client.torch._calling import check_server
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 Filter = Callable[[torch.nn.Module, str], bool]

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pooling_client._training.clients import check_server
 from pooling_client.torch import _arguments, _ops
-from pooling_client.torch._calling import batched, check_server, sliding, with_layout
+from pooling_client.torch._calling import batched, sliding, with_layout
 from pooling_client.torch._errors import InvalidInputError
 
 

@@ -75,6 +75,19 @@ def client_of(server: str) -> PoolingClient:
     return _CLIENTS.get(server)
 
 
+def check_server(server: str | None) -> str:
+    """Return the server as a string: empty for the default.
+
+    Raises:
+        TypeError: it is not a string.
+    """
+    if server is None:
+        return ""
+    if not isinstance(server, str):
+        raise TypeError(f"server must be a string or None, not {type(server).__name__}")
+    return server
+
+
 def connect(server: str | None = None, **options: Any) -> None:
     """Set how this process, and processes forked from it, connect to a server.
 
