@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
 import threading
 from collections.abc import Iterator
@@ -25,7 +26,6 @@ from tests.http.support import (
 )
 from tests.server.support import Gate, wait_for_in_flight, wait_for_unfinished
 from tests.support.requests import backward, forward, tensor
-from tests.support.waiting import wait_until
 
 LIMIT = 1 << 20
 PROTO = {"content-type": "application/proto"}
@@ -231,13 +231,12 @@ def is_closed(client: socket.socket) -> bool:
 
 
 def test_a_reply_that_is_not_read_is_given_up(hasty: PoolingServer) -> None:
-    connection = connection_to(hasty.http_address)
-    connection.connect()
-    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     indices = tensor((1, 1, 1024, 1024), "uint8", data=bytes(1 << 20))
     gradient = tensor((1, 1, 1024, 1024))
     request = backward(input_shape=LARGE, indices=indices, output_gradient=gradient)
-    connection.request("POST", f"{SERVICE}/Backward", request.SerializeToString(), PROTO)
-    wait_until(lambda: hasty.executor.unfinished == 1)
-    wait_for_unfinished(hasty, 0)
-    connection.close()
+    with closing(connection_to(hasty.http_address)) as connection:
+        connection.request("POST", f"{SERVICE}/Backward", request.SerializeToString(), PROTO)
+        assert connection.sock.recv(1, socket.MSG_PEEK) == b"H"  # the reply is on its way
+        wait_for_unfinished(hasty, 0)
+        with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
+            read(connection)
