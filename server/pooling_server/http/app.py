@@ -10,13 +10,14 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from pooling_server.config import split_origins
-from pooling_server.http import connect
+from pooling_server.http import connect, oip_routes
 from pooling_server.http.calls import HttpServices
 
 _EXPOSED = (
     "Grpc-Message",
     "Grpc-Status",
     "Grpc-Status-Details-Bin",
+    "Inference-Header-Content-Length",
     "Server-Timing",
     "X-Request-Id",
 )
@@ -25,7 +26,7 @@ _MAX_AGE_S = 7200  # the longest that Chromium keeps the answer to a preflight r
 
 def make_app(services: HttpServices) -> Starlette:
     """Return the application. Each protocol is a list of routes."""
-    routes = [*_health(services), *connect.routes(services)]
+    routes = [*_health(services), *connect.routes(services), *oip_routes.routes(services)]
     origins = split_origins(services.config.http_cors_origin)
     cors = Middleware(
         CORSMiddleware,

@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 from pooling_engine import PoolingError
 from pooling_server.config import ServerConfig
 from pooling_server.http.bodies import ReplySender, read_body
+from pooling_server.oip.service import InferenceService
 from pooling_server.serving.executor import Admission, Executor, run_in_thread
 from pooling_server.serving.limits import check_message_size
 from pooling_server.serving.rpcs import REQUEST_ID, Rpc, Rpcs, Trailers, Work
@@ -39,6 +40,7 @@ class HttpServices:
         rpcs: state that all RPCs share.
         threads: pool in which calls are answered.
         prepares: decoders of the unary methods of `pooling.v1`, by name.
+        inference: methods of the Open Inference Protocol.
         failed: counts a failed RPC; returns its error and its trailers.
         is_ready: returns True while health reports SERVING.
     """
@@ -48,6 +50,7 @@ class HttpServices:
     rpcs: Rpcs
     threads: ThreadPoolExecutor
     prepares: dict[str, Prepare]
+    inference: InferenceService
     failed: Callable[[Exception, Rpc, Work | None], tuple[PoolingError, Trailers]]
     is_ready: Callable[[], bool]
 

@@ -6,7 +6,6 @@ reply.
 
 from __future__ import annotations
 
-import time
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -32,7 +31,7 @@ from pooling_server.oip.datatypes import (
 from pooling_server.oip.inference import NO_SHARED_MEMORY, Inference, Parameter, call_of
 from pooling_server.oip.messages import message_class, parse
 from pooling_server.oip.models import VERSION
-from pooling_server.oip.statistics import Statistics
+from pooling_server.oip.statistics import RequestTimer, Statistics
 from pooling_wire import field_start, split_fields
 from pooling_wire.shared_memory import NO_PLACES, Placed, Places, Regions
 
@@ -84,7 +83,7 @@ class InferExchange:
 
     def __init__(self, statistics: Statistics) -> None:
         self.size_field = "input"
-        self._statistics, self._start_ns = statistics, time.perf_counter_ns()
+        self._timer = RequestTimer(statistics)
         self._request = Inference("", "", "", {}, {}, ())
 
     def decode_request(self, data: bytes, regions: Regions) -> Placed[Any]:
@@ -97,7 +96,7 @@ class InferExchange:
         try:
             return Placed(self._call(), NO_PLACES)
         except PoolingError:
-            self._count(is_success=False)
+            self._timer.end(is_success=False)
             raise
 
     def decode_item(self, data: bytes) -> tuple[int, Any, int]:
@@ -115,7 +114,7 @@ class InferExchange:
     def encode_reply(self, id_: int, result: Any) -> bytes:
         """Return the bytes of a ModelStreamInferResponse: a result or an error."""
         if isinstance(result, PoolingError):
-            self._count(is_success=False)
+            self._timer.end(is_success=False)
             reply = message_class("ModelStreamInferResponse")(error_message=str(result))
             reply.infer_response.id = self._request.id
             reply.infer_response.model_name = self._request.model_name
@@ -125,17 +124,14 @@ class InferExchange:
         return b"".join([field_start(_INFER_RESPONSE, sum(map(len, parts))), *parts])
 
     def _call(self) -> ForwardCall | BackwardCall:
+        self._timer.name = self._request.model_name
         call = call_of(self._request)
         if isinstance(call, BackwardCall):
             self.size_field = "input_shape"
         return call
 
-    def _count(self, *, is_success: bool) -> None:
-        duration_ns = time.perf_counter_ns() - self._start_ns
-        self._statistics.add(self._request.model_name, duration_ns, is_success=is_success)
-
     def _parts(self, result: Any) -> list[bytes | memoryview]:
-        self._count(is_success=True)
+        self._timer.end(is_success=True)
         arrays = named_results(self._request, result)
         tensors = tuple((name, array.dtype, array.shape) for name, array in arrays.items())
         parts: list[bytes | memoryview] = [

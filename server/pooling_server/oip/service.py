@@ -9,6 +9,7 @@ from pooling_engine import UnsupportedError
 from pooling_server.oip import information
 from pooling_server.oip.infer_messages import InferExchange
 from pooling_server.oip.inference import NO_SHARED_MEMORY
+from pooling_server.oip.json_messages import RestExchange
 from pooling_server.oip.messages import message_class, parse
 from pooling_server.oip.models import find_model
 from pooling_server.oip.statistics import Statistics
@@ -41,13 +42,15 @@ class InferenceService:
         is_ready: returns True while health reports SERVING.
 
     Attributes:
+        version: version of the software.
+        is_ready: returns True while health reports SERVING.
         statistics: counts of the models.
         prepares: decoders of the unary methods that take a message, by name.
         empty: decoders of the methods without content, which a saturated server answers too.
     """
 
     def __init__(self, calls: CallProcessor, version: str, is_ready: Callable[[], bool]) -> None:
-        self._calls, self._version, self.is_ready = calls, version, is_ready
+        self._calls, self.version, self.is_ready = calls, version, is_ready
         self.statistics = Statistics()
         self.prepares = {INFER: self.prepare}
         for name, answer in self._answers().items():
@@ -63,6 +66,12 @@ class InferenceService:
         """Decode a ModelInferRequest, as `CallProcessor.prepare`."""
         return self._calls.prepare(InferExchange(self.statistics), work, message, regions)
 
+    def prepare_rest(
+        self, exchange: RestExchange, work: Work, message: bytes, regions: Regions
+    ) -> PreparedCall:
+        """Decode the body of a request over REST, as `CallProcessor.prepare`."""
+        return self._calls.prepare(exchange, work, message, regions)
+
     def prepare_item(self, work: Work, item: Item) -> PreparedCall:
         """Decode an item of ModelStreamInfer, as `CallProcessor.prepare_item`."""
         return self._calls.prepare_item(InferExchange(self.statistics), work, item)
@@ -76,7 +85,7 @@ class InferenceService:
             "ModelReady": lambda request: information.model_ready(
                 request.name, request.version, is_ready=self.is_ready()
             ),
-            "ServerMetadata": lambda _: information.server_metadata(self._version),
+            "ServerMetadata": lambda _: information.server_metadata(self.version),
             "ModelMetadata": lambda request: information.model_metadata(
                 find_model(request.name, request.version)
             ),

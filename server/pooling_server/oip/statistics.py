@@ -53,3 +53,21 @@ class Statistics:
     def of(self, names: Iterable[str]) -> list[tuple[str, ModelCounts]]:
         """Return the counts of models."""
         return [(name, self._counts[name]) for name in names]
+
+
+class RequestTimer:
+    """Measures and counts one request.
+
+    Args:
+        statistics: counts of all models.
+        name: name of the model; it may be set later.
+    """
+
+    def __init__(self, statistics: Statistics, name: str = "") -> None:
+        self.name = name
+        self._statistics, self._start_ns = statistics, time.perf_counter_ns()
+
+    def end(self, *, is_success: bool) -> None:
+        """Count the request."""
+        duration_ns = time.perf_counter_ns() - self._start_ns
+        self._statistics.add(self.name, duration_ns, is_success=is_success)

@@ -156,6 +156,7 @@ class PoolingServer:
             rpcs=self._rpcs,
             threads=self._threads,
             prepares=self._servicer.prepares,
+            inference=self._inference,
             failed=self._servicer.failed,
             is_ready=lambda: self._health.is_serving,
         )
