@@ -7,6 +7,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 LOWEST := .venv-lowest
 GPU := .venv-gpu
 FUZZ := .venv-fuzz
+TRITON := .venv-triton
 GRPCIO := .venv-grpcio
 GRPCIO_VERSIONS := 1.76.0 1.80.1
 NODE := client/node/node_modules/.package-lock.json
@@ -15,7 +16,7 @@ PYTEST := -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-load test lint bench protos \
-	test-deep test-large test-lowest test-grpcio test-languages fuzz protos-check protos-baseline \
+	test-deep test-large test-lowest test-grpcio test-triton test-languages fuzz protos-check protos-baseline \
 	bench-engine bench-wire bench-torch bench-decisions exactness gpu-check gpu-compile clean
 
 ##@ Main targets (Python 3.11 or later; the tests also need Node 20)
@@ -31,7 +32,7 @@ test: $(VENV)/.test $(NODE) $(TYPESCRIPT)  ## run the tests on the newest suppor
 	$(BIN)/python -m tests.support.compile_kernels
 	$(BIN)/python -m tests.gpu.shim
 	$(BIN)/python $(PYTEST) --ignore tests/torch --ignore tests/jax --ignore tests/keras \
-		--ignore tests/faults/test_forks.py --ignore tests/languages/debian
+		--ignore tests/faults/test_forks.py --ignore tests/languages/debian --ignore tests/triton
 	$(BIN)/python $(PYTEST) tests/torch  # its compiled code makes a process flush subnormals
 	$(BIN)/python $(PYTEST) tests/jax tests/keras  # JAX starts threads and sets its precision
 	$(BIN)/python -m pytest tests/faults/test_forks.py  # JAX's threads do not survive a fork
@@ -76,6 +77,9 @@ DEBIAN := g++ cmake libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-com
 test-languages: $(VENV)/.test  ## test C++, Go, Java and Ruby with Debian 12's packages, installed if missing; two minutes
 	scripts/debian_packages.sh $(DEBIAN)
 	$(BIN)/python -m pytest tests/languages/debian --timeout 300
+
+test-triton: $(VENV)/.test $(TRITON)/.installed  ## call the server with NVIDIA's tritonclient, in an environment of its own
+	$(TRITON)/bin/python -m pytest tests/triton
 
 test-deep: $(VENV)/.test  ## run the engine tests with many more random cases; half an hour
 	POOLING_TEST_EXAMPLES=5000 $(BIN)/python $(PYTEST) --timeout 0 tests/engine
@@ -145,7 +149,7 @@ help:  ## show this list
 		/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
 clean:  ## remove virtual environments and build results
-	rm -rf $(VENV) $(LOWEST) $(GPU) $(FUZZ) $(GRPCIO)-* .venv-protos build demo.png client/node/node_modules
+	rm -rf $(VENV) $(LOWEST) $(GPU) $(FUZZ) $(TRITON) $(GRPCIO)-* .venv-protos build demo.png client/node/node_modules
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
@@ -186,6 +190,11 @@ $(GRPCIO)-%/.test: pyproject.toml constraints.txt
 
 client/%/node_modules/.package-lock.json: client/%/package.json client/%/package-lock.json
 	npm --prefix client/$* ci --ignore-scripts --no-audit --no-fund --loglevel=error
+
+$(TRITON)/.installed: tests/triton/requirements.txt
+	$(PYTHON) -m venv $(TRITON)
+	$(TRITON)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
 
 $(FUZZ)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(FUZZ)

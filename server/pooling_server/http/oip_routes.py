@@ -102,7 +102,7 @@ async def _about(
         record = json_format.MessageToDict(
             message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
         )
-        content = record["models"] if "models" in record else record  # the index is a list
+        content = record.get("models", record)  # the index is a list
         return json.dumps(_plain(content)).encode()
 
     prepare = partial(_prepared, encode)
