@@ -209,7 +209,7 @@ def test_code_of_the_local_client_runs(tmp_path: Path) -> None:
 def test_images_have_the_compiled_backend(builder: str) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     install = next(arguments for name, arguments in stages()[builder] if "pip install" in arguments)
-    assert '".[server,fast]"' in install
+    assert '".[server,fast,http,metrics]"' in install
     assert {"server", "fast"} <= set(extras["optional-dependencies"])
 
 
