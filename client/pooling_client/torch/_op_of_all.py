@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pooling_client._training.clients import client_of
 from pooling_client.torch import _ops
 from pooling_client.torch._arrays import to_array, to_tensor
-from pooling_client.torch._clients import client_of
 from pooling_client.torch._errors import torch_errors
 from pooling_client.torch._layer import (
     index_dtype,

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn.modules import pooling
 
 from pooling_client import NamedPadding, PoolSpec
+from pooling_client._training.clients import check_server
 from pooling_client.torch import _arguments, modules
-from pooling_client.torch._calling import batched, check_server, with_layout
+from pooling_client.torch._calling import batched, with_layout
 from pooling_client.torch._errors import InvalidOptionError
 from pooling_client.torch._op_of_all import forward_all
 
