@@ -161,7 +161,7 @@ def latency_by_rate(rows: Rows, knee: float | None, knee_label: str) -> Spec:
     }
     spec = lines(rows, LATENCY_LINES[:3], "latency (ms)", x=x, scale="log", points=True, height=280)
     if knee is not None:
-        spec["layer"].append(_rule("x", knee, knee_label))
+        spec["layer"].append(_rule("x", knee, knee_label, field="rate"))
     return spec
 
 
@@ -307,22 +307,27 @@ def _y_axis(rows: Rows, fields: Sequence[str], scale: str) -> Spec:
     }
 
 
-def _rule(axis: str, at: float, text: str) -> Spec:
-    """Return a dashed line across the chart with a text."""
-    aligned: Spec = {"align": "right", "dx": -6, "dy": 10} if axis == "x" else {"align": "left"}
-    place: Spec = {"y": {"value": 0}} if axis == "x" else {"x": {"value": 6}}
-    encoding = {axis: {"datum": at, "type": "quantitative"}}
+def _rule(axis: str, at: float, text: str, field: str | None = None) -> Spec:
+    """Return a dashed line across the chart with a text.
+
+    Args:
+        axis: "x" or "y".
+        at: value on that axis.
+        text: text beside the line.
+        field: x: field of the chart's x axis, which the line inherits.
+    """
     label = {"type": "text", "text": text, "color": "@red", "fontWeight": 600, "baseline": "bottom"}
-    return {
-        "data": {"values": [{}]},
-        "layer": [
-            {
-                "mark": {"type": "rule", "color": "@red", "strokeDash": [5, 4], "strokeWidth": 1.5},
-                "encoding": encoding if axis == "x" else encoding | {"x": None},
-            },
-            {"mark": label | aligned, "encoding": place | encoding},
-        ],
-    }
+    rule = {"type": "rule", "color": "@red", "strokeDash": [5, 4], "strokeWidth": 1.5}
+    if axis == "x":
+        label |= {"align": "right", "dx": -6, "dy": 14}
+        layers = [{"mark": rule}, {"mark": label, "encoding": {"y": {"value": 0}}}]
+        return {"data": {"values": [{field: at}]}, "layer": layers}
+    y = {"y": {"datum": at, "type": "quantitative"}}
+    layers = [
+        {"mark": rule, "encoding": y | {"x": None}},
+        {"mark": label | {"align": "left"}, "encoding": y | {"x": {"value": 6}}},
+    ]
+    return {"data": {"values": [{}]}, "layer": layers}
 
 
 def _chart(rows: Rows, height: int, rest: Spec) -> Spec:
