@@ -16,7 +16,7 @@ PYTEST := -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-load test lint bench protos \
-	test-deep test-large test-lowest test-grpcio test-triton test-languages fuzz protos-check protos-baseline \
+	test-deep test-large test-load test-lowest test-grpcio test-triton test-languages fuzz protos-check protos-baseline \
 	bench-engine bench-wire bench-torch bench-decisions exactness gpu-check gpu-compile clean
 
 ##@ Main targets (Python 3.11 or later; the tests also need Node 20)
@@ -80,6 +80,11 @@ test-languages: $(VENV)/.test  ## test C++, Go, Java and Ruby with Debian 12's p
 
 test-triton: $(VENV)/.test $(TRITON)/.installed  ## call the server with NVIDIA's tritonclient, in an environment of its own
 	$(TRITON)/bin/python -m pytest tests/triton
+
+test-load: $(VENV)/.test  ## load a server for ten seconds, and open the report in a browser
+	scripts/debian_packages.sh chromium
+	$(BIN)/python -m pooling_cli.demo.load --duration 10 build/test-load
+	$(BIN)/python -m tests.loadtest.open_report build/test-load
 
 test-deep: $(VENV)/.test  ## run the engine tests with many more random cases; half an hour
 	POOLING_TEST_EXAMPLES=5000 $(BIN)/python $(PYTEST) --timeout 0 tests/engine

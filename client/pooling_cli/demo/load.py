@@ -12,14 +12,15 @@ import click
 
 from pooling_cli.demo.server import COMMAND, address_in, running_server
 
-_DURATION_S, _STEPS = 28.0, 7
+_STEPS = 7
 _RATES = (20.0, 1280.0)  # the last is more than a laptop answers
 _SHAPE = (1, 32, 56, 56)  # 401 KB
 
 
 @click.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-def main(folder: Path) -> None:
+@click.option("--duration", type=float, default=28.0, show_default=True, help="Seconds.")
+def main(folder: Path, duration: float) -> None:
     """Test a temporary server at rising rates; write a report to FOLDER."""
     from pooling_loadtest.running import run_test
     from pooling_loadtest.schedules import schedule_of
@@ -31,16 +32,14 @@ def main(folder: Path) -> None:
     spec = {"mode": "max", "kernel": 3, "stride": 2, "padding": 1}
     kind = KindOfCall(name="forward max", shape=_SHAPE, spec=spec)
     with running_server(COMMAND) as banner:
-        click.echo(
-            f"{banner}\nrates from {_RATES[0]:g} to {_RATES[1]:g} calls/s, {_DURATION_S:g} s"
-        )
+        click.echo(f"{banner}\nrates from {_RATES[0]:g} to {_RATES[1]:g} calls/s, {duration:g} s")
         test = LoadTest(
             title="Demo of the load test",
             targets=(address_in(banner),),
             kinds=(kind,),
-            schedule=schedule_of("sweep", _RATES[0], _DURATION_S, _RATES[1], _STEPS),
+            schedule=schedule_of("sweep", _RATES[0], duration, _RATES[1], _STEPS),
             callers=None,
-            duration_s=_DURATION_S,
+            duration_s=duration,
             verify=0.02,
             command=("make", "demo-load"),
         )
