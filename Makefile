@@ -19,7 +19,7 @@ PYTEST := -m pytest -n 2 --dist loadfile
 	test-deep test-large test-load test-lowest test-grpcio test-triton test-languages fuzz protos-check protos-baseline \
 	bench-engine bench-wire bench-torch bench-decisions exactness gpu-check gpu-compile clean
 
-##@ Main targets (Python 3.11 or later; the tests also need Node 20)
+##@ Main targets (Python 3.11 or later; the tests also need Node 20 and Chromium)
 
 demo: $(VENV)/.demo  ## start a server, send it a photograph, draw the results: demo.png
 	$(BIN)/pooling demo --output demo.png
