@@ -122,7 +122,7 @@ bench-wire: $(VENV)/.test $(VENV)/.bench  ## compare the service with echo serve
 bench-torch: $(VENV)/.test  ## compare remote PyTorch modules with the client, the engine and PyTorch
 	$(BIN)/python -m benchmarks.torch
 
-bench-decisions: $(VENV)/.test  ## repeat the measurements behind ADRs 1, 3, 5, 6, 7, 8, 11, 13 and 22
+bench-decisions: $(VENV)/.test  ## repeat the measurements behind ADRs 1, 3, 5, 6, 7, 8, 11, 13, 22 and 23
 	$(BIN)/python -m benchmarks.decisions.server_kind_0001
 	$(BIN)/python -m benchmarks.decisions.encode_0003
 	$(BIN)/python -m benchmarks.decisions.codec_0005
@@ -134,6 +134,7 @@ bench-decisions: $(VENV)/.test  ## repeat the measurements behind ADRs 1, 3, 5, 
 	$(BIN)/python -m benchmarks.decisions.small_calls_0011
 	$(BIN)/python -m benchmarks.decisions.polling_thread_0013
 	$(BIN)/python -m benchmarks.decisions.http_0022
+	$(BIN)/python -m benchmarks.decisions.round_trips_0023
 
 exactness: $(VENV)/.test  ## compare results with four libraries; uses flax and tensorflow-cpu if installed
 	$(BIN)/python -m benchmarks.exactness

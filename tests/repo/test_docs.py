@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import pooling_cli.main
-from benchmarks.decisions import polling_thread_0013
+from benchmarks.decisions import polling_thread_0013, round_trips_0023
 from benchmarks.engine import report as engine_report
 from benchmarks.engine.summary import summary_table
 from benchmarks.gpu import report as gpu_report
@@ -127,6 +127,12 @@ def test_the_decision_on_the_polling_thread_quotes_its_results() -> None:
     decision = (ROOT / "docs/adr/0013-polling-thread.md").read_text()
     assert polling_thread_0013.rate_table(results) in decision
     assert polling_thread_0013.beside_table(results) in decision
+
+
+def test_the_decision_on_round_trips_quotes_its_results() -> None:
+    results = json.loads((ROOT / "benchmarks/results/round-trips.json").read_text())
+    decision = (ROOT / "docs/adr/0023-fewer-round-trips.md").read_text()
+    assert round_trips_0023.markdown(results["rows"]) in decision
 
 
 def test_the_decision_on_workers_quotes_its_results() -> None:

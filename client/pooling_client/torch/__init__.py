@@ -16,6 +16,7 @@ from pooling_client.torch._errors import InvalidInputError, InvalidOptionError
 from pooling_client.torch._pool_all import PoolAll
 from pooling_client.torch._remote import remote
 from pooling_client.torch._replace import Report, Row, replace
+from pooling_client.torch._start import start
 from pooling_client.torch.modules import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
@@ -77,4 +78,5 @@ __all__ = [
     "functional",
     "remote",
     "replace",
+    "start",
 ]
