@@ -93,11 +93,12 @@ test-large: $(VENV)/.test  ## stream 8 GiB through a server that stays below 1 G
 	POOLING_TEST_STREAM_MIB=8192 $(BIN)/python -m pytest -s tests/client/test_unbounded.py
 
 FUZZ_SECONDS := 60
-fuzz: $(FUZZ)/.installed  ## fuzz the message parser and the JSON decoder for 60 s each (FUZZ_SECONDS)
+fuzz: $(VENV)/.test $(FUZZ)/.installed  ## fuzz the message parser and the JSON decoder for 60 s each (FUZZ_SECONDS)
 	$(FUZZ)/bin/python -m tests.wire.fuzz_parsing build/fuzz -artifact_prefix=build/fuzz- \
 		-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -print_final_stats=1
 	$(FUZZ)/bin/python -m tests.http.fuzz_json build/fuzz-json -artifact_prefix=build/fuzz-json- \
 		-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -print_final_stats=1
+	POOLING_FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest --timeout 0 tests/oip/test_fuzzing.py
 
 protos-check:  ## compare the committed generated code with the .proto
 	rm -rf build/protos && mkdir -p build/protos
@@ -118,6 +119,7 @@ bench-wire: $(VENV)/.test $(VENV)/.bench  ## compare the service with echo serve
 	$(BIN)/python -m benchmarks.wire
 	$(BIN)/python -m benchmarks.wire.load
 	$(BIN)/python -m benchmarks.wire.callers
+	$(BIN)/python -m benchmarks.wire.inference benchmarks/results/open-inference.json
 
 bench-torch: $(VENV)/.test  ## compare remote PyTorch modules with the client, the engine and PyTorch
 	$(BIN)/python -m benchmarks.torch

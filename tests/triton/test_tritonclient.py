@@ -180,3 +180,10 @@ def test_one_process_imports_both_clients_and_the_server(addresses) -> None:
         check=True,
         timeout=LIMIT_S,
     )
+
+
+def test_the_example_of_the_page_prints_the_pooled_tensor(addresses, capsys) -> None:
+    page = (ROOT / "docs/open-inference-protocol.md").read_text()
+    example = page.partition("```python\n")[2].partition("```")[0]
+    exec(example.replace("127.0.0.1:50051", addresses[0]), {})
+    assert capsys.readouterr().out.split() == ["[[[[", "5.", "7.]", "[13.", "15.]]]]"]
