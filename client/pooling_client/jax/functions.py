@@ -53,6 +53,7 @@ def max_pool(
         ValueError: a size or a shape is invalid (`InvalidSpecError`, `InvalidTensorError`).
             Both are raised when the function is traced; nothing is sent.
         jax.errors.JaxRuntimeError: the server cannot answer. The text names the `PoolingError`.
+            A function that was compiled before raises ValueError instead.
     """
     return _pool(_ops.selected, "max", inputs, window_shape, strides, padding, server)
 
