@@ -42,9 +42,13 @@ def turns_of(channels: Sequence[Any]) -> Iterator[Methods]:
     return cycle(map(methods_of, channels))
 
 
-def closed() -> ValueError:
-    """Return the error of a call after `close`, as for a closed file."""
-    return ValueError("the client is closed")
+class ClosedError(ValueError):
+    """The client is closed, as for a closed file."""
+
+
+def closed() -> ClosedError:
+    """Return the error of a call after `close`."""
+    return ClosedError("the client is closed")
 
 
 def closed_during_call() -> UnavailableError:

@@ -28,6 +28,9 @@ from pooling_client import (
     PoolSpec,
     UnavailableError,
 )
+from pooling_client._call_steps import Run, Send
+from pooling_client._transports import sync
+from pooling_wire import FORWARD
 from tests.support.processes import address_in, process
 from tests.support.waiting import LIMIT_S, quiet_port, wait_until
 
@@ -285,6 +288,20 @@ def test_close_ends_calls_in_flight(name: str) -> None:
             call.result(LIMIT_S)
         with pytest.raises(ValueError, match="the client is closed"):
             CALLS[name](client, 1.0)
+
+
+def test_close_between_the_steps_of_a_call() -> None:
+    """A call in several steps, such as those in shared memory, ends like one that waits."""
+
+    def steps(client: Any) -> Iterator[Any]:
+        yield Run(client.close)
+        yield Send(FORWARD.path, b"", 1.0)
+
+    client = PoolingClient("127.0.0.1:1")
+    with pytest.raises(UnavailableError, match="the client was closed during the call"):
+        sync.run(steps(client), client._transport)
+    with pytest.raises(ValueError, match="the client is closed"):
+        client.info()
 
 
 def test_closing_an_asyncio_client_does_not_cancel_the_tasks_of_the_caller() -> None:

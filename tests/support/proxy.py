@@ -51,7 +51,8 @@ class Proxy:
         """Read from the server again."""
         with self._lock:
             for each in self._servers:
-                self._selector.register(each, selectors.EVENT_READ)
+                if each in self._partners:  # it is still open
+                    self._selector.register(each, selectors.EVENT_READ)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -96,5 +97,6 @@ class Proxy:
                 return
         for each in (source, other):
             del self._partners[each]
-            self._selector.unregister(each)
+            if each in self._selector.get_map():  # the replies may be held back
+                self._selector.unregister(each)
             each.close()

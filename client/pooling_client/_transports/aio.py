@@ -212,6 +212,11 @@ class AsyncGrpcTransport:
             return _channel.not_connected(target)
         return failure
 
+    @property
+    def is_closed(self) -> bool:
+        """True after `close`."""
+        return self._is_closed
+
     def _unless_closed(self, error: BaseException) -> BaseException:
         """Return the cancellation by `close` as our error; another one unchanged."""
         task = asyncio.current_task()
@@ -260,6 +265,7 @@ async def run(steps: Steps[Result], transport: AsyncGrpcTransport) -> Result:
     """Perform the steps of a call and return its result."""
     resume: Any = steps.send
     reply: Any = None
+    was_open = not transport.is_closed
     try:
         while True:
             try:
@@ -271,6 +277,8 @@ async def run(steps: Steps[Result], transport: AsyncGrpcTransport) -> Result:
                 resume, reply = steps.send, await _perform(step, transport)
             except PoolingError as error:
                 resume, reply = steps.throw, error
+            except _channel.ClosedError:
+                raise _channel.closed_during_call() if was_open else _channel.closed() from None
             del step  # so that the request is freed before its reply is decoded
     finally:
         del reply  # an error and its traceback would keep each other alive

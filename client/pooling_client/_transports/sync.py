@@ -205,6 +205,11 @@ class GrpcTransport:
             return _channel.not_connected(target)
         return failure
 
+    @property
+    def is_closed(self) -> bool:
+        """True after `close`."""
+        return self._closed.is_set()
+
     def _unless_closed(self, error: ValueError) -> Exception:
         """Return the error of a closed channel as ours; another one unchanged."""
         return _channel.closed_during_call() if self._closed.is_set() else error
@@ -265,6 +270,7 @@ def run(steps: Steps[Result], transport: GrpcTransport) -> Result:
     """Perform the steps of a call and return its result."""
     resume: Any = steps.send
     reply: Any = None
+    was_open = not transport.is_closed
     try:
         while True:
             try:
@@ -276,6 +282,8 @@ def run(steps: Steps[Result], transport: GrpcTransport) -> Result:
                 resume, reply = steps.send, _perform(step, transport)
             except PoolingError as error:
                 resume, reply = steps.throw, error
+            except _channel.ClosedError:
+                raise _channel.closed_during_call() if was_open else _channel.closed() from None
             del step  # so that the request is freed before its reply is decoded
     finally:
         del reply  # an error and its traceback would keep each other alive
