@@ -16,7 +16,7 @@ PYTEST := -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-load test lint bench protos \
-	test-deep test-large test-load test-lowest test-grpcio test-triton test-languages fuzz protos-check protos-baseline \
+	test-deep test-large test-load test-lowest test-grpcio test-triton test-languages soak reliability fuzz protos-check protos-baseline \
 	bench-engine bench-wire bench-torch bench-decisions exactness gpu-check gpu-compile clean
 
 ##@ Main targets (Python 3.11 or later; the tests also need Node 20 and Chromium)
@@ -91,6 +91,13 @@ test-deep: $(VENV)/.test  ## run the engine tests with many more random cases; h
 
 test-large: $(VENV)/.test  ## stream 8 GiB through a server that stays below 1 GiB; half a minute
 	POOLING_TEST_STREAM_MIB=8192 $(BIN)/python -m pytest -s tests/client/test_unbounded.py
+
+SOAK_CALLS := 1000000
+soak: $(VENV)/.test  ## make a million mixed calls (SOAK_CALLS), draw memory and descriptors
+	$(BIN)/python -m benchmarks.reliability.soak --calls $(SOAK_CALLS)
+
+reliability: $(VENV)/.test  ## inject faults into real processes, write docs/reliability.md; ten minutes
+	$(BIN)/python -m benchmarks.reliability
 
 FUZZ_SECONDS := 60
 fuzz: $(VENV)/.test $(FUZZ)/.installed  ## fuzz the message parser and the JSON decoder for 60 s each (FUZZ_SECONDS)

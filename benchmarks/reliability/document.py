@@ -1,0 +1,36 @@
+"""Table of docs/reliability.md, from reliability.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+DOCUMENT = Path(__file__).parents[2] / "docs/reliability.md"
+BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->\n"
+
+
+def table(path: Path) -> str:
+    """Return the table of a result file."""
+    result = json.loads(path.read_text())
+    lines = ["| fault | required | measured | verdict |", "| --- | --- | --- | --- |"]
+    for row in result["rows"]:
+        verdict = "met" if row["met"] else "**missed**"
+        lines.append(f"| {row['fault']} | {row['required']} | {row['measured']} | {verdict} |")
+    machine, loads = result["machine"], [row["other_load"] for row in result["rows"]]
+    versions = machine["versions"]
+    lines += [
+        "",
+        f"Measured on {result['date']}: {machine['cpu']}, {machine['cores']} cores, "
+        f"Python {machine['python']},",
+        f"grpcio {versions['grpcio']}, NumPy {versions['numpy']}. Other programs used the machine: "
+        f"the load average before",
+        f"an experiment was {min(loads):g} to {max(loads):g}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def write(path: Path) -> None:
+    """Replace the table of the document."""
+    before, _, rest = DOCUMENT.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    DOCUMENT.write_text(before + BEGIN + table(path) + END + after)
