@@ -16,10 +16,11 @@ PYTEST := -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-load test lint bench protos \
-	test-deep test-large test-load test-lowest test-grpcio test-triton test-languages soak reliability fuzz protos-check protos-baseline \
+	test-training test-faults test-load test-lowest test-grpcio test-triton test-languages \
+	test-deep test-large soak reliability fuzz protos-check protos-baseline \
 	bench-engine bench-wire bench-torch bench-decisions exactness gpu-check gpu-compile clean
 
-##@ Main targets (Python 3.11 or later; the tests also need Node 20 and Chromium)
+##@ Main targets (Python 3.11 or later; the tests also need Node 20)
 
 demo: $(VENV)/.demo  ## start a server, send it a photograph, draw the results: demo.png
 	$(BIN)/pooling demo --output demo.png
@@ -27,15 +28,14 @@ demo: $(VENV)/.demo  ## start a server, send it a photograph, draw the results: 
 demo-load: $(VENV)/.demo-load  ## start a server, load it at rising rates, write a report; a minute
 	$(BIN)/python -m pooling_cli.demo.load build/demo-load
 
-test: $(VENV)/.test $(NODE) $(TYPESCRIPT)  ## run the tests on the newest supported versions
-	scripts/debian_packages.sh chromium  # draws the report of a load test
+test: $(VENV)/.test $(NODE) $(TYPESCRIPT)  ## test engine, service and clients on the newest supported versions
 	$(BIN)/python -m tests.support.compile_kernels
 	$(BIN)/python -m tests.gpu.shim
-	$(BIN)/python $(PYTEST) --ignore tests/torch --ignore tests/jax --ignore tests/keras \
-		--ignore tests/faults/test_forks.py --ignore tests/languages/debian --ignore tests/triton
-	$(BIN)/python $(PYTEST) tests/torch  # its compiled code makes a process flush subnormals
-	$(BIN)/python $(PYTEST) tests/jax tests/keras  # JAX starts threads and sets its precision
-	$(BIN)/python -m pytest tests/faults/test_forks.py  # JAX's threads do not survive a fork
+	$(BIN)/python $(PYTEST) $(filter-out $(OTHER_TESTS),$(wildcard tests/*/)) \
+		--ignore tests/languages/debian
+
+# Each of them has a target of its own.
+OTHER_TESTS := $(patsubst %,tests/%/,torch jax keras faults loadtest triton)
 
 lint: $(VENV)/.test $(VENV)/.dev  ## run ruff, mypy, import-linter, buf and the compose schema
 	$(BIN)/ruff check .
@@ -68,6 +68,14 @@ test-grpcio: $(VENV)/.test $(GRPCIO_VERSIONS:%=$(GRPCIO)-%/.test)  ## test the s
 		--ignore tests/server/test_polling_thread.py --ignore tests/server/test_polled_streams.py \
 		--deselect tests/server/test_streams.py::test_an_idle_stream_does_not_count_and_its_next_item_may_be_rejected
 
+test-training: $(VENV)/.test  ## test the clients for PyTorch, JAX and Keras; three minutes
+	$(BIN)/python $(PYTEST) tests/torch  # its compiled code makes a process flush subnormals
+	$(BIN)/python $(PYTEST) tests/jax tests/keras  # JAX starts threads and sets its precision
+
+test-faults: $(VENV)/.test  ## test clients and servers while processes, networks and disks fail; two minutes
+	$(BIN)/python $(PYTEST) tests/faults --ignore tests/faults/test_forks.py
+	$(BIN)/python -m pytest tests/faults/test_forks.py  # JAX's threads do not survive a fork
+
 DEBIAN := g++ cmake libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc \
 	nlohmann-json3-dev golang-go golang-google-grpc-dev golang-github-golang-protobuf-1-5-dev \
 	protoc-gen-go-1-5 protoc-gen-go-grpc openjdk-17-jdk-headless libgrpc-java libprotobuf-java \
@@ -81,8 +89,9 @@ test-languages: $(VENV)/.test  ## test C++, Go, Java and Ruby with Debian 12's p
 test-triton: $(VENV)/.test $(TRITON)/.installed  ## call the server with NVIDIA's tritonclient, in an environment of its own
 	$(TRITON)/bin/python -m pytest tests/triton
 
-test-load: $(VENV)/.test  ## load a server for ten seconds, and open the report in a browser
+test-load: $(VENV)/.test  ## test load tests, and open a report in a browser; installs Chromium if missing
 	scripts/debian_packages.sh chromium
+	$(BIN)/python $(PYTEST) tests/loadtest
 	$(BIN)/python -m pooling_cli.demo.load --duration 10 build/test-load
 	$(BIN)/python -m tests.loadtest.open_report build/test-load
 
