@@ -252,6 +252,26 @@ def test_integers_outside_the_range_of_their_datatype_are_rejected(channel: grpc
     assert "INT8" in text
 
 
+LONG = "\N{SNOWMAN}" * 20_000
+LONG_TEXTS: dict[str, dict[str, Any]] = {
+    "model_name": {"model": LONG},
+    f"parameters.{LONG}": {"parameters": {LONG: 1}},
+    "kernel": {"parameters": {"kernel": LONG}},
+    "outputs": {"outputs": [LONG]},
+}
+
+
+@pytest.mark.parametrize("changes", LONG_TEXTS.values(), ids=lambda changes: next(iter(changes)))
+def test_an_error_that_repeats_a_long_text_still_arrives(
+    channel: grpc.Channel, changes: dict[str, Any]
+) -> None:
+    record, text = error(channel, message_of(request(**changes)))
+    assert record["code"] == "INVALID_ARGUMENT"
+    assert record["reason"] == "INVALID_SPEC"
+    assert "\N{SNOWMAN}" in text
+    assert len(text) < 1000
+
+
 def test_truncated_messages_are_rejected(channel: grpc.Channel) -> None:
     data = message_of(request()).SerializeToString()
     for end in (1, 20, len(data) - 1):

@@ -116,6 +116,8 @@ def changed(**changes: Any) -> dict[str, Any]:
 
 
 BINARY = {"parameters": {"binary_data_size": 64}}
+HALF = "\ud800"  # of a surrogate pair: JSON can express it, UTF-8 cannot
+WITHOUT_DATA = {key: value for key, value in INPUT.items() if key != "data"}
 INVALID = {
     "no JSON": (b"{", 400, "not valid JSON"),
     "no object": (b"[]", 400, "braces"),
@@ -145,6 +147,11 @@ INVALID = {
         400,
         "0 bytes left",
     ),
+    "half a character as an input": (changed(name=HALF), 400, "'\\ud800'"),
+    "half a character as a parameter": (VALID | {"parameters": {HALF: 1}}, 400, "'\\ud800'"),
+    "half a character as an output": (VALID | {"outputs": [{"name": HALF}]}, 400, "'\\ud800'"),
+    "half a character as a field": (VALID | {HALF: 1}, 400, "'\\ud800'"),
+    "a long name": (changed(name="n" * 100_000), 400, "its inputs: input"),
     "registered memory": (changed(parameters={"shared_memory_region": "r"}), 501, "unix:"),
     "a flag that is none": (
         VALID | {"outputs": [{"name": "output", "parameters": {"binary_data": 1}}]},

@@ -19,6 +19,8 @@ from pooling_engine import (
 from pooling_server.serving.rpcs import Trailers
 
 PUSHBACK = "grpc-retry-pushback-ms"
+_MOST_BYTES = 1000  # of a text: trailers repeat it, and gRPC rejects trailers of 8 KiB
+_MOST_FIELD_BYTES = 200
 _NEVER_RETRIED = (TensorTooLargeError, DeviceMemoryError)  # they share a status with overload
 _log = logging.getLogger("pooling_server")
 
@@ -34,6 +36,7 @@ def error_reply(error: Exception, request_id: str) -> PoolingError:
     """
     extra = {"request_id": request_id}
     if isinstance(error, PoolingError):
+        error = _sendable(error)
         _log.info("rejected: %s: %s", error.reason, error, extra=extra)
         return error
     if isinstance(error, MemoryError):
@@ -42,6 +45,23 @@ def error_reply(error: Exception, request_id: str) -> PoolingError:
     bug = uuid.uuid4().hex[:12]
     _log.error("bug %s", bug, exc_info=error, extra=extra)
     return InternalError(f"internal error {bug}; details are in the server's log")
+
+
+def _sendable(error: PoolingError) -> PoolingError:
+    """Return an error with texts that fit into trailers; they may repeat what the client sent."""
+    text, field = _shortened(str(error), _MOST_BYTES), _shortened(error.field, _MOST_FIELD_BYTES)
+    if (text, field) == (str(error), error.field):
+        return error
+    return type(error)(text, field=type(error.field)(field), facts=error.facts)
+
+
+def _shortened(text: str, most_bytes: int) -> str:
+    """Return a text without its middle if it is too long, and with half characters escaped."""
+    data = text.encode("utf-8", "backslashreplace")
+    if len(data) > most_bytes:
+        half = most_bytes // 2 - 2
+        data = data[:half] + b"..." + data[-half:]
+    return data.decode("utf-8", "ignore")
 
 
 def set_status(
