@@ -97,6 +97,8 @@ def _results(context: click.Context, targets: tuple[str, ...], options: dict[str
     given = {name: value for name, value in options.items() if value is not None}
     if "callers" in given and {"rate", "schedule", "to_rate", "steps"} & set(given):
         raise MisuseError("callers is for the closed loop; rate and schedule for the open loop")
+    if options["find_capacity"] and {"callers", "schedule", "to_rate", "steps"} & set(given):
+        raise MisuseError("find-capacity chooses its rates; callers and schedule do not apply")
     values = _DEFAULTS | scenario | given
     if "rate" in given:  # asks for the open loop, whatever the scenario says
         values.pop("callers", None)

@@ -152,6 +152,8 @@ def greet(listener: socket.socket) -> None:
         (("--verify", 2), 2, "verify is 2; it must be a fraction from 0 to 1"),
         (("--processes", 0), 2, "processes is 0; it must be at least 1"),
         (("--callers", 1, "--processes", 2), 2, "callers is 1; it must be at least processes, 2"),
+        (("--find-capacity", "--callers", 4), 2, "find-capacity chooses its rates; callers"),
+        (("--find-capacity", "--schedule", "step"), 2, "callers and schedule do not apply"),
         (("--callers", 4, "--rate", 10), 2, "callers is for the closed loop; rate and schedule"),
         (("--scenario", "few-large", "--kernel", 3), 2, "kernel describes one kind of call, but"),
         (("--protocol", "oip-rest", "--model", "m", "--tls"), 2, "oip-rest has no TLS"),

@@ -13,7 +13,7 @@ import pytest
 import pooling_engine
 from pooling_server import PoolingServer, ServerConfig
 from pooling_server.oip.messages import message_class
-from tests.oip.grpc_support import call, infer, message_of, outputs_of, record_of
+from tests.oip.grpc_support import LIMIT_S, SERVICE, call, infer, message_of, outputs_of, record_of
 from tests.oip.translation import Request, tensor_of
 
 X = np.arange(32, dtype=np.float32).reshape(1, 2, 4, 4)
@@ -270,6 +270,27 @@ def test_an_error_that_repeats_a_long_text_still_arrives(
     assert record["reason"] == "INVALID_SPEC"
     assert "\N{SNOWMAN}" in text
     assert len(text) < 1000
+
+
+def test_an_error_in_a_stream_has_the_id_of_its_item(channel: grpc.Channel) -> None:
+    short = message_of(request(), "short")
+    short.raw_input_contents[0] = b"x"
+    items = [
+        short,
+        message_of(request(model="max_pool9d"), "model"),
+        message_of(request(), "valid"),
+    ]
+    call = channel.stream_stream(f"{SERVICE}/ModelStreamInfer")
+    sent = (item.SerializeToString() for item in items)
+    parse = message_class("ModelStreamInferResponse").FromString
+    replies = [parse(reply) for reply in call(sent, timeout=LIMIT_S)]
+    assert [reply.infer_response.id for reply in replies] == ["short", "model", "valid"]
+    assert [reply.infer_response.model_name for reply in replies] == [
+        "max_pool2d",
+        "max_pool9d",
+        "max_pool2d",
+    ]
+    assert [bool(reply.error_message) for reply in replies] == [True, True, False]
 
 
 def test_truncated_messages_are_rejected(channel: grpc.Channel) -> None:

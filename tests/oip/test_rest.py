@@ -143,9 +143,20 @@ INVALID = {
     "half floats in JSON": (changed(datatype="FP16"), 400, "binary"),
     "data twice": (changed(**BINARY), 400, "both"),
     "missing binary data": (
-        VALID | {"inputs": [{k: v for k, v in INPUT.items() if k != "data"} | BINARY]},
+        VALID | {"inputs": [WITHOUT_DATA | BINARY]},
         400,
         "0 bytes left",
+    ),
+    "a key twice": (b'{"inputs": [], "inputs": []}', 400, "'inputs' twice"),
+    "a size of the wrong type": (
+        VALID | {"inputs": [WITHOUT_DATA | {"parameters": {"binary_data_size": "64"}}]},
+        400,
+        "binary_data_size is '64'; it must be a number of bytes",
+    ),
+    "a negative size": (
+        VALID | {"inputs": [WITHOUT_DATA | {"parameters": {"binary_data_size": -1}}]},
+        400,
+        "binary_data_size is -1; it must be a number of bytes",
     ),
     "half a character as an input": (changed(name=HALF), 400, "'\\ud800'"),
     "half a character as a parameter": (VALID | {"parameters": {HALF: 1}}, 400, "'\\ud800'"),
@@ -240,6 +251,23 @@ def test_unknown_models_are_not_found(server: PoolingServer) -> None:
         with pytest.raises(RestError) as caught:
             outputs_of(post(server.http_address, model, VALID))
         assert caught.value.status == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "part"),
+    [
+        ("/v2/models", None, 404, "there is no route /v2/models"),
+        ("/v2/systemsharedmemory/status", None, 404, "systemsharedmemory"),
+        ("/v2/models/max_pool2d/infer", None, 405, "has no GET; it has POST"),
+        ("/v2", b"{}", 405, "has no POST; it has GET, HEAD"),
+    ],
+)
+def test_unknown_routes_and_methods_are_errors_of_the_protocol(
+    server: PoolingServer, path: str, body: bytes | None, status: int, part: str
+) -> None:
+    reply = send(server.http_address, path, body, method="GET" if body is None else "POST")
+    assert reply.status == status
+    assert part in json.loads(reply.body)["error"]
 
 
 def test_bodies_over_the_limit_are_rejected() -> None:

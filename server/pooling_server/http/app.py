@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -36,7 +37,11 @@ def make_app(services: HttpServices) -> Starlette:
         expose_headers=_EXPOSED,
         max_age=_MAX_AGE_S,
     )
-    return Starlette(routes=routes, middleware=[cors] if origins else [])
+    return Starlette(
+        routes=routes,
+        middleware=[cors] if origins else [],
+        exception_handlers={HTTPException: oip_routes.http_error},
+    )
 
 
 def _health(services: HttpServices) -> list[BaseRoute]:

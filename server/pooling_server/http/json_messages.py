@@ -16,6 +16,7 @@ from pooling_wire.shared_memory import Regions
 _MOST_CHARACTERS = 400  # of an error: it may repeat what the client sent
 _PATH = re.compile(r" at \w+\.([\w.\[\]]*[\w\]])")
 _UNKNOWN = re.compile(r'no field named "([^"]*)" at "\w+\.?([^"]*)"')
+_PYTHON = re.compile(r"\bobject (is|of|has)\b|concatenate|SystemError|invalid literal")
 _PREFIX = re.compile(r"Failed to parse (\w+) field: ")
 
 
@@ -73,6 +74,8 @@ def _unparsable(name: str, error: Exception) -> InvalidSpecError:
     if unknown is not None:
         path = f"{unknown[2]}.{unknown[1]}".lstrip(".")
     reason = _PATH.sub("", _PREFIX.sub("", text))
+    if _PYTHON.search(reason):  # the parser's own error: it expected another type
+        reason = "a value is not of the type of its field"
     where = f" at {path}" if path else ""
     return InvalidSpecError(
         f"the JSON of the {name}Request cannot be parsed{where}: {reason}",

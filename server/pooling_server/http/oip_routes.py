@@ -9,8 +9,9 @@ from functools import partial
 from typing import Any
 
 from google.protobuf import json_format
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
@@ -34,6 +35,7 @@ _STATUSES = {
     "UNAVAILABLE": 503,
     "DEADLINE_EXCEEDED": 504,
 }
+_MOST_CHARACTERS = 200  # of what an error repeats
 _MODELS = ("/v2/models/{name}", "/v2/models/{name}/versions/{version}")
 
 Answer = Callable[[Scope], Any]
@@ -63,6 +65,19 @@ def routes(services: HttpServices) -> list[BaseRoute]:
         infer = Served(services, INFER, partial(_infer, inference))
         found.append(Route(f"{path}/infer", infer, methods=("POST",)))
     return found
+
+
+async def http_error(request: Request, error: Exception) -> Response:
+    """Return the reply to an unknown route, or to a method that a route does not have."""
+    assert isinstance(error, HTTPException)
+    if not request.url.path.startswith("/v2"):
+        return PlainTextResponse(error.detail, error.status_code, error.headers)
+    path = request.url.path[:_MOST_CHARACTERS]
+    text = f"there is no route {path}"
+    if error.status_code == 405:
+        methods = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
+        text = f"{path} has no {request.method[:_MOST_CHARACTERS]}; it has {methods}"
+    return JSONResponse({"error": text}, error.status_code, error.headers)
 
 
 async def _health(is_good: Callable[[], bool], request: Request) -> Response:

@@ -105,6 +105,8 @@ class InferExchange:
             self._request = _decode(data)
             return 0, self._call(), 0
         except PoolingError as error:
+            if not self._request.model_name:
+                self._request = _named(data)
             return 0, error, 0
 
     def encode_response(self, result: Any, places: Places = NO_PLACES) -> bytes:
@@ -191,6 +193,15 @@ def _decode(data: bytes) -> Inference:
     return Inference(
         head.model_name, head.model_version, head.id, head.parameters, arrays, head.outputs
     )
+
+
+def _named(data: bytes) -> Inference:
+    """Return the model and the id of an invalid request, for its reply."""
+    try:
+        message = parse("ModelInferRequest", data)
+    except InvalidTensorError:
+        return Inference("", "", "", {}, {}, ())
+    return Inference(message.model_name, "", message.id, {}, {}, ())
 
 
 def _head(data: bytes) -> _Head:

@@ -167,11 +167,20 @@ class RestExchange:
 
 def _parsed(text: bytes) -> Any:
     try:
-        return json.loads(text, parse_constant=_constant)
+        return json.loads(text, parse_constant=_constant, object_pairs_hook=_record)
     except (ValueError, RecursionError) as error:
         if isinstance(error, PoolingError):
             raise
         raise InvalidTensorError(f"the request is not valid JSON: {error}") from None
+
+
+def _record(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in record:
+            raise InvalidTensorError(f"the request has {key!r} twice in one object", field=key)
+        record[key] = value
+    return record
 
 
 def _constant(name: str) -> Any:
@@ -253,7 +262,11 @@ def _tensor(tensor: Mapping[str, Any], field: str, rest: memoryview) -> tuple[Ar
             f"{field}.data and {source} are both given; an input must have one of them",
             field=f"{field}.data",
         )
-    if type(size) is not int or not 0 <= size <= len(rest):
+    if type(size) is not int or size < 0:
+        raise InvalidTensorError(
+            f"{source} is {size!r:.60}; it must be a number of bytes", field=source
+        )
+    if size > len(rest):
         raise InvalidTensorError(
             f"{source} is {size!r:.60}, but the body has {len(rest)} bytes left", field=source
         )
