@@ -45,7 +45,8 @@ LOAD_OPTIONS = (
     click.option(
         "--find-capacity",
         is_flag=True,
-        help="Search for the highest rate that meets --slo, in windows of two seconds.",
+        help="Search for the highest rate that meets --slo, in windows of --duration seconds "
+        "(default: 2), from --rate.",
     ),
     click.option("--slo", help="Objective, such as 'p99<50ms,errors<1%'; exit code 1 if missed."),
     click.option("--verify", type=float, help="Fraction of the replies to check.  [default: 0]"),

@@ -52,7 +52,8 @@ class ServerConfig:
     )
     http_listen: str = option(
         "",
-        "Address of the HTTP endpoint, HOST:PORT, for Connect and gRPC-Web. Empty: none.",
+        "Address of the HTTP endpoint, HOST:PORT, for Connect, gRPC-Web and the Open Inference "
+        "Protocol (/v2). Empty: none.",
     )
     http_cors_origin: str = option(
         "",

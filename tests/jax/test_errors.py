@@ -27,6 +27,7 @@ WRONG: list[tuple[str, Callable[..., Any], tuple[Any, ...], dict[str, Any], type
     ("sum of integers", remote.sum_pool, (X.astype(int), W), {}, TypeError, "returns int64: convert inputs"),
     ("lp of integers", remote.lp_pool, (X.astype(int), W), {}, ValueError, "int32"),
     ("window", remote.max_pool, (X, (0, 2)), {}, ValueError, r"window_shape\[0\] is 0"),
+    ("window of bools", remote.max_pool, (X, (True, 2)), {}, TypeError, r"must be a sequence of integers, not \(True, 2\)"),
     ("window type", remote.max_pool, (X, 2), {}, TypeError, "window_shape must be a sequence of integers, not 2"),
     ("window of floats", remote.max_pool, (X, (2.5, 2)), {}, TypeError, "window_shape must be a sequence"),
     ("no window", remote.max_pool, (X, ()), {}, ValueError, "window_shape has 0 sizes; it must have at least 1"),

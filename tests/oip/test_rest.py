@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -192,6 +193,14 @@ def test_wrong_lengths_of_the_json_are_rejected(
         outputs_of(post(server.http_address, "max_pool2d", b"{}", **{JSON_SIZE: size}))
     assert caught.value.status == 400
     assert part in caught.value.text
+
+
+def test_compressed_bodies_are_rejected(server: PoolingServer) -> None:
+    body = gzip.compress(json.dumps(VALID).encode())
+    with pytest.raises(RestError) as caught:
+        outputs_of(post(server.http_address, "max_pool2d", body, content_encoding="gzip"))
+    assert caught.value.status == 501
+    assert "Content-Encoding is 'gzip'" in caught.value.text
 
 
 def test_bytes_after_the_tensors_are_rejected(server: PoolingServer) -> None:

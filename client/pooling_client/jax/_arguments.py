@@ -33,7 +33,7 @@ def sizes(name: str, value: Any, rank: int | None = None) -> tuple[int, ...]:
         InvalidSpecError: it is empty, or has another number of sizes.
     """
     wrong = TypeError(f"{name} must be a sequence of integers, not {value!r}")
-    if not isinstance(value, list | tuple):
+    if not isinstance(value, list | tuple) or any(isinstance(item, bool) for item in value):
         raise wrong
     try:
         items = tuple(operator.index(item) for item in value)

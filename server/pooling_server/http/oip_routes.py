@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from google.protobuf import json_format
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -16,7 +17,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 import pooling_wire
-from pooling_engine import InvalidSpecError, OverloadedError
+from pooling_engine import InvalidSpecError, OverloadedError, UnsupportedError
 from pooling_server.http.calls import HttpCall, HttpServices, Served
 from pooling_server.oip import information
 from pooling_server.oip.json_messages import RestExchange
@@ -140,6 +141,7 @@ async def _infer(
 ) -> None:
     """Compute the call in a request, in a thread of the worker."""
     try:
+        _check_encoding(scope)
         exchange = RestExchange(*_named(scope), _json_size(scope), inference.statistics)
         prepare: Prepare = partial(inference.prepare_rest, exchange)
         body = await call.answer(prepare, await call.message())
@@ -153,6 +155,15 @@ async def _infer(
         reply.headers["Content-Type"] = "application/octet-stream"
         reply.headers["Inference-Header-Content-Length"] = str(exchange.reply_json_size)
     await reply(scope, receive, send)
+
+
+def _check_encoding(scope: Scope) -> None:
+    encoding = Headers(scope=scope).get("content-encoding", "identity")
+    if encoding != "identity":
+        raise UnsupportedError(
+            f"Content-Encoding is {encoding!r}; this server reads bodies without compression only",
+            field="Content-Encoding",
+        )
 
 
 def _json_size(scope: Scope) -> int | None:
