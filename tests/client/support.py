@@ -82,6 +82,8 @@ class FakeServer:
 class FakeTransport:
     """Blocking transport to a `FakeServer`."""
 
+    is_closed = False
+
     def __init__(self, server: FakeServer) -> None:
         self._server = server
 
@@ -100,6 +102,8 @@ class FakeTransport:
 
 class AsyncFakeTransport:
     """Asyncio transport to a `FakeServer`."""
+
+    is_closed = False
 
     def __init__(self, server: FakeServer) -> None:
         self._server = server

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -41,10 +41,23 @@ def _is_computed(item):
 
 
 @pytest.fixture(autouse=True, scope="module")
-def backend(request):
+def backend(request, kernels):
     """Run the tests of a module with this backend as "auto"."""
-    with backends.override("auto", backends.select_backend(request.param)):
+    with ExitStack() as stack:
+        if kernels:  # that of the process compiles in the background after the tests of a server
+            stack.enter_context(backends.override("numba", kernels))
+        stack.enter_context(backends.override("auto", backends.select_backend(request.param)))
         yield request.param
+
+
+@pytest.fixture(scope="session")
+def kernels():
+    """Return the Numba backend of these tests, or None if Numba is not installed."""
+    if "numba" not in backends.available_backends():
+        return None
+    from pooling_engine.backends.numba_backend.backend import NumbaBackend
+
+    return NumbaBackend()
 
 
 @contextmanager
