@@ -18,7 +18,8 @@ import pytest
 from pooling_client import PoolingClient
 from pooling_engine import PoolSpec, UnavailableError, forward
 from pooling_server import ServerConfig
-from pooling_server.processes.supervisor import worker_configs
+from pooling_server.processes.process import RELOAD
+from pooling_server.processes.supervisor import Supervisor, worker_configs
 from pooling_server.processes.worker import Worker
 from tests.support.processes import SERVE, process, wait_until_draining
 from tests.support.waiting import LIMIT_S, wait_until
@@ -113,6 +114,43 @@ def test_a_killed_worker_is_replaced(socket_path: Path) -> None:
     (line,) = err.splitlines()
     text = rf"worker \d \(process {before[0]}\) was killed by SIGKILL; restarting it in 0\.1 s"
     assert re.search(text, line), line
+
+
+def test_a_second_sighup_restarts_every_worker_again() -> None:
+    """SIGHUP during a rolling restart: the workers that have restarted may hold old files."""
+    with process(*FLAGS) as (server, _):
+        seen = set(workers_of(server))
+        server.send_signal(signal.SIGHUP)
+        wait_until(lambda: set(workers_of(server)) - seen)
+        seen |= set(workers_of(server))
+        server.send_signal(signal.SIGHUP)
+        wait_until(lambda: len(now := workers_of(server)) == 2 and not seen & set(now))
+        server.terminate()
+        _, log = server.communicate(timeout=LIMIT_S)
+        assert server.returncode == 0
+    assert log.count("restarting the workers one by one") == 2
+    assert len(log.splitlines()) == 2
+
+
+def test_sighup_starts_a_worker_that_has_died(monkeypatch: pytest.MonkeyPatch) -> None:
+    actions: list[tuple[str, int]] = []
+    for name in ("start", "stop"):
+        monkeypatch.setattr(
+            Worker, name, lambda each, name=name: actions.append((name, each.number))
+        )
+    supervisor = Supervisor(ServerConfig(workers=2), ["127.0.0.1:1"], None)  # type: ignore[arg-type]
+    supervisor._handle(RELOAD)
+    assert not actions, "the server has not started yet"
+    ours, theirs = Pipe()
+    with ours, theirs:
+        for worker in supervisor._workers:
+            worker.banner = "serving"
+        supervisor._workers[1].connection = ours
+        supervisor._on_ready()
+        assert actions == [("start", 0)]
+        supervisor._workers[0].started_at = time.monotonic()
+        supervisor._renew_next()
+        assert actions == [("start", 0), ("stop", 1)]
 
 
 def test_a_stop_under_load_loses_no_reply() -> None:

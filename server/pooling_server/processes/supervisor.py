@@ -103,6 +103,8 @@ class Supervisor:
         self._code = 0
         self._restarts = 0  # of workers that died
         self._to_renew: list[Worker] = []  # workers to restart after SIGHUP; the first one stops
+        self._renewed_at = 0.0  # time of that stop, by `time.monotonic`
+        self._is_renewal_due = False  # SIGHUP arrived, and its restarts have not begun
         self._awaited: set[Worker] = set()  # workers that have not sent their metrics yet
         self._answered = threading.Condition()
 
@@ -141,21 +143,38 @@ class Supervisor:
 
     def _handle(self, event: bytes) -> None:
         if event == RELOAD and self._kill_at is None:
-            if self._is_announced and not self._to_renew:
-                _log.warning("restarting the workers one by one")
-                self._to_renew = list(self._workers)
-                self._to_renew[0].stop()
+            self._is_renewal_due = True
+            self._renew_if_due()
         elif self._kill_at is None:
             self._stop()
         else:
             self._kill()
 
+    def _renew_if_due(self) -> None:
+        """Restart all workers after SIGHUP, once earlier starts and restarts are done."""
+        if self._is_renewal_due and self._is_announced and not self._to_renew:
+            self._is_renewal_due = False
+            _log.warning("restarting the workers one by one")
+            self._to_renew = list(self._workers)
+            self._renew_first()
+
+    def _renew_first(self) -> None:
+        """Stop the first of the workers to restart, or start it if it has died."""
+        worker, self._renewed_at = self._to_renew[0], time.monotonic()
+        if worker.connection is None:
+            worker.start()
+        else:
+            worker.stop()
+
     def _renew_next(self) -> None:
-        """Stop the next worker once the one before serves again."""
-        if self._to_renew and self._to_renew[0].banner:
-            del self._to_renew[0]
-            if self._to_renew:
-                self._to_renew[0].stop()
+        """Restart the next worker once the one before serves again."""
+        if self._to_renew:
+            first = self._to_renew[0]
+            if first.banner and first.started_at >= self._renewed_at:
+                del self._to_renew[0]
+                if self._to_renew:
+                    self._renew_first()
+        self._renew_if_due()
 
     def _receive(self, worker: Worker) -> None:
         banner = worker.banner
@@ -175,6 +194,7 @@ class Supervisor:
         if self._kill_at is None and all(worker.banner for worker in self._workers):
             announce(self._banner())
             self._is_announced = True
+            self._renew_if_due()
         elif self._workers[0].banner:
             for worker in self._workers:
                 if worker.process is None:
