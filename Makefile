@@ -16,7 +16,7 @@ PYTEST := -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-load test lint bench protos \
-	test-training test-faults test-load test-lowest test-grpcio test-triton test-languages \
+	test-kernels test-training test-faults test-load test-lowest test-grpcio test-triton test-languages \
 	test-deep test-large soak reliability fuzz protos-check protos-baseline \
 	bench-engine bench-wire bench-torch bench-decisions exactness gpu-check gpu-compile clean
 
@@ -30,12 +30,11 @@ demo-load: $(VENV)/.demo-load  ## start a server, load it at rising rates, write
 
 test: $(VENV)/.test $(NODE) $(TYPESCRIPT)  ## test engine, service and clients on the newest supported versions
 	$(BIN)/python -m tests.support.compile_kernels
-	$(BIN)/python -m tests.gpu.shim
 	$(BIN)/python $(PYTEST) $(filter-out $(OTHER_TESTS),$(wildcard tests/*/)) \
 		--ignore tests/languages/debian
 
 # Each of them has a target of its own.
-OTHER_TESTS := $(patsubst %,tests/%/,torch jax keras faults loadtest triton)
+OTHER_TESTS := $(patsubst %,tests/%/,gpu torch jax keras faults loadtest triton)
 
 lint: $(VENV)/.test $(VENV)/.dev  ## run ruff, mypy, import-linter, buf and the compose schema
 	$(BIN)/ruff check .
@@ -67,6 +66,10 @@ test-grpcio: $(VENV)/.test $(GRPCIO_VERSIONS:%=$(GRPCIO)-%/.test)  ## test the s
 	POOLING_INLINE_CALLS=false timeout 300 $(BIN)/python $(PYTEST) tests/server \
 		--ignore tests/server/test_polling_thread.py --ignore tests/server/test_polled_streams.py \
 		--deselect tests/server/test_streams.py::test_an_idle_stream_does_not_count_and_its_next_item_may_be_rejected
+
+test-kernels: $(VENV)/.test  ## test the CUDA kernels, compiled for the host, and the GPU backend; two minutes
+	$(BIN)/python -m tests.gpu.shim
+	$(BIN)/python $(PYTEST) tests/gpu
 
 test-training: $(VENV)/.test  ## test the clients for PyTorch, JAX and Keras; three minutes
 	$(BIN)/python $(PYTEST) tests/torch  # its compiled code makes a process flush subnormals

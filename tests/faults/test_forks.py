@@ -94,7 +94,7 @@ def test_an_inherited_client_stays_closed(targets: dict[str, str]) -> None:
     client = PoolingClient(targets["tcp"])
     client.info()
     client.close()
-    assert in_fork(client.info) == "ValueError: the client is closed"
+    assert in_fork(client.info) == "ClosedError: the client is closed"
 
 
 def test_new_arrays_of_parent_and_child_are_different_memory(targets: dict[str, str]) -> None:
