@@ -7,7 +7,12 @@ from contextlib import AbstractContextManager
 from pooling_client._training.errors import renamed_errors
 from pooling_engine import InvalidSpecError, InvalidTensorError
 
-_NAMES = {"kernel": "kernel_size", "norm_p": "norm_type", "adaptive_output": "output_size"}
+_NAMES = {
+    "kernel": "kernel_size",
+    "norm_p": "norm_type",
+    "adaptive_output": "output_size",
+    "specs": "layers",
+}
 
 
 class InvalidOptionError(InvalidSpecError, RuntimeError):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules import pooling
 
-from pooling_client import NamedPadding, PoolSpec
+from pooling_client import NamedPadding, PoolingError, PoolSpec
 from pooling_client._training.clients import check_server
 from pooling_client.torch import _arguments, modules
 from pooling_client.torch._calling import batched, with_layout
@@ -47,7 +47,7 @@ class PoolAll(torch.nn.Module):
     def __init__(self, layers: Iterable[torch.nn.Module], *, server: str | None = None) -> None:
         super().__init__()
         check_server(server)
-        self.layers = torch.nn.ModuleList(layers)
+        self.layers = torch.nn.ModuleList(_modules(layers))
         if not len(self.layers):
             raise InvalidOptionError("layers is empty; it must have a layer", field="layers")
         self.server = server
@@ -58,7 +58,9 @@ class PoolAll(torch.nn.Module):
                 field="layers",
             )
         self._rank = ranks.pop()
-        self._arguments = [_arguments_of(layer, self._rank) for layer in self.layers]
+        self._arguments = [
+            _arguments_of(layer, number, self._rank) for number, layer in enumerate(self.layers)
+        ]
 
     def extra_repr(self) -> str:
         """Return the target for the representation of the module."""
@@ -83,6 +85,18 @@ class PoolAll(torch.nn.Module):
         return [output.squeeze(0) for output in outputs] if is_single else outputs
 
 
+def _modules(layers: Iterable[torch.nn.Module]) -> list[torch.nn.Module]:
+    try:
+        modules = list(layers)
+    except TypeError:
+        name = type(layers).__name__
+        raise TypeError(f"layers must be a list of modules, not {name}") from None
+    for number, module in enumerate(modules):
+        if not isinstance(module, torch.nn.Module):
+            raise TypeError(f"layers[{number}] must be a module, not {type(module).__name__}")
+    return modules
+
+
 def _rank(layer: torch.nn.Module) -> int:
     names = (class_.__name__[-2:] for class_ in type(layer).__mro__)
     rank = next((_RANKS[name] for name in names if name in _RANKS), None)
@@ -93,11 +107,19 @@ def _rank(layer: torch.nn.Module) -> int:
     return rank
 
 
-def _arguments_of(layer: torch.nn.Module, rank: int) -> tuple[dict[str, Any], Any]:
+def _arguments_of(layer: torch.nn.Module, number: int, rank: int) -> tuple[dict[str, Any], Any]:
     """Return options and sizes of a layer (`_layer`); for an adaptive one, its `output_size`."""
+    try:
+        return _options_and_sizes(layer, rank)
+    except PoolingError as error:
+        field = f"layers[{number}]"
+        raise type(error)(f"{field}: {error}", field=f"{field}.{error.field}") from None
+
+
+def _options_and_sizes(layer: torch.nn.Module, rank: int) -> tuple[dict[str, Any], Any]:
     if getattr(layer, "return_indices", False):
         raise InvalidOptionError(
-            "a layer has return_indices=True; PoolAll returns outputs only", field="return_indices"
+            "return_indices is True; PoolAll returns outputs only", field="return_indices"
         )
     if isinstance(layer, (*_ADAPTIVE_MAX, *_ADAPTIVE_AVERAGE)):
         mode = "max" if isinstance(layer, _ADAPTIVE_MAX) else "average"
