@@ -14,7 +14,13 @@ except ImportError:
 
 from pooling_server.config import ServerConfig, flag, variable
 from pooling_server.processes.log import configure_log, open_standard_descriptors
-from pooling_server.processes.process import exit_process, run
+from pooling_server.processes.process import (
+    SYSTEM_ERRORS,
+    check_threads,
+    exit_process,
+    run,
+    system_error_text,
+)
 from pooling_server.processes.supervisor import supervise
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # the server prints one clear line instead
@@ -26,9 +32,15 @@ def serve(**options: Any) -> None:
         config = ServerConfig(**options)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    configure_log(config.log_level, config.log_format)
     is_single = config.workers == 1 and not config.devices
-    exit_process(run(config) if is_single else supervise(config))
+    try:
+        check_threads()
+        configure_log(config.log_level, config.log_format)
+        code = run(config) if is_single else supervise(config)
+    except SYSTEM_ERRORS as error:
+        print(f"error: {system_error_text(error)}", file=sys.stderr)
+        code = 1
+    exit_process(code)
 
 
 def main() -> None:

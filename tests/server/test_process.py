@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import threading
+from multiprocessing import Pipe
+from types import SimpleNamespace
 
 import grpc
 import numpy as np
@@ -15,6 +18,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pooling_client import PoolingClient
 from pooling_engine import PoolSpec, UnavailableError, forward
 from pooling_engine.backends import BACKENDS, available_backends
+from pooling_server import ServerConfig
+from pooling_server.processes import worker
+from pooling_server.processes.process import ABORT, _warm_up, system_error_text
 from tests.support.processes import SERVE, address_in, process, wait_until_draining
 from tests.support.waiting import LIMIT_S, quiet_port
 
@@ -158,6 +164,63 @@ def test_info_lists_the_backends_that_are_used(backend: str) -> None:
     assert listed == list(names[names.index(first) :])
     assert f"computing with {first} " in banner
     assert listed[-1] == list(BACKENDS)[-1] == "numpy", "the last backend must support every call"
+
+
+THREADS = "error: the server cannot start a thread; its limit of memory or of threads is too low"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_limit_of_memory_ends_the_start_with_one_line(workers: str) -> None:
+    command = ["-m", "pooling_server", "--listen", "127.0.0.1:0", "--workers", workers]
+    done = subprocess.run(
+        ["sh", "-c", 'ulimit -v 614400; exec "$@"', "sh", sys.executable, *command],
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"{THREADS}\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (MemoryError(), "error: the server is out of memory"),
+        (RuntimeError("can't start new thread"), THREADS),
+        (OSError(12, "Cannot allocate memory"), "error: [Errno 12] Cannot allocate memory"),
+    ],
+)
+def test_a_warm_up_that_cannot_run_ends_the_server_with_one_line(
+    error: Exception, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    events: list[bytes] = []
+    server, queue = SimpleNamespace(warm_up=fail), SimpleNamespace(post=events.append)
+    _warm_up(server, queue)  # type: ignore[arg-type]
+    assert events == [ABORT]
+    assert capsys.readouterr().err == f"{text}\n"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't start new thread")])
+def test_a_worker_reports_why_it_cannot_start(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise error
+
+    ours, theirs = Pipe()
+    ours.send(ServerConfig())
+    codes: list[int] = []
+    monkeypatch.setattr(worker, "check_threads", fail)
+    monkeypatch.setattr(worker, "Connection", lambda _: theirs)
+    monkeypatch.setattr(worker, "Events", lambda *_: None)
+    monkeypatch.setattr(worker, "exit_process", codes.append)
+    monkeypatch.setattr(sys, "argv", ["worker", "0"])
+    worker.main()
+    assert ours.recv() == (worker.FAILED, system_error_text(error))
+    assert codes == [1]
 
 
 def test_a_port_in_use_is_an_error() -> None:

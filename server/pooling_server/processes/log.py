@@ -108,9 +108,10 @@ def announce(line: str) -> None:
 
 def flush_output() -> None:
     """Write the rest of the log and of the output, for at most a second."""
-    thread = threading.Thread(target=_flush, daemon=True)
-    thread.start()
-    thread.join(_FLUSH_S)
+    with suppress(RuntimeError, MemoryError):  # no further thread can be started
+        thread = threading.Thread(target=_flush, daemon=True)
+        thread.start()
+        thread.join(_FLUSH_S)
 
 
 def _flush() -> None:

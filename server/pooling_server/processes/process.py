@@ -23,6 +23,9 @@ _log = logging.getLogger("pooling_server")
 STOP, ABORT = b"s", b"a"
 RELOAD = bytes([signal.SIGHUP])
 _WARMED_UP, _DEVICE_LOST, _FINISHED, _UNFINISHED = b"w", b"d", b"f", b"u"
+_THREADS = 12  # of gRPC and an idle server; gRPC aborts the process if it cannot start one
+# Errors of a process that cannot start or continue, besides those of its options.
+SYSTEM_ERRORS = (OSError, MemoryError, RuntimeError, ImportError)
 
 
 class Events:
@@ -53,6 +56,31 @@ class Events:
     def post(self, event: bytes) -> None:
         """Add an event; safe to call from any thread."""
         os.write(self._write, event)
+
+
+def check_threads() -> None:
+    """Start and end some threads.
+
+    Raises:
+        RuntimeError: one of them cannot be started.
+        MemoryError: there is not enough memory for them.
+    """
+    end = threading.Event()
+    try:
+        for _ in range(_THREADS):
+            threading.Thread(target=end.wait, daemon=True).start()
+    finally:
+        end.set()
+
+
+def system_error_text(error: BaseException) -> str:
+    """Return one line about one of `SYSTEM_ERRORS`; the log has the traceback at level debug."""
+    _log.debug("the process cannot continue", exc_info=error)
+    if isinstance(error, MemoryError):
+        return "the server is out of memory"
+    if isinstance(error, RuntimeError) and "new thread" in str(error):
+        return "the server cannot start a thread; its limit of memory or of threads is too low"
+    return str(error)
 
 
 def run(config: ServerConfig) -> int:
@@ -140,8 +168,12 @@ def _next_final_event(events: Events, any_event_is_final: bool) -> bytes:
 
 
 def _warm_up(server: PoolingServer, events: Events) -> None:
-    server.warm_up()
-    events.post(_WARMED_UP)
+    try:
+        server.warm_up()
+        events.post(_WARMED_UP)
+    except SYSTEM_ERRORS as error:
+        print(f"error: {system_error_text(error)}", file=sys.stderr)
+        events.post(ABORT)
 
 
 def _stop(server: PoolingServer, events: Events) -> None:

@@ -20,9 +20,12 @@ from pooling_server.processes.log import configure_log
 from pooling_server.processes.process import (
     ABORT,
     STOP,
+    SYSTEM_ERRORS,
     Events,
+    check_threads,
     exit_process,
     serve,
+    system_error_text,
 )
 
 if TYPE_CHECKING:
@@ -166,6 +169,17 @@ def main() -> None:
         config = connection.recv()
     except EOFError:
         exit_process(1)
+    try:
+        code = _serve(config, connection, events)
+    except SYSTEM_ERRORS as error:
+        _report(connection, FAILED, system_error_text(error))
+        code = 1
+    exit_process(code)
+
+
+def _serve(config: ServerConfig, connection: Connection, events: Events) -> int:
+    """Serve until the supervisor or a signal stops this process; return the exit code."""
+    check_threads()
     configure_log(config.log_level, config.log_format)
     from pooling_engine import PoolingError
     from pooling_server.serving.app import PoolingServer
@@ -174,16 +188,14 @@ def main() -> None:
         server = PoolingServer(config, shared_port=True)
     except (OSError, PoolingError, ValueError) as error:
         _report(connection, FAILED, str(error))
-        exit_process(1)
+        return 1
     threading.Thread(target=_forward_events, args=(connection, events, server), daemon=True).start()
-    exit_process(
-        serve(
-            server,
-            events,
-            lambda: _report(connection, SERVING, server.banner()),
-            second_event_aborts=False,  # a service manager may signal the worker as well
-            before_exit=lambda: _report(connection, NUMBERS, server.numbers()),
-        )
+    return serve(
+        server,
+        events,
+        lambda: _report(connection, SERVING, server.banner()),
+        second_event_aborts=False,  # a service manager may signal the worker as well
+        before_exit=lambda: _report(connection, NUMBERS, server.numbers()),
     )
 
 

@@ -222,7 +222,7 @@ def _failed_self_call() -> str | None:
         except (grpc.RpcError, RuntimeError) as error:
             return f"a call to itself failed: {error}"
         finally:
-            server.stop(1).wait()
+            server.stop(1).wait(_SELF_CALL_S)  # forever if a thread of gRPC did not start
     return None if replies == [b"self-call"] else f"a call to itself returned {replies!r}"
 
 
