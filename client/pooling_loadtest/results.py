@@ -29,6 +29,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Self
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -59,6 +60,7 @@ _EMPTY = {
     "status": NO_STATUS,
 } | dict.fromkeys(("queue_us", "compute_us", "total_us"), np.nan)
 
+_OBJECTS = {"schedule", "environment", "verify"}
 _RUN, _CALLS, _METRICS = "run.json", "calls.npz", "server_metrics.json"
 
 
@@ -164,6 +166,8 @@ class Run:
         if data.get("format") != FORMAT:
             raise ResultsError(f"its format is {data.get('format')!r}; must be {FORMAT}")
         known = {each.name for each in fields(cls)}
+        for name in _OBJECTS & set(data):
+            _of_type(dict, data[name], name)
         try:
             values = {name: value for name, value in data.items() if name in known}
             values["kinds"] = [Kind(**kind) for kind in values["kinds"]]
@@ -301,6 +305,7 @@ def write(folder: Path, results: Results) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _write_json(folder / _RUN, results.run.to_json())
+        (folder / _METRICS).unlink(missing_ok=True)  # that of an earlier test
         if results.server_metrics:
             _write_json(folder / _METRICS, results.server_metrics)
         with (folder / _CALLS).open("wb") as file:
@@ -316,11 +321,13 @@ def read(folder: Path) -> Results:
         ResultsError: the folder does not hold the results of a load test.
     """
     try:
-        run = Run.from_json(json.loads((folder / _RUN).read_text()))
-        with np.load(folder / _CALLS, allow_pickle=False) as arrays:
+        run = Run.from_json(_of_type(dict, json.loads((folder / _RUN).read_text()), _RUN))
+        with (folder / _CALLS).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             calls = Calls({name: arrays[name] for name in COLUMNS})
-        metrics = folder / _METRICS
-        return Results(run, calls, json.loads(metrics.read_text()) if metrics.exists() else [])
+        return Results(run, calls, _read_metrics(folder / _METRICS))
+    except BadZipFile:
+        text = f"{folder} does not hold the results of a load test: {_CALLS} is incomplete"
+        raise ResultsError(text) from None
     except OSError as error:
         name = error.filename or folder
         raise ResultsError(
@@ -330,6 +337,23 @@ def read(folder: Path) -> Results:
     except (ValueError, KeyError, EOFError) as error:
         text = f"{folder} does not hold the results of a load test: {error}"
         raise ResultsError(text) from None
+
+
+def _read_metrics(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    samples: list[dict[str, Any]] = _of_type(list, json.loads(path.read_text()), path.name)
+    for number, sample in enumerate(samples):
+        if not isinstance(sample, dict) or not {"at_s", "samples"} <= set(sample):
+            raise ResultsError(f"{path.name}[{number}] has no at_s or samples")
+    return samples
+
+
+def _of_type(type_: type, value: Any, name: str) -> Any:
+    if not isinstance(value, type_):
+        needed = "an object" if type_ is dict else "a list"
+        raise ResultsError(f"{name} is of type {type(value).__name__}; it must be {needed}")
+    return value
 
 
 def _write_json(path: Path, content: Any) -> None:

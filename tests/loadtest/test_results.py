@@ -65,6 +65,11 @@ def test_calls_of_processes_are_joined_in_the_order_of_their_schedule():
         ("calls.npz", None, "cannot read .*calls.npz: No such file"),
         ("run.json", b'{"format": 2}', "its format is 2; must be 1"),
         ("run.json", b'{"format": 1}', "keys do not match"),
+        ("run.json", b"[]", "run.json is of type list; it must be an object"),
+        ("run.json", b'{"format": 1, "schedule": 3}', "schedule is of type int; it must be an object"),
+        ("server_metrics.json", b"{}", "server_metrics.json is of type dict; it must be a list"),
+        ("server_metrics.json", b"[3]", r"server_metrics.json\[0\] has no at_s or samples"),
+        ("calls.npz", b"PK\x03\x04" + bytes(500), "does not hold .*: calls.npz is incomplete"),
         ("run.json", b"nonsense", "does not hold the results of a load test"),
         ("calls.npz", b"nonsense", "does not hold the results of a load test"),
         ("calls.npz", b"", "does not hold the results of a load test"),
@@ -72,12 +77,21 @@ def test_calls_of_processes_are_joined_in_the_order_of_their_schedule():
 )
 def test_other_folders_are_rejected_in_one_line(tmp_path, name, content, says):
     results.write(tmp_path, synthetic_results(calls=10))
-    (tmp_path / name).unlink()
+    (tmp_path / name).unlink(missing_ok=True)
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ResultsError, match=says) as caught:
         results.read(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_is_replaced_with_its_metrics(tmp_path):
+    first, second = synthetic_results(calls=10), synthetic_results(calls=10)
+    first.server_metrics = [{"at_s": 1.0, "samples": {"a": 1.0}}]
+    second.server_metrics = []
+    results.write(tmp_path, first)
+    results.write(tmp_path, second)
+    assert results.read(tmp_path).server_metrics == []
 
 
 def test_a_full_disk_gives_one_line(tmp_path):
