@@ -72,13 +72,13 @@ LOAD_OPTIONS = (
     click.option(
         "--model", help="oip-grpc, oip-rest: model of a server that is not a pooling server."
     ),
-    click.option("--input", help="oip-grpc, oip-rest: name of the model's input tensor."),
+    click.option("--input", help="With --model: name of the model's input tensor."),
     click.option(
         "--parameter",
         "parameters",
         type=Parameter(),
         multiple=True,
-        help="oip-grpc, oip-rest: parameter of each request, as NAME=VALUE; may be repeated.",
+        help="With --model: parameter of each request, as NAME=VALUE; may be repeated.",
     ),
     click.option("--metrics-url", help="Prometheus metrics of the server, to read once a second."),
     click.option(

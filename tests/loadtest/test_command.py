@@ -165,6 +165,13 @@ def greet(listener: socket.socket) -> None:
             2,
             "a model named by --model has one input and one output",
         ),
+        (("--protocol", "oip-grpc", "--parameter", "kernel=3"), 2, "parameter is for a model"),
+        (("--parameter", "kernel=3"), 2, "parameter is for the protocols oip-grpc and oip-rest"),
+        (("--seed", -1), 2, "seed is -1; it must be at least 0"),
+        (("--timeout", 0), 2, "timeout is 0; it must be a number of seconds above 0"),
+        (("--give-up", "nan"), 2, "give-up is nan; it must be a number of seconds above 0"),
+        (("unix:",), 2, "target is 'unix:': the path is missing"),
+        (("",), 2, "target is '': not an address"),
         (("--metrics-url", "ftp://x"), 2, "metrics-url is 'ftp://x'; it must begin with http://"),
     ],
 )

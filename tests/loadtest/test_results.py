@@ -66,7 +66,11 @@ def test_calls_of_processes_are_joined_in_the_order_of_their_schedule():
         ("run.json", b'{"format": 2}', "its format is 2; must be 1"),
         ("run.json", b'{"format": 1}', "keys do not match"),
         ("run.json", b"[]", "run.json is of type list; it must be an object"),
-        ("run.json", b'{"format": 1, "schedule": 3}', "schedule is of type int; it must be an object"),
+        (
+            "run.json",
+            b'{"format": 1, "schedule": 3}',
+            "schedule is of type int; it must be an object",
+        ),
         ("server_metrics.json", b"{}", "server_metrics.json is of type dict; it must be a list"),
         ("server_metrics.json", b"[3]", r"server_metrics.json\[0\] has no at_s or samples"),
         ("calls.npz", b"PK\x03\x04" + bytes(500), "does not hold .*: calls.npz is incomplete"),
