@@ -28,10 +28,11 @@ class Vulnerability(NamedTuple):
     source: str
 
 
-# The versions are those of the advisory that each address shows ("fixed" or "patched"); the same
-# numbers stand in the release notes or issues of the package. Advisories for parts that Python
-# packages do not contain (gRPC in Go, protobuf in Java) are not listed, nor is CVE-2026-24747 of
-# PyTorch before 2.10: it needs `torch.load`, which only tests call, with files that they wrote.
+# Each version was looked up: in the advisory ("fixed" or "patched"), or in the release notes, an
+# issue or a pull request about the vulnerability. The addresses are for reference. Advisories for
+# parts that Python packages do not contain (gRPC in Go, protobuf in Java) are not listed, nor is
+# CVE-2026-24747 of PyTorch before 2.10: it needs `torch.load`, which only tests call, with files
+# that they wrote.
 NVD = "https://nvd.nist.gov/vuln/detail"
 KNOWN = [
     Vulnerability("grpcio", "1.53.2", f"{NVD}/CVE-2023-4785"),  # many connections; grpc#34871
@@ -39,12 +40,12 @@ KNOWN = [
     Vulnerability("grpcio", "1.66.2", f"{NVD}/CVE-2024-11407"),  # transmit zero-copy
     Vulnerability("numpy", "1.22.0", f"{NVD}/CVE-2021-34141"),  # comparison of types
     Vulnerability("numpy", "1.22.2", f"{NVD}/CVE-2021-41495"),  # numpy#19038, GHSA-5545-2q6w-2gh6
-    Vulnerability("pillow", "10.0.1", f"{NVD}/CVE-2023-4863"),  # libwebp
-    Vulnerability("pillow", "10.2.0", f"{NVD}/CVE-2023-50447"),  # ImageMath.eval
+    Vulnerability("pillow", "10.0.1", f"{NVD}/CVE-2023-4863"),  # libwebp, Pillow#7626
+    Vulnerability("pillow", "10.2.0", f"{NVD}/CVE-2023-50447"),  # Pillow#7655, in eval
     Vulnerability("pillow", "10.3.0", f"{NVD}/CVE-2024-28219"),  # _imagingcms
     Vulnerability("pillow", "12.1.1", f"{NVD}/CVE-2026-25990"),  # PSD, GHSA-cfh3-3jmp-rvhc
     Vulnerability("pillow", "12.2.0", f"{NVD}/CVE-2026-40192"),  # FITS, GHSA-whj4-6x5x-4v2j
-    Vulnerability("protobuf", "3.18.3", f"{NVD}/CVE-2022-1941"),  # MessageSet
+    Vulnerability("protobuf", "3.18.3", f"{NVD}/CVE-2022-1941"),  # GHSA-8gq9-2x98-w8hf
     Vulnerability("protobuf", "5.29.5", f"{NVD}/CVE-2025-4565"),  # recursion, GHSA-8qvm-5x2c-j2w7
     Vulnerability("protobuf", "5.29.6", f"{NVD}/CVE-2026-0994"),  # JSON, GHSA-7gcm-g887-7qv7
     Vulnerability("torch", "2.6.0", f"{NVD}/CVE-2025-32434"),  # torch.load
