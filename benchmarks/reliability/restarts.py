@@ -34,8 +34,8 @@ def wait_for_calls(load: Load, count: int) -> None:
     wait_until(lambda: load.right >= reached or load.failed or load.wrong, "no call is answered")
 
 
-def killed_workers(seconds: float = 60.0, every_s: float = 2.0) -> list[Row]:
-    """Kill a worker with SIGKILL at regular intervals under load."""
+def killed_workers(seconds: float = 60.0, pause_s: float = 2.0) -> list[Row]:
+    """Kill a worker with SIGKILL under load, again and again, with pauses in between."""
     kills = 0
     with serving(*WORKERS) as server, Load(server.address) as load:
         wait_for_calls(load, 20)
@@ -45,9 +45,9 @@ def killed_workers(seconds: float = 60.0, every_s: float = 2.0) -> list[Row]:
             os.kill(server.workers()[kills % 2], signal.SIGKILL)
             kills += 1
             wait_for_calls(load, 10)
-            time.sleep(max(0.0, min(every_s, until - time.monotonic())))
+            time.sleep(max(0.0, min(pause_s, until - time.monotonic())))
     is_met, text = counts(load)
-    fault = f"kill -9 of a worker every {every_s:g} s for {seconds:g} s under load"
+    fault = f"kill -9 of a worker at least {pause_s:g} s after the last, {seconds:g} s under load"
     figures = load.figures() | {"kills": kills}
     return [row("kills", fault, NONE_FAILS, is_met, f"{kills} kills; {text}", **figures)]
 

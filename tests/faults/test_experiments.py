@@ -21,7 +21,7 @@ from benchmarks.reliability import (
 from benchmarks.reliability.serving import Row
 
 EXPERIMENTS: dict[str, Callable[[], list[Row]]] = {
-    "killed workers": lambda: restarts.killed_workers(seconds=1, every_s=0.5),
+    "killed workers": lambda: restarts.killed_workers(seconds=1, pause_s=0.5),
     "absent server": lambda: restarts.absent_server(seconds=0.5),
     "rolling restart": lambda: restarts.rolling_restart(times=1),
     "stopped server": lambda: restarts.stopped_server(times=1),

@@ -145,12 +145,14 @@ export class PoolingClient {
   ): Promise<Reply[]> {
     const abort = new AbortController()
     const signal = call.signal ? AbortSignal.any([call.signal, abort.signal]) : abort.signal
-    const deadline = call.timeoutMs === undefined ? undefined : Date.now() + call.timeoutMs
+    const deadline = call.timeoutMs === undefined ? undefined : performance.now() + call.timeoutMs
     const replies = new Array<Reply>(ranges.length)
     const queue = ranges.entries()
     const sendAll = async (): Promise<void> => {
       for (const [number, range] of queue) {
-        const left = deadline === undefined ? {} : { timeoutMs: Math.max(1, deadline - Date.now()) }
+        const left = deadline === undefined
+          ? {}
+          : { timeoutMs: Math.max(1, Math.ceil(deadline - performance.now())) }
         replies[number] = await this.#call({ ...call, ...left, signal }, to => send(range, to))
       }
     }
