@@ -172,7 +172,10 @@ class ServerConfig:
         "Address of the Prometheus endpoint, HOST:PORT, for all workers. Empty: no metrics.",
     )
     max_connection_streams: int = option(
-        1024, "Maximum concurrent calls per connection; further calls wait in the client.", 1
+        1024,
+        "Maximum concurrent calls per connection. Further calls wait in the client, or gRPC "
+        "rejects them with UNAVAILABLE before they start.",
+        1,
     )
     max_connection_age_s: float = option(
         0.0,

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 
 import pooling_engine
+from pooling_client import AsyncPoolingClient
+from pooling_engine import PoolSpec
 from pooling_server import PoolingServer, ServerConfig
 from pooling_server.serving import duration
+from pooling_wire import FORWARD
 from pooling_wire.v1 import pooling_pb2_grpc
 from tests.server.support import Gate, assert_serves, details_of, wait_for_in_flight
 from tests.support.requests import forward
@@ -55,6 +60,39 @@ def test_overload_is_rejected_with_a_retry_delay(held: Any) -> None:
     gate.open()
     assert [list(call.result(LIMIT_S).output.shape) for call in calls] == [[1, 1, 2, 2]] * 2
     assert_serves(stub)
+
+
+def test_clients_lose_no_call_of_a_burst_beyond_the_streams_of_a_connection() -> None:
+    """gRPC rejects some of them with REFUSED_STREAM, which is UNAVAILABLE in a client."""
+    config = ServerConfig(
+        listen="127.0.0.1:0",
+        backend="numpy",
+        warm_up=False,
+        max_connection_streams=4,
+        max_in_flight=100,
+    )
+    call = pooling_engine.ForwardCall(np.ones((1, 1, 64, 64), np.float32), PoolSpec("max", 2))
+    server = PoolingServer(config)
+    server.start()
+    try:
+        options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
+        with grpc.insecure_channel(server.address, options) as channel:
+            forward_call = channel.unary_unary(FORWARD.path)
+            request = FORWARD.encode_request(call)
+            burst = [forward_call.future(request, timeout=LIMIT_S) for _ in range(100)]
+            codes = {each.code() for each in burst}
+        assert codes <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+
+        async def answered() -> int:
+            async with AsyncPoolingClient(server.address, timeout=LIMIT_S) as client:
+                results = await asyncio.gather(
+                    *(client.forward(call.input, call.spec) for _ in range(100))
+                )
+            return sum(bool((result.output == 1).all()) for result in results)
+
+        assert asyncio.run(answered()) == 100
+    finally:
+        server.stop()
 
 
 def test_a_call_that_expires_in_the_queue_is_never_computed(held: Any) -> None:
