@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -243,6 +244,8 @@ def markdown_table() -> str:
 def _check_minimums(config: ServerConfig) -> None:
     for field in dataclasses.fields(config):
         value, minimum = getattr(config, field.name), field.metadata["minimum"]
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{field.name} is {value}; it must be a finite number")
         if minimum is not None and value < minimum:
             raise ValueError(f"{field.name} is {value}; it must be at least {minimum}")
 
@@ -276,10 +279,17 @@ def _check_security(config: ServerConfig) -> None:
 
 def _one_port(name: str, listen: str) -> str:
     """Return the only HOST:PORT of an option, or "" if it is empty."""
-    addresses = split_addresses(listen, name) if listen else ("",)
-    if len(addresses) != 1 or is_unix(addresses[0]):
-        raise ValueError(f"{name} must be one HOST:PORT")
-    return addresses[0]
+    if not listen:
+        return ""
+    try:
+        (address,) = split_addresses(listen, name)
+    except ValueError:
+        address = ""
+    if not address or is_unix(address):
+        raise ValueError(
+            f"{name} is {listen!r}; it must be one HOST:PORT, with a port from 0 to 65535"
+        )
+    return address
 
 
 def _check_http(config: ServerConfig) -> None:

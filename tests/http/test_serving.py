@@ -36,9 +36,9 @@ PROTO = {"content-type": "application/proto"}
     ("options", "text"),
     [
         ({"http_listen": "0.0.0.0:1"}, "http_listen is '0.0.0.0:1', which other hosts can reach"),
-        ({"http_listen": "unix:/a"}, "http_listen must be one HOST:PORT"),
-        ({"http_listen": "localhost:1,localhost:2"}, "http_listen must be one HOST:PORT"),
-        ({"http_listen": "localhost"}, "http_listen is 'localhost'; it must be HOST:PORT"),
+        ({"http_listen": "unix:/a"}, "http_listen is 'unix:/a'; it must be one HOST:PORT"),
+        ({"http_listen": "localhost:1,localhost:2"}, "localhost:2'; it must be one HOST:PORT"),
+        ({"http_listen": "localhost"}, "http_listen is 'localhost'; it must be one HOST:PORT"),
         ({"http_cors_origin": "https://a.test"}, "http_cors_origin needs http_listen"),
         (
             {"http_listen": "localhost:1", "http_cors_origin": "https://a.test/b"},

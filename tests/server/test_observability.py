@@ -224,8 +224,8 @@ def test_sighup_of_a_single_process_keeps_it_serving() -> None:
 @pytest.mark.parametrize(
     ("flags", "text"),
     [
-        (["--metrics-listen", "nowhere"], "must be HOST:PORT"),
-        (["--metrics-listen", "unix:/a"], "metrics_listen must be one HOST:PORT"),
+        (["--metrics-listen", "nowhere"], "must be one HOST:PORT"),
+        (["--metrics-listen", "unix:/a"], "metrics_listen is 'unix:/a'; it must be one HOST:PORT"),
         (["--metrics-listen", "0.0.0.0:1"], "allow_plaintext"),
         (["--log-format", "xml"], "log_format is 'xml'; it must be text or json"),
         (["--metrics-listen", "192.0.2.1:1", "--allow-plaintext"], "cannot serve metrics at"),

@@ -107,6 +107,7 @@ def test_flags_override_the_environment() -> None:
         (["--log-level", "loud"], 2, "log_level is 'loud'"),
         (["--no-such-flag"], 2, "No such option"),
         (["--backend", "abacus"], 1, "backend is 'abacus'; it must be one of \"auto\", "),
+        (["--stream-idle-s", "nan"], 2, "stream_idle_s is nan; it must be a finite number"),
         (["--arena-bytes", "-1"], 2, "arena_bytes is -1; it must be at least 0"),
         (["--listen", "nowhere"], 2, "listen is 'nowhere'; it must be HOST:PORT"),
         (["--listen", "127.0.0.1:0", "--listen", "b"], 2, "listen is 'b'; it must be HOST:PORT"),
