@@ -172,9 +172,17 @@ THREADS = "error: the server cannot start a thread; its limit of memory or of th
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_limit_of_memory_ends_the_start_with_one_line(workers: str) -> None:
+    """The limit is enough for the program, and not for the stacks of its threads."""
     command = ["-m", "pooling_server", "--listen", "127.0.0.1:0", "--workers", workers]
     done = subprocess.run(
-        ["sh", "-c", 'ulimit -v 614400; exec "$@"', "sh", sys.executable, *command],
+        [
+            "sh",
+            "-c",
+            'ulimit -s 262144; ulimit -v 2097152; exec "$@"',
+            "sh",
+            sys.executable,
+            *command,
+        ],
         env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

@@ -23,7 +23,7 @@ _log = logging.getLogger("pooling_server")
 STOP, ABORT = b"s", b"a"
 RELOAD = bytes([signal.SIGHUP])
 _WARMED_UP, _DEVICE_LOST, _FINISHED, _UNFINISHED = b"w", b"d", b"f", b"u"
-_THREADS = 12  # of gRPC and an idle server; gRPC aborts the process if it cannot start one
+_THREADS = 24  # an idle server has 11, and gRPC aborts the process if it cannot start one
 # Errors of a process that cannot start or continue, besides those of its options.
 SYSTEM_ERRORS = (OSError, MemoryError, RuntimeError, ImportError)
 
