@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -280,6 +281,23 @@ def test_restarts_are_delayed_with_exponential_back_off(
     assert max(delays) == delays[-1] == 30
     now += 61  # after more than a minute of uptime
     assert worker.schedule_restart() == 0.1
+
+
+def test_a_process_that_cannot_be_started_counts_as_one_that_exited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The supervisor starts it again later; an error here would end the other workers."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(subprocess, "Popen", fail)
+    worker = Worker(3, ServerConfig())
+    worker.start()
+    assert worker.receive()
+    assert not worker.exited_cleanly()
+    assert worker.error == "cannot start a process: Cannot allocate memory"
+    assert worker.describe_exit() == f"worker 3: {worker.error}"
 
 
 def test_the_supervisor_does_not_wait_for_a_process_that_does_not_exit(

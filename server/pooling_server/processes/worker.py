@@ -49,10 +49,10 @@ class Worker:
 
     Attributes:
         config: options of this worker.
-        process: the current or most recent process.
+        process: the current or most recent process; None if none could be started.
         connection: pipe to the process, which closes when the process exits; None if none runs.
         banner: line that the worker sent when it began to serve; empty before that.
-        error: text that the worker sent if it could not start; otherwise empty.
+        error: text about a failed start, from the worker or this process; otherwise empty.
         numbers: metrics of this process that the worker sent last.
         past_numbers: metrics of its earlier processes.
         restart_at: time of the next start, by `time.monotonic`; None while the process runs.
@@ -76,20 +76,24 @@ class Worker:
         self.banner = self.error = ""
         self.restart_at, self.started_at = None, time.monotonic()
         with child_end:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "pooling_server.processes.worker", str(child_end.fileno())],
-                pass_fds=[child_end.fileno()],
-                env=environment_for(self.config.devices, os.environ)
-                if self.config.devices
-                else None,
-                process_group=0,  # Ctrl-C in a terminal must reach the supervisor only
-            )
+            try:
+                self.process = self._new_process(child_end.fileno())
+            except OSError as error:  # `receive` reports the closed connection
+                self.process, self.error = None, f"cannot start a process: {error.strerror}"
         self._send(self.config)
+
+    def _new_process(self, descriptor: int) -> subprocess.Popen[bytes]:
+        devices = self.config.devices
+        return subprocess.Popen(
+            [sys.executable, "-m", "pooling_server.processes.worker", str(descriptor)],
+            pass_fds=[descriptor],
+            env=environment_for(devices, os.environ) if devices else None,
+            process_group=0,  # Ctrl-C in a terminal must reach the supervisor only
+        )
 
     def receive(self) -> bool:
         """Read one message from the process; return True if the connection was closed instead."""
         assert self.connection is not None
-        assert self.process is not None
         try:
             kind, content = self.connection.recv()
         except (EOFError, OSError):
@@ -98,8 +102,9 @@ class Worker:
             self.numbers.in_flight_calls = self.numbers.in_flight_bytes = 0
             self.past_numbers.add(self.numbers)
             self.numbers = Numbers()
-            with suppress(subprocess.TimeoutExpired):  # a GPU driver may block the exit
-                self.process.wait(_EXIT_S)
+            if self.process is not None:
+                with suppress(subprocess.TimeoutExpired):  # a GPU driver may block the exit
+                    self.process.wait(_EXIT_S)
             return True
         if kind == SERVING:
             self.banner = content
@@ -142,7 +147,8 @@ class Worker:
 
     def describe_exit(self) -> str:
         """Return one sentence about how the process ended, for the log."""
-        assert self.process is not None
+        if self.process is None:
+            return f"worker {self.number}: {self.error}"
         code, name = self.process.returncode, f"worker {self.number} (process {self.process.pid})"
         if code is None:
             return f"{name} closed its connection, but its process is still running"
