@@ -1,7 +1,8 @@
 // Arguments of PoolingClient for the requests of the test vectors (docs/vectors.md).
 import fs from 'node:fs'
+import { after } from 'node:test'
 
-import { createGrpcTransport } from '@connectrpc/connect-node'
+import { createGrpcTransport, Http2SessionManager } from '@connectrpc/connect-node'
 import { createConnectTransport, createGrpcWebTransport } from '@connectrpc/connect-web'
 import { PoolingClient, tensor } from '../dist/index.js'
 
@@ -22,9 +23,19 @@ const grpc = { baseUrl: `http://${process.env.POOLING_TARGET || '127.0.0.1:50051
 const http = { baseUrl: `http://${process.env.POOLING_HTTP || '127.0.0.1:8080'}` }
 export const LIMIT = { timeoutMs: 50_000 }
 
+// A connection whose only call was cancelled may stay open, and would keep Node running.
+const sessions = []
+after(() => sessions.forEach(session => session.abort()))
+
+function grpcTransport () {
+  const sessionManager = new Http2SessionManager(grpc.baseUrl)
+  sessions.push(sessionManager)
+  return createGrpcTransport({ ...grpc, sessionManager })
+}
+
 /** gRPC of Node, and what browsers can use: these call `fetch`, which Node has too. */
 export const TRANSPORTS = {
-  gRPC: () => createGrpcTransport(grpc),
+  gRPC: grpcTransport,
   Connect: () => createConnectTransport({ ...http, useBinaryFormat: true }),
   'Connect with JSON': () => createConnectTransport(http),
   'gRPC-Web': () => createGrpcWebTransport(http)
