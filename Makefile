@@ -112,12 +112,12 @@ reliability: $(VENV)/.test  ## inject faults into real processes, write docs/rel
 	$(BIN)/python -m benchmarks.reliability
 
 FUZZ_SECONDS := 60
-fuzz: $(VENV)/.test $(FUZZ)/.installed  ## fuzz the message parser and the JSON decoder for 60 s each (FUZZ_SECONDS)
+fuzz: $(VENV)/.test $(FUZZ)/.installed  ## fuzz the parsers of all protocols; for 60 s each (FUZZ_SECONDS)
 	$(FUZZ)/bin/python -m tests.wire.fuzz_parsing build/fuzz -artifact_prefix=build/fuzz- \
 		-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -print_final_stats=1
 	$(FUZZ)/bin/python -m tests.http.fuzz_json build/fuzz-json -artifact_prefix=build/fuzz-json- \
 		-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -print_final_stats=1
-	POOLING_FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest --timeout 0 tests/oip/test_fuzzing.py
+	POOLING_FUZZ_EXAMPLES=8000 $(BIN)/python -m pytest --timeout 0 tests/oip/test_fuzzing.py
 
 protos-check:  ## compare the committed generated code with the .proto
 	rm -rf build/protos && mkdir -p build/protos
