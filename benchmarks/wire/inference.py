@@ -114,7 +114,6 @@ def main() -> None:
         "python": platform.python_version(),
         "grpcio": grpc.__version__,
         "cores": os.cpu_count(),
-        "note": "other programs ran on the machine",
         "figures": figures,
     }
     Path(sys.argv[1]).write_text(json.dumps(result, indent=1) + "\n")
