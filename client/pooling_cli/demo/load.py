@@ -13,7 +13,7 @@ import click
 from pooling_cli.demo.server import COMMAND, address_in, running_server
 
 _STEPS = 7
-_RATES = (20.0, 1280.0)  # the last is more than a laptop answers
+_RATES = (40.0, 2560.0)  # the last is more than a laptop answers
 _SHAPE = (1, 32, 56, 56)  # 401 KB
 
 
