@@ -18,7 +18,6 @@ from pooling_engine import (
     InvalidSpecError,
     InvalidTensorError,
     PoolingError,
-    UnsupportedError,
 )
 from pooling_server.oip.datatypes import (
     DATATYPES,
@@ -28,7 +27,14 @@ from pooling_server.oip.datatypes import (
     dtype_of,
     raw_array,
 )
-from pooling_server.oip.inference import NO_SHARED_MEMORY, Inference, Parameter, call_of
+from pooling_server.oip.inference import (
+    Inference,
+    Parameter,
+    call_of,
+    check_input_names,
+    check_tensor_parameters,
+    named_results,
+)
 from pooling_server.oip.messages import message_class, parse
 from pooling_server.oip.models import VERSION
 from pooling_server.oip.statistics import RequestTimer, Statistics
@@ -145,14 +151,6 @@ class InferExchange:
         return parts
 
 
-def named_results(request: Inference, result: Any) -> dict[str, Array]:
-    """Return the requested results by name, in the order of the request."""
-    if isinstance(result, np.ndarray):
-        return {"input_gradient": result}
-    arrays = {"output": result.output, "indices": result.indices}
-    return {name: arrays[name] for name in request.outputs or ("output",)}
-
-
 @lru_cache(maxsize=512)
 def _response_head(
     model_name: str, id_: str, tensors: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]
@@ -207,14 +205,9 @@ def _named(data: bytes) -> Inference:
 def _head(data: bytes) -> _Head:
     message = parse("ModelInferRequest", data)
     inputs = tuple(_input(each, number) for number, each in enumerate(message.inputs))
-    names = [each.name for each in inputs]
-    for number, name in enumerate(names):
-        if name in names[:number]:
-            raise InvalidTensorError(
-                f"inputs[{number}] is a second input {name!r}", field=f"inputs[{number}].name"
-            )
+    check_input_names([each.name for each in inputs])
     for number, output in enumerate(message.outputs):
-        _check_tensor_parameters(output.parameters, f"outputs[{number}]")
+        check_tensor_parameters(output.parameters, f"outputs[{number}]")
     return _Head(
         message.model_name,
         message.model_version,
@@ -239,23 +232,9 @@ def _parameter(name: str, value: Any) -> Parameter:
     return parameter
 
 
-def _check_tensor_parameters(parameters: Any, field: str) -> None:
-    for name in parameters:
-        if name.startswith("shared_memory_"):
-            raise UnsupportedError(
-                f"{field}.parameters has {name}: {NO_SHARED_MEMORY}",
-                field=f"{field}.parameters.{name}",
-            )
-        if name not in ("binary_data", "binary_data_size"):
-            raise InvalidSpecError(
-                f"{field}.parameters has {name!r}; tensors have no such parameter",
-                field=f"{field}.parameters.{name}",
-            )
-
-
 def _input(tensor: Any, number: int) -> _Input:
     field = f"inputs[{number}]"
-    _check_tensor_parameters(tensor.parameters, field)
+    check_tensor_parameters(tensor.parameters, field)
     dtype_of(tensor.datatype, field)
     shape = checked_shape(tensor.shape, field)
     array = None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from pooling_engine import (
@@ -70,6 +71,47 @@ def call_of(request: Inference) -> ForwardCall | BackwardCall:
         if name in _SPEC or name in ("index_format", "input_shape"):
             error.field = f"parameters.{error.field}"
         raise
+
+
+def check_tensor_parameters(names: Iterable[str], field: str) -> None:
+    """Check the names of the parameters of one tensor.
+
+    Args:
+        names: names of the parameters.
+        field: the tensor in the request, such as "inputs[0]".
+
+    Raises:
+        UnsupportedError: a parameter names shared memory.
+        InvalidSpecError: tensors have no such parameter.
+    """
+    for name in names:
+        place = f"{field}.parameters.{name}"
+        if name.startswith(_SHARED):
+            raise UnsupportedError(f"{place}: {NO_SHARED_MEMORY}", field=place)
+        if name not in ("binary_data", "binary_data_size"):
+            raise InvalidSpecError(f"{place}: tensors have no such parameter", field=place)
+
+
+def check_input_names(names: Iterable[str]) -> None:
+    """Check that no input is given twice.
+
+    Raises:
+        InvalidTensorError: a name stands twice.
+    """
+    seen = set()
+    for number, name in enumerate(names):
+        if name in seen:
+            field = f"inputs[{number}]"
+            raise InvalidTensorError(f"{field} is a second input {name!r}", field=f"{field}.name")
+        seen.add(name)
+
+
+def named_results(request: Inference, result: Any) -> dict[str, Array]:
+    """Return the requested results by name, in the order of the request."""
+    if isinstance(result, np.ndarray):
+        return {"input_gradient": result}
+    arrays = {"output": result.output, "indices": result.indices}
+    return {name: arrays[name] for name in request.outputs or ("output",)}
 
 
 def _check_names(request: Inference, model: Model) -> None:

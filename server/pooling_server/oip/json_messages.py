@@ -15,7 +15,6 @@ from pooling_engine import (
     InvalidSpecError,
     InvalidTensorError,
     PoolingError,
-    UnsupportedError,
 )
 from pooling_server.oip.datatypes import (
     DATATYPES,
@@ -25,8 +24,22 @@ from pooling_server.oip.datatypes import (
     dtype_of,
     raw_array,
 )
-from pooling_server.oip.infer_messages import named_results
-from pooling_server.oip.inference import NO_SHARED_MEMORY, Inference, Parameter, call_of
+from pooling_server.oip.inference import (
+    Inference,
+    Parameter,
+    call_of,
+    check_input_names,
+    check_tensor_parameters,
+    named_results,
+)
+from pooling_server.oip.json_fields import (
+    flag_of,
+    list_of,
+    object_of,
+    parameters_of,
+    parsed,
+    text_of,
+)
 from pooling_server.oip.models import VERSION
 from pooling_server.oip.statistics import RequestTimer, Statistics
 from pooling_wire.shared_memory import NO_PLACES, Placed, Places, Regions
@@ -122,9 +135,9 @@ class RestExchange:
                 f"Inference-Header-Content-Length is {size}, but the body has {len(data)} bytes",
                 field="Inference-Header-Content-Length",
             )
-        request = _object(_parsed(data[:size]), "the request", _REQUEST, "")
-        parameters = _parameters(request, "parameters")
-        self._is_binary = _flag(parameters.pop(_BINARY_OUTPUT, False), _BINARY_OUTPUT)
+        request = object_of(parsed(data[:size]), "the request", _REQUEST, "")
+        parameters = parameters_of(request, "parameters")
+        self._is_binary = flag_of(parameters.pop(_BINARY_OUTPUT, False), _BINARY_OUTPUT)
         id_ = request.get("id", "")
         if not isinstance(id_, str):
             raise InvalidSpecError(f"id is {id_!r}; it must be text", field="id")
@@ -134,16 +147,14 @@ class RestExchange:
         )
 
     def _inputs(self, request: Mapping[str, Any], rest: memoryview) -> dict[str, Array]:
+        tensors = []
+        for number, record in enumerate(list_of(request.get("inputs"), "inputs")):
+            tensors.append(object_of(record, f"inputs[{number}]", _INPUT, f"inputs[{number}]"))
+        names = [text_of(tensor, "name", f"inputs[{n}]") for n, tensor in enumerate(tensors)]
+        check_input_names(names)
         arrays: dict[str, Array] = {}
-        for number, record in enumerate(_list(request.get("inputs"), "inputs")):
-            field = f"inputs[{number}]"
-            tensor = _object(record, field, _INPUT, field)
-            name = _text(tensor, "name", field)
-            if name in arrays:
-                raise InvalidTensorError(
-                    f"{field} is a second input {name!r}", field=f"{field}.name"
-                )
-            arrays[name], rest = _tensor(tensor, field, rest)
+        for number, (name, tensor) in enumerate(zip(names, tensors, strict=True)):
+            arrays[name], rest = _tensor(tensor, f"inputs[{number}]", rest)
         if len(rest):
             raise InvalidTensorError(
                 f"the body has {len(rest)} bytes after the tensors that it describes",
@@ -153,106 +164,29 @@ class RestExchange:
 
     def _outputs(self, request: Mapping[str, Any]) -> tuple[str, ...]:
         names = []
-        for number, record in enumerate(_list(request.get("outputs", []), "outputs")):
+        for number, record in enumerate(list_of(request.get("outputs", []), "outputs")):
             field = f"outputs[{number}]"
-            output = _object(record, field, _OUTPUT, field)
-            name = _text(output, "name", field)
+            output = object_of(record, field, _OUTPUT, field)
+            name = text_of(output, "name", field)
             parameters = _tensor_parameters(output, field)
             if "binary_data" in parameters:
                 place = f"{field}.parameters.binary_data"
-                self._binary[name] = _flag(parameters["binary_data"], place)
+                self._binary[name] = flag_of(parameters["binary_data"], place)
             names.append(name)
         return tuple(dict.fromkeys(names))
 
 
-def _parsed(text: bytes) -> Any:
-    try:
-        return json.loads(text, parse_constant=_constant, object_pairs_hook=_record)
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, PoolingError):
-            raise
-        raise InvalidTensorError(f"the request is not valid JSON: {error}") from None
-
-
-def _record(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    record: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in record:
-            raise InvalidTensorError(f"the request has {key!r} twice in one object", field=key)
-        record[key] = value
-    return record
-
-
-def _constant(name: str) -> Any:
-    raise InvalidTensorError(
-        f"the request has {name}, which JSON does not have; send such elements as binary data",
-        field="inputs.data",
-    )
-
-
-def _object(value: Any, name: str, known: tuple[str, ...], field: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise InvalidTensorError(f"{name} must be an object in braces", field=field)
-    for key in value:
-        if key not in known:
-            raise InvalidTensorError(
-                f"{name} has no field {key!r}; it has {', '.join(known)}",
-                field=f"{field}.{key}".lstrip("."),
-            )
-    return value
-
-
-def _list(value: Any, field: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise InvalidTensorError(f"{field} must be a list in brackets", field=field)
-    return value
-
-
-def _text(record: Mapping[str, Any], key: str, field: str) -> str:
-    value = record.get(key)
-    if not isinstance(value, str):
-        raise InvalidTensorError(
-            f"{field}.{key} is {value!r:.60}; it must be text", field=f"{field}.{key}"
-        )
-    return value
-
-
-def _flag(value: Any, field: str) -> bool:
-    if not isinstance(value, bool):
-        raise InvalidSpecError(f"{field} is {value!r:.60}; it must be true or false", field=field)
-    return value
-
-
-def _parameters(record: Mapping[str, Any], field: str) -> dict[str, Parameter]:
-    parameters = record.get("parameters", {})
-    if not isinstance(parameters, dict):
-        raise InvalidSpecError(f"{field} must be an object in braces", field=field)
-    for name, value in parameters.items():
-        if not isinstance(value, (bool, int, float, str)):
-            raise InvalidSpecError(
-                f"{field}.{name} is {value!r:.60}; it must be a bool, a number or text, "
-                'such as "3,2"',
-                field=f"{field}.{name}",
-            )
-    return dict(parameters)
-
-
 def _tensor_parameters(record: Mapping[str, Any], field: str) -> dict[str, Parameter]:
-    parameters = _parameters(record, f"{field}.parameters")
-    for name in parameters:
-        place = f"{field}.parameters.{name}"
-        if name.startswith("shared_memory_"):
-            raise UnsupportedError(f"{place}: {NO_SHARED_MEMORY}", field=place)
-        if name not in ("binary_data", "binary_data_size"):
-            raise InvalidSpecError(f"{place}: tensors have no such parameter", field=place)
+    parameters = parameters_of(record, f"{field}.parameters")
+    check_tensor_parameters(parameters, field)
     return parameters
 
 
 def _tensor(tensor: Mapping[str, Any], field: str, rest: memoryview) -> tuple[Array, memoryview]:
     """Return the elements of an input, and the bytes after its own."""
-    datatype = _text(tensor, "datatype", field)
+    datatype = text_of(tensor, "datatype", field)
     dtype_of(datatype, field)
-    shape = checked_shape(_list(tensor.get("shape"), f"{field}.shape"), field)
+    shape = checked_shape(list_of(tensor.get("shape"), f"{field}.shape"), field)
     size = _tensor_parameters(tensor, field).get("binary_data_size")
     if size is None:
         return _json_array(tensor, datatype, shape, field), rest
@@ -278,7 +212,7 @@ def _json_array(
 ) -> Array:
     """Return elements in JSON: nested as the shape, or flat."""
     source = f"{field}.data"
-    data = _list(tensor.get("data"), source)
+    data = list_of(tensor.get("data"), source)
     if datatype in RAW_ONLY:
         raise InvalidTensorError(
             f"JSON cannot hold {datatype}; send it as binary data", field=source
