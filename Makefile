@@ -107,6 +107,7 @@ test-large: $(VENV)/.test  ## stream 8 GiB through a server that stays below 1 G
 SOAK_CALLS := 1000000
 soak: $(VENV)/.test  ## make a million mixed calls (SOAK_CALLS), draw memory and descriptors
 	$(BIN)/python -m benchmarks.reliability.soak --calls $(SOAK_CALLS)
+	$(BIN)/python -m benchmarks.reliability --table
 
 reliability: $(VENV)/.test  ## inject faults into real processes, write docs/reliability.md; ten minutes
 	$(BIN)/python -m benchmarks.reliability

@@ -23,7 +23,6 @@ from benchmarks.reliability import (
     resources,
     restarts,
     security,
-    soak,
 )
 from benchmarks.reliability.serving import Row
 
@@ -40,15 +39,7 @@ EXPERIMENTS: dict[str, Callable[[], list[Row]]] = {
     "endings": endings.endings,
     "security": security.security,
     "resources": resources.resources,
-    "soak": lambda: soak_rows(),
 }
-
-
-def soak_rows(calls: int = 100_000, limit_s: float = 30.0) -> list[Row]:
-    """Soak for a minute; `make soak` makes a million calls."""
-    samples, rows = soak.soaked(calls, limit_s)
-    soak.write(samples, rows, calls, report.RESULTS)
-    return rows
 
 
 def main() -> None:
