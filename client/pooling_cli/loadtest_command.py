@@ -186,7 +186,7 @@ def _is_given(context: click.Context, name: str) -> bool:
 
 def _show(results: Results, output: Path | None) -> bool:
     """Print and write results; return whether the test has passed."""
-    from pooling_loadtest.results import ResultsError
+    from pooling_loadtest.errors import ResultsError
     from pooling_loadtest.summary import is_passed, summary
     from pooling_loadtest.writing import write_all
 

@@ -19,8 +19,8 @@ class _Misuse(click.ClickException):
 @click.argument("folder", type=_FOLDER)
 def report(folder: Path) -> None:
     """Write the report of the load test in FOLDER again."""
+    from pooling_loadtest.errors import ResultsError
     from pooling_loadtest.report import write
-    from pooling_loadtest.results import ResultsError
 
     try:
         click.echo(f"wrote {write(folder)}")
@@ -37,8 +37,9 @@ def compare(a: Path, b: Path) -> None:
     A difference is real if its 99 % bootstrap interval excludes zero. The interval covers the
     variation within the runs; repeat runs to see the variation between them.
     """
+    from pooling_loadtest.errors import ResultsError
     from pooling_loadtest.report import comparison
-    from pooling_loadtest.results import ResultsError, read
+    from pooling_loadtest.results import read
 
     try:
         one, other = read(a), read(b)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import cast
 
 import numpy as np
 
-from pooling_loadtest.results import Calls
+from pooling_loadtest.calls import Calls
+from pooling_loadtest.runs import CapacityRow, WindowRow
 from pooling_loadtest.slo import Slo, figure_of
 
 _LAST, _WITHIN = 3, 1.10
@@ -55,16 +56,12 @@ class Capacity:
     windows: list[Window] = field(default_factory=list)
     settled: bool = False
 
-    def to_json(self) -> dict[str, Any]:
+    def to_row(self) -> CapacityRow:
         """Return the search for `run.json`."""
-        windows = [vars(window) for window in self.windows]
-        return {
-            "rate": self.rate,
-            "low": self.low,
-            "high": self.high,
-            "settled": self.settled,
-            "windows": windows,
-        }
+        windows = [cast(WindowRow, vars(window)) for window in self.windows]
+        return CapacityRow(
+            rate=self.rate, low=self.low, high=self.high, settled=self.settled, windows=windows
+        )
 
 
 def search(measure: Callable[[float], Window | None], first_rate: float) -> Capacity:

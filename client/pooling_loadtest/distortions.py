@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pooling_loadtest.calls import NEVER, Calls, percentiles
 from pooling_loadtest.generator import Summary
-from pooling_loadtest.results import NEVER, Calls, percentiles
 from pooling_loadtest.texts import short
 
 _MAX_LAG = 0.05  # p99 of the lag, relative to the median latency

@@ -6,20 +6,21 @@ import importlib.metadata
 import os
 import platform
 from pathlib import Path
-from typing import Any
+
+from pooling_loadtest.runs import Environment
 
 _PACKAGES = ("pooling-service", "numpy", "grpcio", "protobuf")
 
 
-def environment() -> dict[str, Any]:
+def environment() -> Environment:
     """Return Python, platform, processor, cores and versions of packages."""
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(terse=True),
-        "cpu": _cpu(),
-        "cores": os.cpu_count(),
-        "versions": {name: _version(name) for name in _PACKAGES},
-    }
+    return Environment(
+        python=platform.python_version(),
+        platform=platform.platform(terse=True),
+        cpu=_cpu(),
+        cores=os.cpu_count(),
+        versions={name: _version(name) for name in _PACKAGES},
+    )
 
 
 def _cpu() -> str:

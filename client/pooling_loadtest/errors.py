@@ -1,4 +1,4 @@
-"""Errors that end a load test before it starts."""
+"""Errors of load tests and of their results."""
 
 
 class MisuseError(ValueError):
@@ -7,3 +7,7 @@ class MisuseError(ValueError):
 
 class TargetError(Exception):
     """The server cannot be tested; the message names it and the reason."""
+
+
+class ResultsError(ValueError):
+    """A folder does not hold the results of a load test, or cannot be written."""

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pooling_engine import InvalidSpecError, PoolingError
+from pooling_loadtest.calls import COLUMNS, NEVER, Calls
 from pooling_loadtest.errors import MisuseError, TargetError
 from pooling_loadtest.loops import Loop
 from pooling_loadtest.recorder import Recorder
-from pooling_loadtest.results import COLUMNS, NEVER, Calls
 from pooling_loadtest.schedules import Schedule, arrivals
 from pooling_loadtest.settings import LoadTest
 from pooling_loadtest.target import Target

@@ -13,9 +13,10 @@ from typing import Any, Self
 
 import numpy as np
 
+from pooling_loadtest.calls import COLUMNS, Calls
 from pooling_loadtest.errors import MisuseError, TargetError
 from pooling_loadtest.generator import Progress, Summary
-from pooling_loadtest.results import COLUMNS, Calls, Kind
+from pooling_loadtest.runs import Kind
 from pooling_loadtest.schedules import Schedule
 from pooling_loadtest.settings import LoadTest
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pooling_loadtest.results import RIGHT, WRONG, Calls
+from pooling_loadtest.calls import RIGHT, WRONG, Calls
 
 OK, CANCELLED, UNKNOWN, UNAVAILABLE = 0, 1, 2, 14
 _TIMING = re.compile(r"queue;dur=([\d.]+), compute;dur=([\d.]+), total;dur=([\d.]+)")

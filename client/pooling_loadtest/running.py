@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pooling_loadtest import capacity
+from pooling_loadtest.calls import NOT_CHECKED, TIMES, WRONG, Calls
 from pooling_loadtest.checking import check_settings
 from pooling_loadtest.distortions import distortions
 from pooling_loadtest.environment import environment
@@ -17,14 +18,14 @@ from pooling_loadtest.generator import Summary
 from pooling_loadtest.metrics import Scraper
 from pooling_loadtest.processes import Generators, Outcome
 from pooling_loadtest.progress import Watch
-from pooling_loadtest.results import NOT_CHECKED, WRONG, Calls, Results, Run
+from pooling_loadtest.results import Results
+from pooling_loadtest.runs import Run
 from pooling_loadtest.schedules import Schedule, Segment
 from pooling_loadtest.settings import LoadTest
 from pooling_loadtest.slo import Slo, parse_slo
 from pooling_loadtest.texts import short
 
 _DEFAULT_SLO = "errors<1%"  # of a search without an objective
-_TIME_COLUMNS = ("scheduled_ns", "sent_ns", "done_ns")
 
 
 def run_test(test: LoadTest, slo: Slo | None = None) -> Results:
@@ -97,7 +98,7 @@ def find_capacity(test: LoadTest, window_s: float, slo: Slo | None, first_rate: 
     schedule = Schedule("search", tuple(segments))
     run = _described(test, generators, calls, summaries, schedule)
     run.started_unix_ns, run.stopped = first.started_unix_ns, windows[-1].stopped
-    run.capacity = found.to_json()
+    run.capacity = found.to_row()
     run.slo = {"text": slo.text, "met": found.rate > 0}
     # Windows above the capacity are late by design; those are no reason to mark the others.
     met = [each.met for each in found.windows]
@@ -124,7 +125,7 @@ def _described(
         command=list(test.command),
         seed=test.seed,
         loop="closed" if schedule is None else "open",
-        schedule={"kind": "closed", "segments": []} if schedule is None else schedule.to_json(),
+        schedule={"kind": "closed", "segments": []} if schedule is None else schedule.to_row(),
         callers=test.callers if schedule is None else None,
         processes=test.processes,
         max_in_flight=test.max_in_flight,
@@ -166,7 +167,7 @@ def _joined(windows: Sequence[Outcome]) -> Calls:
     """Return the calls of all windows, with times from the start of the first."""
     for outcome in windows:
         offset = outcome.start_ns - windows[0].start_ns
-        for name in _TIME_COLUMNS:
+        for name in TIMES:
             column = getattr(outcome.calls, name)
             column[column >= 0] += offset
     return Calls.joined([outcome.calls for outcome in windows])

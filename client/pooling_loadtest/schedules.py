@@ -7,13 +7,14 @@ Poisson process (all others): exponential gaps of mean 1, mapped through the int
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pooling_loadtest.errors import MisuseError
+from pooling_loadtest.runs import ScheduleRow, SegmentRow
 
 KINDS = ("constant", "poisson", "step", "ramp", "sweep")
 MAX_CALLS = 20_000_000  # about 1.1 GB of columns
@@ -53,9 +54,10 @@ class Schedule:
         """End of the last segment."""
         return self.segments[-1].end_s
 
-    def to_json(self) -> dict[str, Any]:
+    def to_row(self) -> ScheduleRow:
         """Return the schedule for `run.json`."""
-        return {"kind": self.kind, "segments": [asdict(each) for each in self.segments]}
+        segments = [cast(SegmentRow, vars(segment)) for segment in self.segments]
+        return ScheduleRow(kind=self.kind, segments=segments)
 
 
 def schedule_of(

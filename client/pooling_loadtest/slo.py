@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pooling_loadtest.calls import Calls, percentiles
 from pooling_loadtest.errors import MisuseError
-from pooling_loadtest.results import Calls, percentiles
 
 _UNITS_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 _TERM = re.compile(

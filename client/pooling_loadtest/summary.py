@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import grpc
 import numpy as np
 
-from pooling_loadtest.results import NO_STATUS, Calls, Results, percentiles
+from pooling_loadtest.calls import NO_STATUS, Calls, percentiles
+from pooling_loadtest.results import Results
+from pooling_loadtest.runs import CapacityRow, Objective
 from pooling_loadtest.texts import short
 
 _AT = (50.0, 90.0, 99.0, 99.9, 100.0)
@@ -37,7 +38,7 @@ def summary(results: Results) -> str:
     return "\n".join(lines)
 
 
-def capacity_text(capacity: dict[str, Any], slo: dict[str, Any] | None) -> str:
+def capacity_text(capacity: CapacityRow, slo: Objective | None) -> str:
     """Return the result of a search for the capacity as one sentence."""
     text, windows = "" if slo is None else slo["text"], capacity["windows"]
     if not capacity["rate"]:

@@ -11,12 +11,12 @@ import numpy as np
 
 from pooling_client import PoolingClient
 from pooling_engine import PoolingError
-from pooling_loadtest import results
 from pooling_loadtest.errors import TargetError
 from pooling_loadtest.oip import messages, proto
 from pooling_loadtest.oip.requests import InferRequest, request_of
 from pooling_loadtest.payloads import Payload, payloads_of, results_in
 from pooling_loadtest.recorder import OK, Check, Recorder
+from pooling_loadtest.runs import Kind
 from pooling_loadtest.sending.base import Sender
 from pooling_loadtest.sending.many import ManySender
 from pooling_loadtest.sending.rest import RestWork, rest_sender
@@ -64,7 +64,7 @@ class Target:
         self._input = test.input
         self._requests: list[list[bytes]] = []
         self.checks = [self._check(n) for n in range(len(test.kinds))]
-        self.kinds: list[results.Kind] = []
+        self.kinds: list[Kind] = []
 
     def server_info(self) -> dict[str, Any] | None:
         """Return version, backends and limits of the server, if it is ours."""
@@ -97,7 +97,7 @@ class Target:
             sent = self._payloads[n][0].request_bytes
             is_message = kind.transport in ("unary", "stream")
             self.kinds.append(
-                results.Kind(
+                Kind(
                     name=kind.name,
                     direction=kind.direction,
                     transport=self._transport(kind),

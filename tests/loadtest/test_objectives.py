@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pooling_loadtest.calls import Calls
 from pooling_loadtest.capacity import Window, search, window_of
 from pooling_loadtest.errors import MisuseError
-from pooling_loadtest.results import Calls
 from pooling_loadtest.slo import figure_of, parse_slo
 
 

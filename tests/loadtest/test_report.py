@@ -10,13 +10,14 @@ import pytest
 from scipy import stats
 
 from pooling_loadtest import results
+from pooling_loadtest.calls import Calls
+from pooling_loadtest.errors import ResultsError
 from pooling_loadtest.report import write
 from pooling_loadtest.report.figures import AT, figures
 from pooling_loadtest.report.metrics import metric_series
 from pooling_loadtest.report.series import by_rate, heat_map, knee, over_time, rates
 from pooling_loadtest.report.statistics import interval, is_supported
 from pooling_loadtest.report.text import verdict
-from pooling_loadtest.results import Calls, ResultsError
 from tests.support.browser import dom_of
 from tests.support.load_runs import synthetic_results
 

@@ -8,7 +8,7 @@ import grpc
 import numpy as np
 import pytest
 
-from pooling_loadtest.results import WRONG
+from pooling_loadtest.calls import WRONG
 from pooling_loadtest.summary import is_passed, summary
 from pooling_loadtest.texts import short
 from tests.loadtest.servers import Answers, PauseOnce, fake_server

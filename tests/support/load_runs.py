@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pooling_loadtest.results import Calls, Kind, Results, Run
+from pooling_loadtest.calls import Calls
+from pooling_loadtest.results import Results
+from pooling_loadtest.runs import Kind, Run
 
 KINDS = [
     Kind(

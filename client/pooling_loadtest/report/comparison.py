@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pooling_loadtest.calls import Calls, percentiles
 from pooling_loadtest.report.statistics import is_supported
 from pooling_loadtest.report.text import load, ms, number
-from pooling_loadtest.results import Calls, Results, Run, percentiles
+from pooling_loadtest.results import Results
+from pooling_loadtest.runs import Run
 
 CONFIDENCE = 0.99  # of each interval: seven figures together then mislead in at most 7 % of cases
 AT = (50.0, 90.0, 99.0, 99.9)

@@ -8,9 +8,10 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
+from pooling_loadtest.calls import NO_STATUS, Calls, percentiles
 from pooling_loadtest.report import series
 from pooling_loadtest.report.statistics import interval, is_supported
-from pooling_loadtest.results import NO_STATUS, Calls, Results, percentiles
+from pooling_loadtest.results import Results
 
 AT = (50.0, 90.0, 95.0, 99.0, 99.9, 99.99)
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode} | {NO_STATUS: "NO REPLY"}

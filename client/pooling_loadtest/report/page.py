@@ -13,6 +13,7 @@ from pooling_loadtest.report.charts import Spec
 from pooling_loadtest.report.figures import STAGES
 from pooling_loadtest.report.metrics import metric_series
 from pooling_loadtest.results import Results
+from pooling_loadtest.runs import Objective
 from pooling_loadtest.slo import parse_slo
 
 
@@ -205,7 +206,7 @@ def _tables(body: _Page, results: Results, found: dict[str, Any]) -> None:
     body.card("Command", "", f"<pre>{command}</pre>{tables.schedule(results.run)}")
 
 
-def _objective_ms(slo: dict[str, Any] | None) -> float | None:
+def _objective_ms(slo: Objective | None) -> float | None:
     """Return the limit of the first latency of an objective."""
     terms = parse_slo(slo["text"]).terms if slo else ()
     return next((term.limit for term in terms if term.figure.startswith("p")), None)

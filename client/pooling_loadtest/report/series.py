@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pooling_loadtest.calls import Calls, percentiles
 from pooling_loadtest.report.statistics import highest_supported, interval, is_supported
-from pooling_loadtest.results import Calls, Run, percentiles
+from pooling_loadtest.runs import Run
 
 Rows = list[dict[str, Any]]
 

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from pooling_loadtest.report import text
-from pooling_loadtest.results import Run
+from pooling_loadtest.runs import Run
 
 
 def kinds(rows: Sequence[dict[str, Any]]) -> str:
@@ -76,9 +76,12 @@ def errors(rows: Sequence[dict[str, Any]]) -> str:
 
 def environment(run: Run) -> str:
     """Return hardware and versions of the generator, and the server's answers about itself."""
-    found = dict(run.environment)
-    versions = found.pop("versions", {})
-    rows = [(f"generator: {name}", value) for name, value in found.items()]
+    versions = run.environment.get("versions", {})
+    rows: list[tuple[str, Any]] = [
+        (f"generator: {name}", value)
+        for name, value in run.environment.items()
+        if name != "versions"
+    ]
     rows += [(name, value) for name, value in versions.items() if value]
     for name, value in (run.server_info or {}).items():
         if isinstance(value, (list, tuple)):

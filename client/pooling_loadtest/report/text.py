@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pooling_loadtest.results import Run
+from pooling_loadtest.runs import Run
 
 Grade = Literal["passed", "warned", "failed"]
 

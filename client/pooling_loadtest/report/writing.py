@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pooling_loadtest.errors import ResultsError
 from pooling_loadtest.report.figures import figures
 from pooling_loadtest.report.page import page
-from pooling_loadtest.results import ResultsError, read
+from pooling_loadtest.results import read
 
 
 def write(folder: Path) -> Path:
