@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import pooling_engine
 from pooling_client import PoolSpec
@@ -155,3 +156,25 @@ def test_backward_sends_a_third_of_the_input(monkeypatch: pytest.MonkeyPatch) ->
     y.backward(torch.randn_like(y))
     assert len(sent) == 1
     assert sent[0] / (x.numel() * 4) <= 1 / 3
+
+
+class _Ops(TorchDispatchMode):
+    """Names of the ops that PyTorch runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
+        self.names.append(str(function))
+        return function(*args, **kwargs or {})
+
+
+@pytest.mark.usefixtures("address")
+def test_backward_creates_no_gradient_of_the_indices() -> None:
+    x = torch.randn(1, 1, 4, 4, requires_grad=True)
+    output = functional.max_pool2d(x, 2)
+    dy = torch.ones_like(output)
+    with _Ops() as ops:
+        torch.autograd.grad(output, x, dy)
+    assert ops.names == ["pooling.scatter.default"]

@@ -182,12 +182,15 @@ def _forward_backward(ctx: Any, dy: Tensor) -> Any:
 
 
 def _save_select(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.set_materialize_grads(False)  # no array of zeros as the gradient of the indices
     x, *ctx.layer = inputs
     ctx.shape = x.shape
     ctx.save_for_backward(output[1])
 
 
-def _select_backward(ctx: Any, dy: Tensor, _: Any) -> Any:
+def _select_backward(ctx: Any, dy: Tensor | None, _: Any) -> Any:
+    if dy is None:
+        return None, None, None, None
     text, sizes, server = ctx.layer
     return scatter(dy, *ctx.saved_tensors, text, sizes, ctx.shape, server), None, None, None
 
