@@ -1,8 +1,10 @@
 """Measure the engine beside PyTorch, ONNX Runtime and the memory-bandwidth floor, in one process.
 
-Layers of well-known networks, five operations, two element types and layouts, all on the same
-number of threads. Contenders alternate. A figure is the median of the rounds; a ratio is taken
-within a round, which cancels slow drift of the machine. Writes engine-cpu.json, .md and .png.
+Layers of well-known networks, five operations, two element types and layouts; layers and whole
+models with a batch of one, special data or bytes; all on the same number of threads. Element types
+and layouts other than float32, channels first, get fewer rounds. Contenders alternate. A figure is
+the median of the rounds; a ratio is taken within a round, which cancels slow drift of the machine.
+Writes engine-cpu.json, .md and .png.
 
     python -m benchmarks.engine
     python -m benchmarks.engine --only "VGG.* forward max$" --dtype float32 --output /tmp
@@ -19,7 +21,6 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,41 +30,62 @@ import torch
 import pooling_engine
 from benchmarks import report
 from benchmarks.engine import report as engine_report
-from benchmarks.engine.contenders import Call, answer, contenders
-from benchmarks.engine.model_layers import MODEL_LAYERS
-from benchmarks.engine.suite import DTYPES, LAYERS, LAYOUTS, Layer, Tensors
+from benchmarks.engine.contenders import Call, answer, contenders, model_contenders
+from benchmarks.engine.model_layers import BYTE_LAYERS, MODEL_LAYERS, MODELS, Model
+from benchmarks.engine.suite import (
+    BYTES,
+    DTYPES,
+    LAYERS,
+    LAYOUTS,
+    MODEL_POOLS,
+    Layer,
+    Tensors,
+)
 
 NAME = "engine-cpu"
 SAMPLE_S = 0.02  # shorter calls are repeated within a sample
 SETTLE_S = 0.01  # idle threads of PyTorch and ONNX Runtime keep spinning for about this long
 SLOW_S, FEW_ROUNDS = 0.3, 3  # slower calls, and the NumPy backend, get few rounds
-TOLERANCE = {"float32": 1e-5, "float16": 4e-3}  # of results: a float16 has 11 bits
+MAIN_KIND = "float32", "NCHW"
+# Of results: a float16 has 11 bits, and ONNX Runtime rounds averages of bytes to bytes.
+TOLERANCE = {"float32": 1e-5, "float16": 4e-3, BYTES: 0.51}
 ROUNDINGS = 8  # gradients get this multiple: some libraries round after every addition
 
 
 def cases(arguments: argparse.Namespace) -> Iterator[tuple[Layer, str, str, list[str]]]:
     """Yield the selected layers, element types, layouts and operations."""
     wanted = re.compile(arguments.only)
-    kinds = list(product(arguments.dtype or DTYPES, arguments.layout or LAYOUTS))
-    for layer in (*LAYERS, *MODEL_LAYERS):
+    dtypes, layouts = arguments.dtype or (*DTYPES, BYTES), arguments.layout or LAYOUTS
+    groups = [(layer, dtype, LAYOUTS) for dtype in DTYPES for layer in LAYERS]
+    groups += [(layer, "float32", ["NCHW"]) for layer in MODEL_LAYERS]
+    groups += [(layer, BYTES, ["NCHW"]) for layer in BYTE_LAYERS]
+    for layer, dtype, its_layouts in groups:
         chosen = [each for each in layer.operations if wanted.search(f"{layer.name} {each}")]
-        for dtype, layout in kinds:
-            if chosen and (layer in LAYERS or (dtype, layout) == ("float32", "NCHW")):
+        for layout in its_layouts:
+            if chosen and dtype in dtypes and layout in layouts:
                 yield layer, dtype, layout, chosen
+
+
+def selected_models(arguments: argparse.Namespace) -> list[Model]:
+    """Return the selected models; they are float32, channels first."""
+    dtype, layout = MAIN_KIND
+    if dtype not in (arguments.dtype or (dtype,)) or layout not in (arguments.layout or (layout,)):
+        return []
+    return [model for model in MODELS if re.search(arguments.only, f"{model.name} {MODEL_POOLS}")]
 
 
 def differing(calls: dict[str, Call], tensors: Tensors) -> list[str]:
     """Return the contenders whose result differs from ours.
 
-    Of gradients only the first and the last image are compared. Calling every contender also
-    compiles kernels and warms caches.
+    Only the first and the last image are compared. Calling every contender also compiles kernels
+    and warms caches.
     """
     calls["floor"]()
     ours = answer(calls["ours"](), tensors.layout)
     is_gradient, limit = ours is tensors.dx, TOLERANCE[tensors.dtype.name]
-    images, limit = ([0, -1], limit * ROUNDINGS) if is_gradient else (slice(None), limit)
+    images, limit = [0, -1], limit * (ROUNDINGS if is_gradient else 1)
     expected = ours[images].astype(np.float32)
-    others = [name for name in calls if name not in ("ours", "floor")]
+    others = [name for name in calls if name not in ("ours", "floor", "related")]
     given = ((name, answer(calls[name](), tensors.layout)) for name in others)
     return [
         name
@@ -123,27 +145,54 @@ def with_faster_onnxruntime(samples: dict[str, list[float]]) -> dict[str, list[f
 def measured_row(tensors: Tensors, operation: str, rounds: int) -> dict[str, Any]:
     """Return one row of the result: milliseconds, ratios, and contenders that differ."""
     calls = contenders(tensors, operation)
-    differs = differing(calls, tensors)
-    samples = with_faster_onnxruntime(measure(calls, rounds))
-    ours = samples["ours"]
-    return {
+    related = tensors.layer.related()
+    about = {
         "layer": tensors.layer.name,
         "operation": operation,
         "dtype": tensors.dtype.name,
         "layout": tensors.layout,
         "input_bytes": tensors.x.nbytes,
-        "output_bytes": tensors.dy.nbytes,
+        "output_bytes": tensors.y.nbytes,
+        "differs": differing(calls, tensors),
+    } | ({"related": related.name} if related else {})
+    is_main = (tensors.dtype.name, tensors.layout) == MAIN_KIND
+    return about | times_of(calls, rounds if is_main else min(rounds, FEW_ROUNDS))
+
+
+def model_row(model: Model, rounds: int) -> dict[str, Any]:
+    """Return the row of all pools of a model."""
+    pools = [(Tensors(layer, *MAIN_KIND), layer.operations[0]) for layer in model.pools]
+    different = [differing(contenders(*pool), pool[0]) for pool in pools]
+    about = {
+        "layer": model.name,
+        "operation": MODEL_POOLS,
+        "dtype": MAIN_KIND[0],
+        "layout": MAIN_KIND[1],
+        "input_bytes": sum(tensors.x.nbytes for tensors, _ in pools),
+        "output_bytes": sum(tensors.y.nbytes for tensors, _ in pools),
+        "differs": sorted(set().union(*different)),
+    }
+    return about | times_of(model_contenders(pools), rounds)
+
+
+def times_of(calls: dict[str, Call], rounds: int) -> dict[str, Any]:
+    """Return the milliseconds of each call, and the ratios to ours within a round."""
+    samples = with_faster_onnxruntime(measure(calls, rounds))
+    ours = samples["ours"]
+    related = {"over_related": _over(ours, samples["related"])} if "related" in samples else {}
+    return {
         "times_ms": {name: report.spread(values) for name, values in samples.items()},
         "times_faster": {
-            name: report.spread(their / our for their, our in zip(theirs, ours, strict=False))
+            name: _over(theirs, ours)
             for name, theirs in samples.items()
-            if name not in ("ours", "floor")
+            if name not in ("ours", "floor", "related")
         },
-        "over_floor": report.spread(
-            our / floor for our, floor in zip(ours, samples["floor"], strict=False)
-        ),
-        "differs": differs,
-    }
+        "over_floor": _over(ours, samples["floor"]),
+    } | related
+
+
+def _over(times: list[float], others: list[float]) -> dict[str, float]:
+    return report.spread(time / other for time, other in zip(times, others, strict=False))
 
 
 def line_of(row: dict[str, Any]) -> str:
@@ -164,7 +213,7 @@ def parsed() -> argparse.Namespace:
         "--only", default="", help="regular expression to search in `layer operation`"
     )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--dtype", action="append", choices=DTYPES)
+    parser.add_argument("--dtype", action="append", choices=(*DTYPES, BYTES))
     parser.add_argument("--layout", action="append", choices=tuple(LAYOUTS))
     parser.add_argument("--threads", type=int, default=pooling_engine.thread_count())
     parser.add_argument(
@@ -186,6 +235,9 @@ def main() -> None:
             print(line_of(rows[-1]), flush=True)
         del tensors
         gc.collect()  # free large tensors before the next layer
+    for model in selected_models(arguments):
+        rows.append(model_row(model, arguments.rounds))
+        print(line_of(rows[-1]), flush=True)
     if not rows:
         sys.exit("--only matches no layer and operation")
     command = shlex.join(["python", "-m", "benchmarks.engine", *sys.argv[1:]])

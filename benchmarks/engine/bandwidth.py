@@ -33,7 +33,9 @@ def write_once(dx: np.ndarray) -> Callable[[], None]:
 
 @numba.njit(nogil=True)
 def _xor(words, begin, end):
-    result = 0
-    for i in range(begin, end):
-        result ^= words[i]
+    # A loop from 0 to the size reads in vectors; with other bounds, an index may be negative.
+    part = words[begin:end]
+    result = np.int64(0)
+    for i in range(part.size):
+        result ^= part[i]
     return result

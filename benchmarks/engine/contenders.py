@@ -19,21 +19,41 @@ from benchmarks.engine.torch_layers import Call
 def contenders(tensors: Tensors, operation: str) -> dict[str, Call]:
     """Return the contenders that support an operation, by name.
 
-    PyTorch pools channels-last rows in its channels-last memory format; ONNX Runtime supports
-    neither channels last nor gradients.
+    PyTorch pools channels-last rows in its channels-last memory format, and no bytes; ONNX Runtime
+    supports neither channels last nor gradients. "related" is the engine on the layer with which
+    a goal compares this one.
     """
     is_forward = operation.startswith("forward")
-    calls = (
-        engine_forward(tensors, operation) if is_forward else engine_backward(tensors, operation)
-    )
-    is_last = tensors.layout == "NHWC"
-    for name, memory_format in engine_torch.formats(tensors.layer, tensors.layout).items():
+    engine = engine_forward if is_forward else engine_backward
+    calls = engine(tensors, operation)
+    related = tensors.layer.related()
+    if related:
+        its_tensors = Tensors(related, tensors.dtype.name, tensors.layout)
+        calls["related"] = engine(its_tensors, operation)["ours"]
+    is_last, is_float = tensors.layout == "NHWC", tensors.dtype.kind == "f"
+    formats = engine_torch.formats(tensors.layer, tensors.layout) if is_float else {}
+    for name, memory_format in formats.items():
         with contextlib.suppress(NotImplementedError):  # no such float16 kernel
             calls[name] = torch_call(tensors, operation, memory_format)
     if is_forward and not is_last:
         calls |= onnx_calls(tensors, operation)
     calls["floor"] = read_once(tensors.x) if is_forward else write_once(tensors.dx)
     return calls
+
+
+def model_contenders(pools: list[tuple[Tensors, str]]) -> dict[str, Call]:
+    """Return the contenders that support every pool of a model; each call computes all of them."""
+    each = [contenders(tensors, operation) for tensors, operation in pools]
+    able = [name for name in each[0] if all(name in calls for calls in each)]
+    return {name: _in_turn([calls[name] for calls in each]) for name in able}
+
+
+def _in_turn(calls: list[Call]) -> Call:
+    def call() -> None:
+        for each in calls:
+            each()
+
+    return call
 
 
 def answer(result: Any, layout: str) -> np.ndarray:

@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 
 import pooling_engine
-from benchmarks.engine.suite import AVERAGES, FORWARD_INDICES, Layer, Tensors
+from benchmarks.engine.suite import AVERAGES, BYTES, FORWARD_INDICES, Layer, Tensors
 
 OPSET = 22
 IR_VERSION = 10
@@ -42,13 +42,20 @@ def session_of(
     """Return a session for a graph of one node, with as many threads as the engine."""
     helper = onnx.helper
     operator, attributes = node_of(tensors.layer, operation)
+    inputs, constants = ["x"], []
+    if tensors.dtype == BYTES:
+        operator, attributes = "QLinearGlobalAveragePool", {"domain": "com.microsoft"}
+        inputs = ["x", "scale", "zero", "scale", "zero"]
+        constants = [helper.make_tensor("scale", onnx.TensorProto.FLOAT, (), [1.0])]
+        constants += [helper.make_tensor("zero", onnx.TensorProto.UINT8, (), [0])]
     graph = helper.make_graph(
-        [helper.make_node(operator, ["x"], list(outputs), **attributes)],
+        [helper.make_node(operator, inputs, list(outputs), **attributes)],
         operator,
         [value("x", tensors.x.shape, tensors.dtype)],
         [value(name, *output) for name, output in outputs.items()],
+        constants,
     )
-    opset = [helper.make_opsetid("", OPSET)]
+    opset = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
     model = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
@@ -70,7 +77,7 @@ def node_of(layer: Layer, operation: str) -> tuple[str, dict[str, Any]]:
     attributes: dict[str, Any] = {
         "kernel_shape": [layer.kernel] * rank,
         "strides": [layer.stride] * rank,
-        "pads": [layer.padding] * 2 * rank,
+        "pads": [pads for pads in layer.pads() for _ in range(rank)],
     }
     if is_average:
         return "AveragePool", attributes | {"count_include_pad": int(layer.counts_padding)}

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.engine import goals as engine_goals
-from benchmarks.engine.suite import DTYPES, LAYERS, LAYOUTS, OPERATIONS
+from benchmarks.engine.goals import GOALS
+from benchmarks.engine.suite import BYTES, DTYPES, LAYERS, LAYOUTS, MODEL_POOLS, OPERATIONS
 from benchmarks.report import cell, table
 
 Row = dict[str, Any]
@@ -22,6 +23,7 @@ TITLES = {
     "torch": "PyTorch",
     "torch_channels_last": "PyTorch (channels last)",
     "onnxruntime": "ONNX Runtime",
+    "related": "ours (related layer)",
 }
 README_LAYERS = ("LeNet 10x16", "VGG-16 8x64x224", "ResNet", "GoogLeNet")
 README_OPERATIONS = ("forward max", "forward average", "backward max", "backward average")
@@ -37,17 +39,19 @@ Ratios are taken within a round.
 - **PyTorch** allocates its results.
   **Channels last** is its memory format of that name, for two and three spatial axes.
   Beside NCHW rows, its tensors were converted beforehand, and the conversion is not timed.
-  NHWC rows have no other PyTorch contender; their goals and means refer to this one.
+  NHWC rows have no other PyTorch contender; their means refer to this one.
 - **ONNX Runtime** is the faster of a plain `run` and a `run` bound to preallocated arrays.
   It supports neither channels last nor adaptive windows nor gradients.
+  It rounds averages of bytes to bytes; ours are float32.
+- **Ours (related layer)** is the same call on normal data, with padding counted, or with 9x9
+  windows.
+- **All pools** of a model are called one after the other in every contender.
 - **—** means that the contender has no such operation, or not for this element type.
-- **Memory-bandwidth floor** is the time that the same threads need to read the input once
-  (forward), or to write the gradient once into mapped memory (backward).
-- Results of every contender are compared with ours before timing.
+- **Memory-bandwidth floor** is the time that the same threads need to read the input once, in
+  vectors (forward), or to write the gradient once into mapped memory (backward).
+- The first and the last image of every contender's result are compared with ours before timing.
   If they are not close, the time is marked "differs".
-- **Mean speed-up at the floor** is what a kernel with the time of the floor would reach.
 - Geometric means and goals use ours with `out=`.
-  Goals for every layer include the smallest; large tensors are inputs over 8 MiB.
 """
 
 
@@ -69,9 +73,9 @@ def markdown(path: Path) -> str:
             for row in rows
             if (row["dtype"], row["layout"], row["operation"]) == (dtype, layout, operation)
         ]
-        for dtype in DTYPES
+        for dtype in (*DTYPES, BYTES)
         for layout in LAYOUTS
-        for operation in OPERATIONS
+        for operation in (*OPERATIONS, MODEL_POOLS)
     }
     groups = {group: rows for group, rows in groups.items() if rows}
     versions = ", ".join(
@@ -92,59 +96,47 @@ def markdown(path: Path) -> str:
         f"![Time against bytes moved, above the memory-bandwidth floor]({path.stem}.png)\n",
         NOTES,
         "## Goals\n",
-        goals_table(groups),
+        goals_table(rows),
+        "The layer is the one with the worst figure.\n",
+        "## Means\n",
+        means_table(groups),
     ]
     for (dtype, layout, operation), members in groups.items():
         parts += [f"## {operation.capitalize()}, {dtype} {layout}\n", times_table(members)]
         left_out = [layer.network for layer in LAYERS if operation not in layer.operations]
-        if left_out:
+        if left_out and operation in OPERATIONS and dtype in DTYPES:
             parts.append(f"{' and '.join(left_out)} use average pooling and have no row here.\n")
     return "\n".join(parts)
 
 
-def goals_table(groups: dict[tuple[str, str, str], list[Row]]) -> str:
-    """Return one line per group: geometric means, worst layers, and verdicts on the goals."""
+def goals_table(rows: list[Row]) -> str:
+    """Return one line per goal, with its verdict."""
+    head = ["goal", "measured", "limit", "verdict"]
+    return table(head, [list(engine_goals.judge(each, rows)) for each in GOALS], ":---")
+
+
+def means_table(groups: dict[tuple[str, str, str], list[Row]]) -> str:
+    """Return one line per group: geometric means and slowest layers, without goals."""
     head = ["operation", "times faster than PyTorch", "times faster than ONNX Runtime"]
-    head += ["time / memory-bandwidth floor, large tensors", "times faster, smallest layer"]
-    head += ["mean speed-up at the floor", "mean speed-up with new arrays"]
-    head += ["mean speed-up over other contenders"]
-    lines = [
-        [
-            f"{operation}, {dtype} {layout}",
-            engine_goals.against_torch(rows, engine_goals.GOALS[operation]),
-            engine_goals.against_onnxruntime(rows, engine_goals.GOALS[operation]),
-            engine_goals.against_floor(rows, engine_goals.GOALS[operation]),
-            engine_goals.smallest(rows),
-            floor_means(rows),
-            allocating_means(rows),
-            other_means(rows),
-        ]
-        for (dtype, layout, operation), rows in groups.items()
-    ]
+    head += ["times faster than the NumPy backend", "largest time / memory-bandwidth floor"]
+    lines = []
+    for (dtype, layout, operation), rows in groups.items():
+        if operation == MODEL_POOLS:
+            continue
+        slowest = max(rows, key=lambda row: row["over_floor"]["median"])
+        floor = f"{slowest['over_floor']['median']:.2f} ({slowest['layer']})"
+        rivals = engine_goals.torch_of(layout), "onnxruntime", "numpy"
+        shown = [mean_and_worst(rows, rival) for rival in rivals]
+        lines.append([f"{operation}, {dtype} {layout}", *shown, floor])
     return table(head, lines, ":---")
 
 
-def floor_means(rows: list[Row]) -> str:
-    """Return the speed-ups that a kernel with the time of the floor would reach."""
-    return means(rows, (engine_goals.torch_of(rows[0]["layout"]), "onnxruntime"), "floor")
-
-
-def allocating_means(rows: list[Row]) -> str:
-    """Return our speed-ups with newly allocated results."""
-    rivals = (engine_goals.torch_of(rows[0]["layout"]), "onnxruntime")
-    return means(rows, rivals, "ours_allocating")
-
-
-def other_means(rows: list[Row]) -> str:
-    """Return our speed-ups over contenders without a goal."""
-    is_last = rows[0]["layout"] == "NHWC"
-    return means(rows, ("numpy",) if is_last else ("torch_channels_last", "numpy"), "ours")
-
-
-def means(rows: list[Row], rivals: tuple[str, ...], ours: str) -> str:
-    able = [name for name in rivals if any(name in row["times_faster"] for row in rows)]
-    shown = (f"{engine_goals.mean(rows, name, ours):.2f} {TITLES[name]}" for name in able)
-    return ", ".join(shown) or "—"
+def mean_and_worst(rows: list[Row], rival: str) -> str:
+    """Return the geometric mean of the speed-ups and the slowest layer."""
+    able = [row for row in rows if rival in row["times_faster"]]
+    if not able:
+        return "—"
+    return f"mean {engine_goals.mean(able, rival):.2f}; {engine_goals.worst(able, rival, 0)}"
 
 
 def times_table(rows: list[Row]) -> str:

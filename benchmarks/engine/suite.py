@@ -14,9 +14,12 @@ from pooling_engine import PoolPlan, PoolSpec
 FORWARD_MAX, FORWARD_AVERAGE = "forward max", "forward average"
 FORWARD_INDICES = "forward max with indices"
 BACKWARD_MAX, BACKWARD_AVERAGE = "backward max", "backward average"
+MODEL_POOLS = "forward, all pools"  # of a whole model
 OPERATIONS = (FORWARD_MAX, FORWARD_AVERAGE, FORWARD_INDICES, BACKWARD_MAX, BACKWARD_AVERAGE)
 AVERAGES = (FORWARD_AVERAGE, BACKWARD_AVERAGE)
 DTYPES = ("float32", "float16")
+BYTES = "uint8"
+RELATED_KERNEL = 9  # its time is compared with the time of large windows
 LAYOUTS = {"NCHW": "channels_first", "NHWC": "channels_last"}
 
 
@@ -38,6 +41,7 @@ class Layer(NamedTuple):
     """Layer of a network: its input shape, channels first, its windows, and its data.
 
     Attributes:
+        padding: before and after each axis, or two numbers if these differ.
         data: the kind of input, a key of `DATA`.
     """
 
@@ -45,7 +49,7 @@ class Layer(NamedTuple):
     shape: tuple[int, ...]
     kernel: int = 0
     stride: int = 0
-    padding: int = 0
+    padding: int | tuple[int, int] = 0
     adaptive: int = 0
     operations: tuple[str, ...] = OPERATIONS
     data: str = "normal"
@@ -62,13 +66,33 @@ class Layer(NamedTuple):
         shape = "x".join(map(str, self.shape))
         if not self.kernel:
             return f"{self.network} {shape}" + (f" to {self.adaptive}" if self.adaptive else "")
-        padding = f" p{self.padding}" if self.padding else ""
+        before, after = self.pads()
+        padding = f" p{before}" if before == after else f" p{before}+{after}"
+        padding = padding if before + after else ""
         return f"{self.network} {shape} k{self.kernel} s{self.stride}{padding}"
+
+    def pads(self) -> tuple[int, int]:
+        """Return the padding before and after each axis."""
+        return self.padding if isinstance(self.padding, tuple) else (self.padding, self.padding)
+
+    def related(self) -> Layer | None:
+        """Return the layer whose time a goal compares with that of this one, if any.
+
+        It has normal data, counts its padding, or has a smaller kernel.
+        """
+        if self.data != "normal":
+            return self._replace(data="normal")
+        if not self.counts_padding:
+            return self._replace(counts_padding=True)
+        if self.network == "large window" and self.kernel > RELATED_KERNEL:
+            return self._replace(kernel=RELATED_KERNEL, padding=RELATED_KERNEL // 2)
+        return None
 
     def options(self) -> dict[str, Any]:
         """Return the window options of a `PoolSpec`."""
         if self.kernel:
-            return {"kernel": self.kernel, "stride": self.stride, "padding": self.padding}
+            padding = [self.pads()] * (len(self.shape) - 2)
+            return {"kernel": self.kernel, "stride": self.stride, "padding": padding}
         return {"adaptive_output": self.adaptive} if self.adaptive else {"global_window": True}
 
 
@@ -129,8 +153,8 @@ class Tensors:
 
     @cached_property
     def y(self) -> np.ndarray:
-        """Array for the output."""
-        return np.zeros_like(self.dy)
+        """Array for the output; an average of bytes is a float32."""
+        return np.zeros_like(self.dy, np.float32 if self.dtype == BYTES else self.dtype)
 
     @cached_property
     def dx(self) -> np.ndarray:
@@ -141,7 +165,10 @@ class Tensors:
 
     def _normal(self, seed: int, shape: tuple[int, ...]) -> np.ndarray:
         """Return random numbers of a channels-first shape, the same in both layouts."""
-        values = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+        generator = np.random.default_rng(seed)
+        if self.dtype == BYTES:
+            return generator.integers(0, 256, shape, np.uint8)
+        values = generator.standard_normal(shape, dtype=np.float32)
         if self.layout == "NHWC":
             values = np.moveaxis(values, 1, -1)
         return np.ascontiguousarray(values, dtype=self.dtype)

@@ -54,7 +54,14 @@ def torch_gradient(pool: Callable[..., Any], x: torch.Tensor, dy: torch.Tensor) 
 
 
 def torch_pool(layer: Layer, operation: str) -> Callable[[torch.Tensor], Any]:
-    """Return the PyTorch function of a layer; a global window is adaptive with one output."""
+    """Return the PyTorch function of a layer; a global window is adaptive with one output.
+
+    Raises:
+        NotImplementedError: the padding before and after an axis differs.
+    """
+    before, after = layer.pads()
+    if before != after:
+        raise NotImplementedError("PyTorch pads both ends of an axis alike")
     name = "avg" if operation in AVERAGES else "max"
     more: dict[str, bool] = {"return_indices": True} if operation == FORWARD_INDICES else {}
     rank = len(layer.shape) - 2
@@ -62,6 +69,6 @@ def torch_pool(layer: Layer, operation: str) -> Callable[[torch.Tensor], Any]:
         if operation in AVERAGES:
             more = {"count_include_pad": layer.counts_padding}
         pool = getattr(functional, f"{name}_pool{rank}d")
-        return lambda x: pool(x, layer.kernel, layer.stride, layer.padding, **more)
+        return lambda x: pool(x, layer.kernel, layer.stride, before, **more)
     pool = getattr(functional, f"adaptive_{name}_pool{rank}d")
     return lambda x: pool(x, layer.adaptive or 1, **more)
