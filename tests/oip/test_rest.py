@@ -141,6 +141,7 @@ INVALID = {
     "an integer that is too large": (changed(datatype="UINT8", data=[256] * 16), 400, "UINT8"),
     "a float that is too large": (changed(data=[1e300] * 16), 400, "FP32"),
     "a large shape": (changed(shape=[2**40, 2**40, 4, 4]), 400, "inputs[0].data"),
+    "an absurdly large empty shape": (changed(shape=[0, 2**40, 2**40, 4], data=[]), 413, "2^60"),
     "half floats in JSON": (changed(datatype="FP16"), 400, "binary"),
     "data twice": (changed(**BINARY), 400, "both"),
     "missing binary data": (

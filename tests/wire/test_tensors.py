@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pooling_engine import ForwardResult
+from pooling_engine import ForwardResult, TensorTooLargeError
 from pooling_wire import BACKWARD, FORWARD, METHODS, enums
 from pooling_wire.payloads.tensors import decode_tensor, field_start, message_parts
 from pooling_wire.v1 import pooling_pb2 as pb
@@ -49,6 +49,13 @@ def test_tensors_have_the_highest_numbers_of_their_message(type_: Any) -> None:
     carries = [field.message_type is pb.Tensor.DESCRIPTOR for field in fields]
     assert carries == sorted(carries)
     assert fields[-1].number == pb.Tensor.DATA_FIELD_NUMBER == 15
+
+
+@pytest.mark.parametrize("shape", [(0, 2**31, 2**31), (2**62, 0, 2**62), (0, 2**63 - 1)])
+def test_an_empty_tensor_that_is_absurdly_large_along_other_axes(shape: tuple[int, ...]) -> None:
+    message = pb.Tensor(element_type=pb.ELEMENT_TYPE_FLOAT64, shape=shape)
+    with pytest.raises(TensorTooLargeError, match=r"x\.shape is .* may not exceed 2\^60 - 1"):
+        decode_tensor(message, "x")
 
 
 @pytest.mark.parametrize("size", [0, 1, 31, 32, 127, 128, 4000, 32_000, 600_001])

@@ -36,7 +36,7 @@ from pooling_wire.methods import (
     path_of,
 )
 from pooling_wire.payloads.parsing import split_fields
-from pooling_wire.payloads.tensors import field_start
+from pooling_wire.payloads.tensors import check_empty, field_start
 
 __all__ = [
     "BACKWARD",
@@ -57,6 +57,7 @@ __all__ = [
     "RequestPath",
     "ServerInfo",
     "Status",
+    "check_empty",
     "decode_error",
     "decode_plan_request",
     "decode_server_info",

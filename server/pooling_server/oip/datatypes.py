@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pooling_engine import InvalidTensorError
 from pooling_engine.dtypes import BFLOAT16
+from pooling_wire import check_empty
 
 _NAMES = {
     "FP16": "<f2",
@@ -50,6 +51,7 @@ def checked_shape(sizes: Any, field: str) -> tuple[int, ...]:
 
     Raises:
         InvalidTensorError: it has too many axes, or an entry is not a size.
+        TensorTooLargeError: it is empty, and too large along other axes.
     """
     if len(sizes) > MAX_AXES:
         raise InvalidTensorError(
@@ -62,6 +64,7 @@ def checked_shape(sizes: Any, field: str) -> tuple[int, ...]:
             f"{field}.shape is {list(shape)}; its entries must be sizes, at least 0",
             field=f"{field}.shape",
         )
+    check_empty(shape, f"{field}.shape")
     return shape
 
 

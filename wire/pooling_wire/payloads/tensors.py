@@ -12,7 +12,7 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from numpy.typing import NDArray
 
-from pooling_engine import InvalidTensorError
+from pooling_engine import InvalidTensorError, TensorTooLargeError
 from pooling_wire.enums import element_dtype, element_type_number
 from pooling_wire.shared_memory.places import (
     NO_PLACES,
@@ -25,7 +25,7 @@ from pooling_wire.shared_memory.places import (
 from pooling_wire.v1 import pooling_pb2 as pb
 
 MAX_AXES = 8
-
+_MOST_ELEMENTS = (1 << 60) - 1  # of 8 bytes each, NumPy can address
 
 Parts = list[bytes | memoryview]
 
@@ -136,10 +136,12 @@ def decode_tensor(
 
     Raises:
         InvalidTensorError: element type, shape or length are invalid.
+        TensorTooLargeError: an empty tensor is too large along its other axes.
         UnsupportedError: the element type is not supported here.
     """
     dtype = element_dtype(message.element_type, f"{field}.element_type")
     shape = decode_shape(message.shape, f"{field}.shape")
+    check_empty(shape, f"{field}.shape")
     data = message.data if payload is None else payload  # reading the field copies it
     expected = math.prod(shape) * dtype.itemsize
     if len(data) != expected:
@@ -163,6 +165,7 @@ def decode_shared_tensor(
 
     Raises:
         InvalidTensorError: element type, shape or location are invalid, or elements were sent too.
+        TensorTooLargeError: an empty tensor is too large along its other axes.
         UnsupportedError: this connection has no shared memory.
     """
     if payload or message.data:
@@ -172,6 +175,7 @@ def decode_shared_tensor(
         )
     dtype = element_dtype(message.element_type, f"{field}.element_type")
     shape = decode_shape(message.shape, f"{field}.shape")
+    check_empty(shape, f"{field}.shape")
     array = array_at(decode_place(message.shared), shape, dtype, regions, f"{field}.shared")
     array.flags.writeable = False
     return array
@@ -191,3 +195,16 @@ def decode_shape(sizes: Any, field: str) -> tuple[int, ...]:
     if any(size < 0 for size in shape):
         raise InvalidTensorError(f"{field} is {shape}; no size may be negative", field=field)
     return shape
+
+
+def check_empty(shape: tuple[int, ...], field: str) -> None:
+    """Check the sizes of an empty tensor: no length of data limits them, but NumPy does.
+
+    Raises:
+        TensorTooLargeError: the product of its other sizes is too large.
+    """
+    if 0 in shape and math.prod(filter(None, shape)) > _MOST_ELEMENTS:
+        raise TensorTooLargeError(
+            f"{field} is {shape}; the product of the sizes above 0 may not exceed 2^60 - 1",
+            field=field,
+        )
