@@ -157,6 +157,12 @@ def test_a_path_in_a_request_is_not_converted(path: str) -> None:
     assert path.encode() in error.details
 
 
+@pytest.mark.parametrize("name", ["x [0, 3]ers", "kernel[", "padding[0][2]", "kernel[x]", "[1][2]"])
+def test_a_name_that_a_client_has_made_up_is_not_converted(name: str) -> None:
+    error = pooling_wire.encode_error(InvalidSpecError("unknown", field=name))
+    assert name.encode() in error.details
+
+
 def test_a_missing_enum_entry_fails_at_import() -> None:
     with pytest.raises(AssertionError, match="Mode names differ"):
         enums.EnumTable({Mode.MAX: 1}, Mode, pb.Mode)

@@ -75,6 +75,7 @@ _AXIS_PATHS = {
     "adaptive_output": "spec.adaptive_windows.output_sizes[{}]",
 }
 _SIDES = ("padding_before", "padding_after")
+_ARGUMENT = re.compile(r"(\w+)(?:\[(\d+)\](?:\[([01])\])?)?")
 
 _missing = {getattr(pooling_engine, name) for name in dir(pooling_engine) if name.endswith("Error")}
 _missing -= {PoolingError, *STATUS_CODES}
@@ -214,11 +215,13 @@ def _details(data: bytes | str | None) -> tuple[error_details_pb2.ErrorInfo | No
 def field_path(field: str) -> str:
     """Return the path in a request of an engine argument such as ``padding[1][0]``.
 
-    A path is returned unchanged: a `RequestPath`, or a text with a dot.
+    Other texts are returned unchanged: a `RequestPath`, a path with a dot, or a name that a client
+    has made up.
     """
-    if isinstance(field, RequestPath) or "." in field:
+    found = None if isinstance(field, RequestPath) else _ARGUMENT.fullmatch(field)
+    if found is None:
         return field
-    name, *numbers = re.split(r"[\[\]]+", field.rstrip("]"))
+    name, *numbers = filter(None, found.groups())
     if not numbers:
         return _PATHS.get(name, field)
     side = _SIDES[int(numbers[1])] if len(numbers) > 1 else _SIDES[0]
