@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks import report
 from benchmarks.reliability import (
     clients,
+    clocks,
     document,
     endings,
     hostile,
@@ -39,6 +40,7 @@ EXPERIMENTS: dict[str, Callable[[], list[Row]]] = {
     "endings": endings.endings,
     "security": security.security,
     "resources": resources.resources,
+    "clocks": clocks.set_clocks,
 }
 
 

@@ -42,27 +42,28 @@ def certificates(folder: Path) -> dict[str, tuple[str, str]]:
     authority, other = trustme.CA(), trustme.CA()
     yesterday = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
     flags = ("--tls-certificate", str(folder / "tls.crt"), "--tls-key", str(folder / "tls.key"))
-    _write(folder, authority.issue_cert(NAME, not_after=yesterday))
+    write_certificate(folder, authority.issue_cert(NAME, not_after=yesterday))
     with serving(*flags) as server:
-        outcomes = {"expired": (_tls(server.address, authority), "UnavailableError")}
-    _write(folder, authority.issue_cert(NAME))
+        outcomes = {"expired": (tls_outcome(server.address, authority), "UnavailableError")}
+    write_certificate(folder, authority.issue_cert(NAME))
     with serving(*flags) as server:
-        outcomes["right"] = _tls(server.address, authority), "right"
-        outcomes["wrong authority"] = _tls(server.address, other), "UnavailableError"
+        outcomes["right"] = tls_outcome(server.address, authority), "right"
+        outcomes["wrong authority"] = tls_outcome(server.address, other), "UnavailableError"
         name = "other.test"
-        outcomes["wrong host"] = _tls(server.address, authority, name), "UnavailableError"
+        outcomes["wrong host"] = tls_outcome(server.address, authority, name), "UnavailableError"
         outcomes["no TLS"] = _call(server.address), "UnavailableError"
         with _client(server.address, authority) as before:
             before.info()
-            _write(folder, other.issue_cert(NAME))
-            wait_until(lambda: _tls(server.address, other) == "right", "it is not replaced")
-            outcomes["replaced while serving, new"] = _tls(server.address, other), "right"
+            write_certificate(folder, other.issue_cert(NAME))
+            wait_until(lambda: tls_outcome(server.address, other) == "right", "it is not replaced")
+            outcomes["replaced while serving, new"] = tls_outcome(server.address, other), "right"
             open_before = "right" if before.info().version else "wrong"
             outcomes["replaced while serving, open connection"] = open_before, "right"
     return outcomes
 
 
-def _write(folder: Path, issued: trustme.LeafCert) -> None:
+def write_certificate(folder: Path, issued: trustme.LeafCert) -> None:
+    """Write tls.key and tls.crt, each at once."""
     for path, pems in (
         (folder / "tls.key", [issued.private_key_pem]),
         (folder / "tls.crt", issued.cert_chain_pems),
@@ -79,7 +80,8 @@ def _client(address: str, authority: trustme.CA, name: str = NAME) -> PoolingCli
     )
 
 
-def _tls(address: str, authority: trustme.CA, name: str = NAME) -> str:
+def tls_outcome(address: str, authority: trustme.CA, name: str = NAME) -> str:
+    """Return "right", or the name of the error of a call on a new connection with TLS."""
     with _client(address, authority, name) as client:
         return _outcome(client)
 

@@ -10,6 +10,7 @@ import pytest
 from benchmarks import report
 from benchmarks.reliability import (
     clients,
+    clocks,
     document,
     endings,
     hostile,
@@ -29,6 +30,7 @@ EXPERIMENTS: dict[str, Callable[[], list[Row]]] = {
     "certificates and tokens": security.security,
     "endings": lambda: endings.endings(("cancel",)),
     "resources": lambda: resources.resources(calls=20),
+    "clocks": lambda: clocks.set_clocks(calls=10),
 }
 
 
