@@ -19,8 +19,9 @@ from pooling_client._call_steps import Progress, Session, call_steps, info_steps
 from pooling_client._calls.backward import PreparedBackward
 from pooling_client._calls.base import PreparedCall
 from pooling_client._calls.forward import PreparedForward
+from pooling_client._calls.forward_all import Results
 from pooling_client._calls.many import item_of, outcome_of
-from pooling_client._calls.unsigned import unsigned_forward
+from pooling_client._calls.unsigned import unsigned_forward, unsigned_forward_all
 from pooling_client._connection import Connection, Metadata
 from pooling_client._copying import arguments_of, rebuilt
 from pooling_client._forks import renew_after_fork
@@ -32,6 +33,7 @@ from pooling_client._streams.backlog import Request
 from pooling_client._transports.aio import AsyncGrpcTransport, one_by_one, run
 from pooling_engine import (
     BackwardCall,
+    ForwardAllCall,
     ForwardCall,
     ForwardResult,
     InvalidTensorError,
@@ -205,7 +207,8 @@ class AsyncPoolingClient:
         several layers, or if one batch item exceeds its limits.
 
         Args:
-            x: input, as for `forward`, of an element type of the engine.
+            x: input, as for `forward`; bool, uint16, uint32 and uint64 if all layers are "max" or
+                "min".
             specs: 1 to 64 pooling layers.
             return_indices: return indices for all layers, or one bool for each layer.
             index_format: format of the indices, as for `forward`.
@@ -218,9 +221,12 @@ class AsyncPoolingClient:
             PoolingError: the call failed, with the classes of `forward`.
             ValueError: the client is closed.
         """
-        call = forward_all_call(x, specs, return_indices, index_format)
-        deadline = time.monotonic() + self._seconds(timeout)
-        return await run(forward_all_steps(call, self._session, deadline), self._transport)
+        try:
+            call = forward_all_call(x, specs, return_indices, index_format)
+        except InvalidTensorError as error:
+            sent = unsigned_forward_all(error, x, specs, return_indices, index_format)
+            return sent.restored(await self._run_all(sent.call, timeout))
+        return await self._run_all(call, timeout)
 
     async def backward(
         self,
@@ -422,6 +428,10 @@ class AsyncPoolingClient:
 
     def _seconds(self, timeout: float | None) -> float:
         return self._timeout_s if timeout is None else _channel.seconds(timeout)
+
+    async def _run_all(self, call: ForwardAllCall, timeout_s: float | None) -> Results:
+        deadline = time.monotonic() + self._seconds(timeout_s)
+        return await run(forward_all_steps(call, self._session, deadline), self._transport)
 
     async def _run(
         self, call: PreparedCall[Any, Result], timeout_s: float | None, progress: Progress | None

@@ -19,8 +19,9 @@ from pooling_client._call_steps import Progress, Session, call_steps, info_steps
 from pooling_client._calls.backward import PreparedBackward
 from pooling_client._calls.base import PreparedCall
 from pooling_client._calls.forward import PreparedForward
+from pooling_client._calls.forward_all import Results
 from pooling_client._calls.many import item_of, outcome_of
-from pooling_client._calls.unsigned import unsigned_forward
+from pooling_client._calls.unsigned import unsigned_forward, unsigned_forward_all
 from pooling_client._connection import Connection, Metadata
 from pooling_client._copying import arguments_of, rebuilt
 from pooling_client._forks import renew_after_fork
@@ -31,6 +32,7 @@ from pooling_client._shared_memory import SharedMemory
 from pooling_client._transports.sync import GrpcTransport, run
 from pooling_engine import (
     BackwardCall,
+    ForwardAllCall,
     ForwardCall,
     ForwardResult,
     InvalidTensorError,
@@ -204,7 +206,8 @@ class PoolingClient:
         several layers, or if one batch item exceeds its limits.
 
         Args:
-            x: input, as for `forward`, of an element type of the engine.
+            x: input, as for `forward`; bool, uint16, uint32 and uint64 if all layers are "max" or
+                "min".
             specs: 1 to 64 pooling layers.
             return_indices: return indices for all layers, or one bool for each layer.
             index_format: format of the indices, as for `forward`.
@@ -217,9 +220,12 @@ class PoolingClient:
             PoolingError: the call failed, with the classes of `forward`.
             ValueError: the client is closed.
         """
-        call = forward_all_call(x, specs, return_indices, index_format)
-        deadline = time.monotonic() + self._seconds(timeout)
-        return run(forward_all_steps(call, self._session, deadline), self._transport)
+        try:
+            call = forward_all_call(x, specs, return_indices, index_format)
+        except InvalidTensorError as error:
+            sent = unsigned_forward_all(error, x, specs, return_indices, index_format)
+            return sent.restored(self._run_all(sent.call, timeout))
+        return self._run_all(call, timeout)
 
     def backward(
         self,
@@ -421,6 +427,10 @@ class PoolingClient:
 
     def _seconds(self, timeout: float | None) -> float:
         return self._timeout_s if timeout is None else _channel.seconds(timeout)
+
+    def _run_all(self, call: ForwardAllCall, timeout_s: float | None) -> Results:
+        deadline = time.monotonic() + self._seconds(timeout_s)
+        return run(forward_all_steps(call, self._session, deadline), self._transport)
 
     def _run(
         self, call: PreparedCall[Any, Result], timeout_s: float | None, progress: Progress | None

@@ -65,16 +65,42 @@ def test_a_window_without_elements_has_the_limit_of_the_type(
     assert (output[is_empty] == (least if mode == "max" else most)).all()
 
 
-def test_the_asyncio_client_and_pytorch(server: PoolingServer) -> None:
-    torch = pytest.importorskip("torch")
+def test_the_asyncio_client(server: PoolingServer) -> None:
     x = extremes("bool", (1, 2, 4, 4))
 
     async def call() -> Any:
         async with AsyncPoolingClient(server.address) as client:
-            return (await client.forward(torch.from_numpy(x), PoolSpec("max", 2))).output
+            return (await client.forward(x, PoolSpec("max", 2))).output
 
     output, _ = expected(x, "max")
     np.testing.assert_array_equal(asyncio.run(call()), output, strict=True)
+
+
+LAYERS = [PoolSpec("max", 2), PoolSpec("min", 2), PoolSpec("max", 3, 1)]
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_several_layers(dtype: str, client: PoolingClient, server: PoolingServer) -> None:
+    x = extremes(dtype, (2, 3, 8, 6))
+    results = client.forward_all(x, LAYERS, return_indices=[True, True, False])
+    for result, mode in zip(results[:2], ("max", "min"), strict=True):
+        output, indices = expected(x, mode)
+        np.testing.assert_array_equal(result.output, output, strict=True)
+        np.testing.assert_array_equal(result.indices, indices)
+    np.testing.assert_array_equal(results[2].output, client.forward(x, LAYERS[2]).output)
+
+    async def call() -> Any:
+        async with AsyncPoolingClient(server.address) as client:
+            return await client.forward_all(x, LAYERS)
+
+    for result, same in zip(results, asyncio.run(call()), strict=True):
+        np.testing.assert_array_equal(result.output, same.output, strict=True)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_several_layers_of_other_modes_reject_them(dtype: str, client: PoolingClient) -> None:
+    with pytest.raises(InvalidTensorError, match=f"the element type is {dtype}; it must be one"):
+        client.forward_all(extremes(dtype, (1, 1, 4, 4)), [LAYERS[0], PoolSpec("average", 2)])
 
 
 @pytest.mark.parametrize("mode", ["sum", "average", "lp"])

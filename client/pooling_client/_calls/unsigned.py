@@ -6,14 +6,22 @@ order, so the selected elements and the indices are the same.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pooling_client._calls.forward import PreparedForward
-from pooling_engine import ForwardCall, ForwardResult, InvalidTensorError, Mode, PoolSpec
-from pooling_engine.calls import as_tensor, check_out
+from pooling_engine import (
+    ForwardAllCall,
+    ForwardCall,
+    ForwardResult,
+    InvalidTensorError,
+    Mode,
+    PoolSpec,
+)
+from pooling_engine.calls import as_tensor, check_out, forward_all_call
 
 Array = NDArray[Any]
 _SENT_AS = {"bool": "uint8", "uint16": "int16", "uint32": "int32", "uint64": "int64"}
@@ -34,11 +42,29 @@ class UnsignedForward(NamedTuple):
 
     def restored(self, result: ForwardResult) -> ForwardResult:
         """Return the result with the output in the type of the input."""
-        output = _flipped(result.output, out=result.output).view(self.dtype)
+        output = _restored(result.output, self.dtype)
         if self.out is not None:
             np.copyto(self.out, output)
             output = self.out
         return ForwardResult(output, result.indices)
+
+
+class UnsignedForwardAll(NamedTuple):
+    """A forward call of several layers whose input is sent as another type.
+
+    Attributes:
+        call: the call that is sent.
+        dtype: element type of the input of the caller.
+    """
+
+    call: ForwardAllCall
+    dtype: np.dtype[Any]
+
+    def restored(self, results: Sequence[ForwardResult]) -> tuple[ForwardResult, ...]:
+        """Return the results with the outputs in the type of the input."""
+        return tuple(
+            ForwardResult(_restored(each.output, self.dtype), each.indices) for each in results
+        )
 
 
 def unsigned_forward(
@@ -63,15 +89,46 @@ def unsigned_forward(
         InvalidSpecError: the options are invalid or do not fit the tensor.
         InvalidTensorError: `error`, for other inputs; or `out` does not fit.
     """
-    if error.field != "input" or getattr(spec, "mode", None) not in (Mode.MAX, Mode.MIN):
+    tensor, bits = _as_sent(error, x, [spec])
+    prepared = PreparedForward(ForwardCall(bits, spec, return_indices, index_format))
+    out = check_out(out, prepared.call.plan.output_shape, tensor.dtype, tensor)
+    return UnsignedForward(prepared, out, tensor.dtype)
+
+
+def unsigned_forward_all(
+    error: InvalidTensorError,
+    x: ArrayLike,
+    specs: Sequence[PoolSpec],
+    return_indices: bool | Sequence[bool],
+    index_format: str,
+) -> UnsignedForwardAll:
+    """Return the call of several layers as `unsigned_forward` does for one.
+
+    Raises:
+        InvalidSpecError: the options are invalid or do not fit the tensor.
+        InvalidTensorError: `error`, for other inputs, or if a mode is neither max nor min.
+    """
+    tensor, bits = _as_sent(error, x, specs)
+    return UnsignedForwardAll(
+        forward_all_call(bits, specs, return_indices, index_format), tensor.dtype
+    )
+
+
+def _as_sent(
+    error: InvalidTensorError, x: ArrayLike, specs: Sequence[PoolSpec]
+) -> tuple[Array, Array]:
+    """Return the input as an array, and as the array that is sent; or raise the error."""
+    selects = all(getattr(spec, "mode", None) in (Mode.MAX, Mode.MIN) for spec in specs)
+    if error.field != "input" or not selects:
         raise error
     tensor = as_tensor(x, "input")
     if tensor.dtype.name not in _SENT_AS:
         raise error
-    bits = _flipped(tensor.view(_SENT_AS[tensor.dtype.name]))
-    prepared = PreparedForward(ForwardCall(bits, spec, return_indices, index_format))
-    out = check_out(out, prepared.call.plan.output_shape, tensor.dtype, tensor)
-    return UnsignedForward(prepared, out, tensor.dtype)
+    return tensor, _flipped(tensor.view(_SENT_AS[tensor.dtype.name]))
+
+
+def _restored(output: Array, dtype: np.dtype[Any]) -> Array:
+    return _flipped(output, out=output).view(dtype)
 
 
 def _flipped(array: Array, out: Array | None = None) -> Array:
