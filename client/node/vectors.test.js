@@ -36,6 +36,11 @@ function requestOf ({ request, repeat = {} }) {
 
 function assertTensors (reply, expected) {
   for (const [name, record] of Object.entries(expected)) {
+    if (name === 'more') {
+      assert.equal(reply.more.length, record.length)
+      record.forEach((layer, place) => assertTensors(reply.more[place], layer))
+      continue
+    }
     const { elementType, shape, data } = reply[name]
     assert.equal(elementType, record.elementType)
     assert.deepEqual(shape.map(Number), record.shape)

@@ -15,7 +15,7 @@ from tests.support.waiting import LIMIT_S
 FOLDER = Path(__file__).parents[2] / "client/node"
 
 
-@pytest.mark.parametrize(("script", "count"), [("calls.test.js", 10), ("vectors.test.js", 9)])
+@pytest.mark.parametrize(("script", "count"), [("calls.test.js", 10), ("vectors.test.js", 10)])
 def test_every_call_from_node(server: PoolingServer, script: str, count: int) -> None:
     node = shutil.which("node")
     if node is None:

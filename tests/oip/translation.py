@@ -24,6 +24,8 @@ class Request(NamedTuple):
 def translated(message: Any) -> Request | None:
     """Return a request; None if the protocol cannot express it."""
     is_gradient = isinstance(message, pb.BackwardRequest)
+    if not is_gradient and message.more:
+        return None
     names = ("output_gradient", "indices", "input") if is_gradient else ("input",)
     tensors = {name: getattr(message, name) for name in names if message.HasField(name)}
     if any(tensor.element_type == 0 for tensor in tensors.values()):

@@ -61,6 +61,34 @@ def backward_vector(case: Case) -> Record:
     return _vector("Backward", case.name, message, {"inputGradient": tensor_record(gradient)})
 
 
+def forward_all_vectors() -> list[Record]:
+    """Return requests of several layers, each with the results of all, and an invalid one."""
+    vectors = []
+    for name, cases_ in tables.forward_all_cases():
+        layers = [forward_vector(case) for case in cases_]
+        request, reply = layers[0]["request"], layers[0]["reply"]
+        further = [layer["request"] for layer in layers[1:]]
+        for layer in further:
+            del layer["input"]
+        more = [layer["reply"] for layer in layers[1:]]
+        vectors.append(
+            {
+                "name": name,
+                "method": "Forward",
+                "request": {**request, "more": further},
+                "reply": {**reply, "more": more},
+            }
+        )
+    invalid = forward(spec=spec(), input=tensor())
+    invalid.more.add(spec=spec(windows=sliding(kernel=0)))
+    return [
+        *vectors,
+        _error(
+            "a second layer with kernel 0", invalid, "more[0].spec.sliding_windows.axes[1].kernel"
+        ),
+    ]
+
+
 def error_vectors() -> list[Record]:
     """Return invalid requests, each with the code, the reason and the field of its error."""
     axes = "spec.sliding_windows.axes"
@@ -108,15 +136,7 @@ def error_vectors() -> list[Record]:
         ),
         ("no indices", backward(indices=None, output_gradient=dy), "indices"),
     )
-    return [
-        {
-            "name": name,
-            "method": type(message).__name__.removesuffix("Request"),
-            "request": request_record(message),
-            "error": {"code": "INVALID_ARGUMENT", "reason": _reason(field), "field": field},
-        }
-        for name, message, field in rows
-    ]
+    return [_error(*row) for row in rows]
 
 
 def stream_vectors() -> list[Record]:
@@ -162,6 +182,7 @@ def files() -> Iterator[tuple[str, list[Record]]]:
     yield "forward_layers", [forward_vector(case) for case in layers]
     yield "forward_types", [forward_vector(case) for case in types]
     yield "forward_values", [forward_vector(case) for case in values]
+    yield "forward_all", forward_all_vectors()
     yield "backward_layers", [backward_vector(case) for case in layers]
     yield "backward_types", [backward_vector(case) for case in floats]
     yield "backward_values", [backward_vector(case) for case in values]
@@ -178,6 +199,15 @@ def text_of(vectors: list[Record]) -> str:
 
 def _vector(method: str, name: str, message: object, reply: Record) -> Record:
     return {"name": name, "method": method, "request": request_record(message), "reply": reply}
+
+
+def _error(name: str, message: object, field: str) -> Record:
+    return {
+        "name": name,
+        "method": type(message).__name__.removesuffix("Request"),
+        "request": request_record(message),
+        "error": {"code": "INVALID_ARGUMENT", "reason": _reason(field), "field": field},
+    }
 
 
 def _stream(method: str, valid: list[Record], invalid: Record) -> Record:
@@ -199,7 +229,7 @@ def _stream(method: str, valid: list[Record], invalid: Record) -> Record:
 def _reason(field: str) -> str:
     return (
         "INVALID_SPEC"
-        if field.startswith("spec") or field == "return_indices"
+        if field.startswith(("spec", "more")) or field == "return_indices"
         else "INVALID_TENSOR"
     )
 

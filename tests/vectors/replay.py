@@ -50,7 +50,12 @@ def assert_reply(message: Any, expected: Record) -> None:
     fields = {field.json_name: value for field, value in message.ListFields()}
     assert fields.keys() == expected.keys()
     for name, record in expected.items():
-        assert_tensor(fields[name], record)
+        if name == "more":
+            assert len(fields[name]) == len(record)
+            for layer, tensors in zip(fields[name], record, strict=True):
+                assert_reply(layer, tensors)
+        else:
+            assert_tensor(fields[name], record)
 
 
 def assert_tensor(tensor: pb.Tensor, record: Record) -> None:

@@ -117,6 +117,25 @@ def type_cases() -> list[Case]:
     return floats + integers
 
 
+def forward_all_cases() -> list[tuple[str, list[Case]]]:
+    """Return lists of layers that pool the same input, each with the name of its vector."""
+    x = small(PLANE)
+    pyramid = [{"adaptive_output": size} for size in (1, 2, 3)]
+    rows: dict[str, list[dict[str, Any]]] = {
+        "three kernels": [
+            {"mode": "max", "kernel": k, "stride": 1, "padding": k // 2} for k in (3, 5, 7)
+        ],
+        "a pyramid": [{"mode": "average"} | windows for windows in pyramid],
+        "indices of some": [{"mode": "sum"} | K3S2, {"mode": "max"} | K3S2, {"mode": "min"} | CEIL],
+        "channels last": [
+            {"mode": mode, "layout": "channels_last"} | PADDED for mode in ("average", "max")
+        ],
+    }
+    cases = [(name, [Case("", options, x) for options in rows[name]]) for name in rows]
+    integers = [Case("", {"mode": mode} | K3S2, small(PLANE, "uint8")) for mode in ("max", "sum")]
+    return [*cases, ("integers", integers)]
+
+
 def value_cases() -> list[Case]:
     """Return special values, ties, and windows with 16-bit indices."""
     values = row(1, NAN, 3, NAN, -0.0, 0.0, -INF, INF, 2)

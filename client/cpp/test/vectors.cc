@@ -49,15 +49,24 @@ json Record(const v1::Tensor& tensor) {
                 tensor.data());
 }
 
-// Returns {"reply": ...} or {"error": ...} of a vector, with the data written out in full.
-json Expected(json vector) {
-  if (vector.contains("error")) return {{"error", vector["error"]}};
-  for (auto& tensor : vector["reply"]) {
+// Writes out the data of the tensors of a reply in full.
+void WriteOut(json& reply) {
+  for (auto& [name, tensor] : reply.items()) {
+    if (name == "more") {
+      for (auto& layer : tensor) WriteOut(layer);
+      continue;
+    }
     std::string hex;
     for (int done = 0; done < tensor.value("times", 1); ++done) hex += tensor["hex"];
     tensor.erase("times");
     tensor["hex"] = hex;
   }
+}
+
+// Returns {"reply": ...} or {"error": ...} of a vector, with the data written out in full.
+json Expected(json vector) {
+  if (vector.contains("error")) return {{"error", vector["error"]}};
+  WriteOut(vector["reply"]);
   return {{"reply", vector["reply"]}};
 }
 
@@ -70,8 +79,30 @@ json Error(int code, const std::string& reason, const std::string& field) {
   return {{"error", {{"code", CodeName(code)}, {"reason", reason}, {"field", field}}}};
 }
 
+template <class Reply>
+json ReplyOf(const Reply& reply) {
+  json record = {{"output", Record(reply.output())}};
+  if (reply.has_indices()) record["indices"] = Record(reply.indices());
+  return record;
+}
+json ReplyOf(const v1::BackwardResponse& reply) {
+  return {{"inputGradient", Record(reply.input_gradient())}};
+}
+
+// Sends a request of several layers, which the client does not offer, through its stub.
+json ForwardAll(pooling::Client& client, const v1::ForwardRequest& request) {
+  grpc::ClientContext context;
+  v1::ForwardResponse response;
+  const auto status = pooling::StatusOf(client.stub().Forward(&context, request, &response));
+  if (!status.ok()) return Error(status.code, status.reason, status.field);
+  json reply = ReplyOf(response);
+  for (const auto& layer : response.more()) reply["more"].push_back(ReplyOf(layer));
+  return {{"reply", reply}};
+}
+
 json Forward(pooling::Client& client, const json& vector) {
   const auto request = Parse<v1::ForwardRequest>(vector["request"], vector.value("repeat", json::object()));
+  if (request.more_size() > 0) return ForwardAll(client, request);
   pooling::Tensor output, indices;
   const auto status =
       client.Forward(request.spec(), ViewOf(request.input()), &output,
@@ -95,15 +126,6 @@ json Backward(pooling::Client& client, const json& vector) {
       client.Backward(request.spec(), ViewOf(request.output_gradient()), options, &gradient);
   if (!status.ok()) return Error(status.code, status.reason, status.field);
   return {{"reply", {{"inputGradient", Record(gradient)}}}};
-}
-
-json ReplyOf(const v1::ForwardResponse& reply) {
-  json record = {{"output", Record(reply.output())}};
-  if (reply.has_indices()) record["indices"] = Record(reply.indices());
-  return record;
-}
-json ReplyOf(const v1::BackwardResponse& reply) {
-  return {{"inputGradient", Record(reply.input_gradient())}};
 }
 
 template <class Item, class Stream, class Reply>
