@@ -45,6 +45,14 @@ def test_layers_on_a_backend(server: PoolingServer, backend: str) -> None:
     assert done.stdout == f"checked with {backend}\n"
 
 
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_a_server_that_fails_during_fit(backend: str) -> None:
+    done = run("-m\ntests.keras.faults", backend)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout == f"checked with {backend}\n"
+
+
 def test_other_backends_are_rejected_in_one_line() -> None:
     done = run("-c\nimport pooling_client.keras as k; k.MaxPooling2D()", "numpy")
     assert done.stderr.splitlines()[-1] == (

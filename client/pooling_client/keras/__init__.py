@@ -28,6 +28,7 @@ from pooling_client.keras.layers import (
     MinPooling2D,
     MinPooling3D,
 )
+from pooling_client.keras.restoring import RestoreVariables
 
 __all__ = [
     "AveragePooling1D",
@@ -48,5 +49,6 @@ __all__ = [
     "MinPooling1D",
     "MinPooling2D",
     "MinPooling3D",
+    "RestoreVariables",
     "connect",
 ]
