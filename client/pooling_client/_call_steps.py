@@ -43,22 +43,6 @@ class Send(NamedTuple):
     timeout_s: float
 
 
-class Share(NamedTuple):
-    """Step: send one item over a stream that calls share.
-
-    The reply to the step is the reply to the item, or None if it is to be sent as a unary call.
-
-    Attributes:
-        method: path of a streaming method.
-        item: bytes of the item.
-        timeout_s: seconds for the reply.
-    """
-
-    method: str
-    item: bytes
-    timeout_s: float
-
-
 class Stream(NamedTuple):
     """Step: send requests over one stream; the reply to the step is None, after the last reply.
 
@@ -100,7 +84,7 @@ class Run(NamedTuple):
 
 
 GET_SERVER_INFO_PATH = pooling_wire.path_of(pooling_wire.GET_SERVER_INFO)
-Step = Send | Share | Stream | Wait | Run
+Step = Send | Stream | Wait | Run
 Steps = Generator[Step, Any, Result]
 
 
@@ -135,6 +119,42 @@ class Session:
         self.knows_layers = True
 
 
+def may_share(call: PreparedMessage[Any, Any], session: Session) -> bool:
+    """Return whether a call may be sent as an item of a shared stream, before its steps.
+
+    This is no step, because a generator for each small call would take longer than encoding it.
+    """
+    is_possible = session.shares_streams and call.is_small
+    return is_possible and not session.limits.needs_chunks(call.total_bytes)
+
+
+def shared_result(
+    call: PreparedMessage[Any, Result], session: Session, id_: int, reply: bytes | None
+) -> Result | None:
+    """Return the result of a call that was sent over a shared stream.
+
+    Args:
+        call: the call.
+        session: state of the client.
+        id_: number of the item.
+        reply: the reply; None if there is none.
+
+    Returns:
+        The result; None if the steps of the call are to be performed.
+
+    Raises:
+        PoolingError: the call failed for good.
+    """
+    if reply is None:
+        return None
+    try:
+        result = call.shared_result(reply, id_)
+    except (UnavailableError, OverloadedError, TensorTooLargeError):  # the steps handle these
+        return None
+    session.throttle.succeed()
+    return result
+
+
 def call_steps(
     call: PreparedCall[Any, Result],
     session: Session,
@@ -144,7 +164,8 @@ def call_steps(
     """Yield the steps of a call and return its result.
 
     The transports, in order of preference: shared memory, one message, chunks over a stream. A call
-    that does not fit one of them continues with the next.
+    that does not fit one of them continues with the next. Small calls over a shared stream come
+    before the steps.
 
     Args:
         call: the call.
@@ -195,20 +216,7 @@ def _shared(call: PreparedCall[Any, Result], session: Session) -> SharedCall[Any
 def in_one_message(
     call: PreparedMessage[Any, Result], session: Session, deadline: float
 ) -> Steps[Result]:
-    """Send the call over a shared stream if it is small, and otherwise as a unary call."""
-    if session.shares_streams and call.is_small and (timeout_s := left_s(deadline)):
-        id_ = next(session.ids)
-        item = call.item(id_, round(timeout_s * 1e6))
-        reply = yield Share(call.method.stream_path, item, timeout_s)
-        del item
-        if reply is not None:
-            try:
-                result = call.shared_result(reply, id_)
-            except (UnavailableError, OverloadedError):  # a unary call is retried
-                pass
-            else:
-                session.throttle.succeed()
-                return result
+    """Send the call as a unary call."""
     reply = yield from _send(session, call.method.path, call.request(), deadline)
     return call.result(reply)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pooling_client._cutting.chunks import MAX_ROW_BAND_BYTES
-from pooling_engine import BackwardCall, ForwardCall, Mode
+from pooling_engine import BackwardCall, ForwardCall, Mode, PoolPlan
 from pooling_wire import Limits
 
 # Measured: docs/adr/0006-streams.md.
@@ -63,10 +64,14 @@ def load(call: ForwardCall | BackwardCall) -> float:
 
     The server computes calls of up to 1 where it receives them, so they do not wait for long ones.
     """
-    plan = call.plan
+    return _load(call.plan, isinstance(call, BackwardCall) or call.return_indices)
+
+
+@lru_cache(maxsize=512)  # for every small call
+def _load(plan: PoolPlan, has_gradient_or_indices: bool) -> float:
     elements = plan.tap_visits + plan.input_bytes // plan.dtype.itemsize
     if plan.mode is Mode.LP:
         return elements / (SHORT_ELEMENTS // 5)
-    if isinstance(call, BackwardCall) or call.return_indices:
+    if has_gradient_or_indices:
         return elements / (2 * SHORT_ELEMENTS // 5)
     return elements / SHORT_ELEMENTS

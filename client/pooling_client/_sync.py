@@ -2,51 +2,44 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import Any, Self, TypeVar
 
-import grpc
-import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike
 
 import pooling_wire
-from pooling_client import _channel
-from pooling_client._call_steps import Progress, Session, call_steps, info_steps
+from pooling_client._call_steps import (
+    Progress,
+    call_steps,
+    info_steps,
+    may_share,
+    shared_result,
+)
 from pooling_client._calls.backward import PreparedBackward
-from pooling_client._calls.base import PreparedCall
+from pooling_client._calls.base import Array, PreparedCall, PreparedMessage
 from pooling_client._calls.forward import PreparedForward
-from pooling_client._calls.forward_all import Results
-from pooling_client._calls.many import item_of, outcome_of
+from pooling_client._calls.forward_all import PreparedForwardAll, Results
 from pooling_client._calls.unsigned import unsigned_forward, unsigned_forward_all
-from pooling_client._connection import Connection, Metadata
-from pooling_client._copying import arguments_of, rebuilt
-from pooling_client._forks import renew_after_fork
 from pooling_client._forward_all_steps import forward_all_steps
-from pooling_client._limits import MANY_WINDOW
-from pooling_client._retries import NO_PATIENCE_S
-from pooling_client._shared_memory import SharedMemory
-from pooling_client._transports.sync import GrpcTransport, run
+from pooling_client._many import ManyCalls
+from pooling_client._transports.drivers import run
+from pooling_client._transports.sync import GrpcTransport
 from pooling_engine import (
     BackwardCall,
     ForwardAllCall,
     ForwardCall,
     ForwardResult,
     InvalidTensorError,
-    PoolingError,
     PoolSpec,
 )
 from pooling_engine.calls import forward_all_call
-from pooling_wire import keepalive as pings
 
-Array = NDArray[Any]
 Result = TypeVar("Result")
 
 
-class PoolingClient:
+class PoolingClient(ManyCalls):
     """Blocking client of a pooling server.
 
     Safe to share between threads. As a context manager it closes itself.
@@ -89,48 +82,8 @@ class PoolingClient:
         InvalidSpecError: an argument is invalid.
     """
 
-    def __init__(
-        self,
-        target: str = _channel.DEFAULT_TARGET,
-        *,
-        timeout: float = _channel.DEFAULT_TIMEOUT_S,
-        connections: int = 1,
-        keepalive: float = pings.INTERVAL_S,
-        keepalive_timeout: float = pings.TIMEOUT_S,
-        credentials: grpc.ChannelCredentials | None = None,
-        token: str | Callable[[], str] | None = None,
-        metadata: Metadata | Callable[[], Metadata] | None = None,
-        authority: str | None = None,
-        interceptors: Sequence[Any] = (),
-        compression: grpc.Compression | None = None,
-        wait_for_ready: bool = True,
-        shared_streams: bool = True,
-    ) -> None:
-        connection = Connection(
-            target,
-            connections,
-            keepalive,
-            keepalive_timeout,
-            credentials,
-            token,
-            metadata,
-            authority,
-            interceptors,
-            compression,
-            wait_for_ready,
-            shared_streams,
-        )
-        self.target = target
-        self._connection = connection
-        self._timeout_s = _channel.seconds(timeout)
-        self._shared_memory = SharedMemory(target)
-        self._session = Session(
-            self._shared_memory,
-            math.inf if wait_for_ready else NO_PATIENCE_S,
-            shares_streams=connection.shares_streams,
-        )
-        self._transport = GrpcTransport(connection, self._session, self._timeout_s)
-        renew_after_fork(self)
+    def _open(self) -> None:
+        self._transport = GrpcTransport(self._connection, self._session, self._timeout_s)
 
     def forward(
         self,
@@ -277,109 +230,6 @@ class PoolingClient:
         call = BackwardCall(output_gradient, spec, input_shape, indices, input, index_format)
         return self._run(PreparedBackward(call, out), timeout, progress)
 
-    @overload
-    def forward_many(
-        self,
-        calls: Iterable[ForwardCall],
-        *,
-        return_exceptions: Literal[False] = False,
-        timeout: float | None = None,
-    ) -> Iterator[ForwardResult]: ...
-
-    @overload
-    def forward_many(
-        self,
-        calls: Iterable[ForwardCall],
-        *,
-        return_exceptions: bool,
-        timeout: float | None = None,
-    ) -> Iterator[ForwardResult | PoolingError]: ...
-
-    def forward_many(
-        self,
-        calls: Iterable[ForwardCall],
-        *,
-        return_exceptions: bool = False,
-        timeout: float | None = None,
-    ) -> Iterator[ForwardResult | PoolingError]:
-        """Pool many tensors over one stream.
-
-        Args:
-            calls: any number of `ForwardCall` objects, or an endless iterable. They are consumed
-                in another thread, a few calls ahead of the results.
-            return_exceptions: yield the error of a call in place of its result and continue,
-                instead of raising it and ending the stream.
-            timeout: seconds for the whole stream; None for no deadline.
-
-        Returns:
-            An iterator over the results, in the order of the calls. It opens the stream for its
-            first item. Closing the iterator cancels the stream.
-
-        Raises:
-            PoolingError: a call or the stream failed, with the classes of `forward`.
-            ValueError: the client is closed.
-        """
-        return self._many(PreparedForward, calls, return_exceptions, timeout)
-
-    @overload
-    def backward_many(
-        self,
-        calls: Iterable[BackwardCall],
-        *,
-        return_exceptions: Literal[False] = False,
-        timeout: float | None = None,
-    ) -> Iterator[Array]: ...
-
-    @overload
-    def backward_many(
-        self,
-        calls: Iterable[BackwardCall],
-        *,
-        return_exceptions: bool,
-        timeout: float | None = None,
-    ) -> Iterator[Array | PoolingError]: ...
-
-    def backward_many(
-        self,
-        calls: Iterable[BackwardCall],
-        *,
-        return_exceptions: bool = False,
-        timeout: float | None = None,
-    ) -> Iterator[Array | PoolingError]:
-        """Compute many input gradients over one stream.
-
-        Args:
-            calls: any number of `BackwardCall` objects, or an endless iterable. They are consumed
-                in another thread, a few calls ahead of the results.
-            return_exceptions: yield the error of a call in place of its result and continue,
-                instead of raising it and ending the stream.
-            timeout: seconds for the whole stream; None for no deadline.
-
-        Returns:
-            An iterator over the gradients, in the order of the calls. It opens the stream for its
-            first item. Closing the iterator cancels the stream.
-
-        Raises:
-            PoolingError: a call or the stream failed, with the classes of `backward`.
-            ValueError: the client is closed.
-        """
-        return self._many(PreparedBackward, calls, return_exceptions, timeout)
-
-    def empty(self, shape: int | Sequence[int], dtype: DTypeLike = np.float32) -> Array:
-        """Return an uninitialised array, in memory shared with the server if possible.
-
-        Calls copy nothing to or from such arrays, as tensors or as `out`. Memory is shared over
-        ``unix:/PATH``, as far as the server leases it; otherwise the array is an ordinary one.
-
-        Args:
-            shape: size, or sizes, of the array.
-            dtype: element type of the array.
-
-        Returns:
-            The array. It stays valid after the client is closed.
-        """
-        return self._shared_memory.empty(shape, dtype)
-
     def info(self, *, timeout: float | None = None) -> pooling_wire.ServerInfo:
         """Return the version, backends and limits of the server.
 
@@ -411,47 +261,34 @@ class PoolingClient:
     ) -> None:
         self.close()
 
-    def _renew(self) -> None:
-        """Continue in a forked process with new connections and new shared memory."""
-        self._transport.renew()
-        self._shared_memory.renew()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return rebuilt, (type(self), arguments_of(self._connection, self._timeout_s))
-
-    def __copy__(self) -> Self:
-        return rebuilt(type(self), arguments_of(self._connection, self._timeout_s))
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self.__copy__()
-
-    def _seconds(self, timeout: float | None) -> float:
-        return self._timeout_s if timeout is None else _channel.seconds(timeout)
-
     def _run_all(self, call: ForwardAllCall, timeout_s: float | None) -> Results:
+        if len(call.calls) == 1:
+            return (self._run(PreparedForward(call.calls[0]), timeout_s, None),)
         deadline = time.monotonic() + self._seconds(timeout_s)
+        if self._session.knows_layers:
+            results = self._shared(PreparedForwardAll(call), deadline)
+            if results is not None:
+                return results
         return run(forward_all_steps(call, self._session, deadline), self._transport)
 
     def _run(
         self, call: PreparedCall[Any, Result], timeout_s: float | None, progress: Progress | None
     ) -> Result:
         deadline = time.monotonic() + self._seconds(timeout_s)
-        return run(call_steps(call, self._session, progress, deadline), self._transport)
+        result = self._shared(call, deadline)
+        if result is None:
+            steps = call_steps(call, self._session, progress, deadline)
+            return run(steps, self._transport)
+        if progress is not None:
+            progress(call.total_bytes, call.total_bytes)
+        return result
 
-    def _many(
-        self,
-        prepared_type: type[PreparedCall[Any, Result]],
-        calls: Iterable[Any],
-        return_exceptions: bool,
-        timeout_s: float | None,
-    ) -> Iterator[Result | PoolingError]:
-        replies = self._transport.stream(
-            prepared_type.method.stream_path,
-            (item_of(id_, call, prepared_type) for id_, call in enumerate(calls)),
-            window=MANY_WINDOW,
-            timeout_s=None if timeout_s is None else _channel.seconds(timeout_s),
-        )
-        with closing(replies):
-            for prepared, reply in replies:
-                outcome = outcome_of(prepared, reply, return_exceptions)
-                yield outcome
+    def _shared(self, call: PreparedMessage[Any, Result], deadline: float) -> Result | None:
+        """Send a call over a shared stream; return None if it is to be sent in another way."""
+        session, left_s = self._session, deadline - time.monotonic()
+        if not may_share(call, session) or left_s <= 0:
+            return None
+        id_ = next(session.ids)
+        item = call.item(id_, round(left_s * 1e6))
+        reply = self._transport.share(call.method.stream_path, item, deadline)
+        return shared_result(call, session, id_, reply)

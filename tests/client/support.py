@@ -12,7 +12,7 @@ import numpy as np
 import pooling_engine
 import pooling_wire
 from pooling_client import _channel
-from pooling_client._transports import aio, sync
+from pooling_client._transports import drivers
 from pooling_engine import PoolingError
 from pooling_server import PoolingServer
 from pooling_wire import FORWARD
@@ -125,12 +125,12 @@ class AsyncFakeTransport:
 
 def run_blocking(steps: Any, server: FakeServer) -> Any:
     """Run steps with the blocking driver."""
-    return sync.run(steps, FakeTransport(server))  # type: ignore[arg-type]
+    return drivers.run(steps, FakeTransport(server))  # type: ignore[arg-type]
 
 
 def run_asyncio(steps: Any, server: FakeServer) -> Any:
     """Run steps with the asyncio driver."""
-    return asyncio.run(aio.run(steps, AsyncFakeTransport(server)))  # type: ignore[arg-type]
+    return asyncio.run(drivers.run_async(steps, AsyncFakeTransport(server)))  # type: ignore[arg-type]
 
 
 def assert_same(actual: Any, expected: Any) -> None:

@@ -22,11 +22,11 @@ ANNOTATIONS = {
 }
 RESULTS = {"Iterator[": "AsyncIterator["}
 CONTEXT = {"__enter__": "__aenter__", "__exit__": "__aexit__"}
-NAMES = sorted(
+NAMES = [
     name
-    for name, value in vars(PoolingClient).items()
-    if inspect.isfunction(value) and (not name.startswith("_") or name == "__init__")
-)
+    for name, _ in inspect.getmembers(PoolingClient, inspect.isfunction)
+    if not name.startswith("_") or name == "__init__"
+]
 
 
 def replaced(text: str, pairs: dict[str, str]) -> str:
@@ -47,7 +47,7 @@ def twin(name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
 def test_both_have_the_same_methods() -> None:
     blocking, asyncio = (
-        {name for name, value in vars(class_).items() if inspect.isfunction(value)}
+        {name for name, _ in inspect.getmembers(class_, inspect.isfunction)}
         for class_ in (PoolingClient, AsyncPoolingClient)
     )
     assert {CONTEXT.get(name, name) for name in blocking} == asyncio

@@ -29,7 +29,7 @@ from pooling_client import (
     UnavailableError,
 )
 from pooling_client._call_steps import Run, Send
-from pooling_client._transports import sync
+from pooling_client._transports import drivers
 from pooling_wire import FORWARD
 from tests.support.processes import address_in, process
 from tests.support.waiting import LIMIT_S, quiet_port, wait_until
@@ -299,7 +299,7 @@ def test_close_between_the_steps_of_a_call() -> None:
 
     client = PoolingClient("127.0.0.1:1")
     with pytest.raises(UnavailableError, match="the client was closed during the call"):
-        sync.run(steps(client), client._transport)
+        drivers.run(steps(client), client._transport)
     with pytest.raises(ValueError, match="the client is closed"):
         client.info()
 

@@ -7,7 +7,7 @@ computes its calls, add its handler to the server.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
@@ -47,6 +47,9 @@ class Method(Generic[Call, Result]):
         response: codec of the response.
         item: generated class of an item of the stream.
         reply: generated class of the reply to an item.
+        path: path of the unary method in a gRPC channel.
+        stream_name: name of the stream method.
+        stream_path: path of the stream method in a gRPC channel.
     """
 
     name: str
@@ -56,20 +59,15 @@ class Method(Generic[Call, Result]):
     item: type[Message]
     reply: type[Message]
 
-    @property
-    def stream_name(self) -> str:
-        """Name of the stream method."""
-        return f"{self.name}Stream"
+    path: str = field(init=False)
+    stream_name: str = field(init=False)
+    stream_path: str = field(init=False)
 
-    @property
-    def path(self) -> str:
-        """Path of the unary method in a gRPC channel."""
-        return path_of(self.name)
-
-    @property
-    def stream_path(self) -> str:
-        """Path of the stream method in a gRPC channel."""
-        return path_of(self.stream_name)
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "path", path_of(self.name))
+        put(self, "stream_name", f"{self.name}Stream")
+        put(self, "stream_path", path_of(self.stream_name))
 
     def encode_request(self, call: Call, places: Places = NO_PLACES) -> bytes:
         """Return the bytes of a request.
@@ -119,7 +117,7 @@ class Method(Generic[Call, Result]):
             call: the call.
             timeout_us: microseconds that the client waits for the reply; 0 for no limit.
         """
-        return stream_items.encode_item(self.item, self.request, id_, call, timeout_us)
+        return stream_items.encode_item(self.request, id_, call, timeout_us)
 
     def decode_item(self, data: Buffer) -> StreamItem[Call]:
         """Return a stream item: its id, its call or why it is invalid, and its timeout.

@@ -26,9 +26,10 @@ class PreparedForward(PreparedCall[ForwardCall, ForwardResult]):
     call_type, method = ForwardCall, FORWARD
 
     def __init__(self, call: ForwardCall, out: Array | None = None) -> None:
-        super().__init__(call)
         plan, format_ = call.plan, call.index_format
-        self.out = check_out(out, plan.output_shape, plan.output_dtype, call.input)
+        if out is not None:
+            out = check_out(out, plan.output_shape, plan.output_dtype, call.input)
+        self.call, self.out = call, out
         index_bytes = plan.index_bytes(format_) if call.return_indices else 0
         self.total_bytes = max(plan.input_bytes, plan.output_bytes + index_bytes)
         self.has_positions = call.return_indices and format_ is not IndexFormat.WINDOW

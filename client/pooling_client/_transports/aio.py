@@ -1,4 +1,4 @@
-"""Asyncio transport, and the driver that runs the steps of a call over it."""
+"""Asyncio transport."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
-from contextlib import aclosing
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import grpc
 
 import pooling_wire
 from pooling_client import _channel
-from pooling_client._call_steps import Result, Run, Send, Session, Share, Step, Steps, Stream, Wait
+from pooling_client._call_steps import Session
 from pooling_client._connection import Connection
 from pooling_client._retries import Retries
 from pooling_client._streams.aio import Feed
@@ -23,9 +21,6 @@ from pooling_client._streams.backlog import Reply, Request, Token
 from pooling_client._targets import described
 from pooling_client._transports.aio_shared import SharedStreams
 from pooling_engine import DeadlineError, PoolingError, UnsupportedError
-
-Item = TypeVar("Item")
-
 
 _inherited: list[_LoopChannels] = []  # of the parent process
 _GRACE_S = 2.0  # after the deadline of gRPC, if gRPC does not end the call
@@ -54,8 +49,8 @@ class _LoopChannels:
 class AsyncGrpcTransport:
     """Transport with one gRPC call for each request or stream, for the tasks of any event loop.
 
-    Another transport needs the same methods: the driver uses `send`, `share`, `stream` and
-    `wait`.
+    Another transport needs the same methods: the client uses `share`, and the driver `send`,
+    `stream` and `wait`.
 
     Args:
         connection: arguments of the connections; calls take turns.
@@ -115,8 +110,13 @@ class AsyncGrpcTransport:
         except (asyncio.CancelledError, grpc.aio.UsageError) as error:
             raise self._unless_closed(error) from None
 
-    async def share(self, method: str, item: bytes, timeout_s: float) -> bytes | None:
+    async def share(self, method: str, item: bytes, deadline: float) -> bytes | None:
         """Send an item over a stream that calls share, and return its reply.
+
+        Args:
+            method: path of a streaming method.
+            item: bytes of the item.
+            deadline: time of `time.monotonic`.
 
         Returns:
             The reply; None if the call is to be sent as a unary call.
@@ -127,7 +127,7 @@ class AsyncGrpcTransport:
         """
         shared = next(self._channels().shared_turns)
         try:
-            reply = await shared.exchange(method, item, time.monotonic() + timeout_s)
+            reply = await shared.exchange(method, item, deadline)
         except TimeoutError:
             raise _channel.not_in_time(described(self._connection.target)) from None
         if reply is None and self._is_closed:
@@ -259,56 +259,3 @@ def _check_process() -> None:
             "because gRPC's asyncio threads do not survive a fork; start the process with "
             '"spawn" or "forkserver", or use PoolingClient'
         )
-
-
-async def run(steps: Steps[Result], transport: AsyncGrpcTransport) -> Result:
-    """Perform the steps of a call and return its result."""
-    resume: Any = steps.send
-    reply: Any = None
-    was_open = not transport.is_closed
-    try:
-        while True:
-            try:
-                step = resume(reply)
-            except StopIteration as done:
-                result: Result = done.value
-                return result
-            try:
-                resume, reply = steps.send, await _perform(step, transport)
-            except PoolingError as error:
-                resume, reply = steps.throw, error
-            except _channel.ClosedError:
-                raise _channel.closed_during_call() if was_open else _channel.closed() from None
-            del step  # so that the request is freed before its reply is decoded
-    finally:
-        del reply  # an error and its traceback would keep each other alive
-
-
-async def _perform(step: Step, transport: AsyncGrpcTransport) -> Any:
-    if type(step) is Send:
-        return await transport.send(*step)
-    if type(step) is Share:
-        return await transport.share(*step)
-    if type(step) is Run:
-        return await asyncio.to_thread(step.work)
-    if type(step) is Wait:
-        await transport.wait(step.seconds)  # its thread connects in any case
-        return None
-    assert type(step) is Stream
-    replies = transport.stream(
-        step.method, one_by_one(step.requests), window=step.window, timeout_s=step.timeout_s
-    )
-    async with aclosing(replies):
-        async for token, reply in replies:
-            step.receive(token, reply)
-    return None
-
-
-async def one_by_one(items: AsyncIterable[Item] | Iterable[Item]) -> AsyncIterator[Item]:
-    """Yield the items of an iterable of either kind."""
-    if isinstance(items, AsyncIterable):
-        async for item in items:
-            yield item
-        return
-    for item in items:
-        yield item

@@ -89,8 +89,10 @@ class SharedCalls(Generic[Waiter]):
 
     def oldest(self) -> Waiter | None:
         """Return the oldest call whose caller waits for the reply."""
-        waiting = (waiter for waiter in self._unanswered if waiter not in self._abandoned)
-        return next(waiting, None)
+        for waiter in self._unanswered:
+            if waiter not in self._abandoned:
+                return waiter
+        return None
 
     def end(self) -> list[Waiter]:
         """End the stream; return the calls to be sent again in another way."""

@@ -1,4 +1,4 @@
-"""Blocking transport, and the driver that runs the steps of a call over it."""
+"""Blocking transport."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import queue
 import threading
 import time
 from collections.abc import Generator, Iterator
-from contextlib import closing, suppress
-from typing import Any
+from contextlib import suppress
 
 import grpc
 
 import pooling_wire
 from pooling_client import _channel
-from pooling_client._call_steps import Result, Run, Send, Session, Share, Step, Steps, Stream, Wait
+from pooling_client._call_steps import Session
 from pooling_client._connection import Connection, Pairs
 from pooling_client._forks import Origin, is_forked, keep_unfinished
 from pooling_client._retries import Retries
@@ -33,8 +32,8 @@ _inherited: list[object] = []  # of the parent process
 class GrpcTransport:
     """Transport with one gRPC call for each request or stream. Safe to share between threads.
 
-    Another transport needs the same methods: the driver uses `send`, `share`, `stream` and
-    `wait`.
+    Another transport needs the same methods: the client uses `share`, and the driver `send`,
+    `stream` and `wait`.
 
     Args:
         connection: arguments of the connections; calls take turns.
@@ -97,8 +96,13 @@ class GrpcTransport:
             )
             raise UnavailableError(text, facts={"retryable": "false"}) from None
 
-    def share(self, method: str, item: bytes, timeout_s: float) -> bytes | None:
+    def share(self, method: str, item: bytes, deadline: float) -> bytes | None:
         """Send an item over a stream that calls share, and return its reply.
+
+        Args:
+            method: path of a streaming method.
+            item: bytes of the item.
+            deadline: time of `time.monotonic`.
 
         Returns:
             The reply; None if the call is to be sent as a unary call.
@@ -110,7 +114,7 @@ class GrpcTransport:
             return None
         shared = next(self._shared_turns)
         try:
-            reply = shared.exchange(method, item, time.monotonic() + timeout_s)
+            reply = shared.exchange(method, item, deadline)
         except TimeoutError:
             raise _channel.not_in_time(described(self._connection.target)) from None
         if reply is None and self._closed.is_set():
@@ -264,46 +268,3 @@ def _is_connected(channel: grpc.Channel) -> bool:
         return True
     finally:
         channel.unsubscribe(states.put)
-
-
-def run(steps: Steps[Result], transport: GrpcTransport) -> Result:
-    """Perform the steps of a call and return its result."""
-    resume: Any = steps.send
-    reply: Any = None
-    was_open = not transport.is_closed
-    try:
-        while True:
-            try:
-                step = resume(reply)
-            except StopIteration as done:
-                result: Result = done.value
-                return result
-            try:
-                resume, reply = steps.send, _perform(step, transport)
-            except PoolingError as error:
-                resume, reply = steps.throw, error
-            except _channel.ClosedError:
-                raise _channel.closed_during_call() if was_open else _channel.closed() from None
-            del step  # so that the request is freed before its reply is decoded
-    finally:
-        del reply  # an error and its traceback would keep each other alive
-
-
-def _perform(step: Step, transport: GrpcTransport) -> Any:
-    if type(step) is Send:
-        return transport.send(*step)
-    if type(step) is Share:
-        return transport.share(*step)
-    if type(step) is Run:
-        return step.work()
-    if type(step) is Wait:
-        transport.wait(*step)
-        return None
-    assert type(step) is Stream
-    replies = transport.stream(
-        step.method, step.requests, window=step.window, timeout_s=step.timeout_s
-    )
-    with closing(replies):
-        for token, reply in replies:
-            step.receive(token, reply)
-    return None

@@ -56,6 +56,7 @@ class SharedStream:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._leader: Waiter | None = None
+        self._is_receiving = True  # the stream begins with it; later from the first call on
         self._next_check = 0.0  # time at which the watching thread looks again
         threading.Thread(target=self._watch, name="pooling-shared-stream", daemon=True).start()
 
@@ -82,15 +83,18 @@ class SharedStream:
         Raises:
             TimeoutError: the deadline has passed.
         """
+        waiter, now, calls = Waiter(deadline), monotonic(), self._calls
         with self._lock:
-            if self._calls.is_ended:
+            if calls.is_ended:
                 return None
-            now = monotonic()
-            waiter = Waiter(0)
-            is_first = self._calls.add(waiter, item, now)
-            waiter.until = self._calls.until(deadline)
-            if is_first:
+            if calls.add(waiter, item, now):
                 self._stream.send(item)
+            # From here on, the server computes at the same time.
+            if not self._is_receiving:
+                self._is_receiving = True
+                self._stream.receive()
+            if not calls.has_replied:
+                waiter.until = calls.until(deadline)
             if self._leader is None:
                 self._promote(waiter)
         try:
@@ -126,7 +130,10 @@ class SharedStream:
             with self._lock:
                 if kind == REPLY and reply is not None and not calls.is_ended:
                     waiter = calls.replied(monotonic())
-                    stream.receive()
+                    if len(calls):
+                        stream.receive()
+                    else:
+                        self._is_receiving = False
                     if waiter is me:
                         me.reply, me.is_done = reply, True
                         self._hand_over()

@@ -55,6 +55,8 @@ def tensor(parsed: Parsed[Any], field: str) -> Array:
 
 def encode_places(type_: Any, places: Places) -> bytes:
     """Return the fields of a request that say where to write its results."""
+    if not places:
+        return b""
     fields = type_.DESCRIPTOR.fields_by_name
     named = {f"{name}_place": places[name].message() for name in RESULTS if name in places}
     here = {name: place for name, place in named.items() if name in fields}

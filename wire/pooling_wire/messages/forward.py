@@ -42,10 +42,10 @@ _MORE = pb.ForwardResponse.MORE_FIELD_NUMBER
 def _request_parts(call: AnyCall, places: Places) -> Parts:
     axes = call.input.ndim - 2
     layers = call.calls if isinstance(call, ForwardAllCall) else (call,)
-    head = b"".join(
-        _request_head(each.spec, axes, each.return_indices, each.index_format, number > 0)
-        for number, each in enumerate(layers)
-    )
+    first, *more = layers
+    head = _request_head(first.spec, axes, first.return_indices, first.index_format, False)
+    for each in more:
+        head += _request_head(each.spec, axes, each.return_indices, each.index_format, True)
     head += encode_places(pb.ForwardRequest, places)
     return message_parts(pb.ForwardRequest, head, {"input": call.input}, places)
 
@@ -138,7 +138,8 @@ def _template_of_all(call: ForwardAllCall) -> Template[Placed[AnyCall]]:
 
 def _response_parts(result: AnyResult, places: Places) -> Parts:
     if isinstance(result, ForwardResult):
-        return message_parts(pb.ForwardResponse, b"", result._asdict(), places)
+        tensors = {"output": result.output, "indices": result.indices}
+        return message_parts(pb.ForwardResponse, b"", tensors, places)
     first, *more = result
     parts: Parts = []
     for each in more:

@@ -10,11 +10,12 @@ from pooling_engine import InvalidTensorError, PoolingError
 from pooling_wire.errors import decode_stream_error, encode_stream_error
 from pooling_wire.messages.codec import MessageCodec
 from pooling_wire.payloads.parsing import Buffer, Parsed, nested_span, parse, parse_number
-from pooling_wire.payloads.tensors import nested_parts
+from pooling_wire.payloads.tensors import Parts, field_start, varint
 from pooling_wire.shared_memory.places import NO_PLACES, NO_REGIONS, Placed, region_at
 
 Call = TypeVar("Call")
 Result = TypeVar("Result")
+_ID_TAG, _TIMEOUT_TAG = b"\x08", b"\x10"  # numbers in fields 1 and 2
 
 
 class StreamItem(NamedTuple, Generic[Call]):
@@ -32,14 +33,14 @@ class StreamItem(NamedTuple, Generic[Call]):
 
 
 def encode_item(
-    type_: type[Message],
     codec: MessageCodec[Call, Placed[Call]],
     id_: int,
     call: Call,
     timeout_us: int,
 ) -> bytes:
     """Return the bytes of a stream item."""
-    return _nested(type_(id=id_, timeout_us=timeout_us), "request", codec, call)
+    timeout = _TIMEOUT_TAG + varint(timeout_us) if timeout_us else b""
+    return _nested(_id(id_) + timeout, codec.parts(call, NO_PLACES))
 
 
 def decode_item(
@@ -51,8 +52,10 @@ def decode_item(
     read.
     """
     span = nested_span(data)
-    if span and (known := codec.cache.get(data, span.begin, span.end)) is not None:
-        return StreamItem(span.id, known.call, span.timeout_us)
+    if span:
+        id_, timeout_us, begin = span
+        if (known := codec.cache.get(data, begin, len(data))) is not None:
+            return StreamItem(id_, known.call, timeout_us)
     try:
         item, payloads, _ = parse(type_, data)
     except PoolingError as error:
@@ -67,7 +70,7 @@ def decode_item(
     except PoolingError as error:
         return StreamItem(item.id, error, item.timeout_us)
     if span:
-        codec.cache.put(data, span.begin, span.end, placed)
+        codec.cache.put(data, begin, len(data), placed)
     return StreamItem(item.id, placed.call, item.timeout_us)
 
 
@@ -80,7 +83,7 @@ def encode_reply(
     """Return the bytes of the reply to a stream item."""
     if isinstance(result, PoolingError):
         return type_(id=id_, error=encode_stream_error(result)).SerializeToString()
-    return _nested(type_(id=id_), "response", codec, result)
+    return _nested(_id(id_), codec.parts(result, NO_PLACES))
 
 
 def decode_reply(
@@ -92,8 +95,10 @@ def decode_reply(
         InvalidTensorError: the reply is malformed.
     """
     span = nested_span(data)
-    if span and (known := codec.cache.get(data, span.begin, span.end)) is not None:
-        return span.id, known
+    if span:
+        id_, _, begin = span
+        if (known := codec.cache.get(data, begin, len(data))) is not None:
+            return id_, known
     reply, payloads, _ = parse(type_, data)
     kind = reply.WhichOneof("result")
     if kind is None:
@@ -102,9 +107,15 @@ def decode_reply(
         return reply.id, decode_stream_error(reply.error)
     result = codec.from_parsed(Parsed(reply.response, payloads))
     if span:
-        codec.cache.put(data, span.begin, span.end, result)
+        codec.cache.put(data, begin, len(data), result)
     return reply.id, result
 
 
-def _nested(outer: Message, field: str, codec: MessageCodec[Any, Any], value: Any) -> bytes:
-    return b"".join(nested_parts(outer, field, codec.parts(value, NO_PLACES)))
+def _id(id_: int) -> bytes:
+    """Return the field of an id, as the generated classes encode it."""
+    return _ID_TAG + varint(id_ % 2**64) if id_ else b""
+
+
+def _nested(numbers: bytes, parts: Parts) -> bytes:
+    """Return an item or a reply: its number fields, then a message in field 15."""
+    return b"".join((numbers, field_start(15, sum(map(len, parts))), *parts))

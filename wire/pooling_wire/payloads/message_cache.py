@@ -85,15 +85,15 @@ class MessageCache(Generic[T]):
         """
         if not isinstance(data, bytes):
             data = memoryview(data).toreadonly().cast("B")
-        for header in self._by_size.get(end - begin, ()):
-            for start, stop, piece in header.pieces:
+        for pieces, tensors, make in self._by_size.get(end - begin, ()):
+            for start, stop, piece in pieces:
                 if data[begin + start : begin + stop] != piece:
                     break
             else:
                 arrays = {}
-                for name, start, dtype, shape in header.tensors:
+                for name, start, dtype, shape in tensors:
                     arrays[name] = np.ndarray(shape, dtype, data, begin + start)
-                return header.make(**arrays)
+                return make(**arrays)
         return None
 
     def put(self, data: Buffer, begin: int, end: int, decoded: T) -> None:

@@ -98,38 +98,26 @@ def payload_spans(
     return spans
 
 
-class NestedSpan(NamedTuple):
-    """Position of the message in a stream item or a reply.
-
-    Attributes:
-        id: number in field 1.
-        timeout_us: number in field 2.
-        begin: begin of the message.
-        end: end of the message.
-    """
-
-    id: int
-    timeout_us: int
-    begin: int
-    end: int
-
-
-def nested_span(data: Buffer) -> NestedSpan | None:
+def nested_span(data: Buffer) -> tuple[int, int, int] | None:
     """Find the message in a stream item or a reply.
 
     Returns:
-        The position; None unless the item consists of numbers in fields 1 and 2 (zeros may be
-        absent) and then a message in field 15.
+        The numbers in fields 1 and 2, and the begin of the message, which ends where `data` ends;
+        None unless the item consists of these numbers (zeros may be absent) and then a message in
+        field 15.
     """
+    id_ = timeout_us = at = 0
     try:
-        id_, at = (0, 0) if data[0] != _ID_TAG else _varint(data, 1, 9)
-        timeout_us, at = (0, at) if data[at] != _TIMEOUT_TAG else _varint(data, at + 1, 9)
+        if data[0] == _ID_TAG:
+            id_, at = _varint(data, 1, 9)
+        if data[at] == _TIMEOUT_TAG:
+            timeout_us, at = _varint(data, at + 1, 9)
         if data[at] != _NESTED_TAG:
             return None
         size, begin = _varint(data, at + 1, 5)
     except (_UnusualError, IndexError):
         return None
-    return NestedSpan(id_, timeout_us, begin, len(data)) if begin + size == len(data) else None
+    return (id_, timeout_us, begin) if begin + size == len(data) else None
 
 
 def split_fields(data: bytes, number: int) -> tuple[bytes, list[memoryview]]:
@@ -294,10 +282,11 @@ def _fields(data: Buffer, at: int, end: int) -> Iterator[tuple[int, int, int, in
 
 def _varint(data: Buffer, at: int, most: int) -> tuple[int, int]:
     """Return a varint of at most `most` bytes, and its end."""
-    value = 0
-    for place in range(most):
-        byte = data[at + place]
-        value |= (byte & 0x7F) << 7 * place
+    value = shift = 0
+    for each in range(at, at + most):
+        byte = data[each]
         if byte < 0x80:
-            return value, at + place + 1
+            return value | byte << shift, each + 1
+        value |= (byte & 0x7F) << shift
+        shift += 7
     raise _UnusualError

@@ -8,8 +8,6 @@ from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
-from google.protobuf.descriptor import Descriptor
-from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from pooling_engine import InvalidTensorError, TensorTooLargeError
@@ -31,7 +29,7 @@ Parts = list[bytes | memoryview]
 
 
 def message_parts(
-    type_: type[Message],
+    type_: Any,
     head: bytes,
     tensors: Mapping[str, NDArray[Any] | None],
     places: Places = NO_PLACES,
@@ -51,7 +49,7 @@ def message_parts(
         InvalidTensorError: the contract has no such element type.
     """
     parts: Parts = [head]
-    for name, number in _tensor_fields(type_.DESCRIPTOR):
+    for name, number in _tensor_fields(type_):
         tensor = tensors.get(name)
         if tensor is None:
             continue
@@ -64,23 +62,11 @@ def message_parts(
 
 
 @cache
-def _tensor_fields(message: Descriptor) -> tuple[tuple[str, int], ...]:
+def _tensor_fields(type_: Any) -> tuple[tuple[str, int], ...]:
     """Return name and number of the tensor fields of a message, in the order of numbers."""
-    fields = message.fields
+    fields = type_.DESCRIPTOR.fields
     named = ((f.name, f.number) for f in fields if f.message_type is pb.Tensor.DESCRIPTOR)
     return tuple(sorted(named, key=lambda field: field[1]))
-
-
-def nested_parts(message: Message, field: str, parts: Parts) -> Parts:
-    """Return a message with another message as its last field, in parts to be joined.
-
-    Args:
-        message: the outer message without that field.
-        field: name of the field.
-        parts: the parts of the inner message.
-    """
-    number = message.DESCRIPTOR.fields_by_name[field].number
-    return [message.SerializeToString(), field_start(number, sum(map(len, parts))), *parts]
 
 
 def _tensor_field(number: int, array: NDArray[Any]) -> Parts:
@@ -107,15 +93,16 @@ def _shared_tensor(array: NDArray[Any], place: Place) -> pb.Tensor:
     )
 
 
+@lru_cache(maxsize=1024)
 def field_start(number: int, length: int) -> bytes:
     """Return tag and length of a length-delimited field."""
-    tag = number << 3 | 2
-    if tag < 0x80 and length < 0x80:
-        return bytes((tag, length))
-    return _varint(tag) + _varint(length)
+    return varint(number << 3 | 2) + varint(length)
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """Return an unsigned number as protobuf encodes it."""
+    if value < 0x80:
+        return bytes((value,))
     groups = bytearray()
     while value > 0x7F:
         groups.append(value & 0x7F | 0x80)
