@@ -91,14 +91,9 @@ class Calls:
     @classmethod
     def empty(cls, size: int) -> Self:
         """Return columns for `size` calls, none of which happened."""
-        calls = cls.reserved(size)
+        calls = cls({name: np.zeros(size, dtype) for name, dtype in COLUMNS.items()})
         calls.clear(slice(None))
         return calls
-
-    @classmethod
-    def reserved(cls, size: int) -> Self:
-        """Return columns whose rows must be cleared before use, and take no memory until then."""
-        return cls({name: np.zeros(size, dtype) for name, dtype in COLUMNS.items()})
 
     def clear(self, rows: slice | int) -> None:
         """Mark rows as calls that did not happen."""

@@ -1,8 +1,8 @@
 """One generator process: it prepares, reports that it is ready, and runs what it is asked to.
 
-The parent process sends ("run", schedule or None, start), ("stop",) and ("end",). The process
-replies ("ready", kinds, server_info) or ("failed", is_misuse, text), ("progress", Progress) once a
-second, and after each run ("done", Summary) and the bytes of each column.
+The parent process sends ("run", schedule or None, start) and memory for the columns, ("stop",) and
+("end",). The process replies ("ready", kinds, server_info) or ("failed", is_misuse, text),
+("progress", Progress) twice a second, and ("done", Summary) after each run.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pooling_engine import InvalidSpecError, PoolingError
-from pooling_loadtest.calls import COLUMNS, NEVER, Calls
 from pooling_loadtest.errors import MisuseError, TargetError
 from pooling_loadtest.loops import Loop
 from pooling_loadtest.recorder import Recorder
 from pooling_loadtest.schedules import Schedule, arrivals
 from pooling_loadtest.settings import LoadTest
+from pooling_loadtest.shared import mapped, receive
 from pooling_loadtest.target import Target
 
 _PROGRESS_S = 0.5
@@ -53,12 +53,18 @@ class Summary(NamedTuple):
     """Summary of one run of a generator process.
 
     Attributes:
+        number: number of the process.
+        rows: number of calls that it began, or that were due.
         delayed: number of calls that waited because too many were in flight.
         cpu: processor time of the process over elapsed time.
+        fault: fault of the generator that ended the run; None without one.
     """
 
+    number: int
+    rows: int
     delayed: int
     cpu: float
+    fault: str | None
 
 
 def generate(pipe: Connection, test: LoadTest, number: int) -> None:
@@ -99,18 +105,19 @@ class _Generator:
         """Perform the commands of the parent."""
         while (command := self._pipe.recv())[0] != "end":
             if command[0] == "run":
-                self._run(command[1], command[2])
+                self._run(command[1], command[2], receive(self._pipe))
 
-    def _run(self, schedule: Schedule | None, start_ns: int) -> None:
+    def _run(self, schedule: Schedule | None, start_ns: int, memory: int) -> None:
         test = self._test
         if schedule is None:
-            calls = Calls.reserved(int(test.duration_s * _MAX_CLOSED_RATE))
+            calls = mapped(memory, int(test.duration_s * _MAX_CLOSED_RATE))
             kinds = self._kinds(_CHOICES, [test.seed, self._number])
         else:
             times = arrivals(schedule, test.seed)
             mine = slice(self._number, None, test.processes)
             kinds = self._kinds(len(times), [test.seed])[mine]
-            calls = Calls.empty(len(times[mine]))
+            calls = mapped(memory, len(times[mine]))
+            calls.clear(slice(None))
             calls.scheduled_ns[:] = times[mine]
         seed = test.seed * test.processes + self._number
         recorder = Recorder(calls, start_ns, test.verify, seed, self._target.checks)
@@ -123,11 +130,14 @@ class _Generator:
         cpu, began = time.process_time(), time.monotonic()
         listener.start()
         reporter.start()
-        if schedule is None:
-            callers = _share(test.callers or 1, test.processes, self._number)
-            loop.run_closed(callers, test.duration_s)
-        else:
-            loop.run_open(_share(test.max_in_flight, test.processes, self._number))
+        try:
+            if schedule is None:
+                callers = _share(test.callers or 1, test.processes, self._number)
+                loop.run_closed(callers, test.duration_s)
+            else:
+                loop.run_open(_share(test.max_in_flight, test.processes, self._number))
+        except Exception as error:  # what was measured until then is kept
+            recorder.broke(error)
         cpu = (time.process_time() - cpu) / max(1e-9, time.monotonic() - began)
         loop.wait(test.timeout_s + 1)
         over.set()
@@ -136,7 +146,11 @@ class _Generator:
         recorder.end()
         for sender in senders:
             sender.close()
-        self._send(calls, loop, schedule is None, cpu)
+        rows = loop.sent
+        if schedule is not None:  # without those that were due after a stop
+            rows = max(rows, int(np.searchsorted(calls.scheduled_ns, loop.ended_ns)))
+        found = Summary(self._number, rows, loop.delayed, cpu, recorder.fault)
+        self._pipe.send(("done", found))
 
     def _kinds(self, count: int, seed: list[int]) -> np.ndarray[Any, np.dtype[np.uint8]]:
         random = np.random.default_rng([*seed, 0x1BD5])
@@ -168,19 +182,6 @@ class _Generator:
                 self._pipe.send(("progress", Progress(*state)))
             except OSError:
                 return
-
-    def _send(self, calls: Calls, loop: Loop, is_closed: bool, cpu: float) -> None:
-        used = loop.sent
-        if not is_closed:  # without those that were due after a stop
-            used = max(used, int(np.searchsorted(calls.scheduled_ns, loop.ended_ns)))
-        self._pipe.send(("done", Summary(loop.delayed, cpu)))
-        rows = slice(0, used)
-        if is_closed:  # a call that waited for a thread was not due before
-            sent = calls.sent_ns[rows]
-            calls.scheduled_ns[rows] = np.where(sent != NEVER, sent, calls.scheduled_ns[rows])
-        calls.process[rows] = self._number
-        for name in COLUMNS:
-            self._pipe.send_bytes(memoryview(getattr(calls, name)[rows]).cast("B"))
 
 
 def main() -> None:

@@ -50,6 +50,7 @@ class Loop:
         self._senders, self._sent_bytes = senders, sent_bytes
         self._variants = [sender.variants for sender in senders]
         self._kinds = kinds
+        recorder.at_fault = self.end
 
     def end(self) -> None:
         """Stop early."""

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing, suppress
 from multiprocessing import Pipe, connection
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
-from pooling_loadtest.calls import COLUMNS, Calls
+from pooling_loadtest.calls import COLUMNS, NEVER, Calls
 from pooling_loadtest.errors import MisuseError, TargetError
 from pooling_loadtest.generator import Progress, Summary
 from pooling_loadtest.runs import Kind
 from pooling_loadtest.schedules import Schedule
 from pooling_loadtest.settings import LoadTest
+from pooling_loadtest.shared import SharedColumns
 
 _LEAD_NS = 200_000_000  # from the decision to start to the start
 _END_S = 5.0
@@ -64,39 +66,72 @@ class Generators:
             schedule: rates of the open loop; None for the closed loop.
             observe: called about twice a second with the time and the state of each process; a
                 text stops the run. A KeyboardInterrupt that it or the wait raises stops it too.
-
-        Raises:
-            TargetError: a process has died.
+        A process that has ended stops the others; the outcome has the calls of all of them.
         """
         start_ns = time.monotonic_ns() + _LEAD_NS
         started_unix_ns = time.time_ns() + _LEAD_NS
-        for pipe in self._pipes:
-            pipe.send(("run", schedule, start_ns))
+        with ExitStack() as stack:
+            memory = [stack.enter_context(closing(SharedColumns())) for _ in self._pipes]
+            for pipe, process, shared in zip(self._pipes, self._processes, memory, strict=True):
+                with suppress(OSError):  # a process that has ended is reported by `_watch`
+                    pipe.send(("run", schedule, start_ns))
+                    shared.send(pipe, process.pid)
+            summaries, stopped = self._watch(start_ns, observe)
+            ended_ns = time.monotonic_ns() - start_ns
+            rows = [shared.begun(ended_ns) for shared in memory]
+            for summary in summaries:
+                rows[summary.number] = summary.rows
+            calls = _joined(memory, rows, is_closed=schedule is None)
+        return Outcome(calls, summaries, stopped, started_unix_ns, start_ns)
+
+    def _watch(self, start_ns: int, observe: Observe) -> tuple[list[Summary], str | None]:
+        """Wait for all processes; return their summaries, and the reason of an early end."""
         waiting = dict(enumerate(self._pipes))
         states = [Progress(0, 0, 0, 0, float("nan"))] * len(self._pipes)
-        summaries: dict[int, Summary] = {}
+        summaries: list[Summary] = []
         stopped: str | None = None
         while waiting:
+            reason = None
             try:
                 for ready in connection.wait(list(waiting.values()), timeout=0.5):
                     number = next(n for n, pipe in waiting.items() if pipe is ready)
-                    kind, content = self._receive(number)
+                    try:
+                        kind, content = self._pipes[number].recv()
+                    except (EOFError, ConnectionError):
+                        reason = self._death(number, (time.monotonic_ns() - start_ns) / 1e9)
+                        del waiting[number]
+                        continue
                     if kind == "progress":
                         states[number] = content
-                    else:
-                        summaries[number] = content
-                        del waiting[number]
-                reason = None
-                if waiting:
+                        continue
+                    summaries.append(content)
+                    del waiting[number]
+                    if content.fault is not None:
+                        reason = f"the generator has a fault: {content.fault}"
+                if waiting and reason is None:
                     reason = observe((time.monotonic_ns() - start_ns) / 1e9, states)
             except KeyboardInterrupt:
                 reason = "interrupted"
             if reason and stopped is None:
                 stopped = reason
                 for pipe in waiting.values():
-                    pipe.send(("stop",))
-        ordered = [summaries[number] for number in range(len(self._pipes))]
-        return Outcome(self._columns(), ordered, stopped, started_unix_ns, start_ns)
+                    with suppress(OSError):  # it has ended, which the next turn reports
+                        pipe.send(("stop",))
+        return sorted(summaries), stopped
+
+    def _death(self, number: int, at_s: float) -> str:
+        """Return the reason for which a process has ended."""
+        process = self._processes[number]
+        try:
+            code = process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            how = "closed its pipe"
+        else:
+            how = f"ended with exit code {code}" if code >= 0 else f"was killed by {_signal(-code)}"
+        return (
+            f"generator process {number} {how} {max(0.0, at_s):.1f} s after the start; its calls "
+            "until then are kept"
+        )
 
     def close(self) -> None:
         """End the processes."""
@@ -143,23 +178,35 @@ class Generators:
         self.kinds = message[1]
         self.server_info = self.server_info or message[2]
 
-    def _receive(self, number: int) -> Any:
-        try:
-            return self._pipes[number].recv()
-        except (EOFError, ConnectionError):
-            raise TargetError(f"generator process {number} ended; its calls are lost") from None
 
-    def _columns(self) -> Calls:
-        """Receive the columns of all processes one after the other, to need less memory."""
-        columns: dict[str, Any] = {}
-        order: Any = None
-        for name, dtype in COLUMNS.items():
-            parts = [np.frombuffer(pipe.recv_bytes(), dtype) for pipe in self._pipes]
-            column = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            if order is None:
-                order = np.argsort(column, kind="stable")
-            columns[name] = column[order]
-        return Calls(columns)
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
+
+
+def _joined(memory: Sequence[SharedColumns], rows: Sequence[int], is_closed: bool) -> Calls:
+    """Return the calls of all processes in the order of their scheduled times.
+
+    It reads one column after the other, to need less memory.
+    """
+    parts = list(zip(memory, rows, strict=True))
+
+    def column(name: str) -> Any:
+        return np.concatenate([shared.read(name, count) for shared, count in parts])
+
+    scheduled = column("scheduled_ns")
+    if is_closed:  # a call that waited for a thread was not due before
+        sent = column("sent_ns")
+        scheduled = np.where(sent != NEVER, sent, scheduled)
+    order = np.argsort(scheduled, kind="stable")
+    columns = {"scheduled_ns": scheduled[order]}
+    del scheduled
+    columns["process"] = np.repeat(np.arange(len(rows), dtype=np.uint8), rows)[order]
+    for name in COLUMNS.keys() - columns.keys():
+        columns[name] = column(name)[order]
+    return Calls(columns)
 
 
 class Outcome:
@@ -167,7 +214,7 @@ class Outcome:
 
     Args:
         calls: the calls, in the order of their scheduled times.
-        summaries: one for each process.
+        summaries: one for each process that has not died.
         stopped: None, or the reason of an early end.
         started_unix_ns: time of the common start.
         start_ns: the same time of `time.monotonic_ns`.
@@ -183,9 +230,3 @@ class Outcome:
     ) -> None:
         self.calls, self.summaries, self.stopped = calls, summaries, stopped
         self.started_unix_ns, self.start_ns = started_unix_ns, start_ns
-
-    @property
-    def elapsed_s(self) -> float:
-        """Seconds until the last reply or error."""
-        done = self.calls.done_ns
-        return float(done.max()) / 1e9 if len(done) else 0.0

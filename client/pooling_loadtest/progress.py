@@ -7,6 +7,7 @@ import sys
 from typing import TextIO
 
 from pooling_loadtest.generator import Progress
+from pooling_loadtest.texts import counted
 
 
 class Watch:
@@ -37,10 +38,11 @@ class Watch:
         if succeeded > self._last_ok[1]:
             self._last_ok, self._unavailable = (now_s, succeeded), unavailable
         silent_s = now_s - self._last_ok[0]
-        if unavailable > self._unavailable and silent_s > self._give_up_s:
+        failed = unavailable - self._unavailable
+        if failed > 0 and silent_s > self._give_up_s:
             return (
                 f"the server became unavailable about {self._last_ok[0]:.1f} s after the start: "
-                f"{unavailable - self._unavailable:,} calls have failed since"
+                f"{counted(failed, 'call has', 'calls have')} failed since"
             )
         return None
 
@@ -61,7 +63,8 @@ class Watch:
         latencies = [state.p50_ms for state in states if not math.isnan(state.p50_ms)]
         p50 = f"p50 {max(latencies):.3g} ms" if latencies else "no reply yet"
         self._stream.write(
-            f"\r\x1b[K{max(0.0, now_s):6.1f} / {self._duration_s:g} s   {done:,} calls   "
-            f"{rate:,.0f} calls/s   {p50}   {sent - done:,} in flight   {errors:,} errors"
+            f"\r\x1b[K{max(0.0, now_s):6.1f} / {self._duration_s:g} s   "
+            f"{counted(done, 'call', 'calls')}   {rate:,.0f} calls/s   {p50}   "
+            f"{sent - done:,} in flight   {counted(errors, 'error', 'errors')}"
         )
         self._stream.flush()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pooling_loadtest.calls import RIGHT, WRONG, Calls
+from pooling_loadtest.calls import NO_STATUS, RIGHT, WRONG, Calls
 
 OK, CANCELLED, UNKNOWN, UNAVAILABLE = 0, 1, 2, 14
 _TIMING = re.compile(r"queue;dur=([\d.]+), compute;dur=([\d.]+), total;dur=([\d.]+)")
@@ -34,6 +36,8 @@ class Recorder:
         succeeded: number of calls with a reply.
         unavailable: number of calls that failed with UNAVAILABLE.
         after: called with the row and its status when a call is done.
+        fault: first fault of the generator itself, as a text; None without one.
+        at_fault: called after a fault.
     """
 
     def __init__(
@@ -42,6 +46,8 @@ class Recorder:
         self.calls = calls
         self.done = self.succeeded = self.unavailable = 0
         self.after: Callable[[int, int], None] = lambda row, status: None
+        self.fault: str | None = None
+        self.at_fault: Callable[[], None] = lambda: None
         self._start_ns = start_ns
         self._is_over = False
         random = np.random.default_rng([seed, 0xC43C])
@@ -90,7 +96,30 @@ class Recorder:
         self.calls.done_ns[row] = self.now()
         self._finish(row, status)
 
+    def broke(self, error: Exception, rows: Iterable[int] = ()) -> None:
+        """Record a fault of the generator itself, which is no answer of the server.
+
+        Args:
+            error: the exception that no sender expects.
+            rows: calls that it concerns; those without a reply fail with UNKNOWN.
+        """
+        if self._is_over:
+            return
+        if self.fault is None:
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            self.fault = f"{text} ({Path(frame.filename).name}:{frame.lineno})"
+        self.at_fault()
+        for row in rows:
+            if self.calls.status[row] == NO_STATUS:
+                self.calls.done_ns[row] = self.now()
+                self._count(row, UNKNOWN)
+
     def _finish(self, row: int, status: int) -> None:
+        self._count(row, status)
+        self.after(row, status)
+
+    def _count(self, row: int, status: int) -> None:
         self.calls.status[row] = status
         with self._lock:
             self.done += 1
@@ -98,4 +127,3 @@ class Recorder:
                 self.succeeded += 1
             elif status == UNAVAILABLE:
                 self.unavailable += 1
-        self.after(row, status)

@@ -23,7 +23,7 @@ from pooling_loadtest.runs import Run
 from pooling_loadtest.schedules import Schedule, Segment
 from pooling_loadtest.settings import LoadTest
 from pooling_loadtest.slo import Slo, parse_slo
-from pooling_loadtest.texts import short
+from pooling_loadtest.texts import counted, short
 
 _DEFAULT_SLO = "errors<1%"  # of a search without an objective
 
@@ -144,7 +144,7 @@ def _described(
 def _load(test: LoadTest, schedule: Schedule | None) -> str:
     """Return the loop and its load, for titles."""
     if schedule is None:
-        return f"closed loop, {test.callers} callers"
+        return f"closed loop, {counted(test.callers or 0, 'caller', 'callers')}"
     rates = [segment.rate for segment in schedule.segments]
     low, high = min(rates), max(rates)
     text = short(low) if low == high else f"{short(rates[0])} to {short(rates[-1])}"

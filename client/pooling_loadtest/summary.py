@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import grpc
@@ -9,9 +10,10 @@ import numpy as np
 
 from pooling_loadtest.calls import NO_STATUS, Calls, percentiles
 from pooling_loadtest.results import Results
-from pooling_loadtest.runs import CapacityRow, Objective
-from pooling_loadtest.texts import short
+from pooling_loadtest.runs import CapacityRow, Objective, Run
+from pooling_loadtest.texts import counted, short
 
+_COLUMNS = 100
 _AT = (50.0, 90.0, 99.0, 99.9, 100.0)
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode} | {NO_STATUS: "NO REPLY"}
 
@@ -19,7 +21,7 @@ _NAMES = {code.value[0]: code.name for code in grpc.StatusCode} | {NO_STATUS: "N
 def summary(results: Results) -> str:
     """Return the results as text of at most 100 columns."""
     run, calls = results.run, results.calls
-    lines = [f"{run.title}", f"{', '.join(run.targets)}, {_processes(run.processes)}", ""]
+    lines = [f"{run.title}", f"{', '.join(run.targets)}, {_processes(run)}", ""]
     lines += _totals(results)
     lines += ["", *_latencies(results)]
     errors = _errors(calls)
@@ -27,14 +29,15 @@ def summary(results: Results) -> str:
         lines += ["", "errors", *errors]
     if run.verify["fraction"]:
         checked, wrong = run.verify["checked"], run.verify["wrong"]
-        lines += ["", f"verified    {checked:,} replies, {wrong:,} wrong"]
+        lines += ["", f"verified    {counted(checked, 'reply', 'replies')}, {wrong:,} wrong"]
     if run.slo is not None and run.capacity is None:
         lines += ["", f"objective   {run.slo['text']}: {'met' if run.slo['met'] else 'MISSED'}"]
     if run.capacity is not None:
         lines += ["", f"capacity    {capacity_text(run.capacity, run.slo)}"]
-    lines += [f"\nDISTORTED   {sentence}" for sentence in run.distortions]
+    for sentence in run.distortions:
+        lines += ["", _wrapped(f"DISTORTED   {sentence}")]
     if run.stopped is not None:
-        lines += ["", f"stopped     {run.stopped}"]
+        lines += ["", _wrapped(f"stopped     {run.stopped}")]
     return "\n".join(lines)
 
 
@@ -51,8 +54,12 @@ def capacity_text(capacity: CapacityRow, slo: Objective | None) -> str:
     return found if capacity["settled"] else f"{found}, which do not agree within 10 %"
 
 
-def _processes(count: int) -> str:
-    return "1 generator process" if count == 1 else f"{count} generator processes"
+def _processes(run: Run) -> str:
+    return counted(run.processes, "generator process", "generator processes")
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, _COLUMNS, subsequent_indent=" " * 12, break_long_words=False)
 
 
 def _totals(results: Results) -> list[str]:
@@ -68,7 +75,7 @@ def _totals(results: Results) -> list[str]:
         sent = calls.lag_ns[calls.lag_ns >= 0]
         lines.append(f"lag         p99 {_ms(percentiles(sent, [99])[0])}, of the generator")
     if run.generator_cpu and run.capacity is None:
-        used = " and ".join(f"{share:.0%}" for share in run.generator_cpu)
+        used = " and ".join(f"{100 * share:.0f} %" for share in run.generator_cpu)
         lines.append(f"generator   {used} of a core")
     return lines
 
@@ -104,7 +111,7 @@ def _errors(calls: Calls) -> list[str]:
     failed = calls.status[~calls.is_ok]
     codes, counts = np.unique(failed, return_counts=True)
     return [
-        f"  {_NAMES.get(int(code), str(code)):20} {count:,} ({count / len(calls):.2%})"
+        f"  {_NAMES.get(int(code), str(code)):20} {count:,} ({100 * count / len(calls):.2f} %)"
         for code, count in zip(codes, counts, strict=True)
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -109,6 +110,40 @@ def test_a_server_that_dies_ends_the_test_and_keeps_the_results(
     calls = results.read(tmp_path / "run").calls
     assert np.count_nonzero(calls.is_ok) >= 18
     assert np.count_nonzero(calls.status == 14) > 1
+
+
+def test_a_generator_process_that_is_killed_leaves_its_calls(tmp_path: Path) -> None:
+    counted = Counted()
+    flags = ("--rate", 100, "--duration", 600, "--processes", 2)
+    with fake_server(counted) as (target, _), started(tmp_path, target, *flags) as running:
+        wait_until(lambda: counted.calls > 40)
+        os.kill(children(running.pid)[1], signal.SIGKILL)
+        stdout, stderr = running.communicate(timeout=LIMIT_S)
+    assert (running.returncode, stderr) == (1, "")
+    assert "stopped     generator process 1 was killed by SIGKILL " in stdout
+    calls = results.read(tmp_path / "run").calls
+    for number in (0, 1):
+        assert np.count_nonzero(calls.is_ok & (calls.process == number)) > 10
+    assert (np.diff(calls.scheduled_ns) >= 0).all()
+
+
+@pytest.mark.parametrize("load", [("--rate", 100), ("--callers", 2)])
+def test_the_calls_of_the_only_process_are_left_too(load: tuple[Any, ...], tmp_path: Path) -> None:
+    counted = Counted()
+    flags = (*load, "--duration", 600)
+    with fake_server(counted) as (target, _), started(tmp_path, target, *flags) as running:
+        wait_until(lambda: counted.calls > 20)
+        os.kill(children(running.pid)[0], signal.SIGKILL)
+        stdout, stderr = running.communicate(timeout=LIMIT_S)
+    assert (running.returncode, stderr) == (1, "")
+    assert "stopped     generator process 0 was killed by SIGKILL " in stdout
+    assert np.count_nonzero(results.read(tmp_path / "run").calls.is_ok) > 10
+
+
+def children(pid: int) -> list[int]:
+    """Return the child processes of a process, in the order of their start."""
+    found = (task / "children" for task in Path(f"/proc/{pid}/task").iterdir())
+    return sorted(int(child) for file in found for child in file.read_text().split())
 
 
 def test_a_full_disk_is_one_line_after_the_summary(target: str, tmp_path: Path) -> None:

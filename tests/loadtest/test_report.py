@@ -16,8 +16,8 @@ from pooling_loadtest.report import write
 from pooling_loadtest.report.figures import AT, figures
 from pooling_loadtest.report.metrics import metric_series
 from pooling_loadtest.report.series import by_rate, heat_map, knee, over_time, rates
-from pooling_loadtest.report.statistics import interval, is_supported
 from pooling_loadtest.report.text import verdict
+from pooling_loadtest.statistics import interval, is_supported
 from tests.support.browser import dom_of
 from tests.support.load_runs import synthetic_results
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pooling_loadtest.calls import NO_STATUS, Calls
+from pooling_loadtest.recorder import UNKNOWN, Recorder
 from pooling_loadtest.settings import KindOfCall
+from pooling_loadtest.target import Target
 from pooling_server import PoolingServer, ServerConfig
-from tests.loadtest.support import SPEC, run
+from tests.loadtest.support import SPEC, load_test, run
+from tests.support.waiting import LIMIT_S, wait_until
 
 AVERAGE = {"mode": "average", "kernel": 3, "stride": 2, "padding": 1}
 MIXED = [
@@ -63,6 +70,33 @@ def test_every_transport_gets_right_answers(target: str, callers: int | None) ->
     for number, kind in enumerate(results.run.kinds):
         assert set(calls.sent_bytes[calls.kind == number]) == {kind.sent_bytes}
     assert results.run.server_info is not None
+
+
+@pytest.mark.parametrize("kind", MIXED, ids=lambda kind: kind.name)
+def test_a_fault_of_the_generator_is_recorded_and_ends_the_run(
+    target: str, kind: KindOfCall
+) -> None:
+    connected = Target(load_test(target, kinds=(kind,)))
+    connected.probe()
+    calls = Calls.empty(3)
+    recorder = Recorder(calls, time.monotonic_ns(), 1.0, 0, [broken_check])
+    (sender,) = connected.senders(recorder)
+    ended = threading.Event()
+    recorder.at_fault = ended.set
+    sender.send(0, 0)
+    assert ended.wait(LIMIT_S)
+    wait_until(lambda: recorder.done == 1)
+    assert calls.status.tolist() == [UNKNOWN, NO_STATUS, NO_STATUS]
+    assert re.fullmatch(
+        r"TypeError: a check that fails \(test_transports.py:\d+\)", str(recorder.fault)
+    )
+    recorder.end()
+    sender.close()
+    connected.close()
+
+
+def broken_check(variant: int, reply: object) -> bool:
+    raise TypeError("a check\nthat fails")
 
 
 def test_every_unary_call_gets_right_answers_over_the_open_inference_protocol(target: str) -> None:

@@ -50,7 +50,7 @@ def test_a_generator_that_cannot_keep_up_marks_the_run() -> None:
     with fake_server(Answers()) as (target, _):
         results = run(target, rate=200_000, duration_s=0.03, max_in_flight=100_000)
     assert results.run.distorted
-    assert "The generator sent calls late" in results.run.distortions[0]
+    assert "The generator was too slow for the schedule" in results.run.distortions[-1]
     assert "DISTORTED" in summary(results)
 
 
@@ -88,7 +88,7 @@ def test_one_percent_of_errors_is_reported_as_one_percent() -> None:
     with fake_server(behave) as (target, _):
         results = run(target, "errors<0.5%", rate=800)
     assert len(results.calls) == 400
-    assert "INTERNAL             4 (1.00%)" in summary(results)
+    assert "INTERNAL             4 (1.00 %)" in summary(results)
     assert results.run.slo == {"text": "errors<0.5%", "met": False}
 
 

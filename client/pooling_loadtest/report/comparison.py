@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pooling_loadtest.calls import Calls, percentiles
-from pooling_loadtest.report.statistics import is_supported
 from pooling_loadtest.report.text import load, ms, number
 from pooling_loadtest.results import Results
 from pooling_loadtest.runs import Run
+from pooling_loadtest.statistics import is_supported
+from pooling_loadtest.texts import counted
 
 CONFIDENCE = 0.99  # of each interval: seven figures together then mislead in at most 7 % of cases
 AT = (50.0, 90.0, 99.0, 99.9)
@@ -122,7 +123,7 @@ def obstacles(a: Run, b: Run) -> Iterator[str]:
         if run.stopped:
             yield f"{letter} ended early: {run.stopped}"
         if run.verify["wrong"]:
-            yield f"{letter} has {run.verify['wrong']:,} wrong replies."
+            yield f"{letter} has {counted(run.verify['wrong'], 'wrong reply', 'wrong replies')}."
         if run.capacity:
             yield f"{letter} is a search for the capacity: its rates depend on its results."
 

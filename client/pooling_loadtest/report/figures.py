@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from pooling_loadtest.calls import NO_STATUS, Calls, percentiles
 from pooling_loadtest.report import series
-from pooling_loadtest.report.statistics import interval, is_supported
 from pooling_loadtest.results import Results
+from pooling_loadtest.statistics import interval, is_supported
 
 AT = (50.0, 90.0, 95.0, 99.0, 99.9, 99.99)
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode} | {NO_STATUS: "NO REPLY"}

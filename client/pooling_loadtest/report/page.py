@@ -15,6 +15,7 @@ from pooling_loadtest.report.metrics import metric_series
 from pooling_loadtest.results import Results
 from pooling_loadtest.runs import Objective
 from pooling_loadtest.slo import parse_slo
+from pooling_loadtest.texts import counted
 
 
 class _Page:
@@ -83,9 +84,7 @@ def page(results: Results, found: dict[str, Any], libraries: str) -> str:
 
 def _meta(results: Results) -> str:
     run = results.run
-    processes = (
-        "1 generator process" if run.processes == 1 else f"{run.processes} generator processes"
-    )
+    processes = counted(run.processes, "generator process", "generator processes")
     target = ", ".join(run.targets)
     return f"{run.elapsed_s:.1f} s · {run.protocol} · {target} · {processes} · {text.started(run)}"
 
@@ -114,7 +113,11 @@ def _key_figures(results: Results, found: dict[str, Any]) -> str:
     cells.append(("max", text.ms(latency["max"]), f"of {latency['calls']:,} answered"))
     percent = found["errors_percent"]
     cells.append(
-        ("errors", f"{text.number(percent)} %" if percent else "0", f"{found['failed']:,} calls")
+        (
+            "errors",
+            f"{text.number(percent)} %" if percent else "0",
+            counted(found["failed"], "call", "calls"),
+        )
     )
     moved = found["sent_mb_per_s"] + found["received_mb_per_s"]
     cells.append(("MB/s", text.number(moved), "sent and received"))

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pooling_loadtest.calls import Calls, percentiles
-from pooling_loadtest.report.statistics import highest_supported, interval, is_supported
 from pooling_loadtest.runs import Run
+from pooling_loadtest.statistics import highest_supported, interval, is_supported
 
 Rows = list[dict[str, Any]]
 

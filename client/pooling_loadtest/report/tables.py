@@ -93,7 +93,7 @@ def environment(run: Run) -> str:
 
 def schedule(run: Run) -> str:
     """Return the settings that make a run repeatable."""
-    checked = f"{run.verify['checked']:,} ({run.verify['fraction']:.1%} asked for)"
+    checked = f"{run.verify['checked']:,} ({100 * run.verify['fraction']:.3g} % asked for)"
     rows: list[tuple[str, Any]] = [
         ("seed", run.seed),
         ("planned duration", f"{run.duration_s:g} s"),

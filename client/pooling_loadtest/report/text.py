@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pooling_loadtest.runs import Run
+from pooling_loadtest.texts import counted
 
 Grade = Literal["passed", "warned", "failed"]
 
@@ -22,7 +23,8 @@ _ARRIVALS = {
 def load(run: Run) -> str:
     """Return the loop and its load."""
     if run.loop == "closed":
-        return f"Closed loop, {run.callers} callers that wait for their replies"
+        callers = "1 caller that waits" if run.callers == 1 else f"{run.callers} callers that wait"
+        return f"Closed loop, {callers} for their replies"
     kind = _ARRIVALS.get(run.schedule["kind"], run.schedule["kind"])
     found = [segment["rate"] for segment in run.schedule.get("segments", ())]
     if not found or run.schedule["kind"] == "search":
@@ -42,14 +44,20 @@ def verdict(run: Run, found: dict[str, Any]) -> tuple[Grade, str, list[str]]:
     bad, notes, warnings = [], [], []
     checked, wrong = run.verify["checked"], run.verify["wrong"]
     if wrong:
-        bad.append(f"{wrong:,} of {checked:,} checked replies were wrong.")
+        verb = "was" if wrong == 1 else "were"
+        bad.append(
+            f"{wrong:,} of {counted(checked, 'checked reply', 'checked replies')} {verb} wrong."
+        )
+    elif checked == 1:
+        notes.append("1 reply was checked; it is right.")
     elif checked:
         notes.append(f"{checked:,} replies were checked; all are right.")
     else:
         notes.append("No reply was checked.")
     if found["failed"]:
         percent = number(found["errors_percent"])
-        notes.append(f"{found['failed']:,} of {found['calls']:,} calls failed ({percent} %).")
+        calls = counted(found["calls"], "call", "calls")
+        notes.append(f"{found['failed']:,} of {calls} failed ({percent} %).")
     if run.slo is not None and not run.slo["met"]:
         bad.append(f"The objective {run.slo['text']} was missed.")
     elif run.slo is not None:
@@ -57,7 +65,7 @@ def verdict(run: Run, found: dict[str, Any]) -> tuple[Grade, str, list[str]]:
     if run.stopped == "interrupted":
         warnings.append("The run was interrupted; the figures cover the time until then.")
     elif run.stopped:
-        bad.append(f"The run ended early: {run.stopped}")
+        bad.append(f"The run ended early: {run.stopped}.")
     if not found["answered"]:
         bad.append("No call was answered.")
     warnings += run.distortions

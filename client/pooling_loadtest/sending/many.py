@@ -11,7 +11,7 @@ from typing import Any
 from pooling_client import PoolingClient
 from pooling_engine import ForwardCall, PoolingError
 from pooling_loadtest.payloads import Payload
-from pooling_loadtest.recorder import CANCELLED, Recorder
+from pooling_loadtest.recorder import Recorder
 from pooling_loadtest.sending.threads import status_of
 
 
@@ -56,11 +56,14 @@ class ManySender:
             waiting: deque[tuple[int, int]] = deque()
             try:
                 for result in many(self._calls(waiting), return_exceptions=True):
-                    self._record(*waiting.popleft(), result)
-            except (PoolingError, ValueError) as error:  # ValueError: the client is closed
-                status = status_of(error) if isinstance(error, PoolingError) else CANCELLED
+                    self._record(*waiting[0], result)
+                    waiting.popleft()
+            except PoolingError as error:
+                status = status_of(error)
                 for row, _ in list(waiting):
                     self._recorder.failed(row, status)
+            except Exception as error:  # would end the thread, and leave its calls without a status
+                self._recorder.broke(error, [row for row, _ in waiting])
 
     def _calls(self, waiting: deque[tuple[int, int]]) -> Iterator[Any]:
         while (taken := self._queue.get()) is not None:

@@ -98,9 +98,14 @@ class _Stream:
         status = CANCELLED
         try:
             for reply in call:
-                self._record(*waiting.popleft(), reply)
+                self._record(*waiting[0], reply)
+                waiting.popleft()
         except grpc.RpcError as error:
             status = error.code().value[0]
+        except Exception as error:  # would end the thread, and leave its calls without a status
+            self._recorder.broke(error, [row for row, _ in waiting])
+            waiting.clear()
+            call.cancel()
         finally:
             with self._lock:
                 self._waiting = None

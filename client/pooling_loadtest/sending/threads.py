@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from pooling_client import PoolingClient
 from pooling_engine import ForwardCall, PoolingError
 from pooling_loadtest.payloads import Payload
-from pooling_loadtest.recorder import OK, UNKNOWN, Recorder
+from pooling_loadtest.recorder import OK, Recorder
 from pooling_wire import encode_error
 
 
@@ -65,12 +65,12 @@ class ThreadSender:
             recorder.calls.sent_ns[row] = recorder.now()
             try:
                 outcome = work(variant)
-            except Exception:
-                outcome = Outcome(UNKNOWN)
-            if outcome.status == OK:
-                recorder.replied(row, variant, outcome.reply, outcome.size)
-            else:
-                recorder.failed(row, outcome.status)
+                if outcome.status == OK:
+                    recorder.replied(row, variant, outcome.reply, outcome.size)
+                else:
+                    recorder.failed(row, outcome.status)
+            except Exception as error:  # would end the thread, and leave the call without a status
+                recorder.broke(error, [row])
 
 
 def shared_memory_sender(
@@ -101,11 +101,12 @@ class _SharedMemoryWork:
         self._inputs: list[Any] = []
 
     def __call__(self, variant: int) -> Outcome:
-        if not self._inputs:
-            self._allocate()
-        payload, x = self._payloads[variant], self._inputs[variant]
+        payload = self._payloads[variant]
         call = payload.call
         try:
+            if not self._inputs:
+                self._allocate()
+            x = self._inputs[variant]
             if isinstance(call, ForwardCall):
                 reply: Any = self._client.forward(
                     x, call.spec, return_indices=call.return_indices, out=self._out

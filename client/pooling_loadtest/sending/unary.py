@@ -54,12 +54,18 @@ class UnarySender:
         call = next(self._turns).future(
             self._requests[variant], timeout=self._timeout_s, metadata=self._metadata
         )
-        call.add_done_callback(partial(self._finish, row, variant))
+        call.add_done_callback(partial(self._end, row, variant))
 
     def close(self) -> None:
         """Do nothing: the owner of the channels closes them."""
 
-    def _finish(self, row: int, variant: int, call: Any) -> None:
+    def _end(self, row: int, variant: int, call: Any) -> None:
+        try:
+            self._record(row, variant, call)
+        except Exception as error:  # gRPC would only log it
+            self._recorder.broke(error, [row])
+
+    def _record(self, row: int, variant: int, call: Any) -> None:
         status = CANCELLED if call.cancelled() else call.code().value[0]
         if status != OK:
             self._recorder.failed(row, status)
