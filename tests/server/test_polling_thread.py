@@ -153,6 +153,56 @@ def test_a_client_that_leaves_before_its_message_is_not_counted_any_more(
     wait_until(lambda: server.executor.unfinished == 0)
 
 
+def test_a_client_that_sends_no_message_gets_an_error(start: Callable[..., PoolingServer]) -> None:
+    server = start()
+    with grpc.insecure_channel(server.address) as channel:
+        raw = channel.stream_unary("/pooling.v1.PoolingService/Forward")
+        with pytest.raises(grpc.RpcError) as caught:
+            raw(iter(()), timeout=LIMIT_S)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    wait_until(lambda: server.executor.unfinished == 0)
+
+
+def test_a_client_that_leaves_while_its_call_waits_for_a_slot_is_not_computed(
+    start: Callable[..., PoolingServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call in the pool watches its client, although a call in the polling thread does not."""
+    server, gate, slots = start(), Gate(), pooling_engine.thread_count()
+    monkeypatch.setattr(duration, "INLINE_US", -1)
+    monkeypatch.setattr(pooling_engine, "run", gate)
+    with grpc.insecure_channel(server.address) as channel:
+        stub = pooling_pb2_grpc.PoolingServiceStub(channel)
+        computed = [stub.Forward.future(forward()) for _ in range(slots)]
+        for _ in computed:
+            gate.wait_entered()
+        waiting = stub.Forward.future(forward())
+        wait_for_in_flight(server, slots + 1)
+        waiting.cancel()
+        wait_until(lambda: server.executor.unfinished == slots)
+        gate.open()
+        for call in computed:
+            call.result(LIMIT_S)
+        wait_for_in_flight(server, 0)
+    assert gate.computed == slots
+
+
+def test_a_bug_at_the_start_of_a_call_does_not_end_the_polling_thread(
+    start: Callable[..., PoolingServer],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = start()
+    with grpc.insecure_channel(server.address) as channel:
+        stub = pooling_pb2_grpc.PoolingServiceStub(channel)
+        with monkeypatch.context() as patch:
+            patch.setattr(server.executor, "admit", lambda: {}["a secret detail"])
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.Forward(forward(), timeout=LIMIT_S)
+        assert caught.value.code() is grpc.StatusCode.INTERNAL
+        assert "a secret detail" in caplog.text
+        assert_serves(stub)
+
+
 def test_another_grpcio_is_noticed_and_threads_answer_instead(
     start: Callable[..., PoolingServer],
     threads_used: list[str],

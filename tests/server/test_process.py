@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -210,6 +211,18 @@ def test_a_warm_up_that_cannot_run_ends_the_server_with_one_line(
     _warm_up(server, queue)  # type: ignore[arg-type]
     assert events == [ABORT]
     assert capsys.readouterr().err == f"{text}\n"
+
+
+def test_the_objects_of_the_start_are_exempt_from_garbage_collection() -> None:
+    """A collection of all of them would stop every thread of a serving process."""
+    events: list[bytes] = []
+    server, queue = SimpleNamespace(warm_up=lambda: None), SimpleNamespace(post=events.append)
+    try:
+        _warm_up(server, queue)  # type: ignore[arg-type]
+        assert gc.get_freeze_count() > len(gc.get_objects(generation=2))
+    finally:
+        gc.unfreeze()
+    assert len(events) == 1
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't start new thread")])

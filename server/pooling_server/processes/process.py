@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -170,6 +171,8 @@ def _next_final_event(events: Events, any_event_is_final: bool) -> bytes:
 def _warm_up(server: PoolingServer, events: Events) -> None:
     try:
         server.warm_up()
+        gc.collect()
+        gc.freeze()  # a collection of all objects would stop every thread for 50 ms
         events.post(_WARMED_UP)
     except SYSTEM_ERRORS as error:
         print(f"error: {system_error_text(error)}", file=sys.stderr)

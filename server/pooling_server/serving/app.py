@@ -27,7 +27,7 @@ from pooling_server.serving.byte_budget import ByteBudget
 from pooling_server.serving.call_processor import CallProcessor
 from pooling_server.serving.executor import Executor
 from pooling_server.serving.health import Health, add_reflection
-from pooling_server.serving.polling_thread import unsupported_reason
+from pooling_server.serving.polling_thread import PolledMethods, unsupported_reason
 from pooling_server.serving.rpcs import Rpcs
 from pooling_server.serving.server_info import used_backends
 from pooling_server.serving.servicer import PoolingServicer
@@ -137,10 +137,12 @@ class PoolingServer:
         )
         servicer.on_device_lost = self._handle_lost_device
         self._threads = ThreadPoolExecutor(config.max_in_flight + _SPARE_THREADS, "pooling-call")
-        is_inline = config.inline_calls and _supports_inline_calls()
-        servicer.add_to(self._server, self._threads, is_inline)
+        self._polled: PolledMethods | None = None
+        if config.inline_calls and _supports_inline_calls():
+            self._polled = PolledMethods(self._server)
+        servicer.add_to(self._server, self._threads, self._polled)
         self._inference = InferenceService(self.calls, version(), lambda: self._health.is_serving)
-        servicer.add_inference(self._inference, self._server, self._threads, is_inline)
+        servicer.add_inference(self._inference, self._server, self._threads, self._polled)
 
     def _http_server(self, shared_port: bool) -> HttpServer:
         try:
@@ -183,6 +185,8 @@ class PoolingServer:
             self.calls.backend = used_backends(self._config.backend)[-1].name
         self.shared_memory.start()
         self._server.start()
+        if self._polled is not None:
+            self._polled.serve()
         if self._http is not None:
             self._http.start()
         self._watchdog.start()

@@ -93,6 +93,7 @@ class PolledStream:
             self._error = error
             self._finish()
             return
+        self._call.watch_client()
         self._call.on_end(partial(self._close, self._admission.finish))
         self._services.watch.add(self._wait)
         self._advance()

@@ -1,9 +1,9 @@
 """Calls in gRPC's polling thread. All use of private parts of gRPC is in this module.
 
 gRPC's server hands every call to a pool of threads, and each message of the call to that thread.
-These hand-overs take longer than a small pooling call. `PollingThreadExecutor` takes the place of
-the pool (`experimental_thread_pool`): it starts the operations of a call with callbacks, which run
-in the polling thread.
+These hand-overs take longer than a small pooling call. `PolledMethods` requests the calls of its
+methods itself, and `PolledCall` starts the operations of a call with callbacks, all of which run in
+the polling thread.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -38,22 +38,29 @@ _SIGNATURES = {
     "_Context": ("rpc_event", "state", "request_deserializer"),
     "_is_rpc_state_active": ("state",),
     "_possibly_finish_call": ("state", "token"),
+    "_receive_close_on_server": ("state",),
     "_status": ("rpc_event", "state", "serialized_response"),
 }
 _STATE_ATTRIBUTES = (
     "callbacks",
+    "client",
     "condition",
     "due",
     "initial_metadata_allowed",
     "statused",
 )
+_SERVER_ATTRIBUTES = ("completion_queue", "due", "lock", "rpc_states", "server", "stage")
 _NAMES = {
     "grpc._server": (
+        "_CANCELLED",
+        "_RECEIVE_CLOSE_ON_SERVER_TOKEN",
         "_RECEIVE_MESSAGE_TOKEN",
         "_SEND_MESSAGE_TOKEN",
         "_SEND_STATUS_FROM_SERVER_TOKEN",
+        "_ServerStage",
     ),
     "grpc._cython.cygrpc": (
+        "ReceiveCloseOnServerOperation",
         "ReceiveMessageOperation",
         "SendInitialMetadataOperation",
         "SendMessageOperation",
@@ -61,30 +68,32 @@ _NAMES = {
         "StatusCode",
     ),
 }
-_DONE: Future[None] = Future()
-_DONE.set_result(None)
+Start = Callable[["PolledCall"], None]
 
 
 class PolledCall:
     """Operations of one call, whose callbacks run in the polling thread.
 
     A callback must not block. Operations are started with `lock` held, while the call is active.
+    The call learns that the client has disconnected once `watch_client` was called, which is one
+    more operation. A unary call that is answered as soon as its message arrives needs none.
 
     Attributes:
         lock: lock of the call; re-entrant.
         context: context of the call, as a handler receives it.
     """
 
-    __slots__ = ("_event", "_state", "context", "lock")
+    __slots__ = ("_event", "_is_watched", "_state", "context", "lock")
 
     def __init__(self, event: Any, state: Any) -> None:
         self._event, self._state = event, state
+        self._is_watched = False
         self.lock: threading.Condition = state.condition
         self.context: grpc.ServicerContext = _server._Context(event, state, None)
 
     @property
     def is_active(self) -> bool:
-        """True until the client has disconnected or `end` was called."""
+        """True until `end` or `reply` was called, or a watched client has disconnected."""
         return bool(_server._is_rpc_state_active(self._state))
 
     @property
@@ -96,12 +105,28 @@ class PolledCall:
         """Call a function when the status was sent, or the client has disconnected."""
         self._state.callbacks.append(callback)
 
+    def watch_client(self) -> None:
+        """Learn from now on that the client has disconnected."""
+        if not self._is_watched:
+            self._is_watched = True
+            self._state.due.add(_server._RECEIVE_CLOSE_ON_SERVER_TOKEN)
+            closed = _server._receive_close_on_server(self._state)
+            operations = (cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),)
+            self._event.call.start_server_batch(operations, closed)
+
     def receive(self, on_message: Callable[[bytes | None], None]) -> None:
         """Receive a message; the callback gets None if the client sends no more."""
         token = _server._RECEIVE_MESSAGE_TOKEN
 
         def received(event: Any) -> Any:
-            return self._completed(token, on_message, event.batch_operations[0].message())
+            message = event.batch_operations[0].message()
+            if message is not None or self._is_watched:
+                return self._completed(token, on_message, message)
+            with self.lock:  # the client has disconnected, or sends none: find out, then ask again
+                self._state.due.remove(token)
+                self.watch_client()
+                self.receive(on_message)
+            return None, ()
 
         self._state.due.add(token)
         self._event.call.start_server_batch((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), received)
@@ -119,19 +144,23 @@ class PolledCall:
     def reply(self, message: bytes, trailers: tuple[tuple[str, str | bytes], ...]) -> None:
         """Send the only message and the trailers of a unary call, and end it with the status OK."""
         token, state = _server._SEND_STATUS_FROM_SERVER_TOKEN, self._state
-        operations = (
+        operations: tuple[Any, ...] = (
             cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS),
             cygrpc.SendMessageOperation(message, _NO_FLAGS),
             cygrpc.SendStatusFromServerOperation(trailers, cygrpc.StatusCode.ok, b"", _NO_FLAGS),
         )
         with self.lock:
             if self.is_active:
+                if not self._is_watched:  # gRPC cancels a call that has not seen its end
+                    operations += (cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),)
                 state.statused = True
                 state.due.add(token)
                 self._event.call.start_server_batch(operations, lambda _: self._finished(token))
 
     def end(self) -> None:
         """End the call with the status of the context."""
+        with self.lock:
+            self.watch_client()
         _server._status(self._event, self._state, None)
 
     def _finished(self, token: str) -> Any:
@@ -149,23 +178,72 @@ class PolledCall:
         return after
 
 
-class PollingThreadExecutor(ThreadPoolExecutor):
-    """Stands in for the thread pool of handlers.
+class PolledMethods:
+    """Methods whose calls start in the polling thread.
 
     Args:
-        start: called in the polling thread when a call starts, before its message has arrived, with
-            the lock of the call held.
+        server: the server; not started yet.
     """
 
-    def __init__(self, start: Callable[[PolledCall], None]) -> None:
-        super().__init__(1)
-        self._start_call = start
+    def __init__(self, server: grpc.Server) -> None:
+        self._server: Any = server
+        self._methods: list[_PolledMethod] = []
 
-    def submit(self, *arguments: Any) -> Future[None]:  # type: ignore[override]
-        """Start a call; gRPC passes a function that would run its handler in a thread."""
-        _, _, event, state, *_ = arguments
-        self._start_call(PolledCall(event, state))
-        return _DONE
+    def add(self, service: str, name: str, start: Start) -> None:
+        """Add a method.
+
+        Args:
+            service: full name of its service.
+            name: name of the method.
+            start: called in the polling thread when a call starts, before its message has arrived,
+                with the lock of the call held.
+        """
+        path = f"/{service}/{name}"
+        self._server._state.server.register_method(path)
+        self._methods.append(_PolledMethod(self._server._state, path, start))
+
+    def serve(self) -> None:
+        """Accept calls; the server was started."""
+        with self._server._state.lock:
+            for method in self._methods:
+                method.request()
+
+
+class _PolledMethod:
+    """One method; it is the tag with which gRPC's polling thread reports that a call has started.
+
+    gRPC calls a tag with the event. The result is the state of a call that has ended, or None, and
+    functions to call then.
+    """
+
+    def __init__(self, server_state: Any, path: str, start: Start) -> None:
+        self._server, self._path, self._start = server_state, path, start
+
+    def request(self) -> None:
+        """Ask gRPC for the next call, with the lock of the server held."""
+        queue = self._server.completion_queue
+        self._server.server.request_registered_call(queue, queue, self._path, self)
+        self._server.due.add(self)
+
+    def __call__(self, event: Any) -> tuple[Any, tuple[()]]:
+        """Start a call, and ask for the next one unless the server is stopping."""
+        with self._server.lock:
+            self._server.due.remove(self)
+            state = _server._RPCState()
+            self._server.rpc_states.add(state)
+            if not event.success:  # the server is stopping; gRPC then checks that nothing is left
+                return state, ()
+            if self._server.stage is _server._ServerStage.STARTED:
+                self.request()
+        call = PolledCall(event, state)
+        try:
+            with call.lock:
+                self._start(call)
+        except Exception:  # it would end the polling thread
+            _log.exception("a bug ends a call")
+            call.context.set_code(grpc.StatusCode.INTERNAL)
+            call.end()
+        return None, ()
 
 
 @functools.cache
@@ -188,6 +266,11 @@ def _changed_name() -> str | None:
     for name in _STATE_ATTRIBUTES:
         if not hasattr(state, name):
             return f"grpc._server._RPCState has no {name}"
+    with ThreadPoolExecutor(1) as threads:
+        server: Any = grpc.server(threads)
+    for name in _SERVER_ATTRIBUTES:
+        if not hasattr(getattr(server, "_state", None), name):
+            return f"the state of grpc._server._Server has no {name}"
     for owner in (_server, cygrpc):
         for name in _NAMES[owner.__name__]:
             if not hasattr(owner, name):
@@ -202,28 +285,40 @@ def _echo(call: PolledCall) -> None:
         with call.lock:
             call.send(message or b"", call.end)
 
+    call.watch_client()
     call.receive(received)
+
+
+def _echo_once(call: PolledCall) -> None:
+    """Send the message of a unary call back."""
+    call.receive(lambda message: call.reply(message or b"", ()))
 
 
 def _failed_self_call() -> str | None:
     name = f"pooling-{uuid.uuid4().hex}"
     address = f"unix-abstract:{name}" if sys.platform == "linux" else "127.0.0.1:0"
     with ThreadPoolExecutor(1) as threads:
-        handlers: dict[str, Any] = {"Echo": grpc.stream_stream_rpc_method_handler(polled(_echo))}
         server = grpc.server(threads)
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
         try:
+            methods = PolledMethods(server)
+            methods.add(name, "Echo", _echo)
+            methods.add(name, "EchoOnce", _echo_once)
             port = server.add_insecure_port(address)
             server.start()
+            methods.serve()
             target = address if address.startswith("unix") else f"127.0.0.1:{port}"
             with grpc.insecure_channel(target, [("grpc.enable_http_proxy", 0)]) as channel:
-                call: Any = channel.unary_stream(f"/{name}/Echo")
-                replies = list(call(b"self-call", timeout=_SELF_CALL_S, wait_for_ready=True))
-        except (grpc.RpcError, RuntimeError) as error:
+                stream: Any = channel.unary_stream(f"/{name}/Echo")
+                replies = list(stream(b"self-call", timeout=_SELF_CALL_S, wait_for_ready=True))
+                unary: Any = channel.unary_unary(f"/{name}/EchoOnce")
+                replies.append(unary(b"self-call", timeout=_SELF_CALL_S))
+        except (grpc.RpcError, RuntimeError, TypeError) as error:
             return f"a call to itself failed: {error}"
         finally:
             server.stop(1).wait(_SELF_CALL_S)  # forever if a thread of gRPC did not start
-    return None if replies == [b"self-call"] else f"a call to itself returned {replies!r}"
+    if replies != [b"self-call"] * 2:
+        return f"calls to itself returned {replies!r}"
+    return None
 
 
 class _Behavior(functools.partial[Any]):
@@ -237,12 +332,3 @@ def in_pool(pool: ThreadPoolExecutor, handler: Callable[..., Any]) -> Callable[.
     behavior = _Behavior(handler)
     behavior.experimental_thread_pool = pool
     return behavior
-
-
-def polled(start: Callable[[PolledCall], None]) -> Callable[..., Any]:
-    """Return a handler of a method whose calls are started in the polling thread.
-
-    Args:
-        start: as in `PollingThreadExecutor`.
-    """
-    return in_pool(PollingThreadExecutor(start), lambda *_: None)  # never called

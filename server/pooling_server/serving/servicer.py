@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import grpc
 
@@ -20,7 +20,7 @@ from pooling_server.serving.error_replies import abort, error_reply, set_status
 from pooling_server.serving.executor import Executor
 from pooling_server.serving.idle import IdleWatch
 from pooling_server.serving.polled_streams import PolledStream, StreamServices
-from pooling_server.serving.polling_thread import PolledCall, in_pool, polled
+from pooling_server.serving.polling_thread import PolledCall, PolledMethods, Start, in_pool
 from pooling_server.serving.rpcs import Rpc, Rpcs, Trailers, Work
 from pooling_server.serving.server_info import describe
 from pooling_server.serving.streams import answer_items
@@ -30,6 +30,20 @@ from pooling_wire import GET_PLAN, GET_SERVER_INFO, METHODS, SERVICE_NAME
 from pooling_wire.shared_memory import NO_REGIONS, Regions
 
 PrepareItem = Callable[[Work, Item], PreparedCall]
+
+
+class _Methods(NamedTuple):
+    """Methods of a service, by name.
+
+    Attributes:
+        unary: decoders of the requests of unary calls.
+        streams: decoders of the items of streams.
+        empty: encoders of replies to requests without content.
+    """
+
+    unary: Mapping[str, Prepare]
+    streams: Mapping[str, PrepareItem]
+    empty: Mapping[str, Callable[[], bytes]]
 
 
 class PoolingServicer:
@@ -73,70 +87,81 @@ class PoolingServicer:
             **{method.name: partial(calls.prepare, method) for method in METHODS},
         }
 
-    def add_to(self, server: grpc.Server, threads: ThreadPoolExecutor, is_inline: bool) -> None:
-        """Register the handlers with a server.
-
-        The handlers have no deserializers: only a handler can answer a message that does not parse
-        with INVALID_ARGUMENT. Unary requests are received as a stream of one message: otherwise,
-        gRPC would block a thread until the message has arrived, before a handler could count it.
+    def add_to(
+        self, server: grpc.Server, threads: ThreadPoolExecutor, polled: PolledMethods | None
+    ) -> None:
+        """Register the methods with a server.
 
         Args:
             server: the server; not started yet.
             threads: pool in which calls are answered.
-            is_inline: answer small calls and stream items in gRPC's polling thread.
+            polled: answers small calls and stream items in gRPC's polling thread; None if threads
+                answer all of them.
         """
-        unary = partial(self._unary.handler, threads=threads, is_inline=is_inline)
-        info = in_pool(threads, partial(self._answer_empty, GET_SERVER_INFO, self._encode_info))
-        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-            GET_SERVER_INFO: grpc.stream_unary_rpc_method_handler(info),
-            GET_PLAN: unary(GET_PLAN, self.prepares[GET_PLAN]),
+        names = (GET_PLAN, *(method.name for method in METHODS))
+        unary = {name: self.prepares[name] for name in names}
+        streams = {
+            method.stream_name: partial(self._calls.prepare_item, method) for method in METHODS
         }
-        for method in METHODS:
-            prepare_item = partial(self._calls.prepare_item, method)
-            items = self._stream_handler(method.stream_name, prepare_item, threads, is_inline)
-            handlers[method.name] = unary(method.name, self.prepares[method.name])
-            handlers[method.stream_name] = grpc.stream_stream_rpc_method_handler(items)
-        generic = grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
-        server.add_generic_rpc_handlers((generic,))
-        server.add_registered_method_handlers(SERVICE_NAME, handlers)  # found without a search
+        empty = {GET_SERVER_INFO: self._encode_info}
+        self._add(SERVICE_NAME, server, threads, polled, _Methods(unary, streams, empty))
 
     def add_inference(
         self,
         service: InferenceService,
         server: grpc.Server,
         threads: ThreadPoolExecutor,
-        is_inline: bool,
+        polled: PolledMethods | None,
     ) -> None:
         """Register the Open Inference Protocol, whose requests become the same calls.
 
         Args:
             service: its methods.
-            server: the server; not started yet.
-            threads: pool in which calls are answered.
-            is_inline: answer small calls and stream items in gRPC's polling thread.
+            server, threads, polled: as for `add_to`.
         """
-        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-            name: self._unary.handler(name, prepare, threads, is_inline)
-            for name, prepare in service.prepares.items()
-        }
-        for name, encode in service.empty.items():
+        streams = {STREAM_INFER: service.prepare_item}
+        methods = _Methods(service.prepares, streams, service.empty)
+        self._add(INFERENCE_SERVICE, server, threads, polled, methods)
+
+    def _add(
+        self,
+        service: str,
+        server: grpc.Server,
+        threads: ThreadPoolExecutor,
+        polled: PolledMethods | None,
+        methods: _Methods,
+    ) -> None:
+        """Register methods, without deserializers.
+
+        Only a handler can answer a message that does not parse with INVALID_ARGUMENT. Handlers of
+        unary calls receive a stream of one message: otherwise, gRPC would block a thread until the
+        message has arrived, before a handler could count it.
+        """
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        for name, encode in methods.empty.items():
             answer = in_pool(threads, partial(self._answer_empty, name, encode))
             handlers[name] = grpc.stream_unary_rpc_method_handler(answer)
-        items = self._stream_handler(STREAM_INFER, service.prepare_item, threads, is_inline)
-        handlers[STREAM_INFER] = grpc.stream_stream_rpc_method_handler(items)
-        generic = grpc.method_handlers_generic_handler(INFERENCE_SERVICE, handlers)
+        for name, prepare in methods.unary.items():
+            if polled is not None:
+                polled.add(service, name, self._unary.start(name, prepare, threads))
+            else:
+                handlers[name] = self._unary.handler(name, prepare, threads)
+        for name, prepare_item in methods.streams.items():
+            if polled is not None:
+                polled.add(service, name, self._stream_start(name, prepare_item, threads))
+            else:
+                items = in_pool(threads, partial(self._answer_stream, name, prepare_item))
+                handlers[name] = grpc.stream_stream_rpc_method_handler(items)
+        generic = grpc.method_handlers_generic_handler(service, handlers)
         server.add_generic_rpc_handlers((generic,))
-        server.add_registered_method_handlers(INFERENCE_SERVICE, handlers)
+        server.add_registered_method_handlers(service, handlers)  # found without a search
 
     def stop(self) -> None:
         """End the thread that watches idle streams."""
         self._watch.stop()
 
-    def _stream_handler(
-        self, name: str, prepare: PrepareItem, threads: ThreadPoolExecutor, is_inline: bool
-    ) -> Callable[..., Any]:
-        if not is_inline:
-            return in_pool(threads, partial(self._answer_stream, name, prepare))
+    def _stream_start(self, name: str, prepare: PrepareItem, threads: ThreadPoolExecutor) -> Start:
+        """Return the function that starts streams of a method in the polling thread."""
         services = StreamServices(
             self._executor, threads, self._watch, self._calls.is_small, self._report
         )
@@ -144,7 +169,7 @@ class PoolingServicer:
         def start(call: PolledCall) -> None:
             PolledStream(services, prepare, call, Rpc(self._rpcs, name, call.context)).start()
 
-        return polled(start)
+        return start
 
     def _answer_stream(
         self, name: str, prepare: PrepareItem, items: Iterator[bytes], context: Context

@@ -18,7 +18,7 @@ from pooling_server.serving.duration import INLINE_BYTES
 from pooling_server.serving.executor import Admission, Executor, run_in_thread
 from pooling_server.serving.idle import IdleWatch, Wait
 from pooling_server.serving.limits import check_message_size
-from pooling_server.serving.polling_thread import PolledCall, in_pool, polled
+from pooling_server.serving.polling_thread import PolledCall, Start, in_pool
 from pooling_server.serving.rpcs import Rpc, Rpcs, Work
 from pooling_server.sockets.listening import is_unix, split_addresses
 from pooling_server.sockets.shared_memory import SharedMemory
@@ -77,26 +77,34 @@ class UnaryCalls:
         self.report = report
         self.is_small = calls.is_small
 
-    def handler(
-        self, name: str, prepare: Prepare, threads: ThreadPoolExecutor, is_inline: bool
-    ) -> grpc.RpcMethodHandler[Any, Any]:
-        """Return the handler of a method.
+    def start(self, name: str, prepare: Prepare, threads: ThreadPoolExecutor) -> Start:
+        """Return the function that starts calls of a method in the polling thread.
 
         Args:
             name: name of the method.
             prepare: decodes a request.
             threads: answers calls that may wait or take long.
-            is_inline: receive messages in the polling thread, and answer small calls there.
         """
         prepare = partial(self._prepare, prepare)
-        if is_inline:
-            answer = polled(
-                lambda call: PolledUnaryCall(
-                    self, prepare, threads, call, Rpc(self._rpcs, name, call.context)
-                ).start()
-            )
-        else:
-            answer = in_pool(threads, partial(self._answer_stream_of_one, name, prepare))
+
+        def start(call: PolledCall) -> None:
+            rpc = Rpc(self._rpcs, name, call.context)
+            PolledUnaryCall(self, prepare, threads, call, rpc).start()
+
+        return start
+
+    def handler(
+        self, name: str, prepare: Prepare, threads: ThreadPoolExecutor
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        """Return the handler of a method whose calls are answered in threads.
+
+        Args:
+            name: name of the method.
+            prepare: decodes a request.
+            threads: the threads.
+        """
+        prepare = partial(self._prepare, prepare)
+        answer = in_pool(threads, partial(self._answer_stream_of_one, name, prepare))
         return grpc.stream_unary_rpc_method_handler(answer)
 
     def regions(self, rpc: Rpc) -> Regions:
@@ -275,6 +283,8 @@ class PolledUnaryCall:
                     raise DeadlineError("the deadline passed before the call could be computed")
                 self._succeed(work, prepared.answer(regions))
                 return
+            with self._call.lock:
+                self._call.watch_client()
             answer = partial(self._answer_in_thread, work, message, regions, prepared)
             run_in_thread(self._threads, answer)
         except Exception as error:
