@@ -140,6 +140,7 @@ bench-wire: $(VENV)/.test $(VENV)/.bench  ## compare the service with echo serve
 	$(BIN)/python -m benchmarks.wire.load
 	$(BIN)/python -m benchmarks.wire.callers
 	$(BIN)/python -m benchmarks.wire.inference benchmarks/results/open-inference.json
+	$(BIN)/python -m benchmarks.wire.goals
 
 bench-torch: $(VENV)/.test  ## compare remote PyTorch modules with the client, the engine and PyTorch
 	$(BIN)/python -m benchmarks.torch

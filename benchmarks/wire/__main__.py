@@ -32,7 +32,6 @@ from benchmarks.wire import servers as wire_servers
 from benchmarks.wire import suite, transports
 from benchmarks.wire.suite import Payload
 from benchmarks.wire.transports import Call, Connections
-from pooling_client import ForwardCall
 
 Row = dict[str, Any]
 NAME = "wire"
@@ -116,37 +115,6 @@ def load_rows(payload: Payload, at: Connections, rounds: int, seconds: float) ->
     return rows
 
 
-def many_rows(at: Connections, rounds: int) -> list[Row]:
-    """Measure many small tensors in sequence: one call each, or all through one stream."""
-    payload, x = suite.SMALL, suite.SMALL.tensor()
-    single = transports.ours(payload, x, at.ours, transports.NEVER)
-
-    def unary() -> None:
-        for _ in range(suite.MANY):
-            single()
-
-    def stream() -> None:
-        calls = (ForwardCall(x, payload.spec) for _ in range(suite.MANY))
-        for _ in at.ours.forward_many(calls, timeout=transports.TIMEOUT_S):
-            pass
-
-    calls = {suite.UNARY: unary, suite.MANY_STREAM: stream}
-    calls[suite.MANY_ECHO] = transports.echo_many(payload, at.others)
-    for call in calls.values():
-        call()
-
-    def rate(name: str) -> float:
-        return suite.MANY * 1e3 / samples(calls[name], 1)[0]
-
-    taken = interleaved(list(calls), rounds, rate)
-    for name, rates in taken.items():
-        print(f"{'many':>12} {name:36} {statistics.median(rates):8.0f} calls/s", flush=True)
-    return [
-        {"what": "many", "group": "many", "transport": name, "rounds": rounded(rates)}
-        for name, rates in taken.items()
-    ]
-
-
 def rounded(values: list[float]) -> list[float]:
     return [round(value, 4) for value in values]
 
@@ -166,7 +134,6 @@ def measured(rounds: int, seconds: float) -> list[Row]:
             gc.collect()
         for payload in (suite.SMALL, suite.SEED):
             rows += load_rows(payload, at, rounds, seconds)
-        rows += many_rows(at, rounds)
     return rows
 
 
@@ -174,7 +141,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
         "--quick", action="store_true", help="two rounds, to check that the benchmark runs"
     )

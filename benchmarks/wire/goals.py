@@ -1,14 +1,30 @@
-"""Goals of the service, and their verdicts on measured rows."""
+"""Goals of the service for calls over the wire, and their verdicts on the measured rows.
+
+Reads wire.json, load.json and callers.json, writes wire-goals.md, and copies its table and its
+sentence on small calls into benchmarks/README.md and README.md.
+
+    python -m benchmarks.wire.goals
+"""
 
 from __future__ import annotations
 
+import json
+import re
 import statistics
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.wire import suite
+from benchmarks import report
+from benchmarks.wire import load_report, suite
 
 Row = dict[str, Any]
-MIB = 1 << 20
+Results = dict[str, list[Row]]
+SOURCES = "wire", "load", "callers"
+SMALL_SIZES = "12.5 KB", "125 KB"
+HEAD = ["goal", "measured", "limit", "verdict"]
+SENTENCE = re.compile(r"Over the network, a small call takes [\d.—]+ times as long as .*\.")
+ROOT = Path(__file__).parents[2]
 
 
 class Verdict(NamedTuple):
@@ -28,21 +44,27 @@ class Verdict(NamedTuple):
         return {True: "met", False: "**missed**", None: "not measured"}[self.is_met]
 
 
-def verdicts(rows: list[Row]) -> list[Verdict]:
-    """Return the verdict on every goal; a ratio is the median of the ratios of the rounds."""
-    seed, layer, load = suite.SEED.name, suite.LAYER.name, f"{suite.SEED.name} at 16"
+def verdicts(results: Results) -> list[Verdict]:
+    """Return the verdict on every goal.
+
+    Args:
+        results: rows of each of `SOURCES`.
+    """
+    wire, load, callers = (results[name] for name in SOURCES)
+    flight, echo = suite.FLIGHT, suite.ECHO_STREAM
     return [
-        _ratio(rows, seed, (suite.UNARY, suite.ECHO), "p50", 1.25),
-        _ratio(rows, load, (suite.UNARY, suite.ECHO), "calls/s", 0.85, is_least=True),
-        _ratio(rows, "many", (suite.MANY_STREAM, suite.UNARY), "calls/s", 2.5, is_least=True),
-        _ratio(rows, layer, (suite.STREAM, suite.ECHO_STREAM), "p50", 1.3),
-        _ratio(rows, layer, (suite.STREAM, suite.FLIGHT), "p50", 1),
-        _ratio(rows, layer, (suite.NAIVE, suite.STREAM), "p50", 3, is_least=True),
-        _slack(rows, suite.SHARED, ()),
-        _slack(rows, suite.SHARED_COPIED, (suite.COPY_IN, suite.COPY_OUT)),
-        _memory(rows, "server", suite.LAYER, 64 * MIB),
-        _memory(rows, "server", suite.UNARY_60, 2.5 * suite.UNARY_60.request_bytes),
-        _memory(rows, "client", suite.UNARY_60, 2.5 * suite.UNARY_60.request_bytes),
+        *_h2load(load),
+        _beside(load, "health checks beside 16 saturating callers", "p99", 20),
+        *_callers(callers, "p50, one thread", "one caller, p50 over a unary echo", 0.8, False),
+        *_callers(callers, "calls/s, 16 threads", "16 threads, calls/s over a unary echo", 1.2),
+        *_callers(callers, "calls/s, 16 tasks", "16 tasks, calls/s over an aio unary echo", 1.2),
+        _many(callers),
+        _beside(load, "12.5 KB calls beside two callers of 26 MB", "p50", 2),
+        _beside(load, "12.5 KB calls beside two callers of 26 MB", "p99", 15),
+        *_stub(load),
+        _streamed(wire, "103 MB streamed, p50 over a streamed echo", echo),
+        _streamed(wire, "103 MB streamed, p50 over Arrow Flight", flight),
+        _shared_memory(wire),
     ]
 
 
@@ -54,56 +76,139 @@ def rounds_of(rows: list[Row], group: str, transport: str) -> list[float]:
     )
 
 
-def _ratio(rows, group, transports, unit, limit, *, is_least=False) -> Verdict:
-    ours, theirs = (rounds_of(rows, group, each) for each in transports)
-    what = f"{_title(group)}: {unit} of {transports[0]}, relative to {transports[1]}"
-    goal = f"{'at least' if is_least else 'at most'} {limit:g}"
-    if not ours or not theirs:
+def _h2load(rows: list[Row]) -> list[Verdict]:
+    found = []
+    for size, limit in load_report.RATIO_GOALS.items():
+        for load in ("16 on one connection", "16 connections"):
+            row = _row(rows, what="throughput", size=size, load=load)
+            what = f"{size}, h2load, {load}: calls/s over an echo server"
+            if row is not None and "skipped" in row:
+                found.append(Verdict(what, row["skipped"], f"at least {limit:g}", None))
+            else:
+                found.append(_spread(what, row and row["ratio"], limit, is_least=True))
+    return found
+
+
+def _beside(rows: list[Row], calls: str, percentile: str, limit: float) -> Verdict:
+    row = _row(rows, what="beside", calls=calls)
+    what = f"{calls}: {percentile}"
+    return _spread(what, row and row.get(f"{percentile}_ms"), limit, unit=" ms")
+
+
+def _callers(
+    rows: list[Row], load: str, what: str, limit: float, is_least: bool = True
+) -> list[Verdict]:
+    found = []
+    for size in SMALL_SIZES:
+        row = _row(rows, payload=size, load=load, client="ours (shared stream)")
+        found.append(_spread(f"{size}, {what}", row and row["relative"], limit, is_least=is_least))
+    return found
+
+
+def _many(rows: list[Row]) -> Verdict:
+    row = _row(rows, payload="12.5 KB", load="calls/s, many tensors", client="ours (forward_many)")
+    what = "12.5 KB, forward_many, calls/s over our unary calls"
+    return _spread(what, row and row["relative"], 4, is_least=True)
+
+
+def _stub(rows: list[Row]) -> list[Verdict]:
+    found = []
+    for size in SMALL_SIZES:
+        row = _row(rows, what="one caller", size=size)
+        what = f"{size}, a generated stub, p50 over a server with threads"
+        found.append(_spread(what, row and row["ratio"], load_report.P50_GOAL))
+    return found
+
+
+def _streamed(rows: list[Row], what: str, other: str) -> Verdict:
+    columns = [rounds_of(rows, suite.LAYER.name, name) for name in (suite.STREAM, other)]
+    ratios = [ours / theirs for ours, theirs in zip(*columns, strict=True)] if all(columns) else []
+    return _spread(what, report.spread(ratios) if ratios else None, 1)
+
+
+def _shared_memory(rows: list[Row]) -> Verdict:
+    columns = [rounds_of(rows, suite.LAYER.name, name) for name in (suite.SHARED, suite.LOCAL)]
+    what = "103 MB in shared memory, p50 beyond the engine in process"
+    over = [ours - engine for ours, engine in zip(*columns, strict=True)] if all(columns) else []
+    return _spread(what, report.spread(over) if over else None, 0.5, unit=" ms")
+
+
+def _spread(
+    what: str, spread: Row | None, limit: float, *, unit: str = "", is_least: bool = False
+) -> Verdict:
+    """Judge the median of a spread."""
+    goal = f"{'at least' if is_least else 'at most'} {limit:g}{unit}"
+    if not spread:
         return Verdict(what, "—", goal, None)
-    ratios = [our / their for our, their in zip(ours, theirs, strict=True)]
-    figure = statistics.median(ratios)
-    shown = f"{figure:.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
-    return Verdict(what, shown, goal, figure >= limit if is_least else figure <= limit)
+    median = spread["median"]
+    shown = "{median:.2f}{unit} ({min:.2f} to {max:.2f})".format(unit=unit, **spread)
+    return Verdict(what, shown, goal, median >= limit if is_least else median <= limit)
 
 
-def _title(group: str) -> str:
-    if group == "many":
-        return f"{suite.MANY} tensors of {suite.SMALL.name}"
-    payload, _, concurrency = group.partition(" at ")
-    return f"{payload}, {concurrency} threads" if concurrency else payload
+def _row(rows: list[Row], **wanted: str) -> Row | None:
+    return next((row for row in rows if wanted.items() <= row.items()), None)
 
 
-def _slack(rows: list[Row], transport: str, copies: tuple[str, ...]) -> Verdict:
-    """Judge the milliseconds beyond the engine in process and the copies."""
-    group = suite.LAYER.name
-    names = (transport, suite.LOCAL, *copies)
-    columns = [rounds_of(rows, group, name) for name in names]
-    what = f"{group}: p50 of {transport}, beyond {' + '.join(names[1:])}"
-    if not all(columns):
-        return Verdict(what, "—", "at most 2 ms", None)
-    over = [ours - sum(rest) for ours, *rest in zip(*columns, strict=True)]
-    figure = statistics.median(over)
-    shown = f"{figure:.2f} ms ({min(over):.2f} to {max(over):.2f})"
-    return Verdict(what, shown, "at most 2 ms", figure <= 2)
+def goals_table(results: Results) -> str:
+    """Return one line per goal."""
+    lines = [[each.what, each.figure, each.goal, str(each)] for each in verdicts(results)]
+    return report.table(HEAD, lines, ":---")
 
 
-def _memory(rows: list[Row], end: str, payload: suite.Payload, limit: float) -> Verdict:
-    peaks = next(
-        (
-            row["above_idle_bytes"]
-            for row in rows
-            if row["what"] == "memory" and (row["end"], row["payload"]) == (end, payload.name)
-        ),
-        [],
+def sentence(results: Results) -> str:
+    """Return the duration of a small call in one sentence, for README.md."""
+    medians = [
+        row["relative"]["median"]
+        for row in results["callers"]
+        if (row["load"], row["client"]) == ("p50, one thread", "ours (shared stream)")
+    ]
+    shown = f"{statistics.mean(medians):.1f}" if medians else "—"
+    return (
+        f"Over the network, a small call takes {shown} times as long as a gRPC echo without "
+        "pooling."
     )
-    transport = suite.STREAM if payload is suite.LAYER else suite.UNARY
-    what = f"{payload.name}, {transport}: peak memory of the {end} above idle"
-    goal = f"{'less than' if payload is suite.LAYER else 'at most'} {limit / MIB:.0f} MiB"
-    if not peaks:
-        return Verdict(what, "—", goal, None)
-    figure = statistics.median(peaks)
-    shown = f"{figure / MIB:.0f} MiB ({min(peaks) / MIB:.0f}-{max(peaks) / MIB:.0f})"
-    is_met = figure < limit if payload is suite.LAYER else figure <= limit
-    if payload is not suite.LAYER:
-        shown += f", {figure / payload.request_bytes:.2f} × the tensor"
-    return Verdict(what, shown, goal, is_met)
+
+
+def read(folder: Path = report.RESULTS) -> Results:
+    """Return the rows of the result files; none for a file that does not exist."""
+    paths = {name: folder / f"{name}.json" for name in SOURCES}
+    return {
+        name: json.loads(path.read_text())["rows"] if path.exists() else []
+        for name, path in paths.items()
+    }
+
+
+def markdown(results: Results) -> str:
+    """Return the document with the goals."""
+    return (
+        "# Goals of calls over the wire\n\n"
+        "Medians of rounds, with the smallest and the largest; ratios are taken within a round.\n"
+        "Behind them: [wire.md](wire.md), [load.md](load.md), [callers.json](callers.json).\n\n"
+        f"{goals_table(results)}"
+    )
+
+
+def with_table(document: str, table: str) -> str:
+    """Return a document with its table of goals of the wire replaced."""
+    head, _, section = document.partition("## On the wire")
+    lines = section.splitlines(keepends=True)
+    start = next(i for i, line in enumerate(lines) if line.startswith("| goal |"))
+    end = next(i for i in range(start, len(lines)) if not lines[i].startswith("|"))
+    return head + "## On the wire" + "".join([*lines[:start], table, *lines[end:]])
+
+
+def main() -> None:
+    """Write the document, and copy the table and the sentence."""
+    results = read()
+    (report.RESULTS / "wire-goals.md").write_text(markdown(results))
+    copies: Sequence[tuple[Path, Any]] = [
+        (ROOT / "benchmarks/README.md", lambda text: with_table(text, goals_table(results))),
+        (ROOT / "README.md", lambda text: SENTENCE.sub(sentence(results), text)),
+    ]
+    for path, change in copies:
+        path.write_text(change(path.read_text()))
+    print(goals_table(results))
+
+
+if __name__ == "__main__":
+    main()

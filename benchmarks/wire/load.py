@@ -12,9 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import os
 import shutil
-import signal
 import statistics
 import tempfile
 import time
@@ -40,7 +38,8 @@ from benchmarks.wire.load_tools import (
 )
 from benchmarks.wire.servers import Server, pooling_server, started
 from pooling_client import ForwardCall, PoolingClient, PoolSpec
-from pooling_server import PoolingServer, ServerConfig
+from pooling_server import ServerConfig
+from pooling_server.processes.process import exit_process, run
 from pooling_wire import FORWARD
 
 LOADS = {"16 on one connection": (1, 16), "16 connections": (16, 1)}
@@ -158,30 +157,34 @@ def stalls() -> list[Row]:
                 check = health_pb2_grpc.HealthStub(channel).Check
                 latencies(lambda: check(health_pb2.HealthCheckRequest()), HEALTH_RATE, BESIDE_S)
         taken = np.loadtxt(file.name)
-    row: Row = {"what": "stalls", "events": len(taken)}
-    return [row | {f"p{p}_ms": round(float(np.percentile(taken, p)), 3) for p in PERCENTILES}]
+    rows = []
+    for of, times in zip(("duration", "processor time"), taken.T, strict=True):
+        row: Row = {"what": "stalls", "of": of, "events": len(taken)}
+        row |= {f"p{p}_ms": round(float(np.percentile(times, p)), 3) for p in PERCENTILES}
+        rows.append(row)
+    return rows
 
 
 def serve_timed(path: str) -> None:
-    """Serve until SIGTERM; then write the milliseconds of each event of the polling thread."""
+    """Serve until SIGTERM; then write two times of each event of the polling thread.
+
+    They are its duration and the processor time of the thread, in milliseconds.
+    """
     from grpc import _server
 
     process, taken = _server._process_event_and_continue, []
 
     def timed(*arguments: Any) -> bool:
-        start = time.perf_counter()
+        start, processor = time.perf_counter(), time.thread_time()
         should_continue: bool = process(*arguments)
-        taken.append((time.perf_counter() - start) * 1e3)
+        processor = time.thread_time() - processor
+        taken.append(((time.perf_counter() - start) * 1e3, processor * 1e3))
         return should_continue
 
     _server._process_event_and_continue = timed
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    server = PoolingServer(ServerConfig(listen="127.0.0.1:0"))
-    server.start()
-    print(f"listening on {server.address}", flush=True)
-    signal.sigwait({signal.SIGTERM})
+    code = run(ServerConfig(listen="127.0.0.1:0"))
     np.savetxt(path, list(taken))
-    os._exit(0)
+    exit_process(code)
 
 
 def main() -> None:

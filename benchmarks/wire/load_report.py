@@ -52,7 +52,7 @@ def markdown(path: Path) -> str:
             beside_table(by["beside"]),
             "## Time of the polling thread for one event\n",
             "16 callers of 12.5 KB, two of 26 MB, a stream of 1 MiB chunks and health checks.\n"
-            "The time includes waiting for the interpreter lock and for a core.\n",
+            "The duration includes waiting for the interpreter lock and for a core.\n",
             stalls_table(by["stalls"]),
             "## Idle clients\n",
             "The latency is that of one other caller of 12.5 KB.\n",
@@ -116,8 +116,10 @@ def beside_table(rows: list[Row]) -> str:
 def stalls_table(rows: list[Row]) -> str:
     """Return the table of the polling thread."""
     names = ("p50_ms", "p99_ms", "p99.9_ms", "p100_ms")
-    head = ["events", "p50, ms", "p99, ms", "p99.9, ms", "longest, ms"]
-    lines = [[str(row["events"]), *(f"{row[name]:.3g}" for name in names)] for row in rows]
+    head = ["time", "events", "p50, ms", "p99, ms", "p99.9, ms", "longest, ms"]
+    lines = [
+        [row["of"], str(row["events"]), *(f"{row[name]:.3g}" for name in names)] for row in rows
+    ]
     return table(head, lines, "---:")
 
 

@@ -21,6 +21,7 @@ MARKS = {
     suite.SHARED_COPIED: ("D", "#56B4E9", OURS),
     suite.STREAM: ("s", "#0072B2", OURS),
     suite.UNARY: ("^", "#D55E00", OURS),
+    suite.SHARED_STREAM: ("p", "#882255", OURS),
     suite.ECHO_STREAM: ("s", "#0072B2", OTHERS),
     suite.ECHO: ("^", "#D55E00", OTHERS),
     suite.FLIGHT: ("v", "#CC79A7", OTHERS),

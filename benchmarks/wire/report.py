@@ -12,7 +12,6 @@ from typing import Any
 
 from benchmarks import report
 from benchmarks.report import cell, table
-from benchmarks.wire import goals as wire_goals
 from benchmarks.wire import suite
 
 Row = dict[str, Any]
@@ -35,6 +34,7 @@ GB/s is the number of bytes in request and reply, divided by p50.
   A second variant uses `repeated float`, up to 1 MB.
 - **Ours (unary)** and **ours (stream)** are forced to that transport at every size.
   A message holds at most 256 MiB.
+  **Ours (shared stream)** is the client's choice for small tensors.
 - **Ours (shared memory)** uses a Unix socket and tensors from `client.empty`, or ordinary arrays,
   which are copied.
   The server may share 2 GiB and tensors of 512 MiB here; the defaults are 1 GiB and 256 MiB.
@@ -46,21 +46,11 @@ GB/s is the number of bytes in request and reply, divided by p50.
 """
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Return the content of a result file; former names of transports become the present ones."""
-    result: dict[str, Any] = json.loads(path.read_text())
-    for row in result["rows"]:
-        if "way" in row:
-            name = row.pop("way")
-            row["transport"] = suite.FORMER_NAMES.get(name, name)
-    return result
-
-
 def write(path: Path) -> None:
     """Write the tables and the two pictures beside a result file."""
     from benchmarks.wire import plot  # needs Matplotlib
 
-    rows = read(path)["rows"]
+    rows = json.loads(path.read_text())["rows"]
     path.with_suffix(".md").write_text(markdown(path))
     plot.draw_throughput(rows, path.with_name(f"{path.stem}-throughput.png"))
     plot.draw_latency(rows, path.with_name(f"{path.stem}-latency.png"))
@@ -68,7 +58,7 @@ def write(path: Path) -> None:
 
 def markdown(path: Path) -> str:
     """Return the whole document."""
-    result = read(path)
+    result = json.loads(path.read_text())
     rows, machine = result["rows"], result["machine"]
     names = ("grpcio", "protobuf", "numpy", "numba", "pyarrow")
     versions = ", ".join(f"{name} {machine['versions'][name]}" for name in names)
@@ -84,8 +74,6 @@ def markdown(path: Path) -> str:
             f"![Throughput against payload]({path.stem}-throughput.png)\n",
             f"![Latency against concurrency]({path.stem}-latency.png)\n",
             NOTES,
-            "## Goals\n",
-            goals_table(rows),
             "## One call at a time: p50, ms\n",
             calls_table(rows, lambda row: cell(report.spread(row["rounds"]))),
             "## One call at a time: p99, ms\n",
@@ -94,20 +82,12 @@ def markdown(path: Path) -> str:
             calls_table(rows, lambda row: f"{row['gb_per_s']:.3g}"),
             "## Calls per second with concurrent threads\n",
             load_table(rows),
-            f"## {suite.MANY} tensors of {suite.SMALL.name}\n",
-            many_table(rows),
             f"## Plain copies of the {suite.LAYER.name} input and of its output\n",
             copies_table(rows),
             "## Peak memory above idle\n",
             memory_table(rows),
         ]
     )
-
-
-def goals_table(rows: list[Row]) -> str:
-    judged = wire_goals.verdicts(rows)
-    lines = [[each.what, each.figure, each.goal, str(each)] for each in judged]
-    return table(["goal", "measured", "limit", "verdict"], lines, ":---")
 
 
 def calls_table(rows: list[Row], shown: Any) -> str:
@@ -138,11 +118,6 @@ def load_table(rows: list[Row]) -> str:
         if row["what"] == "load"
     ]
     return table(head, lines, "---:")
-
-
-def many_table(rows: list[Row]) -> str:
-    lines = [[row["transport"], whole_cell(row["rounds"])] for row in rows if row["what"] == "many"]
-    return table(["transport", "calls/s"], lines, "---:")
 
 
 def copies_table(rows: list[Row]) -> str:

@@ -56,15 +56,14 @@ UNARY_60 = Payload("60 MB", (19, 64, 112, 112), 1, 1)
 UNARY_BYTES = 256 << 20  # the largest message that our server accepts
 FLOATS_BYTES = 2 << 20  # a list of Python floats is too slow for more
 CONCURRENCIES = (1, 4, 16)
-MANY = 500  # tensors through one stream
 
 ECHO, ECHO_STREAM = "echo server (unary)", "echo server (stream)"
 FLIGHT = "Arrow Flight (echo)"
 NAIVE, FLOATS = "naive gRPC service", "naive gRPC service (repeated float)"
 UNARY, STREAM = "ours (unary)", "ours (stream)"
+SHARED_STREAM = "ours (shared stream)"
 SHARED, SHARED_COPIED = "ours (shared memory)", "ours (shared memory, ordinary array)"
 LOCAL = "engine in process"
-MANY_STREAM, MANY_ECHO = "ours (forward_many)", "echo server (one stream)"
 TRANSPORTS = (
     ECHO,
     ECHO_STREAM,
@@ -72,23 +71,10 @@ TRANSPORTS = (
     NAIVE,
     FLOATS,
     UNARY,
+    SHARED_STREAM,
     STREAM,
     SHARED,
     SHARED_COPIED,
     LOCAL,
 )
 COPY_IN, COPY_OUT = "copy of the input", "copy of the output"
-FORMER_NAMES = {  # in result files written before the transports got their present names
-    "raw unary echo": ECHO,
-    "raw streamed echo": ECHO_STREAM,
-    "Flight DoExchange echo": FLIGHT,
-    "textbook unary": NAIVE,
-    "textbook, repeated float": FLOATS,
-    "ours unary": UNARY,
-    "ours streamed": STREAM,
-    "ours shared memory": SHARED,
-    "ours shared memory, ordinary array": SHARED_COPIED,
-    "local engine": LOCAL,
-    "ours, many through one stream": MANY_STREAM,
-    "raw echo, many through one stream": MANY_ECHO,
-}

@@ -28,11 +28,14 @@ class Connections(NamedTuple):
     """One client per server.
 
     Attributes:
+        ours: makes unary calls and streams of one call.
+        sharing: small calls share streams.
         flight: None if pyarrow is not installed.
     """
 
     others: grpc.Channel
     ours: PoolingClient
+    sharing: PoolingClient
     unix: PoolingClient
     flight: Any
 
@@ -49,6 +52,7 @@ def connect(pooling: Server, others: Server, flight_server: Server | None) -> Co
         flight_client = flight.connect(f"grpc://{flight_server.addresses[0]}")
     return Connections(
         grpc.insecure_channel(others.addresses[0], options=_connection.CHANNEL_OPTIONS),
+        PoolingClient(pooling.addresses[0], timeout=TIMEOUT_S, shared_streams=False),
         PoolingClient(pooling.addresses[0], timeout=TIMEOUT_S),
         PoolingClient(pooling.addresses[1], timeout=TIMEOUT_S),
         flight_client,
@@ -71,6 +75,8 @@ def calls_for(payload: Payload, at: Connections) -> dict[str, Call]:
         calls[suite.ECHO] = echo(payload, at.others)
         calls[suite.NAIVE] = naive(payload, x, at.others)
         calls[suite.UNARY] = ours(payload, x, at.ours, NEVER)
+    if payload.request_bytes <= _limits.SHARED_STREAM_BYTES:
+        calls[suite.SHARED_STREAM] = ours(payload, x, at.sharing, NEVER)
     if payload.request_bytes <= suite.FLOATS_BYTES:
         calls[suite.FLOATS] = floats(payload, x, at.others)
     calls[suite.STREAM] = ours(payload, x, at.ours, ALWAYS)
@@ -102,26 +108,6 @@ def echo_stream(payload: Payload, x: np.ndarray, channel: grpc.Channel) -> Call:
             for at in range(0, len(data), chunk):
                 room.acquire()
                 yield b"".join((head, data[at + 8 : at + chunk]))
-
-        for _ in call(requests(), timeout=TIMEOUT_S):
-            room.release()
-
-    return work
-
-
-def echo_many(payload: Payload, channel: grpc.Channel) -> Call:
-    """Send messages of the payload size through one stream, as many in flight as ours."""
-    head = payload.reply_bytes.to_bytes(8, "little")
-    request = head + bytes(payload.request_bytes - len(head))
-    call = channel.stream_stream("/bench/EchoStream")
-
-    def work() -> None:
-        room = threading.Semaphore(_limits.MANY_WINDOW)
-
-        def requests() -> Iterator[bytes]:
-            for _ in range(suite.MANY):
-                room.acquire()
-                yield request
 
         for _ in call(requests(), timeout=TIMEOUT_S):
             room.release()

@@ -16,6 +16,7 @@ from benchmarks.engine import report as engine_report
 from benchmarks.engine.summary import summary_table
 from benchmarks.gpu import report as gpu_report
 from benchmarks.torch.__main__ import markdown as torch_tables
+from benchmarks.wire import goals as wire_goals
 from benchmarks.wire import load_report
 from benchmarks.wire import report as wire_report
 from pooling_engine import Mode
@@ -86,8 +87,11 @@ def test_the_table_of_results_follows_the_json() -> None:
 def test_the_tables_of_the_wire_follow_its_json() -> None:
     source = ROOT / "benchmarks/results/wire.json"
     assert source.with_suffix(".md").read_text() == wire_report.markdown(source)
-    goals = wire_report.goals_table(wire_report.read(source)["rows"])
-    assert goals in (ROOT / "benchmarks/README.md").read_text()
+    results = wire_goals.read()
+    goals = source.with_name("wire-goals.md").read_text()
+    assert goals == wire_goals.markdown(results)
+    assert wire_goals.goals_table(results) in (ROOT / "benchmarks/README.md").read_text()
+    assert wire_goals.sentence(results) in (ROOT / "README.md").read_text()
 
 
 def test_the_tables_of_pytorch_follow_their_json() -> None:
