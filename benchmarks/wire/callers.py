@@ -1,7 +1,8 @@
 """Compare small calls over shared streams with unary calls and with a raw unary echo.
 
 One client process calls from one caller, 16 threads or 16 asyncio tasks. Echo calls use gRPC's
-client without ours. All clients take turns within each round. Writes callers.json.
+client without ours. All clients take turns within each round, one caller every 20 calls. Writes
+callers.json and callers.md.
 
     python -m benchmarks.wire.callers
 """
@@ -28,21 +29,33 @@ from pooling_client._connection import CHANNEL_OPTIONS
 SHAPES = {"12.5 KB": (1, 16, 14, 14), "125 KB": (1, 10, 56, 56)}
 SPEC = PoolSpec("max", 3, 2, padding=1)
 CALLERS, SECONDS, MANY = 16, 0.4, 500
+BLOCKS, CALLS = 25, 20  # of one caller: the clients take turns after each block of calls
 ECHO, UNARY, SHARED = "echo server (unary)", "ours (unary)", "ours (shared stream)"
 FORWARD_MANY = "ours (forward_many)"
-GOALS = {"p50, one thread": 0.8, "calls/s, 16 threads": 1.2, "calls/s, 16 tasks": 1.2}
+P50 = "p50, one thread"  # microseconds; all other loads are calls per second
+GOALS = {  # load, client: limit of the ratio to the first client of the load
+    (P50, SHARED): ("at most", 0.8),
+    ("calls/s, 16 threads", SHARED): ("at least", 1.2),
+    ("calls/s, 16 tasks", SHARED): ("at least", 1.2),
+    ("calls/s, many tensors", FORWARD_MANY): ("at least", 4.0),
+}
+INTRODUCTION = """\
+Each ratio relates a client to the first one of its load, within a round: median (smallest-largest).
+`p50` is the duration of one call; the other loads are calls per second.
+"""
 Call = Callable[[], Any]
 AsyncCall = Callable[[], Awaitable[Any]]
 Row = dict[str, Any]
 
 
-def p50_us(call: Call) -> float:
-    """Return the median microseconds of calls in a row."""
-    taken, end = [], time.perf_counter() + SECONDS
-    while (start := time.perf_counter()) < end:
-        call()
-        taken.append((time.perf_counter() - start) * 1e6)
-    return statistics.median(taken)
+def p50_us(calls: dict[str, Call]) -> dict[str, float]:
+    """Return the median microseconds of calls in a row, by client."""
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(BLOCKS):
+        for name, call in calls.items():
+            call()
+            taken[name] += report.samples(call, CALLS)
+    return {name: statistics.median(each) * 1e3 for name, each in taken.items()}
 
 
 def of_threads(call: Call) -> float:
@@ -101,16 +114,21 @@ def measure_threads(x: Any, ours: str, other: str, rounds: int) -> dict[str, dic
                 pass
             return MANY / (time.perf_counter() - start)
 
-        names, figures = list(calls), {}
-        for load, measure in (("p50, one thread", p50_us), ("calls/s, 16 threads", of_threads)):
-            taken = report.interleaved(names, rounds, lambda name, m=measure: m(calls[name]))
-            figures[load] = taken
-        unary_s = [1e6 / p50 for p50 in figures["p50, one thread"][UNARY]]
-        figures["calls/s, many tensors"] = {
-            UNARY: unary_s,
-            FORWARD_MANY: [many() for _ in range(rounds)],
+        p50s = [p50_us(calls) for _ in range(rounds)]
+        tensors = report.interleaved(
+            [UNARY, FORWARD_MANY],
+            rounds,
+            lambda name: (
+                many() if name == FORWARD_MANY else 1e6 / p50_us({UNARY: calls[UNARY]})[UNARY]
+            ),
+        )
+        return {
+            P50: {name: [each[name] for each in p50s] for name in calls},
+            "calls/s, 16 threads": report.interleaved(
+                list(calls), rounds, lambda name: of_threads(calls[name])
+            ),
+            "calls/s, many tensors": tensors,
         }
-        return figures
 
 
 async def measure_tasks(x: Any, ours: str, other: str, rounds: int) -> dict[str, dict[str, Any]]:
@@ -158,10 +176,38 @@ def rows_of(payload: str, figures: dict[str, dict[str, Any]]) -> list[Row]:
                     "client": client,
                     "rounds": [round(value, 1) for value in values],
                     "relative": report.spread(ratios),
-                    "goal": GOALS.get(load) if client == SHARED else None,
+                    "goal": GOALS.get((load, client)),
                 }
             )
     return rows
+
+
+def table(rows: list[Row]) -> str:
+    """Return the rows as a Markdown table."""
+    return report.table(
+        ["load", "client", "requests", "measured", "ratio", "goal", "verdict"],
+        [
+            [
+                row["load"],
+                row["client"],
+                row["payload"],
+                f"{statistics.median(row['rounds']):.0f}" + (" µs" if row["load"] == P50 else ""),
+                report.cell(row["relative"]),
+                *_verdict(row),
+            ]
+            for row in rows
+        ],
+        "---:",
+    )
+
+
+def _verdict(row: Row) -> list[str]:
+    if row["goal"] is None:
+        return ["—", "—"]
+    bound, limit = row["goal"]
+    median = row["relative"]["median"]
+    is_met = median <= limit if bound == "at most" else median >= limit
+    return [f"{bound} {limit}", "met" if is_met else "**missed**"]
 
 
 def main() -> None:
@@ -181,12 +227,12 @@ def main() -> None:
             figures = measure_threads(x, *addresses, arguments.rounds)
             figures |= asyncio.run(measure_tasks(x, *addresses, arguments.rounds))
             rows += rows_of(payload, figures)
-    for row in rows:
-        relative = "{median:.2f} ({min:.2f} to {max:.2f})".format(**row["relative"])
-        median = statistics.median(row["rounds"])
-        print(row["payload"], row["load"], row["client"], round(median), relative, sep=" | ")
+    text = table(rows)
+    print(text)
     command = f"python -m benchmarks.wire.callers --rounds {arguments.rounds}"
-    report.write("callers", command, rows, arguments.output, rounds=arguments.rounds)
+    path = report.write("callers", command, rows, arguments.output, rounds=arguments.rounds)
+    head = f"# Small calls of several kinds of callers\n\nWritten by `{command}`.\n{INTRODUCTION}\n"
+    path.with_suffix(".md").write_text(head + text)
 
 
 if __name__ == "__main__":

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
-from contextlib import aclosing
+from contextlib import aclosing, closing
+from time import monotonic
 from typing import Any, Literal, TypeVar, overload
 
 from pooling_client import _channel
+from pooling_client._call_steps import Progress, fetch_limits
 from pooling_client._calls.backward import PreparedBackward
 from pooling_client._calls.base import Array, PreparedCall
+from pooling_client._calls.batches import Pending
 from pooling_client._calls.forward import PreparedForward
-from pooling_client._calls.many import item_of, outcome_of
 from pooling_client._client import Client
-from pooling_client._limits import MANY_WINDOW
-from pooling_client._streams.backlog import Request
+from pooling_client._limits import MANY_WINDOW, UNKNOWN
+from pooling_client._streams.batching import AsyncBatches
 from pooling_client._transports.aio import AsyncGrpcTransport
-from pooling_client._transports.drivers import one_by_one
+from pooling_client._transports.drivers import one_by_one, run_async
 from pooling_engine import BackwardCall, ForwardCall, ForwardResult, PoolingError
 
 Result = TypeVar("Result")
@@ -55,7 +58,8 @@ class AsyncManyCalls(Client):
 
         Args:
             calls: any number of `ForwardCall` objects, or an endless iterable. They are consumed
-                in another task, a few calls ahead of the results.
+                in another task, some calls ahead of the results. Small calls of the same layer
+                and shape that are ready at the same time share a message.
             return_exceptions: yield the error of a call in place of its result and continue,
                 instead of raising it and ending the stream.
             timeout: seconds for the whole stream; None for no deadline.
@@ -121,19 +125,37 @@ class AsyncManyCalls(Client):
         return_exceptions: bool,
         timeout_s: float | None,
     ) -> AsyncIterator[Result | PoolingError]:
-        async def items() -> AsyncIterator[tuple[PreparedCall[Any, Result] | None, Request]]:
-            id_ = 0
-            async for call in one_by_one(calls):
-                yield item_of(id_, call, prepared_type)
-                id_ += 1
-
+        seconds = None if timeout_s is None else _channel.seconds(timeout_s)
+        deadline = None if seconds is None else monotonic() + seconds
+        if prepared_type.joins and self._session.limits is UNKNOWN:
+            until = monotonic() + self._timeout_s if deadline is None else deadline
+            await run_async(fetch_limits(self._session, until), self._transport)
+        pending = Pending(prepared_type, self._session.limits.message_bytes)
+        batches: AsyncBatches[Result] = AsyncBatches(one_by_one(calls), pending)
         replies = self._transport.stream(
-            prepared_type.method.stream_path,
-            items(),
-            window=MANY_WINDOW,
-            timeout_s=None if timeout_s is None else _channel.seconds(timeout_s),
+            prepared_type.method.stream_path, batches, window=MANY_WINDOW, timeout_s=seconds
         )
-        async with aclosing(replies):
-            async for prepared, reply in replies:
-                outcome = outcome_of(prepared, reply, return_exceptions)
-                yield outcome
+        with closing(batches):
+            async with aclosing(replies):
+                async for batch, reply in replies:
+                    outcomes = batch.outcomes(reply)
+                    if outcomes is None:
+                        outcomes = [await self._alone(call, deadline) for call in batch.calls]
+                    for outcome in outcomes:
+                        if isinstance(outcome, PoolingError) and not return_exceptions:
+                            raise outcome
+                        yield outcome
+
+    async def _alone(self, call: PreparedCall[Any, Any], deadline: float | None) -> Any:
+        """Send a call without others, and return its result or its error."""
+        timeout_s = None if deadline is None else deadline - monotonic()
+        try:
+            return await self._run(call, timeout_s, None)
+        except PoolingError as error:
+            return error
+
+    @abstractmethod
+    async def _run(
+        self, call: PreparedCall[Any, Result], timeout_s: float | None, progress: Progress | None
+    ) -> Result:
+        """Send a call and return its result."""

@@ -18,7 +18,10 @@ CHUNK_WINDOW = 4  # chunks of one call without a reply
 # Calls with less share a stream: docs/adr/0019-shared-streams.md. The server computes them at once.
 SHARED_STREAM_BYTES = 250 << 10
 SHORT_ELEMENTS = 220_000  # visits of window elements and elements of the input
-MANY_WINDOW = 16  # calls of `forward_many` or `backward_many` without a reply
+
+# Calls of `forward_many` and `backward_many`.
+BATCH_CALLS, BATCH_BYTES = 16, 128 << 10  # of one message
+MANY_WINDOW = 8  # messages without a reply
 
 _OVERHEAD_BYTES = 1024  # of a message, apart from the elements of its tensors
 

@@ -15,7 +15,7 @@ import pooling_engine
 from pooling_client import AsyncPoolingClient, ForwardCall, PoolingClient, PoolSpec
 from pooling_engine import InvalidSpecError
 from pooling_server import PoolingServer
-from pooling_wire import FORWARD
+from pooling_wire import FORWARD, GET_SERVER_INFO, path_of
 
 SPEC = PoolSpec("max", 2)
 X = np.ones((1, 1, 8, 8), np.float32)
@@ -76,7 +76,8 @@ def call_all(target: str, **options: Any) -> None:
 def test_metadata_and_token_are_sent_with_every_call(recorder: tuple[str, Recorder]) -> None:
     target, handler = recorder
     call_all(target, token="secret", metadata={"X-Team": "vision", "trace-bin": b"\x00\xff"})
-    assert {seen["path"] for seen in handler.seen} == {FORWARD.path, FORWARD.stream_path}
+    paths = {FORWARD.path, FORWARD.stream_path, path_of(GET_SERVER_INFO)}
+    assert {seen["path"] for seen in handler.seen} == paths
     for seen in handler.seen:
         assert seen["authorization"] == "Bearer secret"
         assert (seen["x-team"], seen["trace-bin"]) == ("vision", b"\x00\xff")
@@ -90,7 +91,7 @@ def test_functions_return_metadata_and_token_of_each_attempt(
     options: dict[str, Any] = {"shared_streams": False, "token": lambda: f"t{next(numbers)}"}
     call_all(target, metadata=lambda: {"n": str(next(numbers))}, **options)
     values = [value for seen in handler.seen for value in (seen["n"], seen["authorization"])]
-    assert len(set(values)) == 2 * len(handler.seen) == 20
+    assert len(set(values)) == 2 * len(handler.seen) == 24
 
 
 def test_an_authority_is_sent(recorder: tuple[str, Recorder]) -> None:
@@ -146,7 +147,8 @@ def test_interceptors_see_calls_and_streams(server: PoolingServer) -> None:
         for _ in range(4):
             client.forward(X, SPEC)
         assert len(list(client.forward_many([ForwardCall(X, SPEC)] * 3))) == 3
-    assert interceptor.calls == [FORWARD.path] * 4 + [FORWARD.stream_path]
+    info = path_of(GET_SERVER_INFO)
+    assert interceptor.calls == [FORWARD.path] * 4 + [info, FORWARD.stream_path]
 
 
 def test_asyncio_interceptors_see_calls_and_streams(server: PoolingServer) -> None:
@@ -161,7 +163,7 @@ def test_asyncio_interceptors_see_calls_and_streams(server: PoolingServer) -> No
 
     asyncio.run(call())
     assert [method for method in map(str, calls.calls) if method] != []
-    assert (len(calls.calls), len(streams.calls)) == (4, 1)
+    assert (len(calls.calls), len(streams.calls)) == (4 + 1, 1)  # and GetServerInfo
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Generic, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,11 +87,13 @@ class PreparedCall(PreparedMessage[Call, Result]):
 
     Attributes:
         call_type: class of the call.
+        joins: True if calls can share a message.
         out: array of the caller for the output or the input gradient, or None.
         has_positions: True if the call sends or returns indices as int64 positions.
     """
 
     call_type: ClassVar[type]
+    joins: ClassVar[bool] = False
 
     has_positions: bool
 
@@ -118,6 +120,18 @@ class PreparedCall(PreparedMessage[Call, Result]):
     @abstractmethod
     def chunked(self, limits: RequestLimits) -> ChunkedCall[Call, Result]:
         """Return the call in chunks that respect the limits of the server."""
+
+    def can_join(self, other: object) -> bool:
+        """Return whether this call and another one can be sent as one call."""
+        return False
+
+    def joined(self, calls: Sequence[Self]) -> Self:
+        """Return calls that can join this one, and this one first, as one call."""
+        raise NotImplementedError
+
+    def parts(self, result: Result, calls: Sequence[Self]) -> Iterator[Result]:
+        """Yield the result of each call that was joined."""
+        raise NotImplementedError
 
     @abstractmethod
     def collected(self, results: Mapping[str, Array], reply: Result) -> Result:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Self
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from pooling_client._calls.base import Array, ChunkedCall, PreparedCall, collect
 from pooling_client._cutting.chunks import Chunk, forward_chunks, forward_row_bytes
 from pooling_client._cutting.indices import to_call
 from pooling_client._limits import RequestLimits
-from pooling_engine import ForwardCall, ForwardResult, IndexFormat
+from pooling_engine import ForwardCall, ForwardResult, IndexFormat, PoolSpec
 from pooling_engine.calls import check_out
 from pooling_wire import FORWARD
 from pooling_wire.shared_memory import INDICES, OUTPUT
@@ -23,7 +24,7 @@ class PreparedForward(PreparedCall[ForwardCall, ForwardResult]):
         InvalidTensorError: `out` does not fit.
     """
 
-    call_type, method = ForwardCall, FORWARD
+    call_type, method, joins = ForwardCall, FORWARD, True
 
     def __init__(self, call: ForwardCall, out: Array | None = None) -> None:
         plan, format_ = call.plan, call.index_format
@@ -38,8 +39,35 @@ class PreparedForward(PreparedCall[ForwardCall, ForwardResult]):
         return {"input": self.call.input}
 
     def with_tensors(self, chunk: Chunk, tensors: Mapping[str, Array]) -> ForwardCall:
-        call = self.call
-        return ForwardCall(tensors["input"], chunk.spec, call.return_indices, call.index_format)
+        return self._with_input(tensors["input"], chunk.spec)
+
+    def _with_input(self, tensor: Array, spec: PoolSpec) -> ForwardCall:
+        return ForwardCall(tensor, spec, self.call.return_indices, self.call.index_format)
+
+    def can_join(self, other: object) -> bool:
+        if not isinstance(other, PreparedForward):
+            return False
+        ours, theirs = self.call, other.call
+        return (
+            ours.spec == theirs.spec
+            and ours.input.shape[1:] == theirs.input.shape[1:]
+            and ours.input.dtype == theirs.input.dtype
+            and ours.return_indices == theirs.return_indices
+            and ours.index_format is theirs.index_format
+            and ours.index_format is not IndexFormat.TENSOR  # counts from the first batch item
+        )
+
+    def joined(self, calls: Sequence[Self]) -> Self:
+        tensor = np.concatenate([each.call.input for each in calls])
+        return type(self)(self._with_input(tensor, self.call.spec))
+
+    def parts(self, result: ForwardResult, calls: Sequence[Self]) -> Iterator[ForwardResult]:
+        start = 0
+        for each in calls:
+            end = start + each.call.input.shape[0]
+            indices = None if result.indices is None else result.indices[start:end].copy()
+            yield ForwardResult(result.output[start:end].copy(), indices)
+            start = end
 
     def split(self, max_bytes: int, max_row_band_bytes: int) -> Iterator[Chunk]:
         call, indices = self.call, self.call.result_specs.get(INDICES)
