@@ -22,11 +22,11 @@ NOWHERE = "127.0.0.1:1"
 WRONG: list[tuple[str, Callable[..., Any], tuple[Any, ...], dict[str, Any], type, str]] = [
     ("shape", functional.max_pool2d, (X[0, 0], 2), {}, RuntimeError, r"input has 2 axes.*\(N, C, H, W\)"),
     ("axes", functional.max_pool1d, (X, 2), {}, RuntimeError, "input has 4 axes"),
-    ("bool", functional.max_pool2d, (X > 0, 2), {}, RuntimeError, "input is torch.bool; it must be"),
+    ("bool", functional.avg_pool2d, (X > 0, 2), {}, RuntimeError, 'input is torch.bool; for the mode "average" it must be one of float16'),
     ("complex", functional.avg_pool2d, (X * 1j, 2), {}, RuntimeError, "input is torch.complex64"),
     ("sparse", functional.avg_pool2d, (X.to_sparse(), 2), {}, RuntimeError, "input is torch.sparse_coo"),
     ("list", functional.avg_pool2d, ([[1.0]], 2), {}, TypeError, "input must be a tensor, not list"),
-    ("lp of integers", functional.lp_pool2d, (X.int(), 2, 2), {}, RuntimeError, "int32"),
+    ("lp of integers", functional.lp_pool2d, (X.int(), 2, 2), {}, RuntimeError, 'input is torch.int32; for the mode "lp" it must be'),
     ("kernel", functional.max_pool2d, (X, 0), {}, RuntimeError, r"kernel_size\[0\] is 0"),
     ("kernel is a value error", functional.max_pool2d, (X, -1), {}, ValueError, "kernel_size"),
     ("kernel type", functional.max_pool2d, (X, 2.5), {}, TypeError, "kernel_size must be an integer"),
@@ -70,7 +70,7 @@ def test_errors_are_also_those_of_the_engine() -> None:
         functional.max_pool2d(X, 0, server=NOWHERE)
     assert caught.value.field == "kernel_size[0]"
     with pytest.raises(InvalidTensorError) as raised:
-        functional.max_pool2d(X > 0, 2, server=NOWHERE)
+        functional.sum_pool2d(X > 0, 2, server=NOWHERE)
     assert raised.value.field == "input"
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 import pooling_client.torch as remote
 from pooling_client import InvalidSpecError, PoolingClient, UnsupportedError
-from pooling_client.torch import InvalidOptionError, PoolAll
+from pooling_client.torch import InvalidInputError, InvalidOptionError, PoolAll, functional
 
 pytestmark = pytest.mark.usefixtures("address")
 SPP = [nn.MaxPool2d(kernel, 1, kernel // 2) for kernel in (3, 5)]
@@ -58,6 +58,21 @@ def test_outputs_and_gradients_are_those_of_separate_layers(
     for part in parts[1:]:
         total = total + part
     assert torch.equal(gradient, total)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint16", "uint32", "uint64"])
+def test_bool_and_unsigned_tensors(dtype: str) -> None:
+    x = torch.tensor([0, 1, 2, 3, 7, 6, 5, 4] * 2).reshape(1, 1, 4, 4).to(getattr(torch, dtype))
+    ours = [remote.MaxPool2d(2), remote.MinPool2d(2)]
+    outputs = PoolAll(ours)(x)
+    for output, module, few in zip(outputs, ours, ([7, 5, 7, 5], [0, 2, 0, 2]), strict=True):
+        assert output.dtype is x.dtype
+        assert output.flatten().tolist() == torch.tensor(few).to(x.dtype).tolist()
+        assert torch.equal(output, module(x))
+    indices = functional.max_pool2d(x, 2, return_indices=True)[1]
+    assert indices.dtype is torch.int64
+    with pytest.raises(InvalidInputError, match=f'torch.{dtype}; for the mode "average"'):
+        PoolAll([*ours, nn.AvgPool2d(2)])(x)
 
 
 def test_unused_outputs_cost_no_gradient(calls: list[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import ml_dtypes
@@ -13,23 +14,25 @@ from pooling_client.torch._errors import InvalidInputError
 
 Array = NDArray[Any]
 
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_INTEGERS = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64)
+_SELECTED = (torch.bool, torch.uint16, torch.uint32, torch.uint64)
 _LEGAL = {
-    torch.float16,
-    torch.bfloat16,
-    torch.float32,
-    torch.float64,
-    torch.int8,
-    torch.uint8,
-    torch.int16,
-    torch.int32,
-    torch.int64,
+    "max": _FLOATS + _INTEGERS + _SELECTED,
+    "min": _FLOATS + _INTEGERS + _SELECTED,
+    "average": _FLOATS + _INTEGERS,
+    "sum": _FLOATS + _INTEGERS,
+    "lp": _FLOATS,
 }
-_INDICES = {torch.uint8, torch.uint16, torch.uint32, torch.int64}
-_LEGAL_NAMES = "float16, bfloat16, float32, float64, int8, uint8, int16, int32, int64"
 
 
-def check_tensor(name: str, tensor: torch.Tensor) -> None:
+def check_tensor(name: str, tensor: torch.Tensor, modes: Iterable[str]) -> None:
     """Check the type and the element type of an argument.
+
+    Args:
+        name: name of the argument.
+        tensor: the argument.
+        modes: modes of the layers that pool it.
 
     Raises:
         TypeError: it is not a tensor.
@@ -39,10 +42,13 @@ def check_tensor(name: str, tensor: torch.Tensor) -> None:
         raise TypeError(f"{name} must be a tensor, not {type(tensor).__name__}")
     if tensor.layout is not torch.strided:
         raise InvalidInputError(f"{name} is {tensor.layout}; it must be dense", field=name)
-    if tensor.dtype not in _LEGAL:
-        raise InvalidInputError(
-            f"{name} is {tensor.dtype}; it must be one of {_LEGAL_NAMES}", field=name
-        )
+    for mode in modes:
+        if tensor.dtype not in _LEGAL[mode]:
+            legal = ", ".join([str(dtype).removeprefix("torch.") for dtype in _LEGAL[mode]])
+            raise InvalidInputError(
+                f'{name} is {tensor.dtype}; for the mode "{mode}" it must be one of {legal}',
+                field=name,
+            )
 
 
 def to_array(tensor: torch.Tensor, channels_last: bool) -> Array:

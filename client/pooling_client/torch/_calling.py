@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -41,14 +42,23 @@ def sliding(
     return options, sizes
 
 
-def batched(input: Tensor, rank: int) -> tuple[Tensor, bool]:  # noqa: A002
+def batched(
+    input: Tensor,  # noqa: A002
+    rank: int,
+    modes: Iterable[str],
+) -> tuple[Tensor, bool]:
     """Return a tensor with a batch axis, and whether it was added.
+
+    Args:
+        input: tensor with or without a batch axis.
+        rank: number of spatial axes.
+        modes: modes of the layers that pool it.
 
     Raises:
         TypeError: `input` is not a tensor.
         InvalidInputError: it has another number of axes, or an element type without a kernel.
     """
-    check_tensor("input", input)
+    check_tensor("input", input, modes)
     if input.dim() == rank + 1:
         return input.unsqueeze(0), True
     if input.dim() != rank + 2:
@@ -85,7 +95,7 @@ def pool(
         sizes: sizes of the layer.
         server: target of the server, or None for the default.
     """
-    x, is_single = batched(input, rank)
+    x, is_single = batched(input, rank, [options["mode"]])
     text, target = with_layout(options, x), check_server(server)
     has_indices = options["mode"] in ("max", "min") and not _shares_ties(options)
     output: Tensor
@@ -108,7 +118,7 @@ def pool_with_indices(
     Raises:
         InvalidOptionError: a window may select several elements.
     """
-    x, is_single = batched(input, rank)
+    x, is_single = batched(input, rank, [options["mode"]])
     text, target = with_layout(options, x), check_server(server)
     if _shares_ties(options):
         raise InvalidOptionError(

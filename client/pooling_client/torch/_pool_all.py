@@ -11,7 +11,7 @@ from torch.nn.modules import pooling
 
 from pooling_client import NamedPadding, PoolingError, PoolSpec
 from pooling_client._training.clients import check_server
-from pooling_client.torch import _arguments, modules
+from pooling_client.torch import _arguments, _bases
 from pooling_client.torch._calling import batched, with_layout
 from pooling_client.torch._errors import InvalidOptionError
 from pooling_client.torch._op_of_all import forward_all
@@ -24,8 +24,8 @@ _OPTIONS = {
     "sum": (),
 }
 _RANKS = {"1d": 1, "2d": 2, "3d": 3}
-_ADAPTIVE_MAX = (pooling._AdaptiveMaxPoolNd, modules._AdaptiveMaxPool)
-_ADAPTIVE_AVERAGE = (pooling._AdaptiveAvgPoolNd, modules._AdaptiveAvgPool)
+_ADAPTIVE_MAX = (pooling._AdaptiveMaxPoolNd, _bases.AdaptiveMaxPool)
+_ADAPTIVE_AVERAGE = (pooling._AdaptiveAvgPoolNd, _bases.AdaptiveAvgPool)
 
 
 class PoolAll(torch.nn.Module):
@@ -72,7 +72,9 @@ class PoolAll(torch.nn.Module):
         Args:
             input: tensor of shape (N, C, D1..Dn) or (C, D1..Dn).
         """
-        x, is_single = batched(input, self._rank)
+        x, is_single = batched(
+            input, self._rank, [options["mode"] for options, _ in self._arguments]
+        )
         texts, sizes = [], []
         for options, own in self._arguments:
             if options["window"] == "adaptive":

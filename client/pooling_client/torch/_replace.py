@@ -9,13 +9,13 @@ from typing import TypeVar
 import torch
 
 from pooling_client._training.clients import check_server
-from pooling_client.torch import modules
+from pooling_client.torch import _bases, modules
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 Filter = Callable[[torch.nn.Module, str], bool]
 
 _FAMILIES = ("MaxPool", "AvgPool", "LPPool", "AdaptiveAvgPool", "AdaptiveMaxPool", "MaxUnpool")
-_TWINS: dict[type[torch.nn.Module], type[modules._Pool]] = {
+_TWINS: dict[type[torch.nn.Module], type[_bases.Pool]] = {
     getattr(torch.nn, f"{family}{rank}d"): getattr(modules, f"{family}{rank}d")
     for family in _FAMILIES
     for rank in (1, 2, 3)
@@ -137,7 +137,7 @@ def _reason_to_leave(
 ) -> str | None:
     """Return why a pooling module is left alone; empty to swap it; None for another module."""
     kind = type(module).__name__
-    if isinstance(module, modules._Pool):
+    if isinstance(module, _bases.Pool):
         return "is a remote module already"
     if isinstance(module, torch.nn.FractionalMaxPool2d | torch.nn.FractionalMaxPool3d):
         return "has random windows, which no spec expresses"

@@ -30,7 +30,7 @@ def unpool(
         ValueError: `output_size` is out of range, or a tensor is invalid (`InvalidInputError`).
     """
     _check(values, indices)
-    x, is_single = batched(values, rank)
+    x, is_single = batched(values, rank, ["max"])
     _, sizes = sliding({}, rank, kernel_size, stride, padding)
     shape = _output_shape(x, sizes, output_size)
     for axis in range(rank):
