@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ml_dtypes
 import numpy as np
 import pytest
 
@@ -61,58 +60,3 @@ def test_what_holds_no_numbers_is_rejected(array):
     with pytest.raises(InvalidTensorError) as caught:
         pooling_engine.forward(array, SPEC)
     assert caught.value.field == "input"
-
-
-class TestTorch:
-    """Tensors of PyTorch."""
-
-    @pytest.fixture
-    def torch(self):
-        return pytest.importorskip("torch")
-
-    @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
-    @pytest.mark.parametrize("form", ["plain", "channels_last", "strided", "unit_axis"])
-    def test_tensors_as_in_training(self, dtype, form, torch):
-        x = torch.from_numpy(X.copy()).to(getattr(torch, dtype))
-        tensor = {
-            "plain": lambda: x,
-            "channels_last": lambda: x.to(memory_format=torch.channels_last),
-            "strided": lambda: torch.stack([x, -x], -1)[..., 0],
-            "unit_axis": lambda: x.unsqueeze(2).expand(2, 3, 1, 8, 8)[:, :, 0],
-        }[form]()
-        numpy_type = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.dtype(dtype)
-        expected = pooling_engine.forward(X.astype(numpy_type), SPEC).output
-        actual = pooling_engine.forward(tensor, SPEC).output
-        np.testing.assert_array_equal(actual, expected, strict=True)
-
-    def test_a_bfloat16_tensor_is_not_copied(self, torch):
-        tensor = torch.zeros(1, 1, 4, 4, dtype=torch.bfloat16)
-        call = pooling_engine.ForwardCall(tensor, SPEC)
-        assert call.input.ctypes.data == tensor.data_ptr()
-
-    @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-    def test_a_tensor_as_out(self, dtype, torch):
-        x = torch.from_numpy(X.copy()).to(getattr(torch, dtype))
-        out = torch.empty(2, 3, 4, 4, dtype=x.dtype)
-        result = pooling_engine.forward(x, SPEC, out=out).output
-        assert torch.equal(out, torch.nn.functional.max_pool2d(x, 2))
-        assert result.ctypes.data == out.data_ptr()
-
-    @pytest.mark.parametrize("field", ["input", "out"])
-    def test_a_tensor_that_requires_a_gradient_is_rejected(self, field, torch):
-        tensor = torch.ones(1, 1, 4, 4).requires_grad_()
-        arguments = (tensor, None) if field == "input" else (np.ones((1, 1, 8, 8), "f4"), tensor)
-        with pytest.raises(InvalidTensorError, match=rf"{field} requires a gradient.*detach\(\)"):
-            pooling_engine.forward(arguments[0], SPEC, out=arguments[1])
-
-    def test_a_sparse_tensor_is_rejected(self, torch):
-        with pytest.raises(InvalidTensorError, match=r"input is torch.sparse_coo.*to_dense\(\)"):
-            pooling_engine.forward(torch.ones(1, 1, 4, 4).to_sparse(), SPEC)
-
-    def test_a_tensor_without_data_is_rejected(self, torch):
-        with pytest.raises(InvalidTensorError, match=r"input is on device meta"):
-            pooling_engine.forward(torch.ones(1, 1, 4, 4, device="meta"), SPEC)
-
-    def test_a_tensor_out_of_another_shape_is_rejected(self, torch):
-        with pytest.raises(InvalidTensorError, match="out must be a writable C-contiguous"):
-            pooling_engine.forward(X, SPEC, out=torch.empty(2, 3, 4, 5))
