@@ -24,6 +24,7 @@ WRONG: list[tuple[str, Callable[..., Any], tuple[Any, ...], dict[str, Any], type
     ("bool", remote.max_pool, (X > 0, W), {}, TypeError, "inputs is bool; it must be one of float16"),
     ("complex", remote.avg_pool, (X * 1j, W), {}, TypeError, "inputs is complex64"),
     ("axes", remote.max_pool, (X[0, 0], W), {}, ValueError, r"inputs has the shape \(8, 3\); it must have the shape \(\.\.\., D1, D2, C\)"),
+    ("an empty axis", remote.max_pool, (X[:, :0], W), {}, ValueError, r"inputs has the shape \(2, 0, 8, 3\); spatial axes and channels must not be empty"),
     ("sum of integers", remote.sum_pool, (X.astype(int), W), {}, TypeError, "returns int64: convert inputs"),
     ("lp of integers", remote.lp_pool, (X.astype(int), W), {}, ValueError, "int32"),
     ("window", remote.max_pool, (X, (0, 2)), {}, ValueError, r"window_shape\[0\] is 0"),
@@ -66,6 +67,16 @@ def test_wrong_arguments(row: Any) -> None:
     if not isinstance(x, list):
         with pytest.raises(error, match=text):
             jax.make_jaxpr(lambda x: function(x, *arguments, **options))(np.asarray(x))
+
+
+@pytest.mark.parametrize("name", ["window_shape", "strides"])
+def test_sizes_that_jit_traces_need_static_arguments(name: str) -> None:
+    def pooled(x: Any, sizes: Any) -> Any:
+        return remote.max_pool(x, **{"window_shape": W, name: sizes})
+
+    with pytest.raises(TypeError, match=f"{name} must be a sequence of integers.*static_argnames"):
+        jax.jit(pooled)(X, W)
+    jax.make_jaxpr(pooled, static_argnums=1)(X, W)
 
 
 def test_errors_are_also_those_of_the_engine() -> None:

@@ -116,6 +116,12 @@ def test_the_default_stride_is_1_and_strings_may_be_lower_case() -> None:
     assert not jnp.array_equal(upper, lower)
 
 
+def test_an_empty_server_is_the_default(address: str) -> None:
+    outputs = [remote.max_pool(X, (2, 2), server=server) for server in ("", None, address)]
+    assert jnp.array_equal(outputs[0], outputs[1])
+    assert jnp.array_equal(outputs[0], outputs[2])
+
+
 def test_the_norm_is_an_option() -> None:
     assert jnp.array_equal(
         remote.lp_pool(X, (2, 2), norm_p=float("inf")), remote.max_pool(abs(X), (2, 2))

@@ -10,7 +10,7 @@ import torch
 
 import pooling_client.torch as remote
 from pooling_client import InvalidSpecError, InvalidTensorError, UnavailableError
-from pooling_client.torch import functional
+from pooling_client.torch import InvalidInputError, functional
 from tests.support.waiting import quiet_port
 
 X = torch.randn(2, 3, 8, 8)
@@ -63,6 +63,38 @@ def test_wrong_arguments(
     with pytest.raises(error, match=text) as caught:
         function(*arguments, **{"server": NOWHERE} | options)
     assert not isinstance(caught.value, ConnectionError)
+
+
+def tangent(x: torch.Tensor) -> torch.Tensor:
+    with torch.autograd.forward_ad.dual_level():
+        return functional.avg_pool2d(torch.autograd.forward_ad.make_dual(x, x), 2, server=NOWHERE)
+
+
+def pooled(x: torch.Tensor) -> torch.Tensor:
+    return functional.max_pool2d(x, 2, server=NOWHERE)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        (lambda: torch.func.vmap(pooled)(X[None]), "torch.func, which is not supported"),
+        (lambda: torch.func.grad(lambda x: pooled(x).sum())(X), "torch.func"),
+        (lambda: torch.func.jvp(pooled, (X,), (X,)), "torch.func"),
+        (lambda: tangent(X), "forward-mode differentiation, which is not supported"),
+        (lambda: pooled(torch.nested.nested_tensor([X[0], X[1]])), "input is nested"),
+        (
+            lambda: functional.max_unpool2d(X, INDICES.to("meta"), 2, server=NOWHERE),
+            "indices are on meta, but input is on cpu",
+        ),
+    ],
+    ids=["vmap", "grad", "jvp", "dual", "nested", "devices"],
+)
+def test_unsupported_tensors(function: Any, text: str, calls: list[Any]) -> None:
+    """Without these errors, jvp returned a derivative of 0, and the devices were mixed."""
+    with pytest.raises(InvalidInputError, match=text):
+        function()
+    assert not calls
 
 
 def test_errors_are_also_those_of_the_engine() -> None:

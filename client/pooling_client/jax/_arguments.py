@@ -32,7 +32,7 @@ def sizes(name: str, value: Any, rank: int | None = None) -> tuple[int, ...]:
         TypeError: it is not a sequence of integers.
         InvalidSpecError: it is empty, or has another number of sizes.
     """
-    wrong = TypeError(f"{name} must be a sequence of integers, not {value!r}")
+    wrong = TypeError(f"{name} must be a sequence of integers, not {value!r}{_advice(value)}")
     if not isinstance(value, list | tuple) or any(isinstance(item, bool) for item in value):
         raise wrong
     try:
@@ -43,6 +43,13 @@ def sizes(name: str, value: Any, rank: int | None = None) -> tuple[int, ...]:
         needed = "at least 1" if rank is None else rank
         raise InvalidSpecError(f"{name} has {len(items)} sizes; it must have {needed}", field=name)
     return items
+
+
+def _advice(value: Any) -> str:
+    items = value if isinstance(value, list | tuple) else [value]
+    if not any(isinstance(item, jax.core.Tracer) for item in items):
+        return ""
+    return "; name it in static_argnames or static_argnums of the transform"
 
 
 def paddings(value: Any, rank: int) -> Any:
@@ -85,6 +92,11 @@ def as_array(inputs: Any, rank: int) -> jax.Array:
         axes = ", ".join(f"D{axis + 1}" for axis in range(rank))
         raise InvalidTensorError(
             f"inputs has the shape {x.shape}; it must have the shape (..., {axes}, C)",
+            field="inputs",
+        )
+    if 0 in x.shape[-1 - rank :]:
+        raise InvalidTensorError(
+            f"inputs has the shape {x.shape}; spatial axes and channels must not be empty",
             field="inputs",
         )
     return x

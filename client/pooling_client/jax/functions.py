@@ -45,8 +45,8 @@ def max_pool(
         strides: step from window to window along each spatial axis; by default 1.
         padding: "VALID", "SAME" or "SAME_LOWER", or a pair (before, after) per spatial axis, each
             less than the size of the window.
-        server: target of the server (``HOST:PORT``, ``unix:/PATH``); by default the variable
-            ``POOLING_TARGET``, or else ``127.0.0.1:50051``.
+        server: target of the server (``HOST:PORT``, ``unix:/PATH``); if None or empty, the
+            variable ``POOLING_TARGET``, or else ``127.0.0.1:50051``.
 
     Raises:
         TypeError: an argument has the wrong type, or `inputs` an element type without a kernel.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
@@ -31,25 +31,38 @@ def check_backend() -> None:
         )
 
 
-def pool(
-    mode: str,
-    inputs: Any,
-    pool_size: tuple[int, ...],
-    strides: tuple[int, ...],
-    padding: str,
-    data_format: str,
-    server: str | None,
-) -> Any:
-    """Return the pooled tensor, of the same data format.
+class Layer(NamedTuple):
+    """Arguments of a pooling layer.
 
-    Args:
+    Attributes:
         mode: "max", "min" or "avg".
-        inputs: tensor of the backend, of shape (N, D1..Dn, C) or, "channels_first", (N, C, D1..Dn).
         pool_size: size of a window along each spatial axis.
         strides: step from window to window along each spatial axis.
         padding: "valid" or "same".
         data_format: "channels_last" or "channels_first".
         server: target of the server, or None for the default.
+    """
+
+    mode: str
+    pool_size: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: str
+    data_format: str
+    server: str | None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the functions for PyTorch and JAX."""
+        counting = {"count_include_pad": False} if self.mode == "avg" else {}
+        return {"server": self.server, **counting}
+
+
+def pool(inputs: Any, layer: Layer) -> Any:
+    """Return the pooled tensor, of the same data format.
+
+    Args:
+        inputs: tensor of the backend, of shape (N, D1..Dn, C) or, "channels_first", (N, C, D1..Dn).
+        layer: the layer.
 
     Raises:
         ValueError: a size does not fit the tensor.
@@ -57,47 +70,28 @@ def pool(
     """
     compute = _torch if keras.backend.backend() == "torch" else _jax
     with renamed_errors(_NAMES):
-        return compute(mode, inputs, pool_size, strides, padding, data_format, server)
+        return compute(inputs, layer)
 
 
-def _torch(
-    mode: str,
-    inputs: Any,
-    pool_size: tuple[int, ...],
-    strides: tuple[int, ...],
-    padding: str,
-    data_format: str,
-    server: str | None,
-) -> Any:
+def _torch(inputs: Any, layer: Layer) -> Any:
     from pooling_client.torch import functional
 
-    function = getattr(functional, f"{mode}_pool{len(pool_size)}d")
-    named = "same_upper" if padding == "same" else padding
-    options: dict[str, Any] = {"padding": named, "server": server}
-    if mode == "avg":
-        options["count_include_pad"] = False
-    if data_format == "channels_first":
-        return function(inputs, pool_size, strides, **options)
-    return function(inputs.movedim(-1, 1), pool_size, strides, **options).movedim(1, -1)
+    function = getattr(functional, f"{layer.mode}_pool{len(layer.pool_size)}d")
+    padding = "same_upper" if layer.padding == "same" else layer.padding
+    arguments = (layer.pool_size, layer.strides, padding)
+    if layer.data_format == "channels_first":
+        return function(inputs, *arguments, **layer.options)
+    return function(inputs.movedim(-1, 1), *arguments, **layer.options).movedim(1, -1)
 
 
-def _jax(
-    mode: str,
-    inputs: Any,
-    pool_size: tuple[int, ...],
-    strides: tuple[int, ...],
-    padding: str,
-    data_format: str,
-    server: str | None,
-) -> Any:
+def _jax(inputs: Any, layer: Layer) -> Any:
     import jax.numpy as jnp
 
     from pooling_client.jax import functions
 
-    function = getattr(functions, f"{mode}_pool")
-    options = {"count_include_pad": False} if mode == "avg" else {}
-    arguments = (pool_size, strides, padding)
-    if data_format == "channels_last":
-        return function(inputs, *arguments, server=server, **options)
-    pooled = function(jnp.moveaxis(inputs, 1, -1), *arguments, server=server, **options)
+    function = getattr(functions, f"{layer.mode}_pool")
+    arguments = (layer.pool_size, layer.strides, layer.padding)
+    if layer.data_format == "channels_last":
+        return function(inputs, *arguments, **layer.options)
+    pooled = function(jnp.moveaxis(inputs, 1, -1), *arguments, **layer.options)
     return jnp.moveaxis(pooled, -1, 1)

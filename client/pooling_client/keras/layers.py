@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import keras
 
 from pooling_client._training.clients import check_server
-from pooling_client.keras._backends import check_backend, pool
+from pooling_client.keras._backends import Layer, check_backend, pool
 
 _registered = keras.saving.register_keras_serializable(package="pooling_client")
 
@@ -50,15 +50,15 @@ class _Pooling(_Remote):
 
     def call(self, inputs: Any) -> Any:
         """Return the pooled tensor."""
-        return pool(
+        layer = Layer(
             self.mode,
-            inputs,
             self.pool_size,
             self.strides,
             self.padding.lower(),
             self.data_format,
             self.server,
         )
+        return pool(inputs, layer)
 
 
 class _GlobalPooling(_Remote):
@@ -71,7 +71,8 @@ class _GlobalPooling(_Remote):
         shape = tuple(inputs.shape)
         is_last = self.data_format == "channels_last"
         sizes = shape[1:-1] if is_last else shape[2:]
-        pooled = pool(self.mode, inputs, sizes, sizes, "valid", self.data_format, self.server)
+        layer = Layer(self.mode, sizes, sizes, "valid", self.data_format, self.server)
+        pooled = pool(inputs, layer)
         if self.keepdims:
             return pooled
         return pooled.reshape(shape[0], shape[-1] if is_last else shape[1])

@@ -40,6 +40,14 @@ def check_tensor(name: str, tensor: torch.Tensor, modes: Iterable[str]) -> None:
     """
     if not isinstance(tensor, torch.Tensor):
         raise TypeError(f"{name} must be a tensor, not {type(tensor).__name__}")
+    if not torch.compiler.is_compiling() and (transform := _transform_of(tensor)):
+        raise InvalidInputError(
+            f"{name} is a tensor of {transform}, which is not supported: use autograd without it, "
+            "or pass a batch in place of vmap",
+            field=name,
+        )
+    if tensor.is_nested:
+        raise InvalidInputError(f"{name} is nested; it must be dense", field=name)
     if tensor.layout is not torch.strided:
         raise InvalidInputError(f"{name} is {tensor.layout}; it must be dense", field=name)
     for mode in modes:
@@ -49,6 +57,16 @@ def check_tensor(name: str, tensor: torch.Tensor, modes: Iterable[str]) -> None:
                 f'{name} is {tensor.dtype}; for the mode "{mode}" it must be one of {legal}',
                 field=name,
             )
+
+
+def _transform_of(tensor: torch.Tensor) -> str:
+    """Return the name of the transform that a tensor belongs to; empty for none."""
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        return "torch.func"
+    unpacked = torch.autograd.forward_ad.unpack_dual(tensor)  # type: ignore[no-untyped-call]
+    if unpacked.tangent is not None:
+        return "forward-mode differentiation"
+    return ""
 
 
 def to_array(tensor: torch.Tensor, channels_last: bool) -> Array:

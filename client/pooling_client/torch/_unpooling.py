@@ -54,6 +54,10 @@ def _check(values: Tensor, indices: Tensor) -> None:
         raise InvalidInputError(
             f"indices are {indices.dtype}; they must be torch.int64", field="indices"
         )
+    if indices.device != values.device:
+        raise InvalidInputError(
+            f"indices are on {indices.device}, but input is on {values.device}", field="indices"
+        )
     if indices.shape != values.shape:
         raise InvalidInputError(
             f"indices have the shape {tuple(indices.shape)}, but input has {tuple(values.shape)}",
