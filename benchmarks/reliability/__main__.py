@@ -36,7 +36,7 @@ EXPERIMENTS: dict[str, Callable[[], list[Row]]] = {
         *restarts.stopped_server(),
     ],
     "clients": lambda: [*clients.killed_clients(), *clients.forked_clients()],
-    "hostile": lambda: hostile.attacks(0.8, 2),
+    "hostile": hostile.attacks,
     "endings": endings.endings,
     "security": security.security,
     "resources": resources.resources,

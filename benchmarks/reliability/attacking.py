@@ -8,6 +8,7 @@ It prints "ready" once the attack has begun, continues until its stdin ends, and
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -131,6 +132,7 @@ def main() -> None:
     """Attack until stdin ends."""
     address, name, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
     attack, default = ATTACKS[name]
+    os.nice(19)  # the client that is measured may share its core
     attackers, over = Attackers(address, attack, count or default), threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
     attackers.turn()

@@ -62,6 +62,12 @@ class ServerConfig:
         "all. For several origins, repeat the flag or separate them with commas. Empty: none.",
         repeats=True,
     )
+    http_timeout_s: float = option(
+        300.0,
+        "Maximum time of a call over HTTP, in seconds, from the arrival of its message until its "
+        "result is computed. A request may name a shorter one. 0 means unlimited.",
+        0,
+    )
     socket_mode: str = option(
         "600",
         "File mode of Unix sockets (octal). A client needs write permission to connect.",

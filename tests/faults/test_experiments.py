@@ -14,6 +14,7 @@ from benchmarks.reliability import (
     document,
     endings,
     hostile,
+    overload,
     resources,
     restarts,
     security,
@@ -38,6 +39,14 @@ EXPERIMENTS: dict[str, Callable[[], list[Row]]] = {
 def test_the_requirement_is_met(name: str) -> None:
     for row in EXPERIMENTS[name]():
         assert row["met"], row["measured"]
+
+
+@pytest.mark.parametrize("name", tuple(overload.CALLS)[1:])
+def test_an_overloaded_server_answers_or_rejects_every_call(name: str) -> None:
+    (row,) = overload.offered_load(seconds=0.3, rounds=1, names=(name,))
+    assert row["figures"]["other"] == {}
+    assert row["figures"]["rejected"][3] + row["figures"]["cancelled"] > 0
+    assert all(row["figures"]["goodput"][3])
 
 
 @pytest.mark.parametrize("attack", ["rapid reset", "gzip bombs"])

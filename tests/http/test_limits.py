@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -184,6 +185,54 @@ def test_a_call_that_expires_in_the_queue_is_not_computed(
     first.join()
     wait_for_in_flight(server, 0)
     assert gate.computed == 1
+
+
+@pytest.fixture(scope="module")
+def limited() -> Iterator[PoolingServer]:
+    with serving(http_timeout_s=0.3, threads=1, metrics_listen="127.0.0.1:0") as server:
+        yield server
+
+
+def test_a_call_that_names_no_deadline_has_that_of_the_server(
+    limited: PoolingServer, gate: Gate, protocol: Any
+) -> None:
+    with pytest.raises(RejectedError) as caught:
+        protocol.call(limited.http_address, forward())
+    assert caught.value.code == "DEADLINE_EXCEEDED"
+    assert caught.value.details["ErrorInfo"].metadata["option"] == "--http-timeout-s"
+    gate.open()
+    wait_for_unfinished(limited, 0)
+    wait_for_in_flight(limited, 0)
+    assert gate.computed == 1
+    assert_serves(limited)
+
+
+def test_a_request_names_a_shorter_deadline_than_the_server(
+    limited: PoolingServer, gate: Gate, protocol: Any
+) -> None:
+    with pytest.raises(RejectedError) as caught:
+        protocol.call(limited.http_address, forward(), connect_timeout_ms="50", grpc_timeout="50m")
+    assert caught.value.code == "DEADLINE_EXCEEDED"
+    assert "--http-timeout-s" not in caught.value.text
+    gate.open()
+    wait_for_in_flight(limited, 0)
+
+
+def test_rest_has_the_deadline_of_the_server(limited: PoolingServer, gate: Gate) -> None:
+    before = _ended(limited)
+    x = {"name": "input", "datatype": "FP32", "shape": [1, 1, 2, 2], "data": [1, 2, 3, 4]}
+    body = {"inputs": [x], "parameters": {"kernel": "2"}}
+    reply = send(limited.http_address, "/v2/models/max_pool2d/infer", json.dumps(body))
+    assert reply.status == 504
+    assert "--http-timeout-s" in json.loads(reply.body)["error"]
+    gate.open()
+    wait_for_in_flight(limited, 0)
+    assert _ended(limited) == before + 1  # the result that came later is not counted
+
+
+def _ended(server: PoolingServer) -> float:
+    """Return the number of calls that the metrics have counted."""
+    return sum(sum(counts[:-1]) for counts in server.numbers().calls.values())
 
 
 def test_the_budget_of_bytes_holds() -> None:

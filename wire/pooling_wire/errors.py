@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import grpc
 from google.protobuf.any_pb2 import Any
@@ -106,8 +107,19 @@ class Status:
 
 def encode_error(error: PoolingError) -> Status:
     """Return the status of an error, with ErrorInfo and, if applicable, BadRequest or RetryInfo."""
-    code = STATUS_CODES[type(error)]
-    return Status(code, str(error), _details_of(error, code) if status_pb2 else b"")
+    field, facts = error.field, tuple(error.facts.items())
+    return _encoded(error.reason, str(error), field, isinstance(field, RequestPath), facts)
+
+
+@lru_cache(maxsize=64)  # an overloaded server sends the same few statuses all the time
+def _encoded(
+    reason: str, text: str, field: str, is_path: bool, facts: tuple[tuple[str, str], ...]
+) -> Status:
+    error_class = _CLASSES[reason]
+    path = RequestPath(field) if is_path else str(field)
+    error = error_class(text, field=path, facts=dict(facts))
+    code = STATUS_CODES[error_class]
+    return Status(code, text, _details_of(error, code) if status_pb2 else b"")
 
 
 def error_details(error: PoolingError) -> list[Any]:

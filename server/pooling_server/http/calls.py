@@ -7,6 +7,7 @@ calls, with the same classes, but never blocks the event loop.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,7 +17,7 @@ from functools import partial
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from pooling_engine import PoolingError
+from pooling_engine import DeadlineError, PoolingError
 from pooling_server.config import ServerConfig
 from pooling_server.http.bodies import ReplySender, read_body
 from pooling_server.oip.service import InferenceService
@@ -94,6 +95,7 @@ class HttpCall:
         self._is_computing = self._is_left = False
         self._work: Work | None = None
         self._gone = asyncio.Event()
+        self._has_outcome = threading.Lock()  # held from then on
         self.trailers: Trailers = ()
 
     @property
@@ -130,12 +132,18 @@ class HttpCall:
         Args:
             prepare: decodes the message.
             message: the message, which has arrived.
-            deadline_s: seconds until the deadline of the call; None if it has none.
+            deadline_s: seconds until the deadline of the call; None if it has none. It is at most
+                `http_timeout_s`.
 
         Raises:
             PoolingError: the call is invalid, exceeds a limit or cannot be computed now.
+            DeadlineError: the deadline has passed. A computation that has begun continues, but
+                its result is dropped.
             asyncio.CancelledError: the client has disconnected.
         """
+        limit_s, is_limited = self._services.config.http_timeout_s, False
+        if limit_s and (deadline_s is None or deadline_s > limit_s):
+            deadline_s, is_limited = limit_s, True
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[bytes] = loop.create_future()
         watch = loop.create_task(self._watch(answered))
@@ -145,12 +153,18 @@ class HttpCall:
                 partial(self._run, loop, answered, prepare, message, deadline_s),
             )
             self._is_computing = True
+            await asyncio.wait({answered}, timeout=deadline_s)
+            if not answered.done() and self._has_outcome.acquire(blocking=False):
+                raise _expired(limit_s if is_limited else 0)
             return await answered
+        except DeadlineError:
+            raise _expired(limit_s if is_limited else 0) from None
         except asyncio.CancelledError:
             self._gone.set()
             self.trailers = self.trailers or ((REQUEST_ID, self.request_id),)
             raise
         finally:
+            answered.cancel()
             watch.cancel()
 
     def fail(self, exception: Exception) -> PoolingError:
@@ -186,18 +200,21 @@ class HttpCall:
                 reply = self._services.executor.compute(compute, deadline_s)
             else:
                 reply = compute()
-            assert self._work is not None
-            self._work.succeed(len(reply))
-            self.trailers = self._rpc.succeed()
-            done = partial(_set, answered, reply)
         except Exception as error:
+            self._has_outcome.acquire(blocking=False)
             done = partial(_set_error, answered, error)
+        else:
+            if self._has_outcome.acquire(blocking=False):
+                assert self._work is not None
+                self._work.succeed(len(reply))
+                self.trailers = self._rpc.succeed()
+            done = partial(_set, answered, reply)
         self._leave()
         with suppress(RuntimeError):  # the event loop has ended, because the server stops
             loop.call_soon_threadsafe(done)
 
     def _compute(self, prepare: Prepare, message: bytes) -> bytes:
-        if self.is_gone:  # while the call waited
+        if self.is_gone or self._has_outcome.locked():  # while the call waited
             return b""
         assert self._work is not None
         check_message_size(message, self._services.config)
@@ -215,6 +232,20 @@ class HttpCall:
             pass
         self._gone.set()
         answered.cancel()
+
+
+def _expired(limit_s: float) -> DeadlineError:
+    """Return the error of a call without a reply at its deadline, or at the limit of the server."""
+    if not limit_s:
+        return DeadlineError("the deadline passed before the call was computed")
+    return DeadlineError(
+        f"the call was not computed within {limit_s:g} s, this server's limit (--http-timeout-s)",
+        facts={
+            "limit": "http_timeout_s",
+            "value": f"{limit_s:g}",
+            "option": "--http-timeout-s",
+        },
+    )
 
 
 Endpoint = Callable[[HttpCall, Scope, Receive, Send], Awaitable[None]]
