@@ -17,7 +17,7 @@ PYTEST := -m pytest -n 2 --dist loadfile
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-load test lint bench protos \
 	test-kernels test-training test-faults test-load test-lowest test-grpcio test-triton test-languages \
-	test-deep test-large soak reliability fuzz protos-check protos-baseline \
+	test-deep test-large soak reliability fuzz fuzz-calls protos-check protos-baseline \
 	bench-engine bench-wire bench-torch bench-decisions exactness gpu-check gpu-compile clean
 
 ##@ Main targets (Python 3.11 or later; the tests also need Node 20)
@@ -113,12 +113,21 @@ reliability: $(VENV)/.test  ## inject faults into real processes, write docs/rel
 	$(BIN)/python -m benchmarks.reliability
 
 FUZZ_SECONDS := 60
-fuzz: $(VENV)/.test $(FUZZ)/.installed  ## fuzz the parsers of all protocols; for 60 s each (FUZZ_SECONDS)
+fuzz: $(VENV)/.test $(FUZZ)/.installed  ## fuzz parsers and calls of all protocols; for 60 s each (FUZZ_SECONDS)
 	$(FUZZ)/bin/python -m tests.wire.fuzz_parsing build/fuzz -artifact_prefix=build/fuzz- \
 		-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -print_final_stats=1
 	$(FUZZ)/bin/python -m tests.http.fuzz_json build/fuzz-json -artifact_prefix=build/fuzz-json- \
 		-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -print_final_stats=1
+	$(FUZZ)/bin/python -m tests.server.fuzzing.fuzz_calls build/fuzz-calls \
+		-artifact_prefix=build/fuzz-calls- \
+		-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -print_final_stats=1
 	POOLING_FUZZ_EXAMPLES=8000 $(BIN)/python -m pytest --timeout 0 tests/oip/test_fuzzing.py
+
+FUZZ_INPUTS := 1000000
+fuzz-calls: $(VENV)/.test $(FUZZ)/.installed  ## make whole calls of a million fuzz inputs (FUZZ_INPUTS)
+	$(FUZZ)/bin/python -m benchmarks.reliability.fuzzing --inputs $(FUZZ_INPUTS) \
+		--corpus build/fuzz-calls
+	$(BIN)/python -m benchmarks.reliability --table
 
 protos-check:  ## compare the committed generated code with the .proto
 	rm -rf build/protos && mkdir -p build/protos

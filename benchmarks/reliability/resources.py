@@ -1,4 +1,4 @@
-"""Full disks, and limits of descriptors.
+"""Full disks, and limits of descriptors and of memory.
 
 Limits are those of the kernel (`prlimit`). A limit of zero bytes for files stands for a full disk:
 every write to a file fails.
@@ -6,24 +6,38 @@ every write to a file fails.
 
 from __future__ import annotations
 
+import resource
 import signal
 import socket
 import tempfile
-from contextlib import ExitStack
+from collections import Counter
+from contextlib import ExitStack, suppress
+from typing import Any
 
+import grpc
 import numpy as np
 
-from benchmarks.reliability.load import ANSWERS, SMALL, SPEC, Load
-from benchmarks.reliability.restarts import counts, wait_for_calls
-from benchmarks.reliability.serving import LIMIT_S, Row, row, serving, settled
-from pooling_client import PoolingClient
+import pooling_wire
+from benchmarks.reliability.load import ANSWERS, SMALL, SPEC, Load, small
+from benchmarks.reliability.restarts import WORKERS, counts, wait_for_calls
+from benchmarks.reliability.serving import LIMIT_S, Row, row, serving, settled, wait_until
+from pooling_client import (
+    BackwardCall,
+    DeviceMemoryError,
+    ForwardCall,
+    OverloadedError,
+    PoolingClient,
+    PoolSpec,
+    UnavailableError,
+)
+from pooling_wire import BACKWARD, FORWARD
 
 REQUIRED = "a clear refusal or a clean restart; never a wrong answer"
 
 
 def resources(calls: int = 400) -> list[Row]:
-    """Take away disk and descriptors, each from another server."""
-    return [full_disk(calls), no_descriptors()]
+    """Take away disk, descriptors and memory, each from another server."""
+    return [full_disk(calls), no_descriptors(), no_memory(1 + calls // 400)]
 
 
 def full_disk(calls: int) -> Row:
@@ -67,3 +81,56 @@ def no_descriptors(limit: int = 80, connections: int = 120) -> Row:
     )
     is_met = right == 20 and is_new_right and left <= 2
     return row("resources", "no descriptors", REQUIRED, is_met, text, right=right, left=left)
+
+
+def no_memory(times: int, spare_mib: tuple[int, ...] = (8, 64)) -> Row:
+    """Make calls of 32 and 64 MiB to workers that have less memory to spare, beside small calls.
+
+    A worker with little to spare cannot receive a request, one with more cannot hold the result.
+    """
+    outcomes: Counter[str] = Counter()
+    with serving(*WORKERS) as server, Load(server.address, kinds=(small,)) as load:
+        wait_for_calls(load, 20)
+        for spare in spare_mib * times:
+            wait_until(lambda: len(server.workers()) == 2, "a worker is not restarted")
+            for pid in server.workers():
+                with suppress(ProcessLookupError):
+                    used = server.address_space(pid)
+                    limits = used + (spare << 20), resource.RLIM_INFINITY
+                    resource.prlimit(pid, resource.RLIMIT_AS, limits)
+            for method, request, answer in _large_calls():
+                outcomes[_large_outcome(server.address, method, request, answer)] += 1
+        wait_for_calls(load, 50)
+        log = server.log()
+    is_met, text = counts(load)
+    errors = DeviceMemoryError, OverloadedError, UnavailableError
+    allowed = {"right", *(error.__name__ for error in errors)}
+    restarts = log.count("restarting it in")
+    seen = ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items()))
+    text = f"large calls: {seen}; {restarts} workers restarted; small calls beside them: {text}"
+    is_met = is_met and outcomes.keys() <= allowed
+    return row("resources", "no memory", REQUIRED, is_met, text, outcomes=outcomes)
+
+
+def _large_calls() -> list[tuple[Any, bytes, float]]:
+    """Return a method, a request and the value of every element of its result."""
+    x, gradient = np.ones((1, 8, 1024, 1024), np.float32), np.ones((1, 16, 1, 1), np.float32)
+    whole = PoolSpec("sum", global_window=True)
+    forward, backward = ForwardCall(x, SPEC), BackwardCall(gradient, whole, (1, 16, 1024, 1024))
+    return [
+        (FORWARD, FORWARD.encode_request(forward), 1.0),
+        (BACKWARD, BACKWARD.encode_request(backward), 1.0),
+    ]
+
+
+def _large_outcome(address: str, method: Any, request: bytes, answer: float) -> str:
+    """Send a request as one message, which the client would divide; return the outcome."""
+    options = [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+    with grpc.insecure_channel(address, options) as channel:
+        call = channel.unary_unary(method.path)
+        try:
+            result = method.decode_response(call(request, timeout=LIMIT_S, wait_for_ready=True))
+        except grpc.RpcError as error:
+            return type(pooling_wire.decode_error(error, address)).__name__
+    array = result if method is BACKWARD else result.output
+    return "right" if (array == answer).all() else "wrong"

@@ -59,6 +59,10 @@ class Server:
         """Return the resident memory of all processes, without shared memory of clients."""
         return sum(_status_kib(pid, "RssAnon") << 10 for pid in self.pids())
 
+    def address_space(self, pid: int) -> int:
+        """Return the bytes of the address space of a process."""
+        return _status_kib(pid, "VmSize") << 10
+
     def descriptors(self) -> int:
         """Return the number of open descriptors of all processes."""
         return sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in self.pids())

@@ -10,6 +10,7 @@ import sys
 import threading
 from multiprocessing import Pipe
 from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import numpy as np
@@ -21,7 +22,13 @@ from pooling_engine import PoolSpec, UnavailableError, forward
 from pooling_engine.backends import BACKENDS, available_backends
 from pooling_server import ServerConfig
 from pooling_server.processes import worker
-from pooling_server.processes.process import ABORT, _warm_up, system_error_text
+from pooling_server.processes.process import (
+    ABORT,
+    Events,
+    _end_thread,
+    _warm_up,
+    system_error_text,
+)
 from tests.support.processes import SERVE, address_in, process, wait_until_draining
 from tests.support.waiting import LIMIT_S, quiet_port
 
@@ -285,3 +292,12 @@ def test_a_log_that_nobody_reads_does_not_block_the_server() -> None:
             client.forward(x, PoolSpec("max", kernel=2))
         server.terminate()
         assert server.wait(LIMIT_S) == 0
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't start new thread")])
+def test_a_thread_without_memory_ends_the_process(error: Exception, capsys: Any) -> None:
+    events = Events()
+    ended = threading.ExceptHookArgs((type(error), error, None, None))
+    _end_thread(events, ended)
+    assert events.next() == ABORT
+    assert capsys.readouterr().err.startswith("error: the server")

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from pooling_server.config import ServerConfig
@@ -25,6 +26,7 @@ STOP, ABORT = b"s", b"a"
 RELOAD = bytes([signal.SIGHUP])
 _WARMED_UP, _DEVICE_LOST, _FINISHED, _UNFINISHED = b"w", b"d", b"f", b"u"
 _THREADS = 24  # an idle server has 11, and gRPC aborts the process if it cannot start one
+_NO_THREAD = "start new thread"  # in the text of the error
 # Errors of a process that cannot start or continue, besides those of its options.
 SYSTEM_ERRORS = (OSError, MemoryError, RuntimeError, ImportError)
 
@@ -79,7 +81,7 @@ def system_error_text(error: BaseException) -> str:
     _log.debug("the process cannot continue", exc_info=error)
     if isinstance(error, MemoryError):
         return "the server is out of memory"
-    if isinstance(error, RuntimeError) and "new thread" in str(error):
+    if isinstance(error, RuntimeError) and _NO_THREAD in str(error):
         return "the server cannot start a thread; its limit of memory or of threads is too low"
     return str(error)
 
@@ -120,9 +122,10 @@ def serve(
 ) -> int:
     """Serve until an event stops the server, and return the exit code.
 
-    `ABORT` ends the process immediately. `RELOAD` reads certificates and tokens again. Any other
-    event starts a graceful stop. A lost device also stops the server, because only a new process
-    can use the device again.
+    `ABORT` ends the process immediately, as does a thread that ends for lack of memory or threads:
+    without its own thread, gRPC answers no call. `RELOAD` reads certificates and tokens again. Any
+    other event starts a graceful stop. A lost device also stops the server, because only a new
+    process can use the device again.
 
     Args:
         on_ready: called once health reports SERVING.
@@ -131,6 +134,7 @@ def serve(
             `ABORT` does.
     """
     tune_allocator()
+    threading.excepthook = partial(_end_thread, events)
     server.on_device_lost = lambda: events.post(_DEVICE_LOST)
     server.begin()
     threading.Thread(target=_warm_up, args=(server, events), daemon=True).start()
@@ -166,6 +170,19 @@ def _next_final_event(events: Events, any_event_is_final: bool) -> bytes:
     ):
         event = events.next()
     return event
+
+
+def _end_thread(events: Events, ended: threading.ExceptHookArgs) -> None:
+    """Report the error that ended a thread; end the process if it lacks memory or threads."""
+    error = ended.exc_value
+    lacks_thread = isinstance(error, RuntimeError) and _NO_THREAD in str(error)
+    if error is None or not (lacks_thread or isinstance(error, MemoryError)):
+        threading.__excepthook__(ended)
+        return
+    try:
+        print(f"error: {system_error_text(error)}", file=sys.stderr, flush=True)
+    finally:
+        events.post(ABORT)
 
 
 def _warm_up(server: PoolingServer, events: Events) -> None:
