@@ -127,6 +127,7 @@ INVALID = {
     "an infinite number": (json.dumps(VALID).replace("5.0", "1e999").encode(), 400, "FP32"),
     "no inputs": ({}, 400, "inputs"),
     "an unknown field": (VALID | {"input": 1}, 400, "'input'"),
+    "a line break in a name": (changed(parameters={"a\r\nb": 1}), 400, "parameters.a\\r\\nb"),
     "an unknown field with brackets": (VALID | {"x [0, 3]": 1}, 400, "'x [0, 3]'"),
     "an unknown field of an input": (changed(type="FP32"), 400, "inputs[0] has no field 'type'"),
     "an id of the wrong type": (VALID | {"id": 1}, 400, "id is 1"),

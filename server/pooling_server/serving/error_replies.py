@@ -56,7 +56,9 @@ def _sendable(error: PoolingError) -> PoolingError:
 
 
 def _shortened(text: str, most_bytes: int) -> str:
-    """Return a text without its middle if it is too long, and with half characters escaped."""
+    """Return a text on one line, without its middle if it is too long; odd characters escaped."""
+    if not text.isprintable():  # a name that the client sent may break the line, also in the log
+        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     data = text.encode("utf-8", "backslashreplace")
     if len(data) > most_bytes:
         half = most_bytes // 2 - 2
