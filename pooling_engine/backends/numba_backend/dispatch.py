@@ -43,11 +43,19 @@ from pooling_engine.backends.numba_backend.forward.max_min_indices import (
     min_pool_indices,
 )
 from pooling_engine.backends.numba_backend.forward.scan_sum import scan_sum_pool
+from pooling_engine.backends.numba_backend.forward.short_rows_average_sum import (
+    short_rows_sum_pool,
+)
+from pooling_engine.backends.numba_backend.forward.short_rows_max_min import (
+    short_rows_max_pool,
+    short_rows_min_pool,
+)
 from pooling_engine.backends.numba_backend.language.arguments import (
     AdjacentTables,
     CollectTables,
     GatherTables,
     PlaneTables,
+    RowTables,
     ScanTables,
     ScatterTables,
     SpreadTables,
@@ -71,6 +79,11 @@ from pooling_engine.backends.numba_backend.tables.reaching_outputs import (
     spread_tables,
 )
 from pooling_engine.backends.numba_backend.tables.scans import scan_tables
+from pooling_engine.backends.numba_backend.tables.short_rows import (
+    has_short_rows,
+    row_divisors,
+    row_tables,
+)
 from pooling_engine.backends.numba_backend.tables.small_planes import (
     collect_tables,
     has_small_planes,
@@ -85,6 +98,7 @@ Array = NDArray[Any]
 Tables = (
     WindowTables
     | PlaneTables
+    | RowTables
     | ScanTables
     | SpreadTables
     | CollectTables
@@ -138,6 +152,8 @@ def forward_call(
         rows = *rows, written(indices)
         no_index = ~indices.dtype.type(0)  # the largest index
         return _call(_index_kernel(plan), rows, window_tables(plan), x.nbytes, no_index)
+    if has_short_rows(plan):
+        return _short_rows_call(plan, rows, x.nbytes)
     if plan.selects:
         return _call(_selection_kernel(plan), rows, window_tables(plan), x.nbytes)
     if plan.is_global:
@@ -147,6 +163,14 @@ def forward_call(
         return _call(scan_sum_pool, rows, scan_tables(plan), x.nbytes, divisors_of(plan))
     sums = average_pool if _is_fused(plan) else sum_pool
     return _call(sums, rows, window_tables(plan), x.nbytes, divisors_of(plan))
+
+
+def _short_rows_call(plan: PoolPlan, rows: tuple[Array, ...], size_bytes: int) -> KernelCall:
+    if not plan.selects:
+        divided = row_divisors(plan)
+        return _call(short_rows_sum_pool, rows, row_tables(plan), size_bytes, divided)
+    kernel = short_rows_max_pool if plan.mode is Mode.MAX else short_rows_min_pool
+    return _call(kernel, rows, row_tables(plan), size_bytes)
 
 
 def _integer_call(plan: PoolPlan, x: Array, output: Array) -> KernelCall | None:

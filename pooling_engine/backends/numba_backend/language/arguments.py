@@ -132,6 +132,78 @@ class Divisors(NamedTuple):
     divisor: float
 
 
+ROW_TAPS = 3  # of windows along short rows
+
+
+class RowSizes(NamedTuple):
+    """Sizes of small planes with short rows; without arrays, which are counted in every call.
+
+    Attributes:
+        height: rows of a plane.
+        width: elements of a row.
+        size: elements of a plane.
+        outputs: rows of outputs.
+        out_row: outputs in a row.
+        out_size: outputs of a plane.
+        row_step: distance from tap to tap along a row.
+        stride: distance from window to window along a row: 1 or 2.
+        before: elements of padding before a row.
+        column_step: rows from tap to tap along the first axis.
+        vectors: vectors that a row of outputs has before the stride is applied.
+        margin: elements before and after a plane that its vectors may reach.
+    """
+
+    height: int
+    width: int
+    size: int
+    outputs: int
+    out_row: int
+    out_size: int
+    row_step: int
+    stride: int
+    before: int
+    column_step: int
+    vectors: int
+    margin: int
+
+
+class RowTables(NamedTuple):
+    """The windows of small planes with short rows, for the kernels of `forward/short_rows*.py`.
+
+    Attributes:
+        sizes: sizes of the planes.
+        limits: for each row of outputs, the first row with a tap; then the numbers of those rows.
+        masks: for extremes, a bit for each lane of each vector and tap: whether the tap is on an
+            element; for sums, whether a lane of the last vector of a row is.
+        is_paired: whether a vector has a row of two planes.
+        rejects_nan: whether NaNs among extremes are an error.
+        tiles: planes; each is a tile.
+    """
+
+    sizes: RowSizes
+    limits: Integers
+    masks: NDArray[Any]
+    is_paired: bool
+    rejects_nan: bool
+    tiles: int
+
+
+class RowDivisors(NamedTuple):
+    """The divisors of small planes with short rows, for `short_rows_sum_pool`.
+
+    Attributes:
+        divisors: the divisor of every output of a row, with ones after them; for each row, or once.
+        inverses: their inverses.
+        step: distance from row to row of divisors; 0 if all rows have the same.
+        pitch: distance from row to row of sums.
+    """
+
+    divisors: NDArray[np.float64]
+    inverses: NDArray[np.float64]
+    step: int
+    pitch: int
+
+
 class PlaneTables(NamedTuple):
     """The planes of a global window, for the kernels of `global_sum.py`.
 
@@ -311,7 +383,6 @@ class AdjacentTables(NamedTuple):
         offsets: for each row of taps of a window, its offset from the window's first element.
         outputs: outputs along the first axis.
         row: outputs in a row of windows.
-        row_taps: taps of a window along a row.
         step: elements from one output of the first axis to the next.
         size: elements of a plane.
         height: outputs of a tile along the first axis; the last tile of a plane may have fewer.

@@ -15,6 +15,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from pooling_engine.backends.numba_backend.language.jit import implements
+from pooling_engine.backends.numba_backend.language.vectors import Vector
 
 
 class Larger(NamedTuple):
@@ -44,7 +45,7 @@ def _sign(operation: Any) -> str:
 
 @intrinsic
 def is_better(typing: Any, value: Any, best: Any, operation: Any) -> Any:
-    """Return whether a later element is selected over the best so far."""
+    """Return whether a later element is selected over the best so far; for vectors, a mask."""
 
     def build(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         new, old, _ = arguments
@@ -53,7 +54,9 @@ def is_better(typing: Any, value: Any, best: Any, operation: Any) -> Any:
         other = new if operation.instance_class in _NUMBERS else old
         return builder.and_(is_new, builder.fcmp_ordered("ord", other, other))
 
-    return types.boolean(value, best, operation), build
+    is_vector = isinstance(value, Vector)
+    result = Vector(types.boolean, value.lanes) if is_vector else types.boolean
+    return result(value, best, operation), build
 
 
 @intrinsic
