@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from pooling_server.config import split_origins
+from pooling_server.config_checks import split_origins
 from pooling_server.http import connect, oip_routes
 from pooling_server.http.calls import HttpServices
 

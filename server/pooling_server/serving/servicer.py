@@ -20,6 +20,7 @@ from pooling_server.serving.error_replies import abort, error_reply, set_status
 from pooling_server.serving.executor import Executor
 from pooling_server.serving.idle import IdleWatch
 from pooling_server.serving.polled_streams import PolledStream, StreamServices
+from pooling_server.serving.polled_unary_calls import start_of
 from pooling_server.serving.polling_thread import PolledCall, PolledMethods, Start, in_pool
 from pooling_server.serving.rpcs import Rpc, Rpcs, Trailers, Work
 from pooling_server.serving.server_info import describe
@@ -143,7 +144,7 @@ class PoolingServicer:
             handlers[name] = grpc.stream_unary_rpc_method_handler(answer)
         for name, prepare in methods.unary.items():
             if polled is not None:
-                polled.add(service, name, self._unary.start(name, prepare, threads))
+                polled.add(service, name, start_of(self._unary, name, prepare, threads))
             else:
                 handlers[name] = self._unary.handler(name, prepare, threads)
         for name, prepare_item in methods.streams.items():
