@@ -89,8 +89,7 @@ def no_memory(times: int, spare_mib: tuple[int, ...] = (8, 64)) -> Row:
     A worker with little to spare cannot receive a request, one with more cannot hold the result.
     """
     outcomes: Counter[str] = Counter()
-    flags = (*WORKERS, "--grace-s", "2")
-    with serving(*flags) as server, Load(server.address, kinds=(small,)) as load:
+    with serving(*WORKERS) as server, Load(server.address, kinds=(small,)) as load:
         wait_for_calls(load, 20)
         for spare in spare_mib * times:
             wait_until(lambda: len(server.workers()) == 2, "a worker is not restarted")

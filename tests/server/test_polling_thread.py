@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+from grpc._cython import cygrpc
 
 import pooling_engine
 from pooling_client import PoolingClient, PoolSpec
@@ -251,6 +253,48 @@ def test_a_call_is_answered_once_if_no_thread_can_be_started(
         details = details_of(caught.value)
         assert details["ErrorInfo"].reason == "OVERLOADED"
         assert "RetryInfo" in details
+        assert_serves(stub)
+    wait_until(lambda: server.executor.unfinished == 0)
+    assert server.executor.in_flight == 0
+
+
+class NoMemoryForReplies:
+    """A call of gRPC that cannot start the operations of a reply."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._call, name)
+
+    def start_server_batch(self, operations: Any, tag: Any) -> None:
+        if any(isinstance(each, cygrpc.SendMessageOperation) for each in operations):
+            raise MemoryError
+        self._call.start_server_batch(operations, tag)
+
+
+@pytest.mark.parametrize("is_inline", [True, False])
+def test_a_call_whose_reply_cannot_be_sent_is_not_counted_any_more(
+    start: Callable[..., PoolingServer], monkeypatch: pytest.MonkeyPatch, is_inline: bool
+) -> None:
+    """Its reply is sent after it has left the calls in flight."""
+    server = start()
+    if not is_inline:
+        monkeypatch.setattr(duration, "INLINE_US", -1)
+    create = polling_thread.PolledCall.__init__
+
+    def failing(call: Any, event: Any, state: Any) -> None:
+        create(call, SimpleNamespace(call=NoMemoryForReplies(event.call)), state)
+        call.context = polling_thread._server._Context(event, state, None)
+
+    with grpc.insecure_channel(server.address) as channel:
+        stub = pooling_pb2_grpc.PoolingServiceStub(channel)
+        with monkeypatch.context() as patch:
+            patch.setattr(polling_thread.PolledCall, "__init__", failing)
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.Forward(forward(), timeout=LIMIT_S)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert details_of(caught.value)["ErrorInfo"].reason == "DEVICE_MEMORY"
         assert_serves(stub)
     wait_until(lambda: server.executor.unfinished == 0)
     assert server.executor.in_flight == 0

@@ -18,16 +18,22 @@ RETRY_AFTER_S = 0.1
 
 
 class Admission:
-    """An admitted call: in flight until `leave`, unfinished until `finish`; each is called once."""
+    """An admitted call: in flight until `leave`, unfinished until `finish`.
 
-    __slots__ = ("_end", "_executor")
+    `finish` is called once.
+    """
+
+    __slots__ = ("_end", "_executor", "_is_in_flight")
 
     def __init__(self, executor: Executor, end: Callable[[], None] | None) -> None:
         self._executor, self._end = executor, end
+        self._is_in_flight = True
 
     def leave(self) -> None:
-        """End the count of calls in flight."""
-        self._executor._leave(self._end)
+        """End the count of calls in flight. Later calls, such as after an error, change nothing."""
+        if self._is_in_flight:
+            self._is_in_flight = False
+            self._executor._leave(self._end)
 
     def finish(self) -> None:
         """End the count of unfinished calls: the reply was sent, or the client has gone."""

@@ -108,11 +108,10 @@ class PolledCall:
     def watch_client(self) -> None:
         """Learn from now on that the client has disconnected."""
         if not self._is_watched:
-            self._is_watched = True
-            self._state.due.add(_server._RECEIVE_CLOSE_ON_SERVER_TOKEN)
             closed = _server._receive_close_on_server(self._state)
             operations = (cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),)
-            self._event.call.start_server_batch(operations, closed)
+            self._begin(_server._RECEIVE_CLOSE_ON_SERVER_TOKEN, operations, closed)
+            self._is_watched = True
 
     def receive(self, on_message: Callable[[bytes | None], None]) -> None:
         """Receive a message; the callback gets None if the client sends no more."""
@@ -128,18 +127,16 @@ class PolledCall:
                 self.receive(on_message)
             return None, ()
 
-        self._state.due.add(token)
-        self._event.call.start_server_batch((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), received)
+        self._begin(token, (cygrpc.ReceiveMessageOperation(_NO_FLAGS),), received)
 
     def send(self, message: bytes, on_sent: Callable[[], None]) -> None:
         """Send a message; one at a time."""
         token, state = _server._SEND_MESSAGE_TOKEN, self._state
         operations: tuple[Any, ...] = (cygrpc.SendMessageOperation(message, _NO_FLAGS),)
         if state.initial_metadata_allowed:
-            state.initial_metadata_allowed = False
             operations = (cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS), *operations)
-        state.due.add(token)
-        self._event.call.start_server_batch(operations, lambda _: self._completed(token, on_sent))
+        self._begin(token, operations, lambda _: self._completed(token, on_sent))
+        state.initial_metadata_allowed = False
 
     def reply(self, message: bytes, trailers: tuple[tuple[str, str | bytes], ...]) -> None:
         """Send the only message and the trailers of a unary call, and end it with the status OK."""
@@ -153,15 +150,25 @@ class PolledCall:
             if self.is_active:
                 if not self._is_watched:  # gRPC cancels a call that has not seen its end
                     operations += (cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),)
+                self._begin(token, operations, lambda _: self._finished(token))
                 state.statused = True
-                state.due.add(token)
-                self._event.call.start_server_batch(operations, lambda _: self._finished(token))
 
     def end(self) -> None:
         """End the call with the status of the context."""
         with self.lock:
             self.watch_client()
         _server._status(self._event, self._state, None)
+
+    def _begin(
+        self, token: str, operations: tuple[Any, ...], completed: Callable[[Any], Any]
+    ) -> None:
+        """Start operations, which are due from then on, unless gRPC cannot start them."""
+        self._state.due.add(token)
+        try:
+            self._event.call.start_server_batch(operations, completed)
+        except BaseException:
+            self._state.due.remove(token)
+            raise
 
     def _finished(self, token: str) -> Any:
         """Remove an operation from those that are due; return what gRPC has to do next."""
