@@ -56,6 +56,7 @@ ATTACKS: dict[str, tuple[Attack, int]] = {  # with the number of connections
     "rapid reset": (connections.rapid_reset, 2),
     "endless headers": (connections.endless_headers, 2),
     "gzip bombs": (connections.gzip_bombs, 2),
+    "gzip bombs that are rejected": (connections.gzip_bombs, 2),
     "slow writers": (connections.slow_writer, 20),
     "half-open connections": (connections.half_open, 200),
     "slow readers": (slow_reader, 8),

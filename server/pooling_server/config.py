@@ -175,6 +175,11 @@ class ServerConfig:
         "",
         "Address of the Prometheus endpoint, HOST:PORT, for all workers. Empty: no metrics.",
     )
+    accept_compression: bool = option(
+        True,
+        "Accept compressed requests. Without it, gRPC rejects them with UNIMPLEMENTED, so that "
+        "small messages that unpack to large ones cost nothing.",
+    )
     max_connection_streams: int = option(
         1024,
         "Maximum concurrent calls per connection. Further calls wait in the client, or gRPC "

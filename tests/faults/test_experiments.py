@@ -49,7 +49,7 @@ def test_an_overloaded_server_answers_or_rejects_every_call(name: str) -> None:
     assert all(row["figures"]["goodput"][3])
 
 
-@pytest.mark.parametrize("attack", ["rapid reset", "gzip bombs"])
+@pytest.mark.parametrize("attack", ["rapid reset", "gzip bombs", "ping flood", "slow writers"])
 def test_no_call_beside_an_attack_fails(attack: str) -> None:
     (row,) = hostile.attacks(seconds=0.3, rounds=1, names=(attack,))
     assert row["figures"]["failed"] == 0

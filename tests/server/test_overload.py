@@ -187,3 +187,22 @@ def test_health_and_reflection_describe_the_service(channel: grpc.Channel) -> No
     )
     described = next(replies).file_descriptor_response.file_descriptor_proto
     assert any(b"BackwardStream" in file for file in described)
+
+
+@pytest.mark.parametrize("accepts", [True, False])
+def test_compressed_requests_are_rejected_only_if_configured(accepts: bool) -> None:
+    server = PoolingServer(
+        ServerConfig(
+            listen="127.0.0.1:0", backend="numpy", warm_up=False, accept_compression=accepts
+        )
+    )
+    server.start()
+    try:
+        with grpc.insecure_channel(server.address) as channel:
+            stub = pooling_pb2_grpc.PoolingServiceStub(channel)
+            call = stub.Forward.future(forward(), compression=grpc.Compression.Gzip)
+            expected = grpc.StatusCode.OK if accepts else grpc.StatusCode.UNIMPLEMENTED
+            assert call.code() is expected
+            assert_serves(stub)
+    finally:
+        server.stop()

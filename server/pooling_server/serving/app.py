@@ -48,6 +48,7 @@ _SPARE_THREADS = 8  # these reject calls while `max_in_flight` calls occupy all 
 _HEALTH_THREADS = 4  # health has its own threads, so that slow clients cannot block it
 _LONG_WARM_UP_S = 5.0
 _UNLIMITED_MS = (1 << 31) - 1
+_NO_COMPRESSION = ("grpc.compression_enabled_algorithms_bitset", 1)  # identity only
 _COMPILING = (
     "compiling kernels, which takes a minute or more on the very first start; "
     "until then, calls to %s are computed by NumPy"
@@ -308,6 +309,7 @@ def _channel_options(config: ServerConfig, shared_port: bool) -> list[tuple[str,
         ("grpc.max_connection_age_ms", _ms(config.max_connection_age_s)),
         ("grpc.max_connection_idle_ms", _ms(config.max_connection_idle_s)),
         ("grpc.so_reuseport", int(shared_port)),  # without it, a port in use is an error
+        *([] if config.accept_compression else [_NO_COMPRESSION]),
         *keepalive.server_options(),
     ]
 
