@@ -1,22 +1,23 @@
-"""Checks of the options of a server that concern several options, or all of them."""
+"""Checks of the options of a server that concern several options, or all of them.
+
+A `Config` is a `ServerConfig`, whose module imports this one.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import re
-from typing import TYPE_CHECKING
+from typing import Any
 
 from pooling_server.processes.devices import split_devices
 from pooling_server.sockets.listening import is_local, is_unix, split_addresses
 
-if TYPE_CHECKING:
-    from pooling_server.config import ServerConfig
-
+Config = Any
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s,]+")
 
 
-def check_minimums(config: ServerConfig) -> None:
+def check_minimums(config: Config) -> None:
     """Reject numbers below the minimum of their option, and those that are not finite."""
     for field in dataclasses.fields(config):
         value, minimum = getattr(config, field.name), field.metadata["minimum"]
@@ -26,7 +27,7 @@ def check_minimums(config: ServerConfig) -> None:
             raise ValueError(f"{field.name} is {value}; it must be at least {minimum}")
 
 
-def check_security(config: ServerConfig) -> None:
+def check_security(config: Config) -> None:
     """Reject incomplete TLS options, and plaintext that other hosts could reach."""
     if bool(config.tls_certificate) != bool(config.tls_key):
         raise ValueError(
@@ -68,7 +69,7 @@ def _one_port(name: str, listen: str) -> str:
     return address
 
 
-def check_http(config: ServerConfig) -> None:
+def check_http(config: Config) -> None:
     """Reject origins that are none, and those without an HTTP endpoint."""
     _one_port("http_listen", config.http_listen)
     for origin in split_origins(config.http_cors_origin):
@@ -86,7 +87,7 @@ def split_origins(origins: str) -> tuple[str, ...]:
     return tuple(origin.strip() for origin in origins.split(",")) if origins else ()
 
 
-def check_workers(config: ServerConfig) -> None:
+def check_workers(config: Config) -> None:
     """Reject several processes that would have only Unix sockets to share."""
     addresses, devices = split_addresses(config.listen), split_devices(config.devices)
     if max(config.workers, len(devices)) > 1 and all(map(is_unix, addresses)):
@@ -97,7 +98,7 @@ def check_workers(config: ServerConfig) -> None:
         )
 
 
-def check_devices(config: ServerConfig) -> None:
+def check_devices(config: Config) -> None:
     """Reject devices beside workers, or beside a backend that computes on the CPU."""
     if not config.devices:
         return
