@@ -114,9 +114,9 @@ def test_a_restart_is_counted_and_loses_no_past_calls() -> None:
 def test_each_item_of_a_stream_counts_as_a_call() -> None:
     port = quiet_port()
     with process(*FLAGS, "--metrics-listen", f"127.0.0.1:{port}") as (_, banner):
-        x = np.ones((1, 1, 4, 4), np.float32)
+        tensors = [np.ones((1, 1, 4, width), np.float32) for width in (4, 6, 8)]  # never joined
         with PoolingClient(address_of(banner)) as client:
-            calls = [ForwardCall(x, PoolSpec("average", 2))] * 3
+            calls = [ForwardCall(x, PoolSpec("average", 2)) for x in tensors]
             assert len(list(client.forward_many(calls))) == 3
         samples = scrape(port)
         labels = {"rpc": FORWARD.stream_name, "mode": "average", "code": "OK"}
