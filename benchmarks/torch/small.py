@@ -19,7 +19,7 @@ SMALL = {
     "max": ((64, 8, 8, 8), "MaxPool2d", (3, 2, 1)),
     "average": ((64, 16, 4, 4), "AvgPool2d", (2,)),
 }
-ROUNDS, REPEATS = 25, 40
+ROUNDS, REPEATS = 25, 20
 
 
 def small_calls(servers: dict[str, str]) -> dict[str, dict[str, Any]]:
