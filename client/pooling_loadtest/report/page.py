@@ -8,8 +8,10 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from pooling_loadtest.report import charts, series, tables, text
-from pooling_loadtest.report.charts import Spec
+from pooling_loadtest.report import series, tables, text
+from pooling_loadtest.report.charts import distribution, lines
+from pooling_loadtest.report.charts.axes import Spec
+from pooling_loadtest.report.charts.stages import stage_bars
 from pooling_loadtest.report.figures import STAGES
 from pooling_loadtest.report.metrics import metric_series
 from pooling_loadtest.results import Results
@@ -153,9 +155,9 @@ def _load_charts(body: _Page, results: Results, found: dict[str, Any]) -> None:
             note = f"Already the lowest rate is beyond the knee. {note}"
         elif at == rows[-1]["rate"]:
             at, note = None, f"No knee up to {text.number(at, 4)} calls/s. {note}"
-    body.chart("Latency against offered load", note, charts.latency_by_rate(rows, at, label))
+    body.chart("Latency against offered load", note, lines.latency_by_rate(rows, at, label))
     note = "Where the lines part, the server no longer keeps up."
-    body.chart("Answered against offered load", note, charts.answered_by_rate(rows))
+    body.chart("Answered against offered load", note, lines.answered_by_rate(rows))
 
 
 def _time_charts(body: _Page, results: Results) -> None:
@@ -167,43 +169,39 @@ def _time_charts(body: _Page, results: Results) -> None:
     width = text.number(series.window_s(elapsed_s))
     since = "the time at which a call was due" if is_open else "sending"
     windows = f"Windows of {width} s."
-    body.chart("Throughput", windows, charts.rate_lines(rates, is_open))
+    body.chart("Throughput", windows, lines.rate_lines(rates, is_open))
     if latency_ms.size:
         over_time = series.over_time(latency_ms, at_ns, elapsed_s)
         note = f"From {since} to its reply. Only percentiles that the calls of a window support."
-        spec = charts.lines(over_time, charts.LATENCY_LINES, "latency (ms)", scale="log")
+        spec = lines.lines(over_time, lines.LATENCY_LINES, "latency (ms)", scale="log")
         body.chart("Latency over time", note, spec)
         curve = series.curve(latency_ms)
         note = "The band is the 95 % interval. The curve ends where the calls become too few."
-        spec = charts.percentile_curve(curve, _objective_ms(run.slo))
+        spec = distribution.percentile_curve(curve, _objective_ms(run.slo))
         body.chart("Latency by percentile", note, spec)
         note = f"From {since} to the reply, at the time at which the call began."
-        spec = charts.heat_map(series.heat_map(latency_ms, at_ns, elapsed_s))
+        spec = distribution.heat_map(series.heat_map(latency_ms, at_ns, elapsed_s))
         body.chart("Latency heat map", note, spec)
     fields = (("sent", "sent", "@blue"), ("received", "received", "@teal"))
     body.chart(
-        "Bytes", f"Messages of answered calls. {windows}", charts.lines(rates, fields, "MB/s")
+        "Bytes", f"Messages of answered calls. {windows}", lines.lines(rates, fields, "MB/s")
     )
     sent = calls[calls.lag_ns >= 0]
     if is_open and len(sent):
         lag = series.over_time(sent.lag_ns / 1e6, sent.scheduled_ns, elapsed_s)
         note = "Delay from the time at which a call was due until it was sent."
-        body.chart(
-            "Lag of the generator", note, charts.lines(lag, charts.LATENCY_LINES, "lag (ms)")
-        )
+        body.chart("Lag of the generator", note, lines.lines(lag, lines.LATENCY_LINES, "lag (ms)"))
 
 
 def _tables(body: _Page, results: Results, found: dict[str, Any]) -> None:
     if found["stages_ms"]:
         note = "Mean times of answered calls, as the server reported them with each reply."
-        body.chart(
-            "Where the time goes", note, charts.stage_bars(found["stages_ms"], STAGES), wide=True
-        )
+        body.chart("Where the time goes", note, stage_bars(found["stages_ms"], STAGES), wide=True)
     body.card("Kinds of calls", "", tables.kinds(found["kinds"]), wide=True)
     body.card("Percentiles", "With 95 % intervals.", tables.percentiles(found))
     body.card("Errors", "", tables.errors(found["errors"]))
     for title, rows in metric_series(results.server_metrics):
-        body.chart(title, "", charts.metric(rows, "value"))
+        body.chart(title, "", lines.metric(rows, "value"))
     body.card("Environment", "", tables.environment(results.run))
     command = escape(shlex.join(results.run.command))
     body.card("Command", "", f"<pre>{command}</pre>{tables.schedule(results.run)}")
