@@ -29,6 +29,15 @@ class Parameter(click.ParamType):  # type: ignore[type-arg]  # generic in newer 
         return name, parsed if isinstance(parsed, bool | int | float) else text
 
 
+class _Folder(click.Path):
+    """Path of a folder; an empty text, as of a variable that is not set, is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("'' is no folder", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 LOAD_OPTIONS = (
     click.option("--rate", type=float, help="Calls/s of the open loop.  [default: 100]"),
     click.option("--duration", type=float, help="Duration in seconds.  [default: 10]"),
@@ -83,7 +92,7 @@ LOAD_OPTIONS = (
     click.option("--metrics-url", help="Prometheus metrics of the server, to read once a second."),
     click.option(
         "--output",
-        type=click.Path(file_okay=False, path_type=Path),
+        type=_Folder(file_okay=False, path_type=Path),
         help="Folder for the report, the results and one row for each call.",
     ),
 )

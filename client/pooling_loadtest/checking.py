@@ -10,6 +10,8 @@ from pooling_engine import InvalidSpecError
 from pooling_loadtest.errors import MisuseError
 from pooling_loadtest.settings import LoadTest
 
+_MAX_PROCESSES = 64
+
 
 def check_settings(test: LoadTest) -> None:
     """Check what needs no server.
@@ -26,6 +28,8 @@ def check_settings(test: LoadTest) -> None:
     for name, value_s in (("timeout", test.timeout_s), ("give-up", test.give_up_s)):
         if not 0 < value_s < math.inf:
             raise MisuseError(f"{name} is {value_s:g}; it must be a number of seconds above 0")
+    if test.processes > _MAX_PROCESSES:
+        raise MisuseError(f"processes is {test.processes}; it must be at most {_MAX_PROCESSES}")
     if test.seed < 0:
         raise MisuseError(f"seed is {test.seed}; it must be at least 0")
     if not 0 <= test.verify <= 1:

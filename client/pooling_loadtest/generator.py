@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
@@ -77,22 +78,22 @@ def generate(pipe: Connection, test: LoadTest, number: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C ends
     sys.setswitchinterval(_SWITCH_S)
-    try:
-        target = Target(test)
-        target.probe()
-        pipe.send(("ready", target.kinds, target.server_info() if number == 0 else None))
-    except (MisuseError, InvalidSpecError) as error:
-        pipe.send(("failed", True, str(error)))
-        return
-    except (TargetError, PoolingError) as error:
-        pipe.send(("failed", False, str(error)))
-        return
-    try:
-        _Generator(pipe, test, number, target).serve()
-    except (EOFError, BrokenPipeError):
-        pass  # the parent has ended
-    finally:
-        target.close()
+    with suppress(EOFError, ConnectionError):  # the parent has ended
+        try:
+            target = Target(test)
+            target.probe()
+            info = target.server_info() if number == 0 else None
+        except (MisuseError, InvalidSpecError) as error:
+            pipe.send(("failed", True, str(error)))
+            return
+        except (TargetError, PoolingError) as error:
+            pipe.send(("failed", False, str(error)))
+            return
+        try:
+            pipe.send(("ready", target.kinds, info))
+            _Generator(pipe, test, number, target).serve()
+        finally:
+            target.close()
 
 
 class _Generator:

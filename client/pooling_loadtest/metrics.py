@@ -46,7 +46,7 @@ class Scraper:
             try:
                 self._read()
             except (OSError, ValueError) as error:
-                text = f"cannot read metrics at {self._url}: {error}"
+                text = f"cannot read metrics at {self._url}: {getattr(error, 'reason', error)}"
                 raise TargetError(text) from None
             self._thread.start()
         return self

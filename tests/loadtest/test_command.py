@@ -65,6 +65,12 @@ def test_the_capacity_is_searched_until_windows_agree(target: str, tmp_path: Pat
     assert [segment["rate"] for segment in run.schedule["segments"]] == [2, 1, 0.5]
 
 
+def test_an_empty_name_of_a_folder_is_rejected() -> None:
+    done = CliRunner().invoke(cli, ["loadtest", "127.0.0.1:1", "--output", ""])
+    assert done.exit_code == 2
+    assert done.stderr.endswith("Error: Invalid value for '--output': '' is no folder\n")
+
+
 class Counted:
     """Right answers, counted."""
 
@@ -186,6 +192,8 @@ def greet(listener: socket.socket) -> None:
         (("--kernel", 50), 2, "the window spans 50 positions"),
         (("--verify", 2), 2, "verify is 2; it must be a fraction from 0 to 1"),
         (("--processes", 0), 2, "processes is 0; it must be at least 1"),
+        (("--processes", 65), 2, "processes is 65; it must be at most 64"),
+        (("--metrics-url", "http://127.0.0.1:{port}"), 1, "{port}: [Errno 111] Connection refused"),
         (("--callers", 1, "--processes", 2), 2, "callers is 1; it must be at least processes, 2"),
         (("--find-capacity", "--callers", 4), 2, "find-capacity chooses its rates; callers"),
         (("--find-capacity", "--schedule", "step"), 2, "callers and schedule do not apply"),
@@ -212,7 +220,9 @@ def greet(listener: socket.socket) -> None:
 )
 def test_errors_are_one_line(flags: tuple[Any, ...], code: int, says: str) -> None:
     port = quiet_port()
-    done = CliRunner().invoke(cli, ["loadtest", f"127.0.0.1:{port}", *map(str, flags)])
+    done = CliRunner().invoke(
+        cli, ["loadtest", f"127.0.0.1:{port}", *(str(each).format(port=port) for each in flags)]
+    )
     assert done.exit_code == code
     assert says.format(port=port) in done.stderr
     assert (done.stdout, done.stderr.count("\n")) == ("", 1)
