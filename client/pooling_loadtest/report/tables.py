@@ -85,10 +85,18 @@ def environment(run: Run) -> str:
     rows += [(name, value) for name, value in versions.items() if value]
     for name, value in (run.server_info or {}).items():
         if isinstance(value, (list, tuple)):
-            value = ", ".join(map(str, value))
+            value = ", ".join(_item(each) for each in value)
         if not isinstance(value, dict) and value not in ("", None):
             rows.append((f"server: {name.replace('_', ' ')}", value))
     return _pairs(rows)
+
+
+def _item(value: Any) -> str:
+    """Return an item of a list as text; of a backend, its name and its devices."""
+    if not isinstance(value, dict) or "name" not in value:
+        return str(value)
+    devices = value.get("devices")
+    return f"{value['name']} ({'; '.join(map(str, devices))})" if devices else str(value["name"])
 
 
 def schedule(run: Run) -> str:
