@@ -46,7 +46,7 @@ IMPORTED = "import pooling_loadtest.generator as generator"
 
 @dataclass(frozen=True)
 class Setup:
-    """How a run is made.
+    """Options of a run.
 
     Attributes:
         processes: number of generator processes.
