@@ -1,8 +1,8 @@
 """MAX and MIN without indices.
 
 Plain comparisons do not define what a NaN does to an extreme, nor which of two zeros is taken. A
-tile with a NaN, or with a negative zero and an output of zero, is selected by comparisons that do
-(`../language/selection.py`); so are wide windows.
+tile with a NaN, or with zeros of both signs and an output of zero, is selected by comparisons that
+do (`../language/selection.py`); so are wide windows.
 """
 
 from __future__ import annotations
@@ -13,10 +13,7 @@ from pooling_engine.backends.numba_backend.forward.reduce_tile import reduce_til
 from pooling_engine.backends.numba_backend.forward.select_axis import LANES
 from pooling_engine.backends.numba_backend.forward.select_tile import room_for, select_tile
 from pooling_engine.backends.numba_backend.forward.select_wide import Passes, room_of_passes
-from pooling_engine.backends.numba_backend.forward.special_values import (
-    has_negative_zero,
-    has_zero,
-)
+from pooling_engine.backends.numba_backend.forward.special_values import has_zero, special_values
 from pooling_engine.backends.numba_backend.language.arguments import AXIS_COLUMNS, WindowTables
 from pooling_engine.backends.numba_backend.language.axes import axis_at, sizes_of
 from pooling_engine.backends.numba_backend.language.elements import scratch_for, target_for
@@ -40,7 +37,7 @@ from pooling_engine.backends.numba_backend.language.selection import (
 
 
 @section
-def _pool(
+def pool_tiles(
     x: Row,
     output: Row,
     windows: WindowTables,
@@ -48,7 +45,13 @@ def _pool(
     end: int,
     operation: Operation,
     plain: PlainOperation,
-) -> bool:
+) -> tuple[bool, int]:
+    """Pool tiles `begin` to `end`.
+
+    Returns:
+        Whether a NaN must be rejected; then `output` is incomplete. And the number of tiles that
+        were computed twice; kernels drop it, and the compiler what counts them.
+    """
     axes, tap_ranges = pointer_to(windows.axes, 0), pointer_to(windows.tap_ranges, 0)
     height, element, rejects_nan = windows.height, windows.element, windows.rejects_nan
     sizes = sizes_of(axes, len(windows.axes) // AXIS_COLUMNS, windows.inner, height)
@@ -59,6 +62,7 @@ def _pool(
     widened = scratch_for(element.zero, sizes.span * sizes.row)
     results = scratch_for(element.zero, height * sizes.out_row)
     is_expected = wide_room > 0  # that the tile is in doubt; wide windows have one way only
+    has_zeros, repeated = False, 0
     for number in range(begin, end):
         tile = tile_at(number, first, tap_ranges, height)
         count = (tile.input_end - tile.input_begin) * sizes.row
@@ -67,12 +71,20 @@ def _pool(
         place = pointer_to(output, (tile.plane * first.outputs + tile.begin) * sizes.out_row)
         target = target_for(place, pointer_to(results, 0))
         out_count = (tile.end - tile.begin) * sizes.out_row
-        in_doubt = is_expected or has_nan(rows, count)
+        in_doubt, has_both_zeros, is_repeated = is_expected, False, False
+        if has_zeros and not is_expected:  # like the tile before, probably: one pass finds all
+            in_doubt, has_both_zeros = special_values(rows, count)
+        elif not is_expected:
+            in_doubt = has_nan(rows, count)
         if not in_doubt:
-            memory = pointer_to(scratch, 0)
+            memory, is_known = pointer_to(scratch, 0), has_zeros
             reduce_tile(rows, target, memory, tile, sizes, axes, tap_ranges, plain)
-            in_doubt = has_zero(target, out_count) and has_negative_zero(rows, count)
-        if in_doubt:
+            has_zeros = has_zero(target, out_count)
+            if has_zeros and not is_known:
+                has_both_zeros = special_values(rows, count)[1]
+            is_repeated = has_zeros and has_both_zeros
+            repeated += is_repeated
+        if in_doubt or is_repeated:
             spare = Extremes(pointer_to(scratch, 0))
             passes = Passes(Extremes(pointer_to(wide, 0)), Extremes(pointer_to(wide, wide_room)))
             elements, selected = Extremes(rows), Extremes(target)
@@ -80,14 +92,14 @@ def _pool(
                 elements, selected, spare, passes, tile, sizes, room, axes, tap_ranges, operation
             )
             if wide_room == 0:  # the next tile is probably like this one
-                is_expected = has_nan(target, out_count)
-                is_expected |= has_zero(target, out_count) and has_negative_zero(rows, count)
+                is_expected = is_repeated or has_nan(target, out_count)
+                is_expected = is_expected or special_values(target, out_count)[1]
         if rejects_nan and has_nan(target, out_count):
-            return True
+            return True, repeated
         if selects_numbers(operation):
             write_canonical_nans(target, out_count)
         store_exactly(target, place, out_count, element)
-    return False
+    return False, repeated
 
 
 @kernel
@@ -97,22 +109,24 @@ def max_pool(x: Row, output: Row, windows: WindowTables, begin: int, end: int) -
     Returns:
         Whether a NaN must be rejected; then `output` is incomplete.
     """
-    return _pool(x, output, windows, begin, end, Larger(), PlainLarger(windows.identity))
+    return pool_tiles(x, output, windows, begin, end, Larger(), PlainLarger(windows.identity))[0]
 
 
 @kernel
 def min_pool(x: Row, output: Row, windows: WindowTables, begin: int, end: int) -> bool:
     """Pool like `max_pool`, for the smallest elements."""
-    return _pool(x, output, windows, begin, end, Smaller(), PlainSmaller(windows.identity))
+    return pool_tiles(x, output, windows, begin, end, Smaller(), PlainSmaller(windows.identity))[0]
 
 
 @kernel
 def max_number_pool(x: Row, output: Row, windows: WindowTables, begin: int, end: int) -> bool:
     """Pool like `max_pool`, ignoring NaNs."""
-    return _pool(x, output, windows, begin, end, LargerNumber(), PlainLarger(windows.identity))
+    plain = PlainLarger(windows.identity)
+    return pool_tiles(x, output, windows, begin, end, LargerNumber(), plain)[0]
 
 
 @kernel
 def min_number_pool(x: Row, output: Row, windows: WindowTables, begin: int, end: int) -> bool:
     """Pool like `min_pool`, ignoring NaNs."""
-    return _pool(x, output, windows, begin, end, SmallerNumber(), PlainSmaller(windows.identity))
+    plain = PlainSmaller(windows.identity)
+    return pool_tiles(x, output, windows, begin, end, SmallerNumber(), plain)[0]

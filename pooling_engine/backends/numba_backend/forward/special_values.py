@@ -1,4 +1,4 @@
-"""NaN and signed-zero tests: with such inputs, max and min depend on the order of the taps."""
+"""NaNs and zeros of both signs among elements: with them, extremes depend on the order of taps."""
 
 from __future__ import annotations
 
@@ -12,24 +12,39 @@ from pooling_engine.backends.numba_backend.language.jit import implements, part
 from pooling_engine.backends.numba_backend.language.pointers import Element, Pointer, get
 
 
-def is_negative_zero(value: Element) -> Any:
-    """Return whether an element is -0.0."""
+def bits_of(value: Element) -> Any:
+    """Return the bits of an element."""
 
 
-@implements(is_negative_zero)
-def _is_negative_zero(value: Any) -> Any:
+@implements(bits_of)
+def _bits_of(value: Any) -> Any:
     if value == types.float32:
-        return lambda value: uint32_of(value) == np.uint32(0x80000000)
-    return lambda value: uint64_of(value) == np.uint64(0x8000000000000000)
+        return lambda value: uint32_of(value)
+    return lambda value: uint64_of(value)
+
+
+def sign_of(value: Element) -> Any:
+    """Return the bits of -0.0 in the type of an element."""
+
+
+@implements(sign_of)
+def _sign_of(value: Any) -> Any:
+    if value == types.float32:
+        return lambda value: np.uint32(0x80000000)
+    return lambda value: np.uint64(0x8000000000000000)
 
 
 @part
-def has_negative_zero(values: Pointer, count: int) -> bool:
-    """Return whether any element is -0.0."""
-    found = False
+def special_values(values: Pointer, count: int) -> tuple[bool, bool]:
+    """Return whether elements have a NaN, and whether they have zeros of both signs."""
+    has_nan, has_positive, has_negative = False, False, False
     for i in range(count):
-        found |= is_negative_zero(get(values, i))
-    return found
+        value = get(values, i)
+        bits = bits_of(value)
+        has_nan |= value != value
+        has_positive |= bits == 0
+        has_negative |= bits == sign_of(value)
+    return has_nan, has_positive & has_negative
 
 
 @part
@@ -38,13 +53,4 @@ def has_zero(values: Pointer, count: int) -> bool:
     found = False
     for i in range(count):
         found |= get(values, i) == 0
-    return found
-
-
-@part
-def has_nan(values: Pointer, count: int) -> bool:
-    """Return whether any element is a NaN."""
-    found = False
-    for i in range(count):
-        found |= get(values, i) != get(values, i)
     return found
