@@ -13,6 +13,7 @@ from pooling_engine import DeadlineError, InvalidSpecError, UnavailableError
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 DEFAULT_TIMEOUT_S = 30.0
+NOT_CONNECTED = "no connection"  # the cause of an error, among its facts
 MAX_TIMEOUT_S = 1e9  # about thirty years; gRPC ignores much longer timeouts
 
 
@@ -59,7 +60,8 @@ def closed_during_call() -> UnavailableError:
 
 def not_connected(target: str) -> DeadlineError:
     """Return the error of a call whose deadline passed before a connection was established."""
-    return DeadlineError(f"no connection to {target} was established in time")
+    text = f"no connection to {target} was established in time"
+    return DeadlineError(text, facts={"cause": NOT_CONNECTED})
 
 
 def not_in_time(target: str) -> DeadlineError:

@@ -9,6 +9,7 @@ import math
 import random
 from time import monotonic
 
+from pooling_client._channel import NOT_CONNECTED
 from pooling_engine import OverloadedError, PoolingError, UnavailableError
 from pooling_wire import HANDSHAKE, UNRESOLVED
 
@@ -64,10 +65,12 @@ class Retries:
         self._throttle = throttle
         self._patience_s = patience_s
         self._answered = 0
+        self._unavailable: PoolingError | None  # the last such error, without its traceback
         self._restart()
 
     def _restart(self) -> None:
         self._attempts = 0
+        self._unavailable = None
         self._wait_s = FIRST_WAIT_S
         self._begin = monotonic()
 
@@ -84,7 +87,9 @@ class Retries:
 
         Raises:
             PoolingError: `failure`, if it is permanent or no attempt fits before the deadline. The
-                text states the attempts if there were several.
+                text states the attempts if there were several. If the deadline has passed while the
+                last attempt was connecting, the error of an earlier attempt says more, and is
+                raised instead.
         """
         if answered > self._answered:
             self._answered = answered
@@ -92,6 +97,10 @@ class Retries:
         self._attempts += 1
         if self._attempts == 1:
             self._begin = monotonic()
+        if isinstance(failure, UnavailableError):
+            self._unavailable = type(failure)(
+                str(failure), field=failure.field, facts=failure.facts
+            )
         is_answered = not isinstance(failure, UnavailableError) or "retry_after_s" in failure.facts
         try:
             least_s, left_s = _least_wait_s(failure), self._left_s(failure)
@@ -119,6 +128,8 @@ class Retries:
     def _described(self, failure: PoolingError) -> PoolingError:
         if self._attempts == 1:
             return failure
+        if failure.facts.get("cause") == NOT_CONNECTED and self._unavailable is not None:
+            failure = self._unavailable
         text = f"{failure}; {self._attempts} attempts in {monotonic() - self._begin:.1f} s"
         return type(failure)(text, field=failure.field, facts=failure.facts)
 

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from pooling_client import _retries
+from pooling_client import _channel, _retries
 from pooling_client._retries import (
     CONFIGURATION_PATIENCE_S,
     FIRST_WAIT_S,
@@ -215,3 +215,23 @@ def test_an_error_of_the_caller_s_iterator_is_raised_at_the_end() -> None:
     assert backlog.is_complete
     with pytest.raises(LookupError, match="no more data"):
         backlog.check()
+
+
+def test_the_error_of_an_earlier_attempt_says_more_than_a_pending_connection(clock: Clock) -> None:
+    pending = _channel.not_connected("host:1")
+    attempts = retries(deadline=clock.now + 10)
+    attempts.wait_s(GONE)
+    clock.now += 10
+    with pytest.raises(UnavailableError, match=r"no server answers; 2 attempts in 10\.0 s"):
+        attempts.wait_s(pending)
+    with pytest.raises(DeadlineError, match="no connection to host:1"):
+        retries(deadline=clock.now).wait_s(pending)
+
+
+def test_progress_forgets_the_error_of_an_earlier_attempt(clock: Clock) -> None:
+    attempts = retries(deadline=clock.now + 10)
+    attempts.wait_s(GONE)
+    attempts.wait_s(BUSY, answered=1)
+    clock.now += 10
+    with pytest.raises(DeadlineError, match="no connection to host:1"):
+        attempts.wait_s(_channel.not_connected("host:1"))
