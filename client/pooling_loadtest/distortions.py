@@ -47,14 +47,15 @@ def distortions(calls: Calls, summaries: Sequence[Summary], is_open: bool) -> li
 
 def _late(calls: Calls) -> Iterator[str]:
     """Yield a sentence if a percentile of the latency consists of lag to a large part."""
-    answered = calls[calls.is_ok & (calls.sent_ns != NEVER)]
-    latency_ms = percentiles(answered.latency_ns, _AT) / 1e6
-    without_ms = percentiles(answered.latency_ns - answered.lag_ns, _AT) / 1e6
+    is_answered = calls.is_ok & (calls.sent_ns != NEVER)
+    lag_ns = calls.lag_ns[is_answered]
+    latency_ms = percentiles(calls.latency_ns[is_answered], _AT) / 1e6
+    without_ms = percentiles((calls.done_ns - calls.sent_ns)[is_answered], _AT) / 1e6
     for at, ms, least_ms in zip(_AT, latency_ms, without_ms, strict=True):
-        if not is_supported(at, len(answered)):
+        if not is_supported(at, lag_ns.size):
             return
         if ms - least_ms > max(_MAX_MS, _MAX_SHARE * ms):
-            late = 100 * float(np.mean(answered.lag_ns > _MAX_MS * 1e6))
+            late = 100 * float(np.mean(lag_ns > _MAX_MS * 1e6))
             yield (
                 f"The generator sent calls late: p{at:g} of the latency is {short(ms)} ms, but "
                 f"{short(least_ms)} ms without its lag; {short(late)} % of the calls were sent "

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from pathlib import Path
 
-from pooling_loadtest import results
+from pooling_loadtest import report, results
 from pooling_loadtest.errors import MisuseError
 
 
@@ -29,7 +27,4 @@ def write_all(folder: Path, found: results.Results) -> Path:
         ResultsError: the folder cannot be written.
     """
     results.write(folder, found)
-    if importlib.util.find_spec("pooling_loadtest.report") is None:
-        return folder
-    report = importlib.import_module("pooling_loadtest.report")
-    return Path(report.write(folder))
+    return report.write(folder, found)

@@ -148,13 +148,20 @@ def test_metrics_become_rates_summed_over_labels():
 @pytest.mark.parametrize(
     ("arguments", "changes", "grade", "says"),
     [
-        ({}, {}, "passed", "200 replies were checked; all are right."),
+        ({"error_fraction": 0.0}, {}, "passed", "200 replies were checked; all are right."),
         ({"wrong": 3}, {}, "failed", "3 of 200 checked replies were wrong."),
         ({}, {"slo": {"text": "p99<1ms", "met": False}}, "failed", "p99<1ms was missed."),
         ({}, {"stopped": "interrupted"}, "warned", "was interrupted"),
         ({}, {"stopped": "the server is unavailable"}, "failed", "the server is unavailable"),
         ({"distorted": True}, {}, "warned", "late"),
         ({"error_fraction": 1.0}, {}, "failed", "No call was answered."),
+        ({"error_fraction": 0.2}, {}, "warned", "No objective was set."),
+        (
+            {"error_fraction": 0.2},
+            {"slo": {"text": "errors<30%", "met": True}},
+            "passed",
+            "errors<30% was met.",
+        ),
     ],
 )
 def test_the_verdict(arguments, changes, grade, says):

@@ -179,7 +179,7 @@ def test_damaged_files_are_read_in_full_or_rejected_in_one_line(tmp_path, name):
             (tmp_path / name).write_bytes(damaged)
             with suppress(ResultsError):  # every other error fails the test
                 found = results.read(tmp_path)
-                page(found, figures(found), "")
+                page(found, figures(found), lambda: "")
 
 
 def test_a_folder_is_replaced_with_its_metrics(tmp_path):

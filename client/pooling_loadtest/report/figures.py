@@ -76,17 +76,17 @@ def stages(calls: Calls) -> list[dict[str, Any]]:
 
     Only calls with the server's timing count. The stages add up to the latency.
     """
-    known = calls[calls.is_ok & ~np.isnan(calls.total_us)]
-    if not len(known):
-        return []
-    order = np.argsort(known.latency_ns)[::-1]
-    total = known.total_us.astype(np.float64) / 1e3
-    queue, compute = known.queue_us / 1e3, known.compute_us / 1e3
-    lag = known.lag_ns / 1e6
-    parts = (lag, known.latency_ns / 1e6 - lag - total, queue, compute, total - queue - compute)
+    known = calls.is_ok & ~np.isnan(calls.total_us)
+    latency_ms, lag_ms = calls.latency_ns[known] / 1e6, calls.lag_ns[known] / 1e6
+    order = np.argsort(latency_ms)[::-1]
+    total, queue, compute = (
+        column[known].astype(np.float64) / 1e3
+        for column in (calls.total_us, calls.queue_us, calls.compute_us)
+    )
+    parts = (lag_ms, latency_ms - lag_ms - total, queue, compute, total - queue - compute)
     found = []
     for name, share in (("all calls", 1.0), ("slowest 10 %", 0.1), ("slowest 1 %", 0.01)):
-        rows = order[: int(len(known) * share)]
+        rows = order[: int(order.size * share)]
         if rows.size < 10:
             continue
         means = {stage: float(part[rows].mean()) for stage, part in zip(STAGES, parts, strict=True)}
@@ -119,8 +119,9 @@ def _errors(calls: Calls) -> list[dict[str, Any]]:
 
 def _kind(results: Results, number: int) -> dict[str, Any]:
     run, kind = results.run, results.run.kinds[number]
-    calls = results.calls[results.calls.kind == number]
-    ok = calls.is_ok
+    calls = results.calls
+    mine = calls.kind == number
+    ok, count = mine & calls.is_ok, int(np.count_nonzero(mine))
     return {
         "name": kind.name,
         "direction": kind.direction,
@@ -130,8 +131,8 @@ def _kind(results: Results, number: int) -> dict[str, Any]:
         "spec": kind.spec,
         "sent_bytes": kind.sent_bytes,
         "received_bytes": kind.received_bytes,
-        "calls": len(calls),
+        "calls": count,
         "answered_per_s": float(np.count_nonzero(ok) / max(run.elapsed_s, 1e-9)),
-        "errors_percent": 100 * float(np.mean(~ok)) if len(calls) else 0.0,
+        "errors_percent": 100 * (1 - np.count_nonzero(ok) / count) if count else 0.0,
         "latency_ms": latencies(calls.latency_ns[ok] / 1e6),
     }

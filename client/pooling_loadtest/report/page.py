@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Callable
 from html import escape
 from importlib.resources import files
 from typing import Any
+
+import numpy as np
 
 from pooling_loadtest.report import series, tables, text
 from pooling_loadtest.report.charts import distribution, lines
@@ -40,13 +43,13 @@ class _Page:
         self.parts.append(f'<section class="{kind}"><h2>{escape(title)}</h2>{note}{body}</section>')
 
 
-def page(results: Results, found: dict[str, Any], libraries: str) -> str:
+def page(results: Results, found: dict[str, Any], libraries: Callable[[], str]) -> str:
     """Return the report.
 
     Args:
         results: the load test.
         found: its figures.
-        libraries: JavaScript that defines `vegaEmbed`.
+        libraries: returns JavaScript that defines `vegaEmbed`; needs 100 MB, so called last.
     """
     body = _Page()
     _load_charts(body, results, found)
@@ -77,7 +80,7 @@ def page(results: Results, found: dict[str, Any], libraries: str) -> str:
 {"".join(body.parts)}
 </main>
 <script type="application/json" id="specs">{specs}</script>
-<script>{libraries}</script>
+<script>{libraries()}</script>
 <script>{(own / "page.js").read_text()}</script>
 </body>
 </html>
@@ -162,9 +165,9 @@ def _load_charts(body: _Page, results: Results, found: dict[str, Any]) -> None:
 
 def _time_charts(body: _Page, results: Results) -> None:
     run, calls = results.run, results.calls
-    answered = calls[calls.is_ok]
+    ok = calls.is_ok
     is_open, elapsed_s = run.loop == "open", max(run.elapsed_s, 1e-3)
-    latency_ms, at_ns = answered.latency_ns / 1e6, answered.scheduled_ns
+    latency_ms, at_ns = calls.latency_ns[ok] / 1e6, calls.scheduled_ns[ok]
     rates = series.rates(calls, elapsed_s)
     width = text.number(series.window_s(elapsed_s))
     since = "the time at which a call was due" if is_open else "sending"
@@ -186,9 +189,10 @@ def _time_charts(body: _Page, results: Results) -> None:
     body.chart(
         "Bytes", f"Messages of answered calls. {windows}", lines.lines(rates, fields, "MB/s")
     )
-    sent = calls[calls.lag_ns >= 0]
-    if is_open and len(sent):
-        lag = series.over_time(sent.lag_ns / 1e6, sent.scheduled_ns, elapsed_s)
+    lag_ns = calls.lag_ns
+    sent = lag_ns >= 0
+    if is_open and np.any(sent):
+        lag = series.over_time(lag_ns[sent] / 1e6, calls.scheduled_ns[sent], elapsed_s)
         note = "Delay from the time at which a call was due until it was sent."
         body.chart("Lag of the generator", note, lines.lines(lag, lines.LATENCY_LINES, "lag (ms)"))
 

@@ -72,8 +72,11 @@ def heat_map(latency_ms: NDArray[np.float64], at_ns: NDArray[np.int64], elapsed_
         return []
     width = window_s(elapsed_s)
     levels = np.floor(np.log10(np.maximum(latency_ms, 1e-4)) * _CELLS_PER_DECADE)
-    cells = np.stack([np.floor(at_ns / (width * 1e9)), levels])
-    found, counts = np.unique(cells, axis=1, return_counts=True)
+    lowest, columns = int(levels.min()), (at_ns / (width * 1e9)).astype(np.int64)
+    height = int(levels.max()) - lowest + 1
+    cells, counts = np.unique(
+        columns * height + (levels - lowest).astype(np.int64), return_counts=True
+    )
     return [
         {
             "t": float(column * width),
@@ -82,7 +85,9 @@ def heat_map(latency_ms: NDArray[np.float64], at_ns: NDArray[np.int64], elapsed_
             "high": float(10 ** ((level + 1) / _CELLS_PER_DECADE)),
             "calls": int(calls),
         }
-        for (column, level), calls in zip(found.T, counts, strict=True)
+        for column, level, calls in zip(
+            cells // height, cells % height + lowest, counts, strict=True
+        )
     ]
 
 
@@ -113,21 +118,26 @@ def curve(latency_ms: NDArray[np.float64]) -> Rows:
 
 def by_rate(run: Run, calls: Calls) -> Rows:
     """Return the latencies of each segment of a schedule with several rates, by rising rate."""
+    segments = run.schedule.get("segments", ())
+    if len({segment["rate"] for segment in segments}) < 2:
+        return []
     rows = []
-    for segment in run.schedule.get("segments", ()):
+    scheduled_s, done_s, is_ok = calls.scheduled_ns / 1e9, calls.done_ns / 1e9, calls.is_ok
+    for segment in segments:
         start_s, end_s = segment["start_s"], segment["end_s"]
-        seconds = calls.scheduled_ns / 1e9
-        part = calls[(seconds >= start_s) & (seconds < end_s)]
-        if not len(part):
+        part = (scheduled_s >= start_s) & (scheduled_s < end_s)
+        count = int(np.count_nonzero(part))
+        if not count:
             continue
-        latency_ms = part.latency_ns[part.is_ok] / 1e6
-        in_time = part.is_ok & (part.done_ns / 1e9 < end_s + 0.05 * (end_s - start_s))
+        ok = part & is_ok
+        latency_ms = calls.latency_ns[ok] / 1e6
+        in_time = ok & (done_s < end_s + 0.05 * (end_s - start_s))
         row: dict[str, Any] = {
             "rate": float(segment["rate"]),
-            "calls": len(part),
+            "calls": count,
             "answered": float(np.count_nonzero(in_time) / (end_s - start_s)),
-            "kept_up": float(np.count_nonzero(in_time) / len(part)),
-            "errors": float(100 * np.count_nonzero(~part.is_ok) / len(part)),
+            "kept_up": float(np.count_nonzero(in_time) / count),
+            "errors": float(100 * (count - np.count_nonzero(ok)) / count),
         }
         for name, at in LATENCIES:
             supported = is_supported(at, latency_ms.size)

@@ -75,6 +75,8 @@ def verdict(run: Run, found: dict[str, Any]) -> tuple[Grade, str, list[str]]:
         return "warned", "Distorted by the generator", warnings + notes
     if warnings:
         return "warned", "Incomplete", warnings + notes
+    if found["failed"] and run.slo is None:
+        return "warned", "Completed with errors", [*notes, "No objective was set."]
     return "passed", "Passed" if run.slo or checked else "Completed", notes
 
 

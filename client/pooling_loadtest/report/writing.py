@@ -9,11 +9,15 @@ from typing import Any
 from pooling_loadtest.errors import ResultsError
 from pooling_loadtest.report.figures import figures
 from pooling_loadtest.report.page import page
-from pooling_loadtest.results import read
+from pooling_loadtest.results import Results, read
 
 
-def write(folder: Path) -> Path:
+def write(folder: Path, results: Results | None = None) -> Path:
     """Write `report.html` and `summary.json` beside the results in a folder.
+
+    Args:
+        folder: the folder of the results.
+        results: the results, if they need not be read again.
 
     Returns:
         The path of the HTML file, which needs no other file and no network.
@@ -21,12 +25,12 @@ def write(folder: Path) -> Path:
     Raises:
         ResultsError: the folder holds no results, cannot be written, or a package is missing.
     """
-    results = read(folder)
+    results = results or read(folder)
     found = figures(results)
     path = folder / "report.html"
     try:
         (folder / "summary.json").write_text(_json(found) + "\n")
-        path.write_text(page(results, found, libraries()))
+        path.write_text(page(results, found, libraries))
     except OSError as error:
         raise ResultsError(f"cannot write {path}: {error.strerror or error}") from None
     return path
