@@ -114,9 +114,9 @@ def tls_files(
             raise click.UsageError("--server-name applies only with TLS; give --tls or --tls-ca")
         return None
     return (
-        _content("--tls-ca", ca),
-        _content("--tls-key", key),
-        _content("--tls-certificate", certificate),
+        _pem("--tls-ca", ca),
+        _pem("--tls-key", key),
+        _pem("--tls-certificate", certificate),
     )
 
 
@@ -129,6 +129,13 @@ def token_from(path: Path | None) -> str | None:
     if not token or len(token.split()) > 1:
         raise click.UsageError(f"--token-file {path} must hold one token, and nothing else")
     return token
+
+
+def _pem(flag: str, path: Path | None) -> bytes | None:
+    content = _content(flag, path)
+    if content is not None and b"-----BEGIN " not in content:
+        raise click.UsageError(f"{flag} {path} is not a PEM file")
+    return content
 
 
 def _content(flag: str, path: Path | None) -> bytes | None:

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import click
 
+from pooling_cli import quiet  # noqa: F401  sets a variable that gRPC reads when it is imported
 from pooling_cli.explain_command import explain
 from pooling_cli.loadtest_command import loadtest
 from pooling_cli.options import FILE
 from pooling_cli.remote_commands import backward, forward, info
 from pooling_engine import InvalidSpecError, InvalidTensorError, PoolingError, UnsupportedError
-
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's log would surround our one-line errors
 
 _MISUSE = (InvalidSpecError, InvalidTensorError, UnsupportedError)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+import grpc
 from numpy.typing import ArrayLike
 
 import pooling_wire
@@ -81,6 +82,9 @@ class AsyncPoolingClient(AsyncManyCalls):
     Raises:
         InvalidSpecError: an argument is invalid.
     """
+
+    _interceptors = (grpc.aio.ClientInterceptor,)
+    _interceptors_of = "grpc.aio"
 
     def _open(self) -> None:
         self._transport = AsyncGrpcTransport(self._connection, self._session, self._timeout_s)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import grpc
 import numpy as np
@@ -20,6 +20,7 @@ from pooling_client._retries import NO_PATIENCE_S
 from pooling_client._shared_memory import SharedMemory
 from pooling_client._transports.aio import AsyncGrpcTransport
 from pooling_client._transports.sync import GrpcTransport
+from pooling_engine import InvalidSpecError
 from pooling_wire import keepalive as pings
 
 Array = NDArray[Any]
@@ -29,6 +30,8 @@ class Client(ABC):
     """Arguments and state of a client. The classes of the clients document the arguments."""
 
     _transport: GrpcTransport | AsyncGrpcTransport
+    _interceptors: ClassVar[tuple[type, ...]]  # legal types
+    _interceptors_of: ClassVar[str]
 
     def __init__(
         self,
@@ -61,6 +64,7 @@ class Client(ABC):
             wait_for_ready,
             shared_streams,
         )
+        self._check_interceptors(interceptors)
         self.target = target
         self._connection = connection
         self._timeout_s = _channel.seconds(timeout)
@@ -72,6 +76,16 @@ class Client(ABC):
         )
         self._open()
         renew_after_fork(self)
+
+    def _check_interceptors(self, interceptors: Sequence[Any]) -> None:
+        for number, interceptor in enumerate(interceptors):
+            if not isinstance(interceptor, self._interceptors):
+                name = f"interceptors[{number}]"
+                raise InvalidSpecError(
+                    f"{name} is of type {type(interceptor).__name__}; "
+                    f"it must be a client interceptor of {self._interceptors_of}",
+                    field="interceptors",
+                )
 
     @abstractmethod
     def _open(self) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import grpc
@@ -55,7 +56,8 @@ class Connection:
 
     def __post_init__(self) -> None:
         check_target(self.target)
-        if type(self.connections) is not int or self.connections < 1:
+        is_count = isinstance(self.connections, Integral) and self.connections is not True
+        if not is_count or self.connections < 1:
             raise _invalid("connections", self.connections, "an integer of at least 1")
         _check_seconds("keepalive", self.keepalive, pings.LEAST_INTERVAL_S)
         _check_seconds("keepalive_timeout", self.keepalive_timeout, 0.001)
@@ -188,7 +190,7 @@ def _authorization(token: object) -> tuple[str, str]:
 
 
 def _check_seconds(name: str, value: float, least: float) -> None:
-    is_number = isinstance(value, int | float)
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
     if not (is_number and least <= value <= MAX_KEEPALIVE_S):
         legal = f"a number of seconds from {least:g} to {MAX_KEEPALIVE_S}"
         raise _invalid(name, value, legal)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+import grpc
 from numpy.typing import ArrayLike
 
 import pooling_wire
@@ -81,6 +82,14 @@ class PoolingClient(ManyCalls):
     Raises:
         InvalidSpecError: an argument is invalid.
     """
+
+    _interceptors = (
+        grpc.UnaryUnaryClientInterceptor,
+        grpc.UnaryStreamClientInterceptor,
+        grpc.StreamUnaryClientInterceptor,
+        grpc.StreamStreamClientInterceptor,
+    )
+    _interceptors_of = "grpc"
 
     def _open(self) -> None:
         self._transport = GrpcTransport(self._connection, self._session, self._timeout_s)

@@ -103,7 +103,7 @@ def _check_residual(plan: PoolPlan, has_indices: bool, has_input: bool) -> None:
         if has_indices or not has_input:
             what = f'tie_policy "{plan.tie_policy}"' if plan.selects else 'mode "lp"'
             raise InvalidTensorError(
-                f"{what} needs input, not indices",
+                f"{what} needs input" + (", not indices" if has_indices else ", which is missing"),
                 field="indices" if has_indices else "input",
             )
     elif has_indices or has_input:

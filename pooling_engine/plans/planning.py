@@ -108,7 +108,7 @@ def as_shape(shape: Sequence[int], field: str) -> tuple[int, ...]:
         return tuple(map(operator.index, shape))
     except TypeError:
         raise InvalidTensorError(
-            f"the shape is {shape!r}; it must be a sequence of integers", field=field
+            f"{field} is {shape!r}; it must be a sequence of integers", field=field
         ) from None
 
 

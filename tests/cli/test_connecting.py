@@ -84,12 +84,20 @@ def test_load_tests_use_tls_and_token(folder: Path, secured: str) -> None:
     assert "wrong" not in done.stderr
 
 
+def test_a_failed_handshake_is_one_line(folder: Path, server: PoolingServer) -> None:
+    done = pooling("info", "--target", server.address, "--tls", cwd=folder)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: the TLS handshake with {server.address} failed")
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
         (("--tls-certificate", "x.npy"), "--tls-key is missing"),
         (("--tls-key", "x.npy"), "--tls-certificate is missing"),
         (("--tls-ca", "none"), "--tls-ca none cannot be read: No such file or directory"),
+        (("--tls-ca", "x.npy"), "--tls-ca x.npy is not a PEM file"),
         (("--token-file", "none"), "--token-file none cannot be read: No such file or directory"),
         (("--token-file", "empty"), "--token-file empty must hold one token"),
         (("--token-file", "two"), "--token-file two must hold one token"),

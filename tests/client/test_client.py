@@ -371,6 +371,32 @@ def test_an_invalid_target_is_rejected(class_: Any, target: Any) -> None:
     assert caught.value.field == "target"
 
 
+@pytest.mark.parametrize("timeout", [0, -1, 0.0])
+@pytest.mark.parametrize("options", [{}, {"shared_streams": False}])
+def test_a_call_without_time_is_not_sent(
+    server: PoolingServer, options: dict[str, Any], timeout: float
+) -> None:
+    async def call() -> None:
+        async with AsyncPoolingClient(server.address, **options) as client:
+            await client.forward(X, MAX, timeout=timeout)
+
+    async def stream() -> None:
+        async with AsyncPoolingClient(server.address, **options) as client:
+            async for _ in client.forward_many([ForwardCall(X, MAX)], timeout=timeout):
+                pass
+
+    with PoolingClient(server.address, **options) as client:
+        for attempt in (
+            lambda: client.forward(X, MAX, timeout=timeout),
+            lambda: client.info(timeout=timeout),
+            lambda: list(client.forward_many([ForwardCall(X, MAX)], timeout=timeout)),
+            lambda: asyncio.run(call()),
+            lambda: asyncio.run(stream()),
+        ):
+            with pytest.raises(DeadlineError, match="before the call was sent"):
+                attempt()
+
+
 @pytest.mark.parametrize("timeout", ["5", float("nan"), [1], True])
 def test_a_timeout_that_is_not_a_number_is_rejected(server: PoolingServer, timeout: Any) -> None:
     async def call_with_timeout() -> None:

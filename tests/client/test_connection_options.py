@@ -182,6 +182,9 @@ def test_asyncio_interceptors_see_calls_and_streams(server: PoolingServer) -> No
         ({"authority": ""}, "authority"),
         ({"authority": 5}, "authority"),
         ({"interceptors": Counting()}, "interceptors"),
+        ({"interceptors": [5]}, "interceptors"),
+        ({"keepalive": True}, "keepalive"),
+        ({"keepalive_timeout": True}, "keepalive_timeout"),
         ({"compression": "gzip"}, "compression"),
         ({"wait_for_ready": 1}, "wait_for_ready"),
         ({"shared_streams": None}, "shared_streams"),
@@ -194,6 +197,29 @@ def test_invalid_options_are_rejected(class_: Any, options: dict[str, Any], fiel
     with pytest.raises(InvalidSpecError, match=field) as caught:
         class_("127.0.0.1:1", **options)
     assert caught.value.field == field
+
+
+def test_interceptors_of_the_other_kind_are_rejected() -> None:
+    with pytest.raises(InvalidSpecError, match=r"interceptors\[1\] .* of grpc$"):
+        PoolingClient("127.0.0.1:1", interceptors=[Counting(), AsyncCounting()])
+    with pytest.raises(InvalidSpecError, match=r"interceptors\[0\] .* of grpc\.aio$"):
+        AsyncPoolingClient("127.0.0.1:1", interceptors=[Counting()])
+
+
+def test_numbers_of_numpy_are_numbers(server: PoolingServer) -> None:
+    options: dict[str, Any] = {
+        "timeout": np.float32(30),
+        "connections": np.int64(2),
+        "keepalive": np.int32(20),
+        "keepalive_timeout": np.float32(5),
+    }
+
+    async def call() -> Any:
+        async with AsyncPoolingClient(server.address, **options) as client:
+            return await client.forward(X, SPEC)
+
+    with PoolingClient(server.address, **options) as client:
+        assert (client.forward(X, SPEC).output == asyncio.run(call()).output).all()
 
 
 def test_errors_do_not_contain_secrets() -> None:

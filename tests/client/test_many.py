@@ -151,6 +151,63 @@ def test_an_error_of_the_iterator_is_raised_after_the_earlier_results(own: Pooli
             next(results)
 
 
+@pytest.mark.parametrize("count", [0, 2])
+@pytest.mark.parametrize(
+    "error",
+    [LookupError("x"), SystemExit(7), KeyboardInterrupt(), asyncio.CancelledError("x")],
+    ids=lambda error: type(error).__name__,
+)
+def test_any_error_of_the_iterator_ends_the_call(
+    own: PoolingServer, error: BaseException, count: int
+) -> None:
+    """Errors that are no `Exception` left the caller waiting without end."""
+
+    def calls() -> Iterator[ForwardCall]:
+        yield from map(call, range(count))
+        raise error
+
+    async def calls_of_asyncio() -> AsyncIterator[ForwardCall]:
+        for each in calls():
+            await asyncio.sleep(0)
+            yield each
+
+    async def run(iterable: Any) -> list[Any]:
+        outcomes: list[Any] = []
+        async with AsyncPoolingClient(own.address) as client:
+            try:
+                async for result in client.forward_many(iterable):
+                    outcomes.append(float(result.output.max()))
+            except BaseException as caught:
+                outcomes.append(caught)
+        return outcomes
+
+    outcomes: list[Any] = []
+    with PoolingClient(own.address) as client:
+        try:
+            for result in client.forward_many(calls()):
+                outcomes.append(float(result.output.max()))
+        except BaseException as caught:
+            outcomes.append(caught)
+    expected = [*range(count), type(error)]
+    for each in (outcomes, asyncio.run(run(calls())), asyncio.run(run(calls_of_asyncio()))):
+        assert [*each[:-1], type(each[-1])] == expected
+
+
+@pytest.mark.parametrize("wrong", [None, 5, call(1)])
+def test_calls_that_are_no_iterable_are_rejected(own: PoolingServer, wrong: Any) -> None:
+    async def run() -> None:
+        async with AsyncPoolingClient(own.address) as client:
+            async for _ in client.backward_many(wrong):
+                pass
+
+    expected = pytest.raises(InvalidSpecError, match="must be an iterable of ForwardCall")
+    with PoolingClient(own.address) as client, expected as caught:
+        list(client.forward_many(wrong))
+    assert caught.value.field == "calls"
+    with pytest.raises(InvalidSpecError, match="must be an iterable of BackwardCall"):
+        asyncio.run(run())
+
+
 def test_a_result_arrives_before_the_next_call_is_made(own: PoolingServer) -> None:
     """Each call depends on the previous result."""
     values = [1.0]

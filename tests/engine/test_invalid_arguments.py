@@ -165,6 +165,13 @@ def test_arguments_besides_the_gradient(options, needs, sent):
     with pytest.raises(InvalidTensorError) as error:
         backward(DY, PoolSpec(**options, kernel=2), **residual)
     assert error.value.field == field
+    assert "indices" in sent or "not indices" not in str(error.value)
+
+
+@pytest.mark.parametrize("shape", ["1,1,4", 4, (1, 1, 4.0), (1, None, 4)])
+def test_a_shape_that_is_no_sequence_of_integers_is_rejected(shape):
+    with pytest.raises(InvalidTensorError, match=r"^input_shape is .* sequence of integers$"):
+        backward(DY, PoolSpec("sum", 2), input_shape=shape)
 
 
 # (the gradient's shape, the input's shape): the output of (1, 1, 4) is (1, 1, 2)

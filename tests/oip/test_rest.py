@@ -263,13 +263,17 @@ def test_unknown_models_are_not_found(server: PoolingServer) -> None:
         with pytest.raises(RestError) as caught:
             outputs_of(post(server.http_address, model, VALID))
         assert caught.value.status == 404
+        with pytest.raises(RestError) as caught:
+            outputs_of(post(server.http_address, model, b"{}"))
+        assert caught.value.status == 404
 
 
 @pytest.mark.parametrize(
     ("path", "body", "status", "part"),
     [
         ("/v2/models", None, 404, "there is no route /v2/models"),
-        ("/v2/systemsharedmemory/status", None, 404, "systemsharedmemory"),
+        ("/v2/systemsharedmemory/status", None, 501, "unix:PATH"),
+        ("/v2/cudasharedmemory/region/x/register", b"{}", 501, "unix:PATH"),
         ("/v2/models/max_pool2d/infer", None, 405, "has no GET; it has POST"),
         ("/v2", b"{}", 405, "has no POST; it has GET, HEAD"),
     ],

@@ -252,7 +252,7 @@ def test_a_port_that_workers_share_is_in_use(second: tuple[str, ...]) -> None:
         command = [*SERVE, *(word for word in second if word not in ("--listen", "127.0.0.1:0"))]
         done = subprocess.run([*command, *listen], capture_output=True, text=True, timeout=LIMIT_S)
     assert done.returncode == 1
-    assert done.stderr == f"error: cannot listen on {address}: the address is invalid or in use\n"
+    assert done.stderr == f"error: cannot listen on {address}: Address already in use\n"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -63,6 +64,13 @@ def test_wrong_arguments(
     with pytest.raises(error, match=text) as caught:
         function(*arguments, **{"server": NOWHERE} | options)
     assert not isinstance(caught.value, ConnectionError)
+
+
+def test_numbers_of_numpy_are_numbers(address: str) -> None:
+    divided = functional.avg_pool2d(X, 2, divisor_override=np.int64(3), server=address)
+    assert torch.equal(divided, functional.avg_pool2d(X, 2, divisor_override=3.0, server=address))
+    norms = functional.lp_pool2d(X, np.float32(3), 2, server=address)
+    assert torch.equal(norms, functional.lp_pool2d(X, 3, 2, server=address))
 
 
 def tangent(x: torch.Tensor) -> torch.Tensor:

@@ -92,6 +92,7 @@ def test_no_foreign_status_is_a_bug_of_this_project(code: grpc.StatusCode) -> No
     ("text", "cause"),
     [
         ("errors resolving a.b:1: Domain name not found", pooling_wire.UNRESOLVED),
+        ("Failed to create security handshaker.", pooling_wire.HANDSHAKE),
         ("Ssl handshake failed: CERTIFICATE_VERIFY_FAILED", pooling_wire.HANDSHAKE),
         ("GOAWAY received; Debug Text: too_many_pings", pooling_wire.PINGS),
     ],

@@ -97,7 +97,7 @@ _BY_TEXT = [
     ),
     (
         grpc.StatusCode.UNAVAILABLE,
-        re.compile(r"handshake failed|hostname verification|peer name", re.I),
+        re.compile(r"handshake failed|security handshaker|hostname verification|peer name", re.I),
         _Meaning(UnavailableError, "the TLS handshake with {target} failed", cause=HANDSHAKE),
     ),
     (

@@ -18,6 +18,22 @@ from pooling_engine import InvalidSpecError, PoolingError
 Result = TypeVar("Result")
 
 
+def check_calls(calls: Any, kinds: tuple[type, ...], call_type: type) -> None:
+    """Check that the argument of a stream of many calls is an iterable.
+
+    Args:
+        calls: the argument.
+        kinds: legal kinds of iterables.
+        call_type: type of its items.
+
+    Raises:
+        InvalidSpecError: it is something else.
+    """
+    if not isinstance(calls, kinds) and not hasattr(calls, "__getitem__"):
+        text = f"calls is of type {type(calls).__name__}; it must be an iterable of "
+        raise InvalidSpecError(text + call_type.__name__, field="calls")
+
+
 class Batch(NamedTuple, Generic[Result]):
     """Calls of one message.
 

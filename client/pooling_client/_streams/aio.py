@@ -45,7 +45,7 @@ class Feed(Generic[Token]):
             entry, failure = None, None
             try:
                 entry = await anext(self._requests, None)
-            except Exception as error:  # raised to the caller after the results before it
+            except BaseException as error:  # raised to the caller after the results before it
                 failure = error
             async with self._changed:
                 if entry is None:

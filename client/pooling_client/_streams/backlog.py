@@ -26,7 +26,7 @@ class Backlog(Generic[Token]):
         self.answered = 0
         self.is_complete = False
         self._entries: deque[tuple[Token, Request]] = deque()
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -40,7 +40,7 @@ class Backlog(Generic[Token]):
         """Add the next request, with the token that identifies it to the caller."""
         self._entries.append(entry)
 
-    def complete(self, failure: Exception | None = None) -> None:
+    def complete(self, failure: BaseException | None = None) -> None:
         """Mark the end of the requests; `failure` ended the caller's iterator."""
         self._failure = failure
         self.is_complete = True

@@ -94,7 +94,7 @@ class AsyncBatches(Generic[Result]):
         self._changed = asyncio.Condition()
         self._taking: asyncio.Task[None] | None = None
         self._is_complete = False
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
 
     def __aiter__(self) -> AsyncIterator[tuple[Batch[Result], Request]]:
         return self
@@ -124,7 +124,7 @@ class AsyncBatches(Generic[Result]):
                     self._pending.add(call)
                     self._changed.notify_all()
                     await self._changed.wait_for(lambda: not self._pending.is_full)
-        except Exception as error:  # raised to the caller after the results before it
+        except BaseException as error:  # raised to the caller after the results before it
             self._failure = error
         async with self._changed:
             self._is_complete = True

@@ -72,7 +72,7 @@ class Feed(Generic[Token]):
         entry, failure = None, None
         try:
             entry = next(self._requests, None)
-        except Exception as error:  # raised to the caller after the results before it
+        except BaseException as error:  # raised to the caller after the results before it
             failure = error
         with self._state:
             if entry is None:

@@ -99,7 +99,7 @@ class AsyncGrpcTransport:
         metadata = self._connection.current_metadata()
         target = self._connection.target
         if timeout_s <= 0:  # grpcio 1.85 may never end such a call
-            raise _channel.not_in_time(described(target))
+            raise _channel.no_time_left(described(target))
         try:
             async with asyncio.timeout(timeout_s + _GRACE_S):
                 return await call(request, timeout=timeout_s, metadata=metadata)
@@ -177,7 +177,7 @@ class AsyncGrpcTransport:
         try:
             while True:
                 if retries.left_s() == 0:  # as in `send`
-                    raise _channel.not_in_time(described(self._connection.target))
+                    raise _channel.no_time_left(described(self._connection.target))
                 metadata = self._connection.current_metadata()
                 try:
                     stream = methods.stream(method)(

@@ -66,6 +66,8 @@ class GrpcTransport:
             ValueError: the client is closed.
         """
         methods = next(self._turns)
+        if timeout_s <= 0:
+            raise _channel.no_time_left(described(self._connection.target))
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = methods.unary(method)
         metadata = self._connection.current_metadata()
         try:
@@ -175,6 +177,8 @@ class GrpcTransport:
         feed, origin = Feed(requests, window), Origin()
         try:
             while True:
+                if retries.left_s() == 0:
+                    raise _channel.no_time_left(described(self._connection.target))
                 metadata = self._connection.current_metadata()
                 try:
                     stream = methods.stream(method)(

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 
 Sizes = int | Sequence[int]
@@ -98,7 +100,10 @@ def number(name: str, value: Any) -> float:
     Raises:
         TypeError: it is not a number.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    is_number = isinstance(value, int | float) or (
+        isinstance(value, np.generic) and isinstance(value, Real)
+    )
+    if isinstance(value, bool) or not is_number:
         raise TypeError(f"{name} must be a number, not {value!r}")
     return float(value)
 

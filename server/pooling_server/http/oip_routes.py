@@ -20,6 +20,7 @@ import pooling_wire
 from pooling_engine import InvalidSpecError, OverloadedError, UnsupportedError
 from pooling_server.http.calls import HttpCall, HttpServices, Served
 from pooling_server.oip import information
+from pooling_server.oip.inference import NO_SHARED_MEMORY
 from pooling_server.oip.json_messages import RestExchange
 from pooling_server.oip.models import find_model
 from pooling_server.oip.service import INFER, InferenceService
@@ -36,6 +37,7 @@ _STATUSES = {
     "UNAVAILABLE": 503,
     "DEADLINE_EXCEEDED": 504,
 }
+_SHARED_MEMORY = ("/v2/systemsharedmemory/", "/v2/cudasharedmemory/")
 _MOST_CHARACTERS = 200  # of what an error repeats
 _MODELS = ("/v2/models/{name}", "/v2/models/{name}/versions/{version}")
 
@@ -78,6 +80,8 @@ async def http_error(request: Request, error: Exception) -> Response:
     if error.status_code == 405:
         methods = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
         text = f"{path} has no {request.method[:_MOST_CHARACTERS]}; it has {methods}"
+    elif path.startswith(_SHARED_MEMORY):
+        return JSONResponse({"error": NO_SHARED_MEMORY}, 501)
     return JSONResponse({"error": text}, error.status_code, error.headers)
 
 

@@ -40,7 +40,7 @@ from pooling_server.oip.json_fields import (
     parsed,
     text_of,
 )
-from pooling_server.oip.models import VERSION
+from pooling_server.oip.models import VERSION, find_model
 from pooling_server.oip.statistics import RequestTimer, Statistics
 from pooling_wire.shared_memory import NO_PLACES, Placed, Places, Regions
 
@@ -83,6 +83,7 @@ class RestExchange:
             PoolingError: the body is invalid.
         """
         try:
+            find_model(self._request.model_name, self._request.model_version)
             self._decode(data)
             call = call_of(self._request)
         except PoolingError:

@@ -99,8 +99,8 @@ def bound_socket(address: str, *, is_shared: bool) -> socket.socket:
         except OSError:
             bound.close()
             raise
-    except OSError:
-        raise _unusable(address) from None
+    except OSError as error:
+        raise _unusable(address, error) from None
     return bound
 
 
@@ -157,6 +157,7 @@ class Listeners:
     def _bind_socket(self, server: grpc.Server, address: str, mode: int) -> str:
         path = Path(address.removeprefix(_UNIX))
         try:
+            path.parent.stat()
             _remove_stale_socket(path)
         except OSError as error:
             raise OSError(f"cannot listen on {address}: {error.strerror or error}") from None
@@ -232,12 +233,15 @@ def _bind(
     except RuntimeError:
         port = 0
     if port == 0:
+        if not is_unix(address):
+            bound_socket(address, is_shared=False).close()  # raises the reason, unlike gRPC
         raise _unusable(address)
     return port
 
 
-def _unusable(address: str) -> OSError:
-    return OSError(f"cannot listen on {address}: the address is invalid or in use")
+def _unusable(address: str, error: OSError | None = None) -> OSError:
+    reason = (error and error.strerror) or "the address is invalid or in use"
+    return OSError(f"cannot listen on {address}: {reason}")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
