@@ -49,6 +49,10 @@ WRONG: list[tuple[str, Callable[..., Any], tuple[Any, ...], dict[str, Any], type
     ("index type", functional.max_unpool2d, (X, INDICES.int(), 2), {}, RuntimeError, "indices are torch.int32"),
     ("index shape", functional.max_unpool2d, (X, INDICES[0], 2), {}, RuntimeError, "indices have the shape"),
     ("unpool type", functional.max_unpool2d, (X.int(), INDICES, 2), {}, RuntimeError, "input is torch.int32"),
+    ("unpool sizes", functional.max_unpool2d, (X, INDICES, 2), {"output_size": (16,)}, ValueError, "output_size has 1 sizes; it must have 2 or 4"),
+    ("unpool size type", functional.max_unpool2d, (X, INDICES, 2), {"output_size": 16}, TypeError, "output_size must be a sequence of integers, not 16"),
+    ("filter", remote.replace, (torch.nn.MaxPool2d(2),), {"filter_fn": 5}, TypeError, "filter_fn must be a function or None, not 5"),
+    ("layer of several", remote.PoolAll, ([torch.nn.MaxPool2d(0)],), {}, RuntimeError, r"layers\[0\]: kernel_size\[0\] is 0"),
     ("unpool size", functional.max_unpool2d, (X, INDICES, 2), {"output_size": (99, 16)}, ValueError, r"output_size\[0\] is 99; it must be between 14 and 18"),
 ]  # fmt: skip
 

@@ -13,7 +13,7 @@ from pooling_client import NamedPadding, PoolingError, PoolSpec
 from pooling_client._training.clients import check_server
 from pooling_client.torch import _arguments, _bases
 from pooling_client.torch._calling import batched, with_layout
-from pooling_client.torch._errors import InvalidOptionError
+from pooling_client.torch._errors import InvalidOptionError, torch_errors
 from pooling_client.torch._op_of_all import forward_all
 
 _OPTIONS = {
@@ -126,7 +126,8 @@ def _options_and_sizes(layer: torch.nn.Module, rank: int) -> tuple[dict[str, Any
     if isinstance(layer, (*_ADAPTIVE_MAX, *_ADAPTIVE_AVERAGE)):
         mode = "max" if isinstance(layer, _ADAPTIVE_MAX) else "average"
         return {"mode": mode, "window": "adaptive"}, layer.output_size
-    spec = PoolSpec.from_torch(layer)
+    with torch_errors():
+        spec = PoolSpec.from_torch(layer)
     options = {"window": "sliding", "mode": str(spec.mode), "ceil_mode": spec.ceil_mode}
     for name in _OPTIONS[spec.mode]:
         if getattr(spec, name) is not None:

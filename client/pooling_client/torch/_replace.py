@@ -107,6 +107,8 @@ def replace(
     check_server(server)
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    if filter_fn is not None and not callable(filter_fn):
+        raise TypeError(f"filter_fn must be a function or None, not {filter_fn!r}")
     rows: list[Row] = []
     twins: dict[torch.nn.Module, torch.nn.Module] = {}
 

@@ -74,9 +74,15 @@ def _output_shape(x: Tensor, sizes: list[int], output_size: Any) -> list[int]:
         smallest.append((x.shape[2 + axis] - 1) * stride + kernel - 2 * before)
     if output_size is None:
         return smallest
-    given = list(output_size)
-    given = given[2:] if len(given) == rank + 2 else given
-    _arguments.check_length("output_size", given, rank)
+    try:
+        given = list(output_size)
+    except TypeError:
+        text = f"output_size must be a sequence of integers, not {output_size!r}"
+        raise TypeError(text) from None
+    if len(given) not in (rank, rank + 2):
+        legal = f"{rank} or {rank + 2}"
+        raise ValueError(f"output_size has {len(given)} sizes; it must have {legal}")
+    given = given[-rank:]
     for axis in range(rank):
         stride = sizes[5 * axis + 1]
         low, high = smallest[axis] - stride, smallest[axis] + stride
