@@ -89,6 +89,9 @@ def generate(pipe: Connection, test: LoadTest, number: int) -> None:
         except (TargetError, PoolingError) as error:
             pipe.send(("failed", False, str(error)))
             return
+        except MemoryError:
+            pipe.send(("failed", True, "the generator has not enough memory for these calls"))
+            return
         try:
             pipe.send(("ready", target.kinds, info))
             _Generator(pipe, test, number, target).serve()

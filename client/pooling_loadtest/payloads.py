@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,12 +83,17 @@ def payloads_of(kind: KindOfCall, seed: int) -> list[Payload]:
         dtype = np.dtype(kind.dtype)
     except TypeError:
         raise MisuseError(f"kind {kind.name!r}: dtype is {kind.dtype!r}, not a type") from None
-    size = max(1, int(np.prod(kind.shape, dtype=np.float64)) * dtype.itemsize)
+    size = max(1, math.prod(kind.shape) * dtype.itemsize)
     count = int(min(_VARIANTS, max(1, _VARIANT_BYTES // size)))
     try:
         return [_payload(kind, dtype, np.random.default_rng([seed, n])) for n in range(count)]
     except (pooling_engine.PoolingError, TypeError) as error:
         raise MisuseError(f"kind {kind.name!r}: {error}") from None
+    except MemoryError:
+        raise MisuseError(
+            f"kind {kind.name!r}: shape is {kind.shape}; a tensor of {size:,} bytes and its result "
+            "must fit in the memory of the generator"
+        ) from None
 
 
 def results_in(reply: ForwardResult | Array) -> tuple[Array, ...]:
@@ -98,7 +104,9 @@ def results_in(reply: ForwardResult | Array) -> tuple[Array, ...]:
 
 
 def _payload(kind: KindOfCall, dtype: np.dtype[Any], random: np.random.Generator) -> Payload:
-    spec, x = PoolSpec(**kind.spec), _tensor(kind.shape, dtype, random)
+    spec = PoolSpec(**kind.spec)
+    pooling_engine.plan(spec, kind.shape, dtype)  # rejects the shape before it is allocated
+    x = _tensor(kind.shape, dtype, random)
     if kind.direction == "forward":
         call = ForwardCall(x, spec, kind.return_indices)
         return Payload(call, results_in(pooling_engine.run(call, backend=_BACKEND)))
