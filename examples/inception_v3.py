@@ -19,6 +19,7 @@ from torch.nn import functional as F  # noqa: N812  the usual name
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from examples.comparing import compare, images, serving
+from examples.running import errors_in_one_line
 from pooling_client.torch import remote
 
 SIZE = 107  # of an image; 299 in the paper
@@ -189,4 +190,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_one_line():
+        main()

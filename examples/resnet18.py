@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from examples.comparing import compare, images, serving
+from examples.running import errors_in_one_line
 from pooling_client.torch import replace
 
 SIZE = 64  # of an image; 224 in the paper
@@ -75,4 +76,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_one_line():
+        main()

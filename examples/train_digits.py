@@ -25,6 +25,7 @@ from torch import Tensor, nn
 import pooling_client.torch
 import pooling_engine
 from examples.comparing import serving
+from examples.running import above_zero, errors_in_one_line
 from pooling_engine import PoolSpec
 
 EPOCHS = 8
@@ -230,7 +231,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--server", help="target of the server; by default, one is started")
     parser.add_argument("--figure", help="file for the figure")
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--epochs", type=above_zero, default=EPOCHS)
     options = parser.parse_args()
     with serving(options.server) as address:
         os.environ["POOLING_TARGET"] = address
@@ -252,4 +253,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_one_line():
+        main()

@@ -22,6 +22,7 @@ from sklearn.datasets import load_digits
 
 import pooling_client.jax
 import pooling_engine
+from examples.running import above_zero, errors_in_one_line
 from pooling_cli.demo.server import address_in, running_server
 from pooling_engine import PoolSpec
 
@@ -155,7 +156,7 @@ def main() -> None:
     """Train twice and compare the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--server", help="target of the server; by default, one is started")
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--epochs", type=above_zero, default=EPOCHS)
     options = parser.parse_args()
     if options.server:
         train(options.server, options.epochs)
@@ -180,4 +181,5 @@ def train(server: str, epochs: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_one_line(jax.errors.JaxRuntimeError):
+        main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 from torch import nn
 
 from examples import comparing, inception_v3, resnet18
+from examples.running import above_zero, errors_in_one_line
+from pooling_client import PoolingClient
 
 
 @pytest.mark.parametrize(
@@ -45,3 +48,20 @@ def test_a_wrong_gradient_is_noticed() -> None:
     local, other = nn.Linear(2, 2), nn.Linear(2, 2)
     with pytest.raises(SystemExit, match="a gradient differs by more than"):
         comparing.compare(local, other, torch.randn(2, 2))
+
+
+def test_errors_are_one_line() -> None:
+    with pytest.raises(SystemExit, match=r"^error: target is 'nope'"), errors_in_one_line():
+        PoolingClient("nope")
+    expected = pytest.raises(SystemExit, match=r"^error: the last line$")
+    with expected, errors_in_one_line(RuntimeError):
+        raise RuntimeError("a traceback\nthe last line")
+    with pytest.raises(LookupError), errors_in_one_line():
+        raise LookupError("a bug of the example")
+
+
+def test_numbers_of_epochs() -> None:
+    assert above_zero("3") == 3
+    for wrong in ("0", "-1", "1.5", "x", ""):
+        with pytest.raises(argparse.ArgumentTypeError, match="is not an integer above 0"):
+            above_zero(wrong)
