@@ -62,7 +62,11 @@ from pooling_engine.backends.numba_backend.language.arguments import (
     WindowTables,
 )
 from pooling_engine.backends.numba_backend.tables.adjacent_windows import adjacent_tables
-from pooling_engine.backends.numba_backend.tables.axes import is_unchanged, window_tables
+from pooling_engine.backends.numba_backend.tables.axes import (
+    index_tables,
+    is_unchanged,
+    window_tables,
+)
 from pooling_engine.backends.numba_backend.tables.divisors import (
     divisors_of,
     is_power_of_two,
@@ -151,7 +155,7 @@ def forward_call(
     if indices is not None:
         rows = *rows, written(indices)
         no_index = ~indices.dtype.type(0)  # the largest index
-        return _call(_index_kernel(plan), rows, window_tables(plan), x.nbytes, no_index)
+        return _call(_index_kernel(plan), rows, index_tables(plan), x.nbytes, no_index)
     if has_short_rows(plan):
         return _short_rows_call(plan, rows, x.nbytes)
     if plan.selects:

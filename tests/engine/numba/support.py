@@ -16,10 +16,11 @@ from pooling_engine.backends.numba_backend.tables import (
 )
 from pooling_engine.runtime import threads
 
-TILES = ("WINDOWS", "WIDE", "SCATTERED", "STACKED", "ADJACENT")
+TILES = ("WINDOWS", "INDEXED", "WIDE", "SCATTERED", "STACKED", "ADJACENT")
 TILE_BYTES = tile_sizes.WINDOWS  # of most kernels, by default
 _TABLES = (
     adjacent_windows.adjacent_tables,
+    axes.index_tables,
     axes.window_tables,
     index_targets.scatter_tables,
     reaching_outputs.gather_tables,

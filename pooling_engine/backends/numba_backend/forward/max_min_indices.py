@@ -8,6 +8,10 @@ from pooling_engine.backends.numba_backend.forward.candidates import NO_TAP, Ext
 from pooling_engine.backends.numba_backend.forward.nans import has_nan, write_canonical_nans
 from pooling_engine.backends.numba_backend.forward.reduce_tile import Tile, tile_at
 from pooling_engine.backends.numba_backend.forward.select_axis import LANES
+from pooling_engine.backends.numba_backend.forward.select_channels import (
+    has_small_windows,
+    select_channels,
+)
 from pooling_engine.backends.numba_backend.forward.select_tile import room_for, select_tile
 from pooling_engine.backends.numba_backend.forward.select_wide import Passes, room_of_passes
 from pooling_engine.backends.numba_backend.language.arguments import AXIS_COLUMNS, WindowTables
@@ -38,9 +42,11 @@ from pooling_engine.backends.numba_backend.language.pointers import (
 from pooling_engine.backends.numba_backend.language.selection import (
     Larger,
     LargerNumber,
+    LargerOfNumbers,
     Operation,
     Smaller,
     SmallerNumber,
+    SmallerOfNumbers,
     identity_of,
     selects_numbers,
 )
@@ -56,6 +62,7 @@ def _pool(
     begin: int,
     end: int,
     operation: Operation,
+    plain: Operation,
 ) -> bool:
     axes, tap_ranges = pointer_to(windows.axes, 0), pointer_to(windows.tap_ranges, 0)
     height, element, rejects_nan = windows.height, windows.element, windows.rejects_nan
@@ -69,6 +76,8 @@ def _pool(
     widened = scratch_for(element.zero, sizes.span * sizes.row)
     results = scratch_for(element.zero, height * sizes.out_row)
     taps = np.empty(height * sizes.out_row, np.int32)
+    is_small = wide_room == 0 and has_small_windows(sizes, axes)
+    has_nans = False  # in the outputs of the tile before
     for number in range(begin, end):
         tile = tile_at(number, first, tap_ranges, height)
         count = (tile.input_end - tile.input_begin) * sizes.row
@@ -83,8 +92,15 @@ def _pool(
             Numbered(pointer_to(wide, 0), pointer_to(wide_taps, 0)),
             Numbered(pointer_to(wide, wide_room), pointer_to(wide_taps, wide_room)),
         )
-        select_tile(rows, target, spare, passes, tile, sizes, room, axes, tap_ranges, operation)
         out_count = (tile.end - tile.begin) * sizes.out_row
+        if is_small:
+            if has_nans or has_nan(rows.values, count):
+                select_channels(rows.values, target, tile, sizes, axes, tap_ranges, operation)
+                has_nans = has_nan(target.values, out_count)
+            else:
+                select_channels(rows.values, target, tile, sizes, axes, tap_ranges, plain)
+        else:
+            select_tile(rows, target, spare, passes, tile, sizes, room, axes, tap_ranges, operation)
         if wide_room and not selects_numbers(operation):
             _number_infinities(target, out_count, tile, sizes, axes, tap_ranges, operation)
         if rejects_nan and has_nan(values, out_count):
@@ -175,7 +191,7 @@ def max_pool_indices(
     Returns:
         Whether a NaN must be rejected; then the results are incomplete.
     """
-    return _pool(x, output, indices, windows, no_index, begin, end, Larger())
+    return _pool(x, output, indices, windows, no_index, begin, end, Larger(), LargerOfNumbers())
 
 
 @kernel
@@ -189,7 +205,7 @@ def min_pool_indices(
     end: int,
 ) -> bool:
     """Pool like `max_pool_indices`, for the smallest elements."""
-    return _pool(x, output, indices, windows, no_index, begin, end, Smaller())
+    return _pool(x, output, indices, windows, no_index, begin, end, Smaller(), SmallerOfNumbers())
 
 
 @kernel
@@ -203,7 +219,9 @@ def max_number_pool_indices(
     end: int,
 ) -> bool:
     """Pool like `max_pool_indices`, ignoring NaNs."""
-    return _pool(x, output, indices, windows, no_index, begin, end, LargerNumber())
+    return _pool(
+        x, output, indices, windows, no_index, begin, end, LargerNumber(), LargerOfNumbers()
+    )
 
 
 @kernel
@@ -217,4 +235,6 @@ def min_number_pool_indices(
     end: int,
 ) -> bool:
     """Pool like `min_pool_indices`, ignoring NaNs."""
-    return _pool(x, output, indices, windows, no_index, begin, end, SmallerNumber())
+    return _pool(
+        x, output, indices, windows, no_index, begin, end, SmallerNumber(), SmallerOfNumbers()
+    )

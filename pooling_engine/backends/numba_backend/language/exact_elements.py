@@ -51,12 +51,26 @@ def _load_exactly(source: Any, count: Any, scratch: Any, element: Any) -> Any:
         if element.is_bfloat16:
             for i in range(count):
                 put(scratch, i, float32_of(np.uint32(get(source, i)) << np.uint32(16)))
-        else:
+        elif _widen(source, scratch, count):
             for i in range(count):
                 put(scratch, i, _exactly_widened(get(source, i)))
         return scratch
 
     return widened
+
+
+@part
+def _widen(source: Pointer, target: Pointer, count: int) -> bool:
+    """Convert float16 to float32, and return whether an element is a signalling NaN.
+
+    The processor makes it a quiet one, and keeps the bits of all others.
+    """
+    found = False
+    for i in range(count):
+        bits = get(source, i)
+        found |= bool(np.uint16((bits & np.uint16(0x7FFF)) - np.uint16(0x7C01)) < np.uint16(0x1FF))
+        put(target, i, widen_float16(bits))
+    return found
 
 
 def store_exactly(target: Pointer, output: Pointer, count: int, element: ElementType) -> None:
@@ -72,8 +86,20 @@ def _store_exactly(target: Any, output: Any, count: Any, element: Any) -> Any:
         if element.is_bfloat16:
             for i in range(count):
                 put(output, i, np.uint16(uint32_of(get(target, i)) >> np.uint32(16)))
-        else:
+        elif _narrow(target, output, count):
             for i in range(count):
                 put(output, i, _exactly_narrowed(get(target, i)))
 
     return narrowed
+
+
+@part
+def _narrow(values: Pointer, target: Pointer, count: int) -> bool:
+    """Convert float32 to float16, and return whether a value is a signalling NaN."""
+    found = False
+    for i in range(count):
+        value = get(values, i)
+        rest = np.uint32((uint32_of(value) & np.uint32(0x7FFFFFFF)) - np.uint32(0x7F800001))
+        found |= bool(rest < np.uint32(0x3FFFFF))
+        put(target, i, narrow_float16(value))
+    return found

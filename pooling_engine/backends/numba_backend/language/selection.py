@@ -26,6 +26,14 @@ class Smaller(NamedTuple):
     """The smaller element, or the first NaN."""
 
 
+class LargerOfNumbers(NamedTuple):
+    """The larger element, where no element is a NaN."""
+
+
+class SmallerOfNumbers(NamedTuple):
+    """The smaller element, where no element is a NaN."""
+
+
 class LargerNumber(NamedTuple):
     """The larger element, or a NaN if there is no number."""
 
@@ -34,9 +42,10 @@ class SmallerNumber(NamedTuple):
     """The smaller element, or a NaN if there is no number."""
 
 
-Operation = Larger | Smaller | LargerNumber | SmallerNumber
+Operation = Larger | Smaller | LargerOfNumbers | SmallerOfNumbers | LargerNumber | SmallerNumber
 
-_LARGER, _NUMBERS = (Larger, LargerNumber), (LargerNumber, SmallerNumber)
+_LARGER, _NUMBERS = (Larger, LargerOfNumbers, LargerNumber), (LargerNumber, SmallerNumber)
+_WITHOUT_NANS = LargerOfNumbers, SmallerOfNumbers
 
 
 def _sign(operation: Any) -> str:
@@ -49,6 +58,8 @@ def is_better(typing: Any, value: Any, best: Any, operation: Any) -> Any:
 
     def build(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         new, old, _ = arguments
+        if operation.instance_class in _WITHOUT_NANS:
+            return builder.fcmp_ordered(_sign(operation), new, old)
         # If either is a NaN, the comparison is true; a NaN of the other operand makes it false.
         is_new = builder.fcmp_unordered(_sign(operation), new, old)
         other = new if operation.instance_class in _NUMBERS else old

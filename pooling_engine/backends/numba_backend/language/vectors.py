@@ -49,8 +49,10 @@ def _loader(lanes: int) -> Any:
     return load
 
 
-load_8 = _loader(8)  # the elements from `index` on
+load_4 = _loader(4)  # the elements from `index` on
+load_8 = _loader(8)
 load_16 = _loader(16)
+load_64 = _loader(64)
 
 
 @intrinsic

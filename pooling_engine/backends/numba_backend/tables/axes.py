@@ -64,6 +64,23 @@ def window_tables(plan: PoolPlan) -> WindowTables:
     )
 
 
+@Memo
+def index_tables(plan: PoolPlan) -> WindowTables:
+    """Return the tables of MAX and MIN with indices; with channels last, of higher tiles.
+
+    The last axis is selected first, in all rows that the windows of a tile span. Rows of channels
+    are long: tiles of few rows would have most of them in common.
+    """
+    windows = window_tables(plan)
+    if plan.inner == 1:
+        return windows
+    planes, axes = planes_and_axes(plan)
+    first = axes[0]
+    rows = _positions_per_tile(plan, axes, tile_sizes.INDEXED)
+    height = max(windows.height, min(first.outputs, rows * first.outputs // first.size))
+    return windows._replace(height=height, tiles=planes * -(-first.outputs // height))
+
+
 def planes_and_axes(plan: PoolPlan) -> tuple[int, tuple[Axis, ...]]:
     """Return the number of planes and their axes, at least two.
 
@@ -132,9 +149,10 @@ def _is_covered(axis: Axis) -> TypeGuard[SlidingAxis]:
     return is_adjacent(axis) and axis.outputs * axis.kernel == axis.size
 
 
-def _positions_per_tile(plan: PoolPlan, axes: tuple[Axis, ...]) -> int:
+def _positions_per_tile(plan: PoolPlan, axes: tuple[Axis, ...], size: int = 0) -> int:
+    """Return the positions of the first axis that `size` bytes have, WINDOWS by default."""
     row_bytes = math.prod(axis.size for axis in axes[1:]) * plan.inner * plan.dtype.itemsize
-    return max(1, tile_sizes.WINDOWS // row_bytes)
+    return max(1, (size or tile_sizes.WINDOWS) // row_bytes)
 
 
 def _height_of_wide_windows(plan: PoolPlan, axes: tuple[Axis, ...]) -> int:
