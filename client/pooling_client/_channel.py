@@ -64,12 +64,6 @@ def not_connected(target: str) -> DeadlineError:
     return DeadlineError(text, facts={"cause": NOT_CONNECTED})
 
 
-def no_time_left(target: str) -> DeadlineError:
-    """Return the error of a call whose deadline passed before an attempt was sent."""
-    text = f"the deadline passed before the call was sent to {target}"
-    return DeadlineError(text, facts={"cause": NOT_CONNECTED})
-
-
 def not_in_time(target: str) -> DeadlineError:
     """Return the error of a call whose timeout has passed, apart from those of gRPC."""
     return DeadlineError(f"{target} was connected, but did not answer in time")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import signal
+import subprocess
 import sys
 import typing
 from collections.abc import AsyncIterator, Iterator
@@ -17,7 +19,7 @@ from pooling_client import AsyncPoolingClient, BackwardCall, ForwardCall, Poolin
 from pooling_engine import InvalidSpecError, InvalidTensorError, PoolSpec
 from pooling_server import PoolingServer, ServerConfig
 from tests.client.support import in_flight, threads_of_streams
-from tests.support.waiting import wait_until
+from tests.support.waiting import LIMIT_S, wait_until
 
 MAX = PoolSpec("max", 2)
 X = np.random.default_rng(2).standard_normal((3, 4, 19, 16), dtype=np.float32)
@@ -191,6 +193,41 @@ def test_any_error_of_the_iterator_ends_the_call(
     expected = [*range(count), type(error)]
     for each in (outcomes, asyncio.run(run(calls())), asyncio.run(run(calls_of_asyncio()))):
         assert [*each[:-1], type(each[-1])] == expected
+
+
+INTERRUPTED = """
+import itertools, sys, threading
+import grpc._channel
+import numpy as np
+from pooling_client import ForwardCall, PoolingClient, PoolSpec
+
+next_reply = grpc._channel._MultiThreadedRendezvous._next
+calls = itertools.count()
+
+
+def interrupted(stream):
+    if next(calls) < 2:
+        return next_reply(stream)
+    held = threading.Event()
+    hold = lambda: stream._state.condition.acquire() and held.set() or threading.Event().wait()
+    threading.Thread(target=hold, daemon=True).start()
+    held.wait()
+    raise KeyboardInterrupt
+
+
+grpc._channel._MultiThreadedRendezvous._next = interrupted
+call = ForwardCall(np.ones((1, 1, 4, 4), np.float32), PoolSpec("max", 2))
+for result in PoolingClient(sys.argv[1]).forward_many(iter(lambda: call, None)):
+    pass
+"""
+
+
+def test_an_interrupt_that_leaves_a_lock_of_grpc_held_ends_the_program(own: PoolingServer) -> None:
+    command = [sys.executable, "-c", INTERRUPTED, own.address]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert done.returncode == -signal.SIGINT, done.stderr
+    assert done.stderr.count("Traceback") == 1
+    assert done.stderr.endswith("KeyboardInterrupt\n")
 
 
 @pytest.mark.parametrize("wrong", [None, 5, call(1)])

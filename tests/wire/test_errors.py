@@ -81,6 +81,17 @@ def test_statuses_of_grpc_and_proxies(
         assert (error.facts.get("retryable") != "false") is is_retried
 
 
+def test_a_peer_that_closes_connections_may_require_tls() -> None:
+    closed = "last error: UNAVAILABLE: ipv4:127.0.0.1:1: Socket closed"
+    for failed in ("connections to all backends failing", "failed to connect to all addresses"):
+        error = pooling_wire.decode_error(
+            FakeRpcError(CODE.UNAVAILABLE, f"{failed}; {closed}"), "h"
+        )
+        assert str(error).startswith("no server answers at h, which closes connections at once; it")
+    lost = pooling_wire.decode_error(FakeRpcError(CODE.UNAVAILABLE, "Socket closed"), "h")
+    assert "TLS" not in str(lost)
+
+
 @pytest.mark.parametrize("code", list(grpc.StatusCode))
 def test_no_foreign_status_is_a_bug_of_this_project(code: grpc.StatusCode) -> None:
     if code is not grpc.StatusCode.OK:

@@ -102,6 +102,15 @@ _BY_TEXT = [
     ),
     (
         grpc.StatusCode.UNAVAILABLE,
+        re.compile(r"(backends failing|connect to all addresses).*Socket closed"),
+        _Meaning(
+            UnavailableError,
+            "no server answers at {target}, which closes connections at once; "
+            "it may require TLS, or a certificate of the client",
+        ),
+    ),
+    (
+        grpc.StatusCode.UNAVAILABLE,
         re.compile(r"too_many_pings"),
         _Meaning(UnavailableError, "{target} accepts fewer keepalive pings", cause=PINGS),
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Iterator
 from typing import Any, Generic
@@ -132,3 +133,22 @@ class Feed(Generic[Token]):
         self._stream_number += 1
         self._backlog.complete()
         self._room.release()
+
+
+def end_later(stream: Any, feed: Feed[Any]) -> None:
+    """End a stream in another thread, after Ctrl-C has interrupted this one.
+
+    The interrupt may have come before gRPC released a lock. To end the stream here, or to destroy
+    it when the program ends, could then take for ever. Its destructor therefore never runs.
+
+    Args:
+        stream: the stream, of `grpc`.
+        feed: its requests.
+    """
+
+    def end() -> None:
+        stream.cancel()
+        feed.close()
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(stream))
+    threading.Thread(target=end, name="pooling-interrupted", daemon=True).start()

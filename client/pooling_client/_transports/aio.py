@@ -99,7 +99,7 @@ class AsyncGrpcTransport:
         metadata = self._connection.current_metadata()
         target = self._connection.target
         if timeout_s <= 0:  # grpcio 1.85 may never end such a call
-            raise _channel.no_time_left(described(target))
+            raise self._late(methods.channel)
         try:
             async with asyncio.timeout(timeout_s + _GRACE_S):
                 return await call(request, timeout=timeout_s, metadata=metadata)
@@ -177,7 +177,7 @@ class AsyncGrpcTransport:
         try:
             while True:
                 if retries.left_s() == 0:  # as in `send`
-                    raise _channel.no_time_left(described(self._connection.target))
+                    raise self._late(methods.channel)
                 metadata = self._connection.current_metadata()
                 try:
                     stream = methods.stream(method)(
@@ -207,10 +207,15 @@ class AsyncGrpcTransport:
             return _channel.closed_during_call()
         target = described(self._connection.target)
         failure = pooling_wire.decode_error(error, target)
-        is_connected = channel.get_state() is grpc.ChannelConnectivity.READY
-        if type(failure) is DeadlineError and not is_connected:
+        if type(failure) is DeadlineError and not _is_connected(channel):
             return _channel.not_connected(target)
         return failure
+
+    def _late(self, channel: grpc.aio.Channel) -> DeadlineError:
+        """Return the error of a call whose deadline passed before an attempt was sent."""
+        target = described(self._connection.target)
+        error = _channel.not_in_time if _is_connected(channel) else _channel.not_connected
+        return error(target)
 
     @property
     def is_closed(self) -> bool:
@@ -242,6 +247,10 @@ class AsyncGrpcTransport:
         """Use new channels in a forked process, from the next call on."""
         _inherited.extend(self._loops)
         self._opening, self._loops, self._latest = threading.Lock(), [], None
+
+
+def _is_connected(channel: grpc.aio.Channel) -> bool:
+    return channel.get_state() is grpc.ChannelConnectivity.READY
 
 
 def _check_process() -> None:

@@ -18,7 +18,7 @@ from pooling_client._connection import Connection, Pairs
 from pooling_client._forks import Origin, is_forked, keep_unfinished
 from pooling_client._retries import Retries
 from pooling_client._streams.backlog import Reply, Request, Token
-from pooling_client._streams.sync import Feed
+from pooling_client._streams.sync import Feed, end_later
 from pooling_client._targets import described
 from pooling_client._transports.sync_shared import SharedStreams
 from pooling_engine import DeadlineError, PoolingError, UnavailableError
@@ -67,7 +67,7 @@ class GrpcTransport:
         """
         methods = next(self._turns)
         if timeout_s <= 0:
-            raise _channel.no_time_left(described(self._connection.target))
+            raise self._late(methods.channel)
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = methods.unary(method)
         metadata = self._connection.current_metadata()
         try:
@@ -175,10 +175,11 @@ class GrpcTransport:
             patience_s = min(patience_s, self._timeout_s)
         retries = Retries(deadline, self._session.throttle, patience_s)
         feed, origin = Feed(requests, window), Origin()
+        is_interrupted = False
         try:
             while True:
                 if retries.left_s() == 0:
-                    raise _channel.no_time_left(described(self._connection.target))
+                    raise self._late(methods.channel)
                 metadata = self._connection.current_metadata()
                 try:
                     stream = methods.stream(method)(
@@ -194,13 +195,21 @@ class GrpcTransport:
                     return
                 except grpc.RpcError as error:
                     failure = self._decoded(error, methods.channel)
+                except KeyboardInterrupt:
+                    is_interrupted = origin.is_here
+                    if is_interrupted:
+                        end_later(stream, feed)
+                    raise
                 finally:
-                    stream.cancel() if origin.is_here else keep_unfinished(stream)
+                    if not origin.is_here:
+                        keep_unfinished(stream)
+                    elif not is_interrupted:
+                        stream.cancel()
                 seconds = retries.wait_s(failure, feed.answered)
                 self.wait(seconds, isinstance(failure, UnavailableError))
                 feed.wait(retries.left_s())
         finally:
-            if origin.is_here:
+            if origin.is_here and not is_interrupted:
                 feed.close()
 
     def _decoded(self, error: grpc.RpcError, channel: grpc.Channel) -> PoolingError:
@@ -212,6 +221,14 @@ class GrpcTransport:
         if type(failure) is DeadlineError and not _is_connected(channel):
             return _channel.not_connected(target)
         return failure
+
+    def _late(self, channel: grpc.Channel) -> PoolingError:
+        """Return the error of a call whose deadline passed before an attempt was sent."""
+        if self._closed.is_set():
+            return _channel.closed_during_call()
+        target = described(self._connection.target)
+        error = _channel.not_in_time if _is_connected(channel) else _channel.not_connected
+        return error(target)
 
     @property
     def is_closed(self) -> bool:
