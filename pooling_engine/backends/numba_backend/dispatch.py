@@ -30,6 +30,10 @@ from pooling_engine.backends.numba_backend.forward.global_sum import (
     global_sum_channels,
     global_sum_pool,
 )
+from pooling_engine.backends.numba_backend.forward.large_max_min import (
+    large_max_pool,
+    large_min_pool,
+)
 from pooling_engine.backends.numba_backend.forward.max_min import (
     max_number_pool,
     max_pool,
@@ -54,6 +58,7 @@ from pooling_engine.backends.numba_backend.language.arguments import (
     AdjacentTables,
     CollectTables,
     GatherTables,
+    LargeTables,
     PlaneTables,
     RowTables,
     ScanTables,
@@ -76,6 +81,10 @@ from pooling_engine.backends.numba_backend.tables.elements import FLOATS_16
 from pooling_engine.backends.numba_backend.tables.index_targets import (
     has_short_offsets,
     scatter_tables,
+)
+from pooling_engine.backends.numba_backend.tables.large_windows import (
+    has_large_windows,
+    large_tables,
 )
 from pooling_engine.backends.numba_backend.tables.reaching_outputs import (
     count_legal,
@@ -104,6 +113,7 @@ Tables = (
     | PlaneTables
     | RowTables
     | ScanTables
+    | LargeTables
     | SpreadTables
     | CollectTables
     | ScatterTables
@@ -158,6 +168,11 @@ def forward_call(
         return _call(_index_kernel(plan), rows, index_tables(plan), x.nbytes, no_index)
     if has_short_rows(plan):
         return _short_rows_call(plan, rows, x.nbytes)
+    if has_large_windows(plan):
+        is_max = plan.mode is Mode.MAX
+        return _call(
+            large_max_pool if is_max else large_min_pool, rows, large_tables(plan), x.nbytes
+        )
     if plan.selects:
         return _call(_selection_kernel(plan), rows, window_tables(plan), x.nbytes)
     if plan.is_global:

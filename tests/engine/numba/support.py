@@ -10,19 +10,30 @@ from pooling_engine.backends.numba_backend.tables import (
     adjacent_windows,
     axes,
     index_targets,
+    large_windows,
     reaching_outputs,
     small_planes,
     tile_sizes,
 )
 from pooling_engine.runtime import threads
 
-TILES = ("WINDOWS", "INDEXED", "WIDE", "SCATTERED", "STACKED", "ADJACENT")
+TILES = (
+    "WINDOWS",
+    "INDEXED",
+    "WIDE",
+    "PADDED",
+    "SELECTED",
+    "SCATTERED",
+    "STACKED",
+    "ADJACENT",
+)
 TILE_BYTES = tile_sizes.WINDOWS  # of most kernels, by default
 _TABLES = (
     adjacent_windows.adjacent_tables,
     axes.index_tables,
     axes.window_tables,
     index_targets.scatter_tables,
+    large_windows.large_tables,
     reaching_outputs.gather_tables,
     reaching_outputs.spread_tables,
     small_planes.collect_tables,

@@ -115,6 +115,56 @@ class ScanTables(NamedTuple):
     element: ElementType
 
 
+class LargeSizes(NamedTuple):
+    """Sizes of planes and of large windows with a stride of 1.
+
+    Attributes:
+        height: rows of a plane.
+        width: elements of a row.
+        outputs: rows of outputs.
+        out_row: outputs in a row.
+        taps: taps of a window along the first axis.
+        row_taps: the same along the last axis.
+        above: rows of padding before a plane.
+        before: elements of padding before a row.
+        pitch: distance between rows once they are padded.
+        group: rows that are padded together.
+        room: elements of the padded rows, and those that their vectors may reach.
+        tile: rows of outputs of a tile; the last tile of a plane may have fewer.
+    """
+
+    height: int
+    width: int
+    outputs: int
+    out_row: int
+    taps: int
+    row_taps: int
+    above: int
+    before: int
+    pitch: int
+    group: int
+    room: int
+    tile: int
+
+
+class LargeTables(NamedTuple):
+    """Large windows with a stride of 1, for the kernels of `forward/large_max_min.py`.
+
+    Attributes:
+        sizes: their sizes.
+        tiles: tiles of all planes.
+        element: type of the elements.
+        identity: extreme of no elements, in the type of `element.zero`.
+        rejects_nan: whether NaNs among extremes are an error.
+    """
+
+    sizes: LargeSizes
+    tiles: int
+    element: ElementType
+    identity: Any
+    rejects_nan: bool
+
+
 class Divisors(NamedTuple):
     """The divisors of an average.
 
