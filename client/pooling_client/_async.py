@@ -278,7 +278,7 @@ class AsyncPoolingClient(AsyncManyCalls):
     async def _run(
         self, call: PreparedCall[Any, Result], timeout_s: float | None, progress: Progress | None
     ) -> Result:
-        deadline = time.monotonic() + self._seconds(timeout_s)
+        deadline = self._start(timeout_s, progress)
         result = await self._shared(call, deadline)
         if result is None:
             steps = call_steps(call, self._session, progress, deadline)

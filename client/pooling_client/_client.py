@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
@@ -119,6 +120,13 @@ class Client(ABC):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self.__copy__()
+
+    def _start(self, timeout: float | None, progress: object) -> float:
+        """Return the deadline of a call that begins now, after the check of its options."""
+        if progress is not None and not callable(progress):
+            text = f"progress is {progress!r}; it must be a function or None"
+            raise InvalidSpecError(text, field="progress")
+        return time.monotonic() + self._seconds(timeout)
 
     def _seconds(self, timeout: float | None) -> float:
         return self._timeout_s if timeout is None else _channel.seconds(timeout)

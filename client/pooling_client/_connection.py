@@ -10,6 +10,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import grpc
+import numpy as np
 
 from pooling_client._targets import check_target, is_local
 from pooling_engine import InvalidSpecError
@@ -74,7 +75,7 @@ class Connection:
         if not isinstance(self.compression, grpc.Compression | None):
             raise _invalid("compression", self.compression, "a grpc.Compression or None")
         for name in ("wait_for_ready", "shared_streams"):
-            if not isinstance(getattr(self, name), bool):
+            if not isinstance(getattr(self, name), bool | np.bool_):
                 raise _invalid(name, getattr(self, name), "True or False")
 
     @property

@@ -12,7 +12,7 @@ from pooling_client import _channel
 from pooling_client._call_steps import Progress, fetch_limits
 from pooling_client._calls.backward import PreparedBackward
 from pooling_client._calls.base import Array, PreparedCall
-from pooling_client._calls.batches import Pending, check_calls
+from pooling_client._calls.batches import Pending, check_many
 from pooling_client._calls.forward import PreparedForward
 from pooling_client._client import Client
 from pooling_client._limits import MANY_WINDOW, UNKNOWN
@@ -125,7 +125,7 @@ class ManyCalls(Client):
         return_exceptions: bool,
         timeout_s: float | None,
     ) -> Iterator[Result | PoolingError]:
-        check_calls(calls, (Iterable,), prepared_type.call_type)
+        check_many(calls, return_exceptions, (Iterable,), prepared_type.call_type)
         seconds = None if timeout_s is None else _channel.seconds(timeout_s)
         deadline = None if seconds is None else monotonic() + seconds
         if prepared_type.joins and self._session.limits is UNKNOWN:

@@ -283,7 +283,7 @@ class PoolingClient(ManyCalls):
     def _run(
         self, call: PreparedCall[Any, Result], timeout_s: float | None, progress: Progress | None
     ) -> Result:
-        deadline = time.monotonic() + self._seconds(timeout_s)
+        deadline = self._start(timeout_s, progress)
         result = self._shared(call, deadline)
         if result is None:
             steps = call_steps(call, self._session, progress, deadline)

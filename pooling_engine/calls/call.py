@@ -84,7 +84,7 @@ class ForwardCall:
         put = object.__setattr__
         put(self, "input", tensor)
         put(self, "spec", spec)
-        put(self, "return_indices", return_indices)
+        put(self, "return_indices", bool(return_indices))
         put(self, "index_format", chosen)
         put(self, "arrays", arrays)
         put(self, "plan", plan)

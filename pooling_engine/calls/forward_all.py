@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pooling_engine.calls.arrays import HOST, Arrays
@@ -89,7 +90,8 @@ def forward_all_call(
         raise InvalidSpecError(f"specs is {specs!r}; it must be a list of PoolSpec", field="specs")
     check_layer_count(len(specs), "specs")
     tensor = arrays.as_tensor(x, "input")
-    flags = [return_indices] * len(specs) if isinstance(return_indices, bool) else return_indices
+    is_single = isinstance(return_indices, bool | np.bool_)
+    flags: Any = [return_indices] * len(specs) if is_single else return_indices
     if not isinstance(flags, Sequence) or len(flags) != len(specs):
         raise InvalidSpecError(
             f"return_indices is {return_indices!r}; it must be a bool, or one for each of the "

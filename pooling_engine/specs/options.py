@@ -32,9 +32,9 @@ def choice(name: str, enum: type[E], value: str) -> E:
 
 
 def flag(name: str, value: bool) -> bool:
-    """Return `value` if it is True or False; other truthy or falsy values are rejected."""
-    if isinstance(value, bool):
-        return value
+    """Return True or False, also for NumPy's; other truthy or falsy values are rejected."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
     raise InvalidSpecError(f"{name} is {value!r}; it must be True or False", field=name)
 
 

@@ -371,6 +371,36 @@ def test_an_invalid_target_is_rejected(class_: Any, target: Any) -> None:
     assert caught.value.field == "target"
 
 
+def test_a_progress_that_is_no_function_is_rejected(server: PoolingServer) -> None:
+    wrong: Any = 5
+
+    async def call() -> None:
+        async with AsyncPoolingClient(server.address) as client:
+            await client.forward(X, MAX, progress=wrong)
+
+    with PoolingClient(server.address) as client:
+        for attempt in (
+            lambda: client.forward(X, MAX, progress=wrong),
+            lambda: asyncio.run(call()),
+        ):
+            with pytest.raises(InvalidSpecError, match="progress is 5; it must be") as caught:
+                attempt()
+            assert caught.value.field == "progress"
+
+
+def test_flags_of_numpy_are_flags(server: PoolingServer) -> None:
+    yes, no = np.bool_(True), np.bool_(False)
+    assert PoolSpec("max", 2, ceil_mode=no) == PoolSpec("max", 2)
+    expected = pooling_engine.forward(X, MAX, return_indices=True)
+    with PoolingClient(server.address) as client:
+        found = client.forward(X, MAX, return_indices=yes)
+        first, second = client.forward_all(X, [MAX, MAX], return_indices=[yes, no])
+        both = client.forward_all(X, [MAX, MAX], return_indices=yes)
+    for result in (found, first, *both):
+        assert_same(result.indices, expected.indices)
+    assert second.indices is None
+
+
 @pytest.mark.parametrize("timeout", [0, -1, 0.0])
 @pytest.mark.parametrize("options", [{}, {"shared_streams": False}])
 def test_a_call_without_time_is_not_sent(

@@ -212,6 +212,7 @@ def test_numbers_of_numpy_are_numbers(server: PoolingServer) -> None:
         "connections": np.int64(2),
         "keepalive": np.int32(20),
         "keepalive_timeout": np.float32(5),
+        "shared_streams": np.False_,
     }
 
     async def call() -> Any:

@@ -245,6 +245,13 @@ def test_calls_that_are_no_iterable_are_rejected(own: PoolingServer, wrong: Any)
         asyncio.run(run())
 
 
+def test_a_wrong_return_exceptions_is_rejected(own: PoolingServer) -> None:
+    expected = pytest.raises(InvalidSpecError, match="return_exceptions is 'no'; it must be True")
+    wrong: Any = "no"
+    with PoolingClient(own.address) as client, expected:
+        list(client.forward_many([call(1)], return_exceptions=wrong))
+
+
 def test_a_result_arrives_before_the_next_call_is_made(own: PoolingServer) -> None:
     """Each call depends on the previous result."""
     values = [1.0]

@@ -73,6 +73,8 @@ def test_wrong_arguments(
 def test_numbers_of_numpy_are_numbers(address: str) -> None:
     divided = functional.avg_pool2d(X, 2, divisor_override=np.int64(3), server=address)
     assert torch.equal(divided, functional.avg_pool2d(X, 2, divisor_override=3.0, server=address))
+    ceiled = functional.avg_pool2d(X, 3, ceil_mode=np.bool_(True), server=address)
+    assert torch.equal(ceiled, functional.avg_pool2d(X, 3, ceil_mode=True, server=address))
     norms = functional.lp_pool2d(X, np.float32(3), 2, server=address)
     assert torch.equal(norms, functional.lp_pool2d(X, 3, 2, server=address))
 

@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
+import numpy as np
+
 from pooling_client._calls.base import PreparedCall
 from pooling_client._limits import BATCH_BYTES, BATCH_CALLS
 from pooling_client._streams.backlog import Reply, Request
@@ -18,17 +20,23 @@ from pooling_engine import InvalidSpecError, PoolingError
 Result = TypeVar("Result")
 
 
-def check_calls(calls: Any, kinds: tuple[type, ...], call_type: type) -> None:
-    """Check that the argument of a stream of many calls is an iterable.
+def check_many(
+    calls: Any, return_exceptions: Any, kinds: tuple[type, ...], call_type: type
+) -> None:
+    """Check the arguments of a stream of many calls.
 
     Args:
-        calls: the argument.
+        calls: the calls.
+        return_exceptions: True or False.
         kinds: legal kinds of iterables.
-        call_type: type of its items.
+        call_type: type of a call.
 
     Raises:
-        InvalidSpecError: it is something else.
+        InvalidSpecError: an argument is invalid.
     """
+    if not isinstance(return_exceptions, bool | np.bool_):
+        text = f"return_exceptions is {return_exceptions!r}; it must be True or False"
+        raise InvalidSpecError(text, field="return_exceptions")
     if not isinstance(calls, kinds) and not hasattr(calls, "__getitem__"):
         text = f"calls is of type {type(calls).__name__}; it must be an iterable of "
         raise InvalidSpecError(text + call_type.__name__, field="calls")

@@ -84,9 +84,11 @@ def flag(name: str, value: Any) -> bool:
     Raises:
         TypeError: it is another value.
     """
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, not {value!r}")
-    return value
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, np.bool_):
+        return bool(value)
+    raise TypeError(f"{name} must be True or False, not {value!r}")
 
 
 def text_of(options: dict[str, Any]) -> str:
