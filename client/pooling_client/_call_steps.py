@@ -23,7 +23,13 @@ from pooling_client._limits import UNKNOWN, RequestLimits, request_limits
 from pooling_client._retries import Retries, Throttle
 from pooling_client._shared_memory import SHARED_BYTES, SharedMemory
 from pooling_client._streams.backlog import Reply, Request
-from pooling_engine import OverloadedError, PoolingError, TensorTooLargeError, UnavailableError
+from pooling_engine import (
+    DeadlineError,
+    OverloadedError,
+    PoolingError,
+    TensorTooLargeError,
+    UnavailableError,
+)
 
 Result = TypeVar("Result")
 Progress = Callable[[int, int], object]
@@ -83,6 +89,7 @@ class Run(NamedTuple):
     work: Callable[[], Any]
 
 
+_UNANSWERED = (UnavailableError, DeadlineError)  # the server may still compute the call
 GET_SERVER_INFO_PATH = pooling_wire.path_of(pooling_wire.GET_SERVER_INFO)
 Step = Send | Stream | Wait | Run
 Steps = Generator[Step, Any, Result]
@@ -181,10 +188,13 @@ def call_steps(
         shared: SharedCall[Any, Result] | None = yield Run(partial(_shared, call, session))
         if shared is not None:
             try:
-                return (yield from _in_shared_memory(call, session, shared, report, deadline))
+                result = yield from _in_shared_memory(call, session, shared, report, deadline)
             except PoolingError as error:
                 if not isinstance(error, TensorTooLargeError) and shared.arrays.is_alive():
                     raise
+            else:
+                if result is not None:
+                    return result
         del shared
     if not session.limits.needs_chunks(total):
         try:
@@ -227,13 +237,29 @@ def info_steps(session: Session, deadline: float) -> Steps[pooling_wire.ServerIn
     return pooling_wire.decode_server_info(reply)
 
 
-def _send(session: Session, method: str, request: bytes, deadline: float) -> Steps[bytes]:
-    """Send a request until it has its reply, the deadline is near or the error is permanent."""
+def _send(
+    session: Session,
+    method: str,
+    request: bytes,
+    deadline: float,
+    unanswered: list[PoolingError] | None = None,
+) -> Steps[bytes]:
+    """Send a request until it has its reply, the deadline is near or the error is permanent.
+
+    Args:
+        session: state of the client.
+        method: path of a unary method.
+        request: bytes of the message.
+        deadline: time of `time.monotonic` at which the call fails.
+        unanswered: receives the errors after which the server may still compute the request.
+    """
     retries: Retries | None = None
     while True:
         try:
             reply: bytes = yield Send(method, request, left_s(deadline))
         except PoolingError as error:
+            if unanswered is not None and isinstance(error, _UNANSWERED):
+                unanswered.append(error)
             retries = retries or Retries(deadline, session.throttle, session.patience_s)
             wait = Wait(retries.wait_s(error), isinstance(error, UnavailableError))
         else:
@@ -258,13 +284,32 @@ def _in_shared_memory(
     shared: SharedCall[Any, Result],
     report: Progress,
     deadline: float,
-) -> Steps[Result]:
-    """Send requests that name locations in shared memory instead of tensors."""
+) -> Steps[Result | None]:
+    """Send requests that name locations in shared memory instead of tensors.
+
+    After an attempt without an answer, the server may still compute, and write the results at any
+    time. They are then detached from it.
+
+    Returns:
+        The result; None if another call has detached its memory meanwhile.
+    """
     requests, total = shared.requests(), call.total_bytes
-    for number, request in enumerate(requests, start=1):
-        reply = yield from _send(session, call.method.path, request, deadline)
-        report(number * total // len(requests), total)
-    return shared.result(reply)
+    unanswered: list[PoolingError] = []
+    result: Result | None = None
+    is_answered = False
+    try:
+        for number, request in enumerate(requests, start=1):
+            reply = yield from _send(session, call.method.path, request, deadline, unanswered)
+            report(number * total // len(requests), total)
+        is_answered = True
+        result = shared.result(reply)
+        return result
+    except PoolingError:
+        is_answered = not unanswered
+        raise
+    finally:
+        if unanswered or not is_answered:
+            shared.detach(copies=result is not None)
 
 
 def _in_chunks(

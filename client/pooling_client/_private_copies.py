@@ -1,8 +1,11 @@
-"""Private copies of shared arrays in forked processes.
+"""Private copies of shared arrays, at the same address.
 
 A fork shares the memory that a server leases: parent and child would write into the same arrays.
-The child therefore replaces each region by a private copy at the same address. The parent waits for
-it, so that the copy has the content of the moment of the fork.
+The child therefore replaces each region by a private copy. The parent waits for it, so that the
+copy has the content of the moment of the fork.
+
+After a call that failed before its reply, the server may still write a result. The array of that
+result is replaced by a private copy too.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ def _after_in_child() -> None:
     if _forking.pipe is None:
         return
     for address, size_bytes in list(_used.items()):
-        if not _make_private(address, size_bytes):
+        if not make_private(address, size_bytes):
             sys.stderr.write("pooling_client: no memory for the arrays of a forked process\n")
             os._exit(1)
     _used.clear()
@@ -57,8 +60,15 @@ def _after_in_parent() -> None:
     os.close(receiver)
 
 
-def _make_private(address: int, size_bytes: int) -> bool:
-    """Replace shared memory by a private copy at the same address; return False on failure."""
+def make_private(address: int, size_bytes: int) -> bool:
+    """Replace the pages of shared memory by private copies; return False on failure.
+
+    Other threads may write to the rest of the first and the last page meanwhile, so these two are
+    copied again right before the replacement.
+    """
+    end = -(-(address + size_bytes) // mmap.PAGESIZE) * mmap.PAGESIZE
+    address -= address % mmap.PAGESIZE
+    size_bytes = end - address
     libc = ctypes.CDLL(None)
     libc.mmap.restype = libc.mremap.restype = ctypes.c_void_p
     size = ctypes.c_size_t(size_bytes)
@@ -73,6 +83,8 @@ def _make_private(address: int, size_bytes: int) -> bool:
     if copy == _FAILED:
         return False
     ctypes.memmove(copy, address, size_bytes)
+    for offset in (0, size_bytes - mmap.PAGESIZE):
+        ctypes.memmove(copy + offset, address + offset, mmap.PAGESIZE)
     flags = _MREMAP_MAYMOVE | _MREMAP_FIXED
     moved = libc.mremap(ctypes.c_void_p(copy), size, size, flags, ctypes.c_void_p(address))
     return bool(moved == address)

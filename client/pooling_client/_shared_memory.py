@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from pooling_client._private_copies import release, use
+from pooling_client._private_copies import make_private, release, use
 from pooling_engine import InvalidTensorError
 from pooling_wire.shared_memory import LONGEST_PACKET, Place, encode_size, lease_socket_path
 
@@ -78,6 +78,7 @@ class SharedArrays:
         self._lock = threading.Lock()
         self._regions: list[_Region] = []
         self._free: deque[_Region] = deque()  # finalizers append to it at any time
+        self._detached: set[bytes] = set()  # handles of regions that are not reused
         self.is_silent = False  # True after a request without a reply
 
     def empty(self, shape: int | Sequence[int], dtype: DTypeLike) -> Array | None:
@@ -93,18 +94,15 @@ class SharedArrays:
         # Every view of the array refers to this object: the region is free after the last view.
         owner = (ctypes.c_ubyte * size_bytes).from_buffer(region.memory)
         use(region.address, region.size_bytes)
-        weakref.finalize(owner, _release, self._free, region).atexit = False
+        weakref.finalize(owner, _release, self._free, self._detached, region).atexit = False
         return np.frombuffer(owner, dtype).reshape(sizes)
 
     def place_of(self, array: Array) -> Place | None:
         """Return the location of a C-contiguous array; None if it is not in shared memory."""
         address = array.__array_interface__["data"][0]
         with self._lock:
-            number = bisect_right(self._regions, address, key=lambda region: region.address) - 1
-            region = self._regions[number] if number >= 0 else None
-        if region is None or address + array.nbytes > region.address + region.size_bytes:
-            return None
-        return Place(region.handle, address - region.address)
+            region = self._region_of(address, array.nbytes)
+        return None if region is None else Place(region.handle, address - region.address)
 
     def find(self, handle: bytes) -> memoryview:
         """Return the region of a handle in a reply.
@@ -118,6 +116,26 @@ class SharedArrays:
                     return memoryview(region.memory)
         raise InvalidTensorError("the reply names a region of shared memory that is not leased")
 
+    def detach(self, array: Array, *, copies: bool) -> None:
+        """Separate an array from the server, which may still write to its region.
+
+        The region is neither used for other arrays nor found by `place_of` any more.
+
+        Args:
+            array: a C-contiguous array in shared memory.
+            copies: replace the memory of the array by a private copy, at the same address.
+        """
+        address = array.__array_interface__["data"][0]
+        with self._lock:
+            region = self._region_of(address, array.nbytes)
+            if region is not None:
+                self._detached.add(region.handle)
+                self._regions.remove(region)
+                with suppress(OSError):  # the lease has ended
+                    self._server.send(region.handle)
+        if copies:  # a part of the region may be detached already
+            make_private(address, array.nbytes)
+
     def is_alive(self) -> bool:
         """Return whether the server still holds the lease."""
         if self.is_silent:
@@ -128,6 +146,14 @@ class SharedArrays:
     def close(self) -> None:
         """End the lease. Arrays stay valid."""
         self._server.close()
+
+    def _region_of(self, address: int, size_bytes: int) -> _Region | None:
+        """Return the leased region that contains so many bytes from an address on."""
+        number = bisect_right(self._regions, address, key=lambda region: region.address) - 1
+        region = self._regions[number] if number >= 0 else None
+        if region is None or address + size_bytes > region.address + region.size_bytes:
+            return None
+        return region
 
     def _take(self, size_bytes: int) -> _Region | None:
         """Return a free region of at least that size and at most twice that size."""
@@ -174,9 +200,12 @@ class SharedArrays:
         return count > 0
 
 
-def _release(free: deque[_Region], region: _Region) -> None:
+def _release(free: deque[_Region], detached: set[bytes], region: _Region) -> None:
     release(region.address)
-    free.append(region)
+    if region.handle in detached:
+        detached.discard(region.handle)
+    else:
+        free.append(region)
 
 
 class SharedMemory:

@@ -9,7 +9,7 @@ from pooling_client._copies import copy_into
 from pooling_client._cutting.chunks import Chunk, whole_call
 from pooling_client._limits import RequestLimits
 from pooling_client._shared_memory import SharedArrays
-from pooling_engine import ArraySpec
+from pooling_engine import ArraySpec, InvalidTensorError
 from pooling_wire.shared_memory import INDICES
 
 
@@ -53,14 +53,37 @@ class SharedCall(Generic[Call, Result]):
         call = self._prepared.with_tensors(chunk, parts)
         return self._prepared.method.encode_request(call, places)
 
-    def result(self, reply: bytes) -> Result:
+    def detach(self, *, copies: bool) -> None:
+        """Separate the results from the server, which may still write them.
+
+        Args:
+            copies: the caller gets the results; otherwise, only `out` has to be kept.
+        """
+        for array in self._results.values():
+            self.arrays.detach(array, copies=copies or array is self._prepared.out)
+
+    def result(self, reply: bytes) -> Result | None:
         """Return the result of the call.
 
         Args:
             reply: the reply to the last request.
+
+        Returns:
+            The result; None if another call has detached the memory of the results meanwhile.
         """
-        decoded = self._prepared.method.decode_response(reply, self.arrays)
-        return self._prepared.collected(self._results, decoded)
+        try:
+            decoded = self._prepared.method.decode_response(reply, self.arrays)
+        except InvalidTensorError:
+            if self._is_attached:
+                raise
+            return None
+        result = self._prepared.collected(self._results, decoded)
+        return result if self._is_attached else None
+
+    @property
+    def _is_attached(self) -> bool:
+        """True if the results lie in memory that the server still shares."""
+        return all(self.arrays.place_of(array) is not None for array in self._results.values())
 
 
 def share(

@@ -39,6 +39,7 @@ def run(steps: Steps[Result], transport: GrpcTransport) -> Result:
             del step  # so that the request is freed before its reply is decoded
     finally:
         del reply  # an error and its traceback would keep each other alive
+        steps.close()  # after an error of the transport, such as a cancellation
 
 
 def _perform(step: Step, transport: GrpcTransport) -> Any:
@@ -80,6 +81,7 @@ async def run_async(steps: Steps[Result], transport: AsyncGrpcTransport) -> Resu
             del step  # so that the request is freed before its reply is decoded
     finally:
         del reply  # an error and its traceback would keep each other alive
+        steps.close()  # after an error of the transport, such as a cancellation
 
 
 async def _perform_async(step: Step, transport: AsyncGrpcTransport) -> Any:

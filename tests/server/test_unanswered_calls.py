@@ -1,0 +1,158 @@
+"""Shared memory after calls without an answer: the server writes results that are too late."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pooling_engine
+from pooling_client import AsyncPoolingClient, PoolingClient
+from pooling_client._transports.sync import GrpcTransport
+from pooling_engine import DeadlineError, PoolSpec, UnavailableError
+from pooling_server import PoolingServer
+from tests.support import cases, oracle
+from tests.support.waiting import LIMIT_S, wait_until
+
+SHAPE = (4, 64, 56, 56)  # 3 MiB
+SAME = PoolSpec("sum", 3, 1, 1)  # the output has the shape of the input
+MARK = 7.0
+TIMEOUT_S = 0.5
+
+
+class FirstCalls:
+    """Replacement of `pooling_engine.run` that holds the first calls until `release`."""
+
+    def __init__(self, count: int = 1) -> None:
+        self._compute = pooling_engine.run
+        self._held = threading.Semaphore(count)
+        self._release = threading.Event()
+        self.entered = self.finished = 0
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        if not self._held.acquire(blocking=False):
+            return self._compute(*arguments, **options)
+        self.entered += 1
+        assert self._release.wait(LIMIT_S)
+        result = self._compute(*arguments, **options)
+        self.finished += 1
+        return result
+
+    def release(self) -> None:
+        """Let the calls that are held write their results, and wait until they have."""
+        self._release.set()
+        wait_until(lambda: self.finished == self.entered)
+
+
+@pytest.fixture
+def near(unix_server: PoolingServer) -> Iterator[PoolingClient]:
+    with PoolingClient(unix_server.addresses[0]) as client:
+        yield client
+
+
+@pytest.fixture
+def first(monkeypatch: pytest.MonkeyPatch) -> Iterator[FirstCalls]:
+    held = FirstCalls()
+    monkeypatch.setattr(pooling_engine, "run", held)
+    yield held
+    held.release()
+
+
+def marked(client: PoolingClient) -> list[np.ndarray]:
+    """Return new arrays in shared memory, full of `MARK`."""
+    gc.collect()  # an exception and its traceback refer to the arrays of a failed call
+    arrays = [client.empty(SHAPE) for _ in range(3)]
+    for array in arrays:
+        array[...] = MARK
+    return arrays
+
+
+def test_no_other_array_gets_the_memory_of_a_late_result(
+    near: PoolingClient, first: FirstCalls
+) -> None:
+    with pytest.raises(DeadlineError):
+        near.forward(cases.normal(SHAPE), SAME, timeout=TIMEOUT_S)
+    assert first.entered == 1
+    later = marked(near)
+    first.release()
+    assert all((array == MARK).all() for array in later)
+
+
+@pytest.mark.parametrize("is_part", [False, True], ids=["whole", "part"])
+def test_a_late_result_is_not_written_to_out(
+    near: PoolingClient, first: FirstCalls, is_part: bool
+) -> None:
+    x, buffer = cases.normal(SHAPE), near.empty((2, *SHAPE))
+    out = buffer[1] if is_part else near.empty(SHAPE)
+    with pytest.raises(DeadlineError):
+        near.forward(x, SAME, out=out, timeout=TIMEOUT_S)
+    assert first.entered == 1
+    buffer[...] = out[...] = MARK
+    first.release()
+    assert (out == MARK).all()
+    assert (buffer == MARK).all()
+    assert near.forward(x, SAME, out=out).output is out
+    oracle.assert_same_bits(out, pooling_engine.forward(x, SAME).output)
+    assert (buffer[0] == MARK).all()
+
+
+def test_a_result_after_a_lost_answer_belongs_to_the_caller(
+    near: PoolingClient, first: FirstCalls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send, attempts = GrpcTransport.send, []
+
+    def losing(self: Any, method: str, request: bytes, timeout_s: float) -> bytes:
+        attempts.append(method)
+        if len(attempts) > 1:
+            return send(self, method, request, timeout_s)
+        with pytest.raises(DeadlineError):
+            send(self, method, request, TIMEOUT_S)
+        raise UnavailableError("the connection was lost")
+
+    x = cases.normal(SHAPE)
+    monkeypatch.setattr(GrpcTransport, "send", losing)
+    result = near.forward(x, SAME).output
+    oracle.assert_same_bits(result, pooling_engine.forward(x, SAME).output)
+    result[...] = MARK
+    first.release()
+    assert (result == MARK).all()
+
+
+def test_another_call_into_the_same_region_has_the_right_result(
+    near: PoolingClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = FirstCalls(2)
+    monkeypatch.setattr(pooling_engine, "run", held)
+    x, buffer = cases.normal(SHAPE), near.empty((2, *SHAPE))
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(near.forward, x, SAME, out=buffer[0])
+        wait_until(lambda: held.entered == 1)
+        with pytest.raises(DeadlineError):
+            near.forward(-x, SAME, out=buffer[1], timeout=TIMEOUT_S)
+        held.release()
+        other.result(LIMIT_S)
+    oracle.assert_same_bits(buffer[0], pooling_engine.forward(x, SAME).output)
+
+
+def test_the_late_result_of_a_cancelled_call_is_not_written_to_out(
+    unix_server: PoolingServer, first: FirstCalls
+) -> None:
+    async def cancel() -> None:
+        async with AsyncPoolingClient(unix_server.addresses[0]) as client:
+            out = client.empty(SHAPE)
+            task = asyncio.ensure_future(client.forward(cases.normal(SHAPE), SAME, out=out))
+            await asyncio.to_thread(wait_until, lambda: first.entered == 1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            out[...] = MARK
+            first.release()
+            assert (out == MARK).all()
+
+    asyncio.run(cancel())
