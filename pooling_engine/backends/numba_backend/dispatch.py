@@ -34,6 +34,7 @@ from pooling_engine.backends.numba_backend.forward.large_max_min import (
     large_max_pool,
     large_min_pool,
 )
+from pooling_engine.backends.numba_backend.forward.large_sum import large_sum_pool
 from pooling_engine.backends.numba_backend.forward.max_min import (
     max_number_pool,
     max_pool,
@@ -58,6 +59,7 @@ from pooling_engine.backends.numba_backend.language.arguments import (
     AdjacentTables,
     CollectTables,
     GatherTables,
+    LargeSums,
     LargeTables,
     PlaneTables,
     RowTables,
@@ -84,6 +86,8 @@ from pooling_engine.backends.numba_backend.tables.index_targets import (
 )
 from pooling_engine.backends.numba_backend.tables.large_windows import (
     has_large_windows,
+    large_divisors,
+    large_sums,
     large_tables,
 )
 from pooling_engine.backends.numba_backend.tables.reaching_outputs import (
@@ -113,6 +117,7 @@ Tables = (
     | PlaneTables
     | RowTables
     | ScanTables
+    | LargeSums
     | LargeTables
     | SpreadTables
     | CollectTables
@@ -169,10 +174,7 @@ def forward_call(
     if has_short_rows(plan):
         return _short_rows_call(plan, rows, x.nbytes)
     if has_large_windows(plan):
-        is_max = plan.mode is Mode.MAX
-        return _call(
-            large_max_pool if is_max else large_min_pool, rows, large_tables(plan), x.nbytes
-        )
+        return _large_windows_call(plan, rows, x.nbytes)
     if plan.selects:
         return _call(_selection_kernel(plan), rows, window_tables(plan), x.nbytes)
     if plan.is_global:
@@ -182,6 +184,13 @@ def forward_call(
         return _call(scan_sum_pool, rows, scan_tables(plan), x.nbytes, divisors_of(plan))
     sums = average_pool if _is_fused(plan) else sum_pool
     return _call(sums, rows, window_tables(plan), x.nbytes, divisors_of(plan))
+
+
+def _large_windows_call(plan: PoolPlan, rows: tuple[Array, ...], size_bytes: int) -> KernelCall:
+    if not plan.selects:
+        return _call(large_sum_pool, rows, large_sums(plan), size_bytes, large_divisors(plan))
+    kernel = large_max_pool if plan.mode is Mode.MAX else large_min_pool
+    return _call(kernel, rows, large_tables(plan), size_bytes)
 
 
 def _short_rows_call(plan: PoolPlan, rows: tuple[Array, ...], size_bytes: int) -> KernelCall:

@@ -33,6 +33,7 @@ _TABLES = (
     axes.index_tables,
     axes.window_tables,
     index_targets.scatter_tables,
+    large_windows.large_sums,
     large_windows.large_tables,
     reaching_outputs.gather_tables,
     reaching_outputs.spread_tables,

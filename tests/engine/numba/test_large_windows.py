@@ -1,6 +1,8 @@
-"""Extremes of large windows: `forward/large_max_min.py` against the NumPy backend."""
+"""Large windows with a stride of 1: `forward/large_*.py` against the NumPy backend."""
 
 from __future__ import annotations
+
+from itertools import product
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from pooling_engine import InvalidTensorError, PoolSpec, forward, plan
 from pooling_engine.backends.numba_backend.tables.large_windows import has_large_windows
 from tests.engine.numba.support import TILE_BYTES, tiles_of
-from tests.engine.numba.test_short_rows import DATA
+from tests.engine.numba.test_short_rows import DATA, MODES
 from tests.support import oracle, palettes
 
 pytestmark = pytest.mark.once  # every test names its backend
@@ -30,6 +32,10 @@ LAYERS = (
 )
 
 
+# The windows of sums are scanned along both axes or along none.
+SUMS = tuple(layer for layer in LAYERS if layer[1] not in ((9, 6), (6, 17)))
+
+
 def _spec(mode, kernel, padding, **options):
     return PoolSpec(mode, kernel, 1, padding, **options)
 
@@ -40,13 +46,16 @@ def _assert_same(x, spec):
     oracle.assert_same_bits(forward(x, spec, backend="numba").output, expected)
 
 
-@pytest.mark.parametrize("mode", ["max", "min"])
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: "-".join(map(str, mode.values())))
 @pytest.mark.parametrize("make", DATA.values(), ids=DATA)
-@pytest.mark.filterwarnings("ignore:overflow")
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
 def test_bits_are_those_of_the_numpy_backend(mode, make):
     rng = np.random.default_rng(3)
-    for plane, kernel, padding in LAYERS:
-        _assert_same(make(rng, (1, 3, *plane)), _spec(mode, kernel, padding))
+    is_selected = mode["mode"] in ("max", "min")
+    for plane, kernel, padding in LAYERS if is_selected else SUMS:
+        _assert_same(
+            make(rng, (1, 3, *plane)), PoolSpec(kernel=kernel, stride=1, padding=padding, **mode)
+        )
 
 
 @pytest.mark.parametrize("dtype", palettes.DTYPES, ids=lambda dtype: dtype.name)
@@ -60,20 +69,31 @@ def test_bits_of_every_type(dtype):
 
 
 @pytest.mark.parametrize("tile_bytes", [64, TILE_BYTES])
-def test_tiles_and_threads_do_not_overwrite_one_another(tile_bytes):
+@pytest.mark.parametrize("mode", ["max", "average"])
+def test_tiles_and_threads_do_not_overwrite_one_another(mode, tile_bytes):
     rng = np.random.default_rng(5)
-    for plane, kernel, padding in LAYERS:
+    for plane, kernel, padding in LAYERS if mode == "max" else SUMS:
+        x = DATA["zeros" if mode == "max" else "normal"](rng, (1, 5, *plane))
         with tiles_of(tile_bytes, 3):
-            _assert_same(DATA["zeros"](rng, (1, 5, *plane)), _spec("max", kernel, padding))
+            _assert_same(x, _spec(mode, kernel, padding))
+
+
+def test_average_of_bands_of_few_rows_has_the_order_of_the_plane():
+    x = np.random.default_rng(6).standard_normal((1, 2, 31, 20), np.float32)
+    whole = forward(x, _spec("average", 9, 0), backend="numba").output
+    for first in (0, 9, 18):  # bands begin with a block
+        band = forward(x[:, :, first : first + 13], _spec("average", 9, 0), backend="numba").output
+        oracle.assert_same_bits(band, whole[:, :, first : first + 5])
 
 
 def test_nothing_is_written_around_the_output():
     memory = np.full(2 * 400 + 64, 5.0, np.float32)
     out = memory[32:-32].reshape(1, 2, 20, 20)
-    for kernel in (5, 13):
+    for mode, kernel in product(("max", "average"), (5, 13)):
         x = np.ones((1, 2, 20, 20), np.float32)
-        forward(x, _spec("max", kernel, kernel // 2), backend="numba", out=out)
-        assert (out == 1).all()
+        spec = _spec(mode, kernel, kernel // 2)
+        forward(x, spec, backend="numba", out=out)
+        oracle.assert_same_bits(out, forward(x, spec, backend="numpy").output)
         assert (memory[:32] == 5).all()
         assert (memory[-32:] == 5).all()
 

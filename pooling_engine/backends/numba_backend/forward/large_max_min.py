@@ -25,6 +25,7 @@ from pooling_engine.backends.numba_backend.language.pointers import (
     Pointer,
     Row,
     ahead,
+    aligned,
     pointer_to,
     put,
 )
@@ -47,14 +48,15 @@ def _pool(
     operation: Operation,
     of_numbers: Operation,
 ) -> bool:
-    sizes, element, rejects_nan = windows.sizes, windows.element, windows.rejects_nan
+    sizes, group, room = windows.sizes, windows.group, windows.room
+    element, rejects_nan = windows.element, windows.rejects_nan
     height, width, outputs, out_row = sizes.height, sizes.width, sizes.outputs, sizes.out_row
     identity = windows.identity
-    padded, blocks = scratch_for(identity, sizes.room), scratch_for(identity, 2 * sizes.room)
+    padded, blocks = scratch_for(identity, room + LANES), scratch_for(identity, 2 * room + LANES)
     padded[:] = identity
     span = sizes.tile + sizes.taps - 1  # rows of the windows of a tile, with padding
-    selected = scratch_for(identity, span * sizes.pitch + LANES)
-    suffixes = scratch_for(identity, 2 * LANES * sizes.taps)
+    selected = scratch_for(identity, span * sizes.pitch + 2 * LANES)
+    suffixes = scratch_for(identity, 2 * LANES * sizes.taps + LANES)
     widened = scratch_for(identity, min(height, span) * width)
     results = scratch_for(identity, sizes.tile * out_row)
     per_plane = -(-outputs // sizes.tile)
@@ -68,19 +70,19 @@ def _pool(
         rows = load_exactly(source, count, pointer_to(widened, 0), element)
         place = pointer_to(output, (plane * outputs + first) * out_row)
         target = target_for(place, pointer_to(results, 0))
-        memory, columns = pointer_to(blocks, 0), pointer_to(selected, 0)
-        pads, spare = pointer_to(padded, 0), pointer_to(suffixes, 0)
+        memory, columns = aligned(pointer_to(blocks, 0)), aligned(pointer_to(selected, 0))
+        pads, spare = aligned(pointer_to(padded, 0)), aligned(pointer_to(suffixes, 0))
         if has_nan(rows, count):
             _select_tile(
                 rows, low - start, high - low, columns, pads, memory, target, last - first, spare,
-                sizes, identity, operation,
+                sizes, group, room, identity, operation,
             )  # fmt: skip
             if rejects_nan and has_nan(target, out_count):
                 return True
         else:
             _select_tile(
                 rows, low - start, high - low, columns, pads, memory, target, last - first, spare,
-                sizes, identity, of_numbers,
+                sizes, group, room, identity, of_numbers,
             )  # fmt: skip
         store_exactly(target, place, out_count, element)
     return False
@@ -114,12 +116,14 @@ def _select_tile(
     outputs: int,
     suffixes: Pointer,
     sizes: LargeSizes,
+    group: int,
+    room: int,
     identity: Element,
     operation: Operation,
 ) -> None:
     """Select the outputs of a tile from `count` rows, of which the first window begins `above`."""
     selected = ahead(columns, above * sizes.pitch)
-    select_rows(rows, count, selected, padded, memory, sizes, operation)
+    select_rows(rows, count, selected, padded, memory, sizes, group, room, operation)
     if sizes.taps == FEW_TAPS:
         below = outputs + FEW_TAPS - 1 - count - above
         _fill(columns, above * sizes.pitch, identity)

@@ -24,6 +24,8 @@ def select_rows(
     padded: Pointer,
     memory: Pointer,
     sizes: LargeSizes,
+    group: int,
+    room: int,
     operation: Operation,
 ) -> None:
     """Select along the last axis.
@@ -35,17 +37,19 @@ def select_rows(
         padded: room for a group of padded rows, filled with the identity.
         memory: room for two groups of blocks.
         sizes: sizes of the windows.
+        group: rows of a group.
+        room: elements that it needs.
         operation: the comparison.
     """
     width, pitch = sizes.width, sizes.pitch
-    for first in range(0, rows, sizes.group):
-        count = min(sizes.group, rows - first)
+    for first in range(0, rows, group):
+        count = min(group, rows - first)
         for number in range(-(-width // LANES)):
             at = min(number * LANES, width - LANES)
             elements, places = ahead(source, first * width + at), ahead(padded, sizes.before + at)
             for row in range(count):
                 store_vector(places, row * pitch, load_16(elements, row * width))
-        blocks, free, other, size = padded, memory, ahead(memory, sizes.room), 1
+        blocks, free, other, size = padded, memory, ahead(memory, room), 1
         while sizes.row_taps > (_GROWTH + (size == 1)) * size:
             length = count * pitch + sizes.before
             _join_all(blocks, free, length, size, 4, 3 * size, operation)

@@ -128,8 +128,6 @@ class LargeSizes(NamedTuple):
         above: rows of padding before a plane.
         before: elements of padding before a row.
         pitch: distance between rows once they are padded.
-        group: rows that are padded together.
-        room: elements of the padded rows, and those that their vectors may reach.
         tile: rows of outputs of a tile; the last tile of a plane may have fewer.
     """
 
@@ -142,16 +140,16 @@ class LargeSizes(NamedTuple):
     above: int
     before: int
     pitch: int
-    group: int
-    room: int
     tile: int
 
 
 class LargeTables(NamedTuple):
-    """Large windows with a stride of 1, for the kernels of `forward/large_max_min.py`.
+    """Large windows with a stride of 1, for the kernels of `large_max_min.py`.
 
     Attributes:
         sizes: their sizes.
+        group: rows that are padded together.
+        room: elements of the padded rows, and those that their vectors may reach.
         tiles: tiles of all planes.
         element: type of the elements.
         identity: extreme of no elements, in the type of `element.zero`.
@@ -159,10 +157,42 @@ class LargeTables(NamedTuple):
     """
 
     sizes: LargeSizes
+    group: int
+    room: int
     tiles: int
     element: ElementType
     identity: Any
     rejects_nan: bool
+
+
+class LargeSums(NamedTuple):
+    """Large windows with a stride of 1, for `large_sum_pool`.
+
+    Attributes:
+        sizes: their sizes.
+        scans: whether windows are summed by scans, or tap by tap.
+        tiles: tiles of all planes.
+    """
+
+    sizes: LargeSizes
+    scans: bool
+    tiles: int
+
+
+class LargeDivisors(NamedTuple):
+    """The divisors of an average, for `large_sum_pool`.
+
+    Attributes:
+        rows: a factor of the divisors for each row of outputs; empty if all have one divisor.
+        columns: the other factor, for each output of a row; empty like `rows`.
+        divisor: divisor of all outputs; 0 if the factors apply.
+        inverse: its inverse if `quotient_by_inverse` is exact, else 0.
+    """
+
+    rows: NDArray[np.float64]
+    columns: NDArray[np.float64]
+    divisor: float
+    inverse: float
 
 
 class Divisors(NamedTuple):

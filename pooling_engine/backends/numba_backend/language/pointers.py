@@ -38,6 +38,23 @@ def pointer_to(typing: Any, array: Any, offset: Any) -> Any:
 
 
 @intrinsic
+def aligned(typing: Any, pointer: Any) -> Any:
+    """Return the first pointer from `pointer` on that is a multiple of 64 bytes.
+
+    Vectors of 64 bytes at other places take two accesses.
+    """
+
+    def build(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        address = builder.ptrtoint(arguments[0], ir.IntType(64))
+        rounded = builder.and_(
+            builder.add(address, ir.Constant(address.type, 63)), ir.Constant(address.type, -64)
+        )
+        return builder.inttoptr(rounded, arguments[0].type)
+
+    return pointer(pointer), build
+
+
+@intrinsic
 def ahead(typing: Any, pointer: Any, count: Any) -> Any:
     """Return the pointer `count` elements further on."""
 

@@ -161,10 +161,12 @@ def has_nan_lane(typing: Any, vector: Any) -> Any:
 
 @intrinsic
 def widened(typing: Any, vector: Any) -> Any:
-    """Return a vector of float32 as float64."""
+    """Return a vector of floats as float64."""
     wide = Vector(types.float64, vector.lanes)
 
     def build(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        if vector == wide:
+            return arguments[0]
         return builder.fpext(arguments[0], context.get_value_type(wide))
 
     return wide(vector), build
@@ -201,6 +203,16 @@ def sum_of(typing: Any, vector: Any, other: Any) -> Any:
 
     def build(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         return builder.fadd(*arguments)
+
+    return vector(vector, other), build
+
+
+@intrinsic
+def product_of(typing: Any, vector: Any, other: Any) -> Any:
+    """Return the products of two vectors."""
+
+    def build(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        return builder.fmul(*arguments)
 
     return vector(vector, other), build
 
