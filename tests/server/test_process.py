@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 from multiprocessing import Pipe
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,7 @@ from pooling_server.processes.process import (
     ABORT,
     Events,
     _end_thread,
+    _end_unstarted_thread,
     _warm_up,
     system_error_text,
 )
@@ -305,3 +307,31 @@ def test_a_thread_without_memory_ends_the_process(error: Exception, capsys: Any)
     _end_thread(events, ended)
     assert events.next() == ABORT
     assert capsys.readouterr().err.startswith("error: the server")
+
+
+def test_a_thread_that_cannot_begin_ends_the_process(capsys: Any) -> None:
+    events = Events()
+
+    class Unusable(threading.Thread):
+        def _bootstrap(self) -> None:  # called first in a new thread
+            raise MemoryError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "unraisablehook", partial(_end_unstarted_thread, events))
+        threading.Thread(target=Unusable().start, daemon=True).start()
+        assert events.next() == ABORT
+    assert capsys.readouterr().err.startswith("error: the server is out of memory")
+
+
+def test_a_process_exits_if_no_thread_can_be_started() -> None:
+    program = """
+import threading
+from pooling_server.processes.process import exit_process
+threading.Thread.start = lambda _: threading.Event().wait()
+print("the rest")
+exit_process(3)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=LIMIT_S
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (3, "the rest\n", "")

@@ -12,13 +12,11 @@ import logging
 import os
 import queue
 import sys
-import threading
 from contextlib import suppress
 from logging.handlers import QueueHandler, QueueListener
 from typing import TextIO
 
 _MOST_RECORDS = 10_000  # waiting to be written; further ones are dropped
-_FLUSH_S = 1.0
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -107,14 +105,7 @@ def announce(line: str) -> None:
 
 
 def flush_output() -> None:
-    """Write the rest of the log and of the output, for at most a second."""
-    with suppress(RuntimeError, MemoryError):  # no further thread can be started
-        thread = threading.Thread(target=_flush, daemon=True)
-        thread.start()
-        thread.join(_FLUSH_S)
-
-
-def _flush() -> None:
+    """Write the rest of the log and of the output; a reader may block this without end."""
     _flush_stream(sys.stdout)
     if _log is not None:
         _log.close()

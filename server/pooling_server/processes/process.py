@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
@@ -27,6 +28,8 @@ RELOAD = bytes([signal.SIGHUP])
 _WARMED_UP, _DEVICE_LOST, _FINISHED, _UNFINISHED = b"w", b"d", b"f", b"u"
 _THREADS = 24  # an idle server has 11, and gRPC aborts the process if it cannot start one
 _NO_THREAD = "start new thread"  # in the text of the error
+_UNSTARTED = "in thread started by"  # in the text of an error before the thread calls its function
+_FLUSH_S = 1.0
 # Errors of a process that cannot start or continue, besides those of its options.
 SYSTEM_ERRORS = (OSError, MemoryError, RuntimeError, ImportError)
 
@@ -135,16 +138,19 @@ def serve(
     """
     tune_allocator()
     threading.excepthook = partial(_end_thread, events)
+    sys.unraisablehook = partial(_end_unstarted_thread, events)
     server.on_device_lost = lambda: events.post(_DEVICE_LOST)
     server.begin()
     threading.Thread(target=_warm_up, args=(server, events), daemon=True).start()
+    stopping = threading.Event()  # later, there may be no memory for a thread
+    threading.Thread(target=_stop, args=(server, events, stopping), daemon=True).start()
     event = events.next()
     while event in (_WARMED_UP, RELOAD):
         on_ready() if event == _WARMED_UP else server.reload()
         event = events.next()
     has_failed = event == _DEVICE_LOST
     if event != ABORT:
-        threading.Thread(target=_stop, args=(server, events), daemon=True).start()
+        stopping.set()
         event = _next_final_event(events, second_event_aborts)
         before_exit()
     if event == _FINISHED:
@@ -157,8 +163,16 @@ def serve(
 
 
 def exit_process(code: int) -> NoReturn:
-    """Exit immediately, without waiting for threads, which may be compiling a kernel."""
-    flush_output()
+    """Exit immediately, without waiting for threads, which may be compiling a kernel.
+
+    The rest of the log and of the output is written for at most a second. A signal ends it, not
+    another thread: without memory, a new thread may end before `Thread.start` has noticed its
+    start, and then `Thread.start` never returns.
+    """
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(code))
+    signal.setitimer(signal.ITIMER_REAL, _FLUSH_S)
+    with suppress(MemoryError):
+        flush_output()
     os._exit(code)
 
 
@@ -179,6 +193,19 @@ def _end_thread(events: Events, ended: threading.ExceptHookArgs) -> None:
     if error is None or not (lacks_thread or isinstance(error, MemoryError)):
         threading.__excepthook__(ended)
         return
+    _end_process(events, error)
+
+
+def _end_unstarted_thread(events: Events, ended: sys.UnraisableHookArgs) -> None:
+    """End the process if a new thread lacked memory: its starter would wait without end."""
+    error, text = ended.exc_value, ended.err_msg or ""
+    if isinstance(error, MemoryError) and _UNSTARTED in text:
+        _end_process(events, error)
+    else:
+        sys.__unraisablehook__(ended)
+
+
+def _end_process(events: Events, error: BaseException) -> None:
     try:
         print(f"error: {system_error_text(error)}", file=sys.stderr, flush=True)
     finally:
@@ -196,5 +223,6 @@ def _warm_up(server: PoolingServer, events: Events) -> None:
         events.post(ABORT)
 
 
-def _stop(server: PoolingServer, events: Events) -> None:
+def _stop(server: PoolingServer, events: Events, stopping: threading.Event) -> None:
+    stopping.wait()
     events.post(_FINISHED if server.stop() else _UNFINISHED)
