@@ -17,7 +17,7 @@ import pytest
 import pooling_engine
 import pooling_wire
 from pooling_client import AsyncPoolingClient, PoolingClient, PoolSpec
-from pooling_client._transports import aio_shared, shared_calls, sync_shared
+from pooling_client._transports import aio_shared, polled_stream, shared_calls, sync_shared
 from pooling_engine import DeadlineError, InvalidTensorError, UnavailableError
 from pooling_server import PoolingServer, ServerConfig
 from pooling_server.serving import duration
@@ -255,6 +255,31 @@ def test_a_cancelled_task_disturbs_no_other(gated: Any) -> None:
                 np.testing.assert_array_equal((await each).output, wanted)
 
     asyncio.run(main())
+
+
+def test_an_interrupt_disturbs_no_later_call(
+    server: PoolingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C may come after gRPC has delivered an event, and before anybody has seen it."""
+    x, is_armed = tensor(1), threading.Event()
+    next_event = polled_stream.PolledStream.next_event
+
+    def interrupted(stream: polled_stream.PolledStream) -> Any:
+        event = next_event(stream)
+        if is_armed.is_set() and event[0] == polled_stream.REPLY:
+            is_armed.clear()
+            raise KeyboardInterrupt
+        return event
+
+    monkeypatch.setattr(polled_stream.PolledStream, "next_event", interrupted)
+    with PoolingClient(server.address, timeout=LIMIT_S / 4) as client:
+        for _ in range(2):
+            for _ in range(3):
+                np.testing.assert_array_equal(client.forward(x, SPEC).output, expected(x))
+            is_armed.set()
+            with pytest.raises(KeyboardInterrupt):
+                client.forward(x, SPEC)
+        np.testing.assert_array_equal(client.forward(x, SPEC).output, expected(x))
 
 
 def test_errors_are_those_of_unary_calls(server: PoolingServer) -> None:

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any, Generic
 
+import grpc
+
 from pooling_client._streams.backlog import (
     Backlog,
     Reply,
@@ -24,9 +26,13 @@ class Feed(Generic[Token]):
         requests: pairs of a token and a request, consumed in a thread of gRPC. An error in place of
             a request is not sent; it is returned in place of the reply.
         window: maximum number of requests without a reply.
+
+    Attributes:
+        is_interrupted: True if a signal handler has raised an error within gRPC.
     """
 
     def __init__(self, requests: Iterator[tuple[Token, Request]], window: int) -> None:
+        self.is_interrupted = False
         self._requests = requests
         self._backlog: Backlog[Token] = Backlog()
         self._stream_number = 0
@@ -107,7 +113,7 @@ class Feed(Generic[Token]):
         while self._has_more(number):
             entry = self._backlog.oldest()
             request = None if entry is None else entry[1]
-            reply = request if isinstance(request, PoolingError) else next(stream, None)
+            reply = request if isinstance(request, PoolingError) else self._next(stream)
             if reply is None or entry is None:
                 raise closed_early()
             with self._state:
@@ -115,6 +121,17 @@ class Feed(Generic[Token]):
             self._room.release()
             yield entry[0], reply
         self._backlog.check()
+
+    def _next(self, stream: Any) -> bytes | None:
+        try:
+            reply: bytes | None = next(stream, None)
+        except grpc.RpcError:
+            raise
+        except BaseException as error:  # of a signal handler, or of an interceptor
+            is_own = type(stream).__module__ == "grpc._channel"
+            self.is_interrupted = is_own or not isinstance(error, Exception)
+            raise
+        return reply
 
     def _has_more(self, number: int) -> bool:
         """Wait for an unanswered request, the end of the requests or the end of the stream."""
@@ -136,9 +153,9 @@ class Feed(Generic[Token]):
 
 
 def end_later(stream: Any, feed: Feed[Any]) -> None:
-    """End a stream in another thread, after Ctrl-C has interrupted this one.
+    """End a stream in another thread, after a signal handler has raised an error in this one.
 
-    The interrupt may have come before gRPC released a lock. To end the stream here, or to destroy
+    That may have happened before gRPC released a lock. To end the stream here, or to destroy
     it when the program ends, could then take for ever. Its destructor therefore never runs.
 
     Args:

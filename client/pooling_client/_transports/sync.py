@@ -26,7 +26,7 @@ from pooling_engine import DeadlineError, PoolingError, UnavailableError
 _CHECK = "/grpc.health.v1.Health/Check"
 _STATE_TIMEOUT_S = 1.0
 _GRACE_S = 1.0  # after the deadline of gRPC, if gRPC does not end the call
-_inherited: list[object] = []  # of the parent process
+_kept: list[object] = []  # of the parent process, or interrupted
 
 
 class GrpcTransport:
@@ -78,6 +78,9 @@ class GrpcTransport:
             raise self._decoded(error, methods.channel) from None
         except ValueError as error:
             raise self._unless_closed(error) from None
+        except (KeyboardInterrupt, SystemExit):
+            self._reopen()
+            raise
 
     def _guarded(
         self,
@@ -119,6 +122,10 @@ class GrpcTransport:
             reply = shared.exchange(method, item, deadline)
         except TimeoutError:
             raise _channel.not_in_time(described(self._connection.target)) from None
+        except BaseException:
+            if shared.is_broken:
+                self._reopen()
+            raise
         if reply is None and self._closed.is_set():
             raise _channel.closed_during_call()
         return reply
@@ -175,7 +182,6 @@ class GrpcTransport:
             patience_s = min(patience_s, self._timeout_s)
         retries = Retries(deadline, self._session.throttle, patience_s)
         feed, origin = Feed(requests, window), Origin()
-        is_interrupted = False
         try:
             while True:
                 if retries.left_s() == 0:
@@ -195,21 +201,19 @@ class GrpcTransport:
                     return
                 except grpc.RpcError as error:
                     failure = self._decoded(error, methods.channel)
-                except KeyboardInterrupt:
-                    is_interrupted = origin.is_here
-                    if is_interrupted:
-                        end_later(stream, feed)
-                    raise
                 finally:
                     if not origin.is_here:
                         keep_unfinished(stream)
-                    elif not is_interrupted:
+                    elif feed.is_interrupted:
+                        end_later(stream, feed)
+                        self._reopen()
+                    else:
                         stream.cancel()
                 seconds = retries.wait_s(failure, feed.answered)
                 self.wait(seconds, isinstance(failure, UnavailableError))
                 feed.wait(retries.left_s())
         finally:
-            if origin.is_here and not is_interrupted:
+            if origin.is_here and not feed.is_interrupted:
                 feed.close()
 
     def _decoded(self, error: grpc.RpcError, channel: grpc.Channel) -> PoolingError:
@@ -254,9 +258,18 @@ class GrpcTransport:
         The other channels are kept: their destructors could wait for threads that a forked process
         does not have.
         """
-        _inherited.extend([*self._channels, *self._shared])
         if not self._closed.is_set():
             self._closed, self._opening = threading.Event(), threading.Lock()
+        self._reopen()
+
+    def _reopen(self) -> None:
+        """Use new channels from the next call on, and keep the others.
+
+        Also after a signal handler, such as that of Ctrl-C, has raised an error within gRPC: a lock
+        of the channel may be held then, and an event lost.
+        """
+        _kept.extend([*self._channels, *self._shared])
+        if not self._closed.is_set():
             self._channels = []
             self._shared = []
             self._turns = iter(self._reopened, None)

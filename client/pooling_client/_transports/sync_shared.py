@@ -48,7 +48,11 @@ class Waiter:
 
 
 class SharedStream:
-    """An open stream for the calls of all threads."""
+    """An open stream for the calls of all threads.
+
+    Attributes:
+        is_broken: True after an interrupt: an event of gRPC may be lost.
+    """
 
     def __init__(self, stream: PolledStream) -> None:
         self._stream = stream
@@ -57,6 +61,7 @@ class SharedStream:
         self._changed = threading.Condition(self._lock)
         self._leader: Waiter | None = None
         self._is_receiving = True  # the stream begins with it; later from the first call on
+        self.is_broken = False
         self._next_check = 0.0  # time at which the watching thread looks again
         threading.Thread(target=self._watch, name="pooling-shared-stream", daemon=True).start()
 
@@ -84,26 +89,29 @@ class SharedStream:
             TimeoutError: the deadline has passed.
         """
         waiter, now, calls = Waiter(deadline), monotonic(), self._calls
-        with self._lock:
-            if calls.is_ended:
-                return None
-            if calls.add(waiter, item, now):
-                self._stream.send(item)
-            # From here on, the server computes at the same time.
-            if not self._is_receiving:
-                self._is_receiving = True
-                self._stream.receive()
-            if not calls.has_replied:
-                waiter.until = calls.until(deadline)
-            if self._leader is None:
-                self._promote(waiter)
+        is_waiting = False
         try:
+            with self._lock:
+                if calls.is_ended:
+                    return None
+                if calls.add(waiter, item, now):
+                    self._stream.send(item)
+                # From here on, the server computes at the same time.
+                if not self._is_receiving:
+                    self._is_receiving = True
+                    self._stream.receive()
+                if not calls.has_replied:
+                    waiter.until = calls.until(deadline)
+                if self._leader is None:
+                    self._promote(waiter)
             if not waiter.leads:
+                is_waiting = True
                 waiter.changed.acquire(timeout=max(0, waiter.until - now))
+                is_waiting = False
             if waiter.leads and not waiter.is_done:
                 self._lead(waiter)
-        except BaseException:
-            self._leave(waiter)
+        except BaseException:  # of a signal handler, such as KeyboardInterrupt
+            self._leave(waiter) if is_waiting else self._break(waiter)
             raise
         if not waiter.is_done:
             self._leave(waiter)
@@ -114,6 +122,14 @@ class SharedStream:
     def close(self) -> None:
         """End the stream; calls without a reply get none."""
         with self._lock:
+            self._end()
+
+    def _break(self, waiter: Waiter) -> None:
+        """End the stream after an interrupt that may have lost an event or an item."""
+        with self._lock:
+            self.is_broken = True
+            if self._leader is waiter:
+                self._leader = None
             self._end()
 
     def _promote(self, waiter: Waiter) -> None:
@@ -148,7 +164,11 @@ class SharedStream:
                     break
                 elif monotonic() >= me.until and not calls.is_ended:
                     return
-        stream.drain()
+        self._drain()
+
+    def _drain(self) -> None:
+        if not self.is_broken:  # it would wait for the lost event
+            self._stream.drain()
 
     def _leave(self, waiter: Waiter) -> None:
         """Stop waiting for a reply, which may have arrived meanwhile."""
@@ -172,7 +192,7 @@ class SharedStream:
     def _end(self) -> None:
         if self._calls.is_ended:
             return
-        if len(self._calls):
+        if len(self._calls) or self.is_broken:
             self._stream.cancel()
         else:
             self._stream.finish()
@@ -201,7 +221,7 @@ class SharedStream:
                 self._changed.wait(wait_s)
             is_led = self._leader is not None
         if not is_led:
-            self._stream.drain()
+            self._drain()
 
 
 class SharedStreams:
@@ -239,6 +259,11 @@ class SharedStreams:
         if stream is None or stream.is_ended:
             stream = self._open(path)
         return None if stream is None else stream.exchange(item, deadline)
+
+    @property
+    def is_broken(self) -> bool:
+        """True after an interrupt of a call, until another stream is opened."""
+        return any(stream.is_broken for stream in list(self._streams.values()))
 
     def close(self) -> None:
         """End the streams; calls without a reply get none."""
