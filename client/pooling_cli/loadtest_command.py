@@ -59,6 +59,7 @@ loadtest.add_command(compare)
     "  pooling loadtest 127.0.0.1:50051\n"
     "  pooling loadtest 127.0.0.1:50051 --rate 200 --duration 30 --verify 0.01 --output run\n"
     "  pooling loadtest 127.0.0.1:50051 --find-capacity --slo 'p99<50ms'\n"
+    "  pooling loadtest report run\n"
     "  pooling loadtest compare run-a run-b\n"
 )
 @click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
