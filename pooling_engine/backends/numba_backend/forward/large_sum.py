@@ -14,7 +14,12 @@ from pooling_engine.backends.numba_backend.forward.large_sum_columns import (
     scan_columns,
     widen_rows,
 )
-from pooling_engine.backends.numba_backend.forward.large_sum_rows import add_rows, divide
+from pooling_engine.backends.numba_backend.forward.large_sum_rows import (
+    add_rows,
+    average_rows,
+    copy_rows,
+    divide,
+)
 from pooling_engine.backends.numba_backend.language.arguments import LargeDivisors, LargeSums
 from pooling_engine.backends.numba_backend.language.jit import kernel, section
 from pooling_engine.backends.numba_backend.language.pointers import Row, ahead, aligned, pointer_to
@@ -42,7 +47,9 @@ def large_sum_pool(
     sums = np.zeros(_rounded(sizes.tile) * pitch + sizes.before + sizes.row_taps + 2 * LANES)
     turned = np.zeros((_rounded(width) * turned_pitch if scans else 0) + LANES)
     totals = np.zeros(max(sizes.tile * pitch, out_row * turned_pitch) + 2 * LANES)
-    quotients = np.empty((out_row * turned_pitch if scans else 0) + 2 * LANES, np.float32)
+    quotients = np.empty(
+        (out_row * turned_pitch if scans else sizes.tile * pitch) + 2 * LANES, np.float32
+    )
     suffixes = np.empty(STEP * max(sizes.taps, sizes.row_taps) + LANES)
     per_plane = -(-outputs // sizes.tile)
     for number in range(begin, end):
@@ -70,10 +77,18 @@ def large_sum_pool(
         else:
             padded = ahead(columns, sizes.before)
             add_columns(source, width, high - low, start - low, padded, pitch, count, sizes.taps)
-            add_rows(columns, count * pitch, total, sizes.row_taps)
-            divide(
-                total, pitch, target, out_row, count, out_row, by_row, by_column, divisor, inverse
-            )
+            results, length, row_taps = pointer_to(quotients, 0), count * pitch, sizes.row_taps
+            in_doubt = inverse == 0
+            if not in_doubt:
+                in_doubt = average_rows(columns, length, results, row_taps, divisor, inverse)
+            if in_doubt:
+                add_rows(columns, length, total, row_taps)
+                divide(
+                    total, pitch, target, out_row, count, out_row, by_row, by_column, divisor,
+                    inverse,
+                )  # fmt: skip
+            else:
+                copy_rows(results, pitch, target, out_row, count, out_row)
     return False
 
 

@@ -39,6 +39,49 @@ def _add(source: Pointer, length: int, target: Pointer, taps: int) -> None:
 
 
 @routine
+def average_rows(
+    source: Pointer, length: int, target: Pointer, taps: int, divisor: float, inverse: float
+) -> bool:
+    """Average windows like `add_rows`, by one divisor with an exact inverse, to float32.
+
+    Returns:
+        Whether an average may be an infinity or a NaN; then they are not correct.
+    """
+    if taps == 5:
+        return _average(source, length, target, 5, divisor, inverse)
+    return _average(source, length, target, taps, divisor, inverse)
+
+
+@part
+def _average(
+    source: Pointer, length: int, target: Pointer, taps: int, divisor: float, inverse: float
+) -> bool:
+    like = load_8(source, 0)
+    divisors, inverses = filled(divisor, like), filled(inverse, like)
+    found = rounded(filled(0.0, like))  # becomes a NaN with the first average that is
+    for at in range(0, length, LANES):
+        total = load_8(source, at)
+        for tap in range(1, taps):
+            total = sum_of(total, load_8(source, at + tap))
+        average = rounded(quotient_by_inverse(total, divisors, inverses))
+        found = sum_of(found, average)
+        store_vector(target, at, average)
+    return has_nan_lane(found)
+
+
+@routine
+def copy_rows(
+    source: Pointer, pitch: int, target: Pointer, target_pitch: int, rows: int, length: int
+) -> None:
+    """Copy rows of at least LANES elements."""
+    for number in range(-(-length // LANES)):
+        at = min(number * LANES, length - LANES)
+        elements, places = ahead(source, at), ahead(target, at)
+        for row in range(rows):
+            store_vector(places, row * target_pitch, load_8(elements, row * pitch))
+
+
+@routine
 def divide(
     sums: Pointer,
     pitch: int,
