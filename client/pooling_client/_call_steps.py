@@ -29,6 +29,7 @@ from pooling_engine import (
     PoolingError,
     TensorTooLargeError,
     UnavailableError,
+    UnsupportedError,
 )
 
 Result = TypeVar("Result")
@@ -47,6 +48,22 @@ class Send(NamedTuple):
     method: str
     request: bytes
     timeout_s: float
+
+
+class Share(NamedTuple):
+    """Step: send an item over a shared stream that carries one such item at a time.
+
+    The reply to the step is the reply of the server, or None if the item was not sent.
+
+    Attributes:
+        method: path of a streaming method.
+        item: bytes of the item.
+        deadline: time of `time.monotonic`.
+    """
+
+    method: str
+    item: bytes
+    deadline: float
 
 
 class Stream(NamedTuple):
@@ -91,7 +108,7 @@ class Run(NamedTuple):
 
 _UNANSWERED = (UnavailableError, DeadlineError)  # the server may still compute the call
 GET_SERVER_INFO_PATH = pooling_wire.path_of(pooling_wire.GET_SERVER_INFO)
-Step = Send | Stream | Wait | Run
+Step = Send | Share | Stream | Wait | Run
 Steps = Generator[Step, Any, Result]
 
 
@@ -101,10 +118,11 @@ class Session:
     Args:
         shared_memory: arrays that the client shares with the server.
         patience_s: seconds of attempts after which an unavailable server fails a call.
-        shares_streams: send small calls over shared streams.
+        shares_streams: send small calls, and calls in shared memory, over shared streams.
 
     Attributes:
         limits: limits of the server, as far as they are known.
+        places_items: False once the server has rejected locations in shared memory on a stream.
         knows_layers: False once the server has ignored further layers of a request.
         throttle: budget of retries.
         ids: numbers of the items on shared streams.
@@ -124,6 +142,7 @@ class Session:
         self.throttle = Throttle()
         self.limits: RequestLimits = UNKNOWN
         self.knows_layers = True
+        self.places_items = True
 
 
 def may_share(call: PreparedMessage[Any, Any], session: Session) -> bool:
@@ -298,6 +317,13 @@ def _in_shared_memory(
     result: Result | None = None
     is_answered = False
     try:
+        if len(requests) == 1 and session.shares_streams and session.places_items:
+            is_answered, result = yield from _as_item(
+                call, session, shared, requests[0], deadline, unanswered
+            )
+            if is_answered:
+                report(total, total)
+                return result
         for number, request in enumerate(requests, start=1):
             reply = yield from _send(session, call.method.path, request, deadline, unanswered)
             report(number * total // len(requests), total)
@@ -310,6 +336,50 @@ def _in_shared_memory(
     finally:
         if unanswered or not is_answered:
             shared.detach(copies=result is not None)
+
+
+def _as_item(
+    call: PreparedCall[Any, Result],
+    session: Session,
+    shared: SharedCall[Any, Result],
+    request: bytes,
+    deadline: float,
+    unanswered: list[PoolingError],
+) -> Steps[tuple[bool, Result | None]]:
+    """Send a call in shared memory over a stream without other calls.
+
+    Args:
+        call: the call.
+        session: state of the client.
+        shared: the call in shared memory.
+        request: bytes of its request.
+        deadline: time of `time.monotonic` at which the call fails.
+        unanswered: receives the errors after which the server may still compute the request.
+
+    Returns:
+        False and None if the call is to be sent as a unary call; otherwise True and the result, as
+        `SharedCall.result` returns it.
+    """
+    id_, timeout_us = next(session.ids), round(left_s(deadline) * 1e6)
+    item = call.method.item_of(id_, request, timeout_us)
+    try:
+        reply: bytes | None = yield Share(call.method.stream_path, item, deadline)
+    except _UNANSWERED as error:
+        unanswered.append(error)
+        if isinstance(error, DeadlineError):
+            raise
+        return False, None
+    if reply is None:
+        return False, None
+    try:
+        result = shared.result(reply, id_)
+    except UnsupportedError:  # of a server that accepts locations in unary calls alone
+        session.places_items = False
+        return False, None
+    except (UnavailableError, OverloadedError):  # the unary call retries these
+        return False, None
+    session.throttle.succeed()
+    return True, result
 
 
 def _in_chunks(

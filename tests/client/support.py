@@ -73,7 +73,7 @@ class FakeServer:
         self.items += 1
         if isinstance(item, PoolingError):
             return item
-        id_, call, _ = FORWARD.decode_item(item)
+        id_, call, *_ = FORWARD.decode_item(item)
         assert not isinstance(call, PoolingError)
         result = pooling_engine.forward(call.input, call.spec, backend="numpy")
         return FORWARD.encode_reply(id_, result)

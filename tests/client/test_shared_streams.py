@@ -353,7 +353,7 @@ def buffering(requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
     """Hold back all replies until the end of the requests."""
     replies = []
     for item in requests:
-        id_, call, _ = FORWARD.decode_item(item)
+        id_, call, *_ = FORWARD.decode_item(item)
         assert not isinstance(call, pooling_engine.PoolingError)
         result = pooling_engine.forward(call.input, call.spec)
         replies.append(FORWARD.encode_reply(id_, result))
@@ -378,7 +378,7 @@ def test_without_a_working_stream_calls_are_unary(
 def test_other_ids_are_an_error(server: PoolingServer) -> None:
     def confused(requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
         for item in requests:
-            id_, call, _ = FORWARD.decode_item(item)
+            id_, call, *_ = FORWARD.decode_item(item)
             assert not isinstance(call, pooling_engine.PoolingError)
             result = pooling_engine.forward(call.input, call.spec)
             yield FORWARD.encode_reply(id_ + 1, result)

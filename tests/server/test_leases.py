@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import socket
 from collections.abc import Iterator
@@ -10,10 +11,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import grpc
+import numpy as np
 import pytest
 
-from pooling_engine import UnsupportedError
-from pooling_server import PoolingServer
+import pooling_engine
+from pooling_engine import InvalidTensorError, PoolSpec, UnsupportedError
+from pooling_server import PoolingServer, ServerConfig
 from pooling_server.sockets import shared_memory
 from pooling_wire.shared_memory import HANDLE_BYTES, LEASE_SUFFIX, encode_size
 from pooling_wire.v1 import pooling_pb2 as pb
@@ -221,22 +224,54 @@ def test_data_in_addition_to_a_place_is_rejected(unix_server: PoolingServer, lea
         assert caught.value.code() is INVALID
 
 
-def test_handles_are_rejected_over_tcp_and_on_streams(
-    unix_server: PoolingServer, lease: Lease
-) -> None:
+def item_of(id_: int, request: pb.ForwardRequest) -> pb.ForwardStreamRequest:
+    return pb.ForwardStreamRequest(id=id_, request=request)
+
+
+def test_handles_are_rejected_over_tcp(unix_server: PoolingServer, lease: Lease) -> None:
     handle, descriptors = lease.request(MIB)
     os.close(descriptors[0])
     with grpc.insecure_channel(unix_server.addresses[1]) as channel:
-        with pytest.raises(grpc.RpcError) as caught:
-            pooling_pb2_grpc.PoolingServiceStub(channel).Forward(
-                forward_request(handle), timeout=LIMIT_S
-            )
-        assert caught.value.code() is UNIMPLEMENTED
-    with grpc.insecure_channel(unix_server.addresses[0]) as channel:
-        item = pb.ForwardStreamRequest(id=7, request=forward_request(handle))
         stub = pooling_pb2_grpc.PoolingServiceStub(channel)
-        (reply,) = stub.ForwardStream(iter([item]), timeout=LIMIT_S)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Forward(forward_request(handle), timeout=LIMIT_S)
+        assert caught.value.code() is UNIMPLEMENTED
+        items = iter([item_of(7, forward_request(handle))])
+        (reply,) = stub.ForwardStream(items, timeout=LIMIT_S)
         assert (reply.id, reply.error.reason) == (7, UnsupportedError.reason)
+
+
+@pytest.mark.parametrize("inline_calls", [True, False])
+def test_stream_items_read_and_write_regions(socket_path: Path, inline_calls: bool) -> None:
+    """Invalid locations are rejected with the item alone, whichever thread decodes it."""
+    config = ServerConfig(
+        listen=f"unix:{socket_path}", backend="numpy", warm_up=False, inline_calls=inline_calls
+    )
+    server = PoolingServer(config)
+    server.start()
+    lease = Lease(server)
+    handle, descriptors = lease.request(MIB)
+    with mmap.mmap(descriptors[0], MIB) as memory:
+        os.close(descriptors[0])
+        x = np.random.default_rng(0).standard_normal((4, 16, 32, 32), dtype=np.float32)
+        memory[:INPUT_BYTES] = x.tobytes()
+        place = pb.SharedMemory(handle=handle, offset=INPUT_BYTES)
+        bad = [forward_request(handle, MIB), forward_request(b"?" * HANDLE_BYTES)]
+        good = forward_request(handle, output_place=place)
+        with grpc.insecure_channel(server.addresses[0]) as channel:
+            stub = pooling_pb2_grpc.PoolingServiceStub(channel)
+            items = [item_of(id_, each) for id_, each in enumerate([*bad, good, *bad])]
+            replies = list(stub.ForwardStream(iter(items), timeout=LIMIT_S))
+        assert [reply.id for reply in replies] == [0, 1, 2, 3, 4]
+        reasons = [reply.error.reason for reply in replies]
+        wrong = InvalidTensorError.reason
+        assert reasons == [wrong, wrong, "", wrong, wrong]
+        assert replies[2].response.output.data == b""
+        want = pooling_engine.forward(x, PoolSpec("max", 2)).output
+        got = memory[INPUT_BYTES : INPUT_BYTES + want.nbytes]
+    lease.socket.close()
+    assert server.stop()
+    assert got == want.tobytes()
 
 
 def test_a_place_ends_with_its_lease(unix_server: PoolingServer, lease: Lease) -> None:

@@ -8,7 +8,9 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +18,13 @@ import pytest
 import pooling_engine
 from pooling_client import PoolingClient
 from pooling_client._shared_memory import SHARED_BYTES
-from pooling_engine import PoolSpec, TensorTooLargeError
+from pooling_client._transports.sync import GrpcTransport
+from pooling_engine import DeadlineError, PoolSpec, TensorTooLargeError
 from pooling_server import PoolingServer, ServerConfig
-from pooling_wire.shared_memory import LEASE_SUFFIX
-from tests.server.support import wait_for_regions
+from pooling_server.serving.polled_streams import PolledStream
+from pooling_wire import FORWARD
+from pooling_wire.shared_memory import LEASE_SUFFIX, NO_REGIONS
+from tests.server.support import Gate, wait_for_regions
 from tests.support import cases, oracle
 from tests.support.processes import process
 from tests.support.waiting import LIMIT_S, wait_until
@@ -80,6 +85,78 @@ def test_results_are_written_to_out(near: PoolingClient) -> None:
     dx = near.empty(SHAPE)
     assert near.backward(want, MAX, input=x, out=dx) is dx
     oracle.assert_same_bits(dx, pooling_engine.backward(want, MAX, input=x))
+
+
+@pytest.fixture
+def unary(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the methods of the unary calls of blocking clients."""
+    methods: list[str] = []
+    send = GrpcTransport.send
+
+    def sending(self: GrpcTransport, method: str, *arguments: Any) -> bytes:
+        methods.append(method)
+        return send(self, method, *arguments)
+
+    monkeypatch.setattr(GrpcTransport, "send", sending)
+    return methods
+
+
+def assert_forward(client: PoolingClient, seed: int = 0) -> None:
+    x = cases.normal(SHAPE) + np.float32(seed)
+    got = client.forward(x, MAX, timeout=LIMIT_S).output
+    assert is_shared(got)
+    oracle.assert_same_bits(got, pooling_engine.forward(x, MAX).output)
+
+
+def test_frequent_calls_share_a_stream(near: PoolingClient, unary: list[str]) -> None:
+    for seed in range(3):
+        assert_forward(near, seed)
+    assert unary == [FORWARD.path]  # a call alone opens no stream
+
+
+def test_a_call_beside_another_one_is_unary(
+    near: PoolingClient, unary: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        assert_forward(near)
+    gate = Gate()
+    with monkeypatch.context() as patch, ThreadPoolExecutor(2) as callers:
+        patch.setattr(pooling_engine, "run", gate)
+        x = cases.normal(SHAPE)
+        calls = [callers.submit(near.forward, x, MAX, timeout=LIMIT_S)]
+        gate.wait_entered()
+        calls.append(callers.submit(near.forward, x, MAX, timeout=LIMIT_S))
+        wait_until(lambda: len(unary) == 2)  # it may wait for a compute slot, but on no stream
+        gate.open()
+        results = [call.result().output for call in calls]
+    for result in results:
+        oracle.assert_same_bits(result, pooling_engine.forward(x, MAX).output)
+    assert unary == [FORWARD.path] * 2
+
+
+def test_a_late_call_in_shared_memory_fails_and_the_next_succeeds(
+    near: PoolingClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        assert_forward(near)
+    gate = Gate()
+    with monkeypatch.context() as patch:
+        patch.setattr(pooling_engine, "run", gate)
+        with pytest.raises(DeadlineError):
+            near.forward(cases.normal(SHAPE), MAX, timeout=0.1)
+        gate.open()
+    assert_forward(near)
+
+
+def test_a_server_without_places_in_streams_gets_unary_calls(
+    near: PoolingClient, unary: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ignored = property(lambda _: NO_REGIONS, lambda *_: None)
+    monkeypatch.setattr(PolledStream, "_regions", ignored, raising=False)
+    for seed in range(4):
+        assert_forward(near, seed)
+    assert unary == [FORWARD.path] * 4
+    assert not near._session.places_items
 
 
 def test_plane_indices_are_sent_in_the_reply(near: PoolingClient) -> None:

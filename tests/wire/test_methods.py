@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from google.protobuf.message import DecodeError
 
 import pooling_wire
-from pooling_engine import InternalError, InvalidTensorError, PoolingError, UnsupportedError
+from pooling_engine import (
+    ForwardAllCall,
+    InternalError,
+    InvalidTensorError,
+    PoolingError,
+    UnsupportedError,
+)
 from pooling_wire import METHODS, PLAIN_METHODS, Method
 from pooling_wire.shared_memory import Place
 from pooling_wire.v1 import pooling_pb2 as pb
@@ -131,6 +138,22 @@ def test_items_with_a_place_for_a_result_are_rejected(method: Method[Any, Any]) 
         item = method.item(id=7, request=request).SerializeToString()
         assert_rejected(method.decode_item(item), 7, f"{result}_place")
         assert isinstance(method.decode_item(item)[1], UnsupportedError)
+
+
+@every_method
+def test_items_and_replies_carry_places(method: Method[Any, Any]) -> None:
+    """The item contains the request with its places; the reply does not contain the results."""
+    memory = memoryview(bytearray(1 << 16))
+    regions = SimpleNamespace(find=lambda handle: memory)
+    for name, call in SAMPLES[method.name].calls.items():
+        if isinstance(call, ForwardAllCall):  # rejects places
+            continue
+        result = next(iter(call.result_specs))
+        place = Place(b"handle", 64)
+        item = method.item_of(7, method.encode_request(call, {result: place}), 9)
+        id_, again, timeout_us, places = method.decode_item(item, regions)
+        assert (id_, timeout_us, dict(places)) == (7, 9, {result: place}), name
+        assert type(again) is type(call), name
 
 
 BROKEN = {

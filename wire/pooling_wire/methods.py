@@ -119,25 +119,43 @@ class Method(Generic[Call, Result]):
         """
         return stream_items.encode_item(self.request, id_, call, timeout_us)
 
-    def decode_item(self, data: Buffer) -> StreamItem[Call]:
+    def item_of(self, id_: int, request: bytes, timeout_us: int = 0) -> bytes:
+        """Return the bytes of a stream item that contains an encoded request."""
+        return stream_items.item_of(id_, [request], timeout_us)
+
+    def decode_item(self, data: Buffer, regions: Regions = NO_REGIONS) -> StreamItem[Call]:
         """Return a stream item: its id, its call or why it is invalid, and its timeout.
 
-        It never raises, because the reply to the item carries the error. The id is 0 if it cannot
-        be read.
+        It raises no `PoolingError`, because the reply to the item carries the error. The id is 0 if
+        it cannot be read.
+
+        Args:
+            data: the item.
+            regions: regions of shared memory that the client may use.
         """
-        return stream_items.decode_item(self.item, self.request, data)
+        return stream_items.decode_item(self.item, self.request, data, regions)
 
-    def encode_reply(self, id_: int, result: Result | PoolingError) -> bytes:
-        """Return the bytes of the reply to a stream item: a result or an error."""
-        return stream_items.encode_reply(self.reply, self.response, id_, result)
+    def encode_reply(
+        self, id_: int, result: Result | PoolingError, places: Places = NO_PLACES
+    ) -> bytes:
+        """Return the bytes of the reply to a stream item: a result or an error.
 
-    def decode_reply(self, data: Buffer) -> tuple[int, Result | PoolingError]:
+        Args:
+            id_: number of the item.
+            result: the result or the error.
+            places: as for `encode_response`.
+        """
+        return stream_items.encode_reply(self.reply, self.response, id_, result, places)
+
+    def decode_reply(
+        self, data: Buffer, regions: Regions = NO_REGIONS
+    ) -> tuple[int, Result | PoolingError]:
         """Return the id of the reply to a stream item, and the result or the error of the item.
 
         Raises:
             InvalidTensorError: the reply is malformed.
         """
-        return stream_items.decode_reply(self.reply, self.response, data)
+        return stream_items.decode_reply(self.reply, self.response, data, regions)
 
 
 def message_class(name: str) -> type[Message]:

@@ -65,12 +65,7 @@ class PreparedMessage(ABC, Generic[Sent, Result]):
         Raises:
             PoolingError: the call failed, or the reply belongs to another item.
         """
-        actual, result = self.method.decode_reply(reply)
-        if isinstance(result, PoolingError):
-            raise result
-        if actual != id_:
-            raise InternalError(f"the server sent the reply to item {actual} in place of {id_}")
-        return self.copied(result)
+        return self.copied(checked_reply(self.method.decode_reply(reply), id_))
 
     @property
     @abstractmethod
@@ -200,6 +195,20 @@ def _located(error: PoolingError, chunk: Chunk) -> PoolingError:
         return error
     text = f"{error} (in a chunk of the call; coordinates are counted from {start} of the output)"
     return type(error)(text, field=error.field, facts=error.facts)
+
+
+def checked_reply(reply: tuple[int, Any | PoolingError], id_: int) -> Any:
+    """Return the result in a decoded reply to an item of a stream.
+
+    Raises:
+        PoolingError: the call failed, or the reply belongs to another item.
+    """
+    actual, result = reply
+    if isinstance(result, PoolingError):
+        raise result
+    if actual != id_:
+        raise InternalError(f"the server sent the reply to item {actual} in place of {id_}")
+    return result
 
 
 def copied(view: Array, out: Array | None) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Generic
 
-from pooling_client._calls.base import Array, Call, PreparedCall, Result
+from pooling_client._calls.base import Array, Call, PreparedCall, Result, checked_reply
 from pooling_client._copies import copy_into
 from pooling_client._cutting.chunks import Chunk, whole_call
 from pooling_client._limits import RequestLimits
@@ -62,17 +62,25 @@ class SharedCall(Generic[Call, Result]):
         for array in self._results.values():
             self.arrays.detach(array, copies=copies or array is self._prepared.out)
 
-    def result(self, reply: bytes) -> Result | None:
+    def result(self, reply: bytes, id_: int | None = None) -> Result | None:
         """Return the result of the call.
 
         Args:
             reply: the reply to the last request.
+            id_: number of the item, if the call was sent as an item of a stream.
 
         Returns:
             The result; None if another call has detached the memory of the results meanwhile.
+
+        Raises:
+            PoolingError: the item failed, or the reply is malformed.
         """
+        method = self._prepared.method
         try:
-            decoded = self._prepared.method.decode_response(reply, self.arrays)
+            if id_ is None:
+                decoded = method.decode_response(reply, self.arrays)
+            else:
+                decoded = checked_reply(method.decode_reply(reply, self.arrays), id_)
         except InvalidTensorError:
             if self._is_attached:
                 raise

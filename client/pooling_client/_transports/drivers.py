@@ -8,7 +8,7 @@ from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pooling_client import _channel
-from pooling_client._call_steps import Result, Run, Send, Step, Steps, Stream, Wait
+from pooling_client._call_steps import Result, Run, Send, Share, Step, Steps, Stream, Wait
 from pooling_engine import PoolingError
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ def _perform(step: Step, transport: GrpcTransport) -> Any:
         return transport.send(*step)
     if type(step) is Run:
         return step.work()
+    if type(step) is Share:
+        return transport.share(*step, is_alone=True)
     if type(step) is Wait:
         transport.wait(*step)
         return None
@@ -89,6 +91,8 @@ async def _perform_async(step: Step, transport: AsyncGrpcTransport) -> Any:
         return await transport.send(*step)
     if type(step) is Run:
         return await asyncio.to_thread(step.work)
+    if type(step) is Share:
+        return None  # a unary call
     if type(step) is Wait:
         await transport.wait(step.seconds)  # its thread connects in any case
         return None

@@ -101,13 +101,16 @@ class GrpcTransport:
             )
             raise UnavailableError(text, facts={"retryable": "false"}) from None
 
-    def share(self, method: str, item: bytes, deadline: float) -> bytes | None:
+    def share(
+        self, method: str, item: bytes, deadline: float, *, is_alone: bool = False
+    ) -> bytes | None:
         """Send an item over a stream that calls share, and return its reply.
 
         Args:
             method: path of a streaming method.
             item: bytes of the item.
             deadline: time of `time.monotonic`.
+            is_alone: send the item over a stream without other calls, because it may take long.
 
         Returns:
             The reply; None if the call is to be sent as a unary call.
@@ -119,7 +122,7 @@ class GrpcTransport:
             return None
         shared = next(self._shared_turns)
         try:
-            reply = shared.exchange(method, item, deadline)
+            reply = shared.exchange(method, item, deadline, is_alone=is_alone)
         except TimeoutError:
             raise _channel.not_in_time(described(self._connection.target)) from None
         except BaseException:

@@ -75,24 +75,28 @@ class SharedStream:
         """True after the first reply."""
         return self._calls.has_replied
 
-    def exchange(self, item: bytes, deadline: float) -> bytes | None:
+    def exchange(self, item: bytes, deadline: float, *, is_alone: bool) -> bytes | None:
         """Send an item and return its reply.
 
         Args:
             item: the item.
             deadline: time of `time.monotonic`.
+            is_alone: do not send the item behind others, and wait for its reply until the deadline:
+                it may take long.
 
         Returns:
-            The reply; None if the stream has ended without it, so that the call is to be repeated.
+            The reply; None if the stream has ended without it, so that the call is to be repeated,
+            or if it is busy.
 
         Raises:
             TimeoutError: the deadline has passed.
+            ConnectionError: the stream has ended without the reply to an item sent alone.
         """
         waiter, now, calls = Waiter(deadline), monotonic(), self._calls
         is_waiting = False
         try:
             with self._lock:
-                if calls.is_ended:
+                if calls.is_ended or (is_alone and len(calls)):
                     return None
                 if calls.add(waiter, item, now):
                     self._stream.send(item)
@@ -100,7 +104,7 @@ class SharedStream:
                 if not self._is_receiving:
                     self._is_receiving = True
                     self._stream.receive()
-                if not calls.has_replied:
+                if not (calls.has_replied or is_alone):
                     waiter.until = calls.until(deadline)
                 if self._leader is None:
                     self._promote(waiter)
@@ -117,6 +121,8 @@ class SharedStream:
             self._leave(waiter)
         if not waiter.is_done and monotonic() >= deadline:
             raise TimeoutError
+        if is_alone and waiter.reply is None:
+            raise ConnectionError
         return waiter.reply
 
     def close(self) -> None:
@@ -235,30 +241,35 @@ class SharedStreams:
     def __init__(self, channel: grpc.Channel, metadata: Callable[[], Pairs | None]) -> None:
         self._channel = channel
         self._metadata = metadata
-        self._openings: defaultdict[str, Openings] = defaultdict(Openings)
-        self._streams: dict[str, SharedStream] = {}
+        self._openings: defaultdict[tuple[str, bool], Openings] = defaultdict(Openings)
+        self._streams: dict[tuple[str, bool], SharedStream] = {}
         self._opening = threading.Lock()
         # Interceptors see unary calls and streams, but not the items of a stream.
         self._is_supported = type(channel).__module__ == "grpc._channel"
 
-    def exchange(self, path: str, item: bytes, deadline: float) -> bytes | None:
+    def exchange(
+        self, path: str, item: bytes, deadline: float, *, is_alone: bool = False
+    ) -> bytes | None:
         """Send an item of a streaming method and return its reply.
 
         Args:
             path: path of the method.
             item: the item.
             deadline: time of `time.monotonic`.
+            is_alone: send the item over a stream that carries one such item at a time.
 
         Returns:
             The reply; None if the call is to be sent in another way.
 
         Raises:
             TimeoutError: the deadline has passed.
+            ConnectionError: the stream has ended without the reply to an item sent alone.
         """
-        stream = self._streams.get(path)
+        key = path, is_alone
+        stream = self._streams.get(key)
         if stream is None or stream.is_ended:
-            stream = self._open(path)
-        return None if stream is None else stream.exchange(item, deadline)
+            stream = self._open(key)
+        return None if stream is None else stream.exchange(item, deadline, is_alone=is_alone)
 
     @property
     def is_broken(self) -> bool:
@@ -272,24 +283,24 @@ class SharedStreams:
             for stream in self._streams.values():
                 stream.close()
 
-    def _open(self, path: str) -> SharedStream | None:
+    def _open(self, key: tuple[str, bool]) -> SharedStream | None:
         """Open a stream, unless calls are to be unary for now."""
         with self._opening:
-            now, openings = monotonic(), self._openings[path]
-            stream = self._streams.get(path)
+            now, openings = monotonic(), self._openings[key]
+            stream = self._streams.get(key)
             if stream is not None and not stream.is_ended:
                 return stream
             if stream is not None:
                 openings.ended(stream.has_replied, now)
-                del self._streams[path]
+                del self._streams[key]
             if not openings.allows(now) or not self._is_supported:
                 return None
             metadata = self._metadata()
             try:
-                stream = SharedStream(PolledStream(self._channel, path, metadata))
+                stream = SharedStream(PolledStream(self._channel, key[0], metadata))
             except Exception as error:
                 self._is_supported = False
                 _log.info("small calls share no stream with this grpcio: %r", error)
                 return None
-            self._streams[path] = stream
+            self._streams[key] = stream
             return stream

@@ -105,21 +105,21 @@ class InferExchange:
             self._timer.end(is_success=False)
             raise
 
-    def decode_item(self, data: bytes) -> tuple[int, Any, int]:
-        """Return the call in an item of a stream, or why it is invalid, between two zeros."""
+    def decode_item(self, data: bytes, regions: Regions) -> tuple[int, Any, int, Places]:
+        """Return the call in an item of a stream, or why it is invalid, beside zeros."""
         try:
             self._request = _decode(data)
-            return 0, self._call(), 0
+            return 0, self._call(), 0, NO_PLACES
         except PoolingError as error:
             if not self._request.model_name:
                 self._request = _named(data)
-            return 0, error, 0
+            return 0, error, 0, NO_PLACES
 
     def encode_response(self, result: Any, places: Places = NO_PLACES) -> bytes:
         """Return the bytes of a ModelInferResponse."""
         return b"".join(self._parts(result))
 
-    def encode_reply(self, id_: int, result: Any) -> bytes:
+    def encode_reply(self, id_: int, result: Any, places: Places = NO_PLACES) -> bytes:
         """Return the bytes of a ModelStreamInferResponse: a result or an error."""
         if isinstance(result, PoolingError):
             self._timer.end(is_success=False)

@@ -121,11 +121,11 @@ class RestExchange:
         self._timer.end(is_success=True)
         return b"".join([head, *parts])
 
-    def decode_item(self, data: bytes) -> tuple[int, Any, int]:
+    def decode_item(self, data: bytes, regions: Regions) -> tuple[int, Any, int, Places]:
         """Not supported: REST has no streams."""
         raise NotImplementedError
 
-    def encode_reply(self, id_: int, result: Any) -> bytes:
+    def encode_reply(self, id_: int, result: Any, places: Places = NO_PLACES) -> bytes:
         """Not supported: REST has no streams."""
         raise NotImplementedError
 

@@ -24,6 +24,7 @@ from pooling_server.serving.arena import Arena, Loan
 from pooling_server.serving.error_replies import error_reply
 from pooling_server.serving.limits import check_message_size, check_plan_limits
 from pooling_server.serving.rpcs import Work
+from pooling_server.serving.small_regions import LargeRegionError
 from pooling_wire.shared_memory import (
     NO_PLACES,
     NO_REGIONS,
@@ -44,13 +45,13 @@ class CallCodec(Protocol):
     def decode_request(self, data: bytes, regions: Regions) -> Placed[Any]:
         """Return the call in a request."""
 
-    def decode_item(self, data: bytes) -> tuple[int, Any, int]:
-        """Return the id of a stream item, its call or error, and its timeout in microseconds."""
+    def decode_item(self, data: bytes, regions: Regions) -> tuple[int, Any, int, Places]:
+        """Return the id of a stream item, its call or error, its timeout in us, and its places."""
 
     def encode_response(self, result: Any, places: Places) -> bytes:
         """Return the bytes of a reply."""
 
-    def encode_reply(self, id_: int, result: Any) -> bytes:
+    def encode_reply(self, id_: int, result: Any, places: Places) -> bytes:
         """Return the bytes of the reply to a stream item: a result or an error."""
 
 
@@ -74,11 +75,13 @@ class Item(NamedTuple):
         message: the serialized item.
         received_at: time of `time.monotonic`.
         error: why the item is not to be computed; None if it is.
+        regions: regions of shared memory that the client may use.
     """
 
     message: bytes
     received_at: float
     error: PoolingError | None = None
+    regions: Regions = NO_REGIONS
 
 
 class CallProcessor:
@@ -131,9 +134,9 @@ class CallProcessor:
     def prepare_item(self, method: CallCodec, work: Work, item: Item) -> PreparedCall:
         """Decode a stream item and predict its duration.
 
-        The answer to an invalid or expired item is its error. `answer` ignores its argument,
-        because items have no shared memory. It raises UnavailableError if the device is lost; the
-        stream has to end then, so that the client continues on another server.
+        The answer to an invalid or expired item is its error. `answer` raises UnavailableError if
+        the device is lost; the stream has to end then, so that the client continues on another
+        server.
 
         Args:
             method: row of the method table, or the codec of another protocol.
@@ -142,11 +145,12 @@ class CallProcessor:
 
         Raises:
             PermissionDeniedError: the token of the client is no longer valid.
+            LargeRegionError: the lookup of a region raised it.
         """
         id_ = 0
         start_s = time.perf_counter()
         try:
-            id_, call, timeout_us = method.decode_item(item.message)
+            id_, call, timeout_us, places = method.decode_item(item.message, item.regions)
             work.authorize()
             if item.error is not None:
                 raise item.error
@@ -157,9 +161,10 @@ class CallProcessor:
             work.mode = call.plan.mode
             work.decoded(start_s)
             deadline = item.received_at + timeout_us / 1e6 if timeout_us else math.inf
-            answer = partial(self._answer_item, method, work, id_, call, deadline)
+            placed = Placed(call, places)
+            answer = partial(self._answer_item, method, work, id_, placed, deadline)
             return PreparedCall(_predicted_us(call), answer)
-        except PermissionDeniedError:
+        except (PermissionDeniedError, LargeRegionError):
             raise
         except Exception as error:
             reply = self._error_of_item(method, work, id_, error)
@@ -184,9 +189,9 @@ class CallProcessor:
         method: CallCodec,
         work: Work,
         id_: int,
-        call: Any,
+        placed: Placed[Any],
         deadline: float,
-        _: Regions,
+        regions: Regions,
     ) -> bytes:
         start_s = time.perf_counter()
         try:
@@ -194,9 +199,8 @@ class CallProcessor:
                 raise DeadlineError("the timeout of the item passed before it could be computed")
             work.reserve(work.nbytes)
             with self.arena.loan() as loan:
-                placed = Placed(call, NO_PLACES)
-                result = self._compute(method, work, placed, loan, NO_REGIONS)
-                reply = method.encode_reply(id_, result)
+                result = self._compute(method, work, placed, loan, regions)
+                reply = method.encode_reply(id_, result, placed.places)
         except UnavailableError:
             raise
         except Exception as error:
@@ -213,7 +217,7 @@ class CallProcessor:
         error = error_reply(exception, work.rpc.request_id)
         work.release()
         work.fail(error)
-        return method.encode_reply(id_, error)
+        return method.encode_reply(id_, error, NO_PLACES)
 
     def _compute(
         self,

@@ -21,13 +21,14 @@ from pooling_server.serving.executor import Admission, Executor, run_in_thread
 from pooling_server.serving.idle import IdleWatch, Wait
 from pooling_server.serving.polling_thread import PolledCall
 from pooling_server.serving.rpcs import Rpc, Work
+from pooling_server.serving.small_regions import LargeRegionError, small_regions
 from pooling_server.serving.streams import (
     ITEMS_AHEAD,
     answer_if_active,
     idle_error,
     shutting_down,
 )
-from pooling_wire.shared_memory import NO_REGIONS
+from pooling_wire.shared_memory import NO_REGIONS, Regions
 
 REST_S = 1.0  # idle time after which a stream has to be admitted again
 
@@ -41,6 +42,7 @@ class StreamServices(NamedTuple):
         watch: ends streams of idle clients.
         is_small: returns True if the polling thread may answer a decoded item.
         report: sets the status of a stream that an error ends.
+        regions: returns the regions of shared memory that the client of a stream may use.
     """
 
     executor: Executor
@@ -48,6 +50,7 @@ class StreamServices(NamedTuple):
     watch: IdleWatch
     is_small: Callable[[PreparedCall], bool]
     report: Callable[[grpc.ServicerContext, Exception, Rpc], None]
+    regions: Callable[[Rpc], Regions]
 
 
 class PolledStream:
@@ -72,6 +75,7 @@ class PolledStream:
         rpc: Rpc,
     ) -> None:
         self._services, self._prepare, self._call, self._rpc = services, prepare, call, rpc
+        self._regions: Regions = NO_REGIONS
         self._admission: Admission | None = None  # until the stream leaves the calls in flight
         self._wait = Wait()
         self._items: deque[tuple[Work, Item]] = deque()
@@ -89,6 +93,7 @@ class PolledStream:
             self._rpc.authorize()
             drain = partial(self._end, shutting_down())
             self._admission = self._services.executor.admit(drain)
+            self._regions = self._services.regions(self._rpc)
         except PoolingError as error:
             self._error = error
             self._finish()
@@ -105,7 +110,7 @@ class PolledStream:
                 self._is_last_received = True
             elif self._error is None:
                 work, error = self._rpc.receive(len(message)), self._resume(len(message))
-                self._items.append((work, Item(message, monotonic(), error)))
+                self._items.append((work, Item(message, monotonic(), error, self._regions)))
             next_item = self._advance()
         self._begin(next_item)
 
@@ -124,9 +129,9 @@ class PolledStream:
         work, item = received
         answer = partial(self._answer, work, item)
         try:
-            if len(item.message) <= INLINE_BYTES:
-                prepared = self._prepare(work, item)
-                answer = partial(prepared.answer, NO_REGIONS)
+            prepared = self._prepare_small(work, item)
+            if prepared is not None:
+                answer = partial(prepared.answer, item.regions)
                 if self._services.is_small(prepared):
                     if self._call.context.time_remaining() == 0:
                         raise DeadlineError("the deadline passed before the item was computed")
@@ -136,8 +141,17 @@ class PolledStream:
         except Exception as error:
             self._fail(error)
 
+    def _prepare_small(self, work: Work, item: Item) -> PreparedCall | None:
+        """Decode an item; return None if it, or a region that it reads, is large."""
+        if len(item.message) > INLINE_BYTES:
+            return None
+        try:
+            return self._prepare(work, item._replace(regions=small_regions(item.regions)))
+        except LargeRegionError:
+            return None
+
     def _answer(self, work: Work, item: Item) -> bytes:
-        return self._prepare(work, item).answer(NO_REGIONS)
+        return self._prepare(work, item).answer(item.regions)
 
     def _answer_in_thread(self, answer: Callable[[], bytes]) -> None:
         """Answer an item in a compute slot, and the items that arrive in the meantime."""

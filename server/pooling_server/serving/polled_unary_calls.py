@@ -12,8 +12,9 @@ from pooling_server.serving.executor import Admission, run_in_thread
 from pooling_server.serving.idle import Wait
 from pooling_server.serving.polling_thread import PolledCall, Start
 from pooling_server.serving.rpcs import Rpc, Work
+from pooling_server.serving.small_regions import LargeRegionError, small_regions
 from pooling_server.serving.unary_calls import Prepare, UnaryCalls
-from pooling_wire.shared_memory import NO_REGIONS, Regions
+from pooling_wire.shared_memory import Regions
 
 
 def start_of(calls: UnaryCalls, name: str, prepare: Prepare, threads: ThreadPoolExecutor) -> Start:
@@ -32,28 +33,6 @@ def start_of(calls: UnaryCalls, name: str, prepare: Prepare, threads: ThreadPool
         PolledUnaryCall(calls, checked, threads, call, rpc).start()
 
     return start
-
-
-class _LargeRegionError(Exception):
-    """A message refers to a large region; a thread has to decode it."""
-
-
-class _SmallRegions:
-    """Lookup of regions that decoding in the polling thread may copy."""
-
-    def __init__(self, regions: Regions) -> None:
-        self._regions = regions
-
-    def find(self, handle: bytes) -> memoryview:
-        """Return the region of a handle, as `Regions.find` does.
-
-        Raises:
-            _LargeRegionError: the region is larger than `INLINE_BYTES`.
-        """
-        region = self._regions.find(handle)
-        if len(region) > INLINE_BYTES:
-            raise _LargeRegionError
-        return region
 
 
 class PolledUnaryCall:
@@ -139,9 +118,8 @@ class PolledUnaryCall:
         if len(message) > INLINE_BYTES:
             return None
         try:
-            small = regions if regions is NO_REGIONS else _SmallRegions(regions)
-            return self._prepare(work, message, small)
-        except _LargeRegionError:
+            return self._prepare(work, message, small_regions(regions))
+        except LargeRegionError:
             return None
 
     def _answer_in_thread(

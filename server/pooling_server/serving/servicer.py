@@ -28,7 +28,7 @@ from pooling_server.serving.streams import answer_items
 from pooling_server.serving.unary_calls import Context, Prepare, UnaryCalls
 from pooling_server.sockets.shared_memory import SharedMemory
 from pooling_wire import GET_PLAN, GET_SERVER_INFO, METHODS, SERVICE_NAME
-from pooling_wire.shared_memory import NO_REGIONS, Regions
+from pooling_wire.shared_memory import Regions
 
 PrepareItem = Callable[[Work, Item], PreparedCall]
 
@@ -164,7 +164,12 @@ class PoolingServicer:
     def _stream_start(self, name: str, prepare: PrepareItem, threads: ThreadPoolExecutor) -> Start:
         """Return the function that starts streams of a method in the polling thread."""
         services = StreamServices(
-            self._executor, threads, self._watch, self._calls.is_small, self._report
+            self._executor,
+            threads,
+            self._watch,
+            self._calls.is_small,
+            self._report,
+            self._unary.regions,
         )
 
         def start(call: PolledCall) -> None:
@@ -178,7 +183,8 @@ class PoolingServicer:
         rpc = Rpc(self._rpcs, name, context)
 
         def answer(item: Item) -> bytes:
-            return prepare(rpc.receive(len(item.message)), item).answer(NO_REGIONS)
+            placed = item._replace(regions=self._unary.regions(rpc))
+            return prepare(rpc.receive(len(item.message)), placed).answer(placed.regions)
 
         try:
             rpc.authorize()

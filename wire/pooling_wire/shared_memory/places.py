@@ -66,7 +66,7 @@ class Regions(Protocol):
 
 class _NoRegions:
     def find(self, handle: bytes) -> memoryview:
-        raise UnsupportedError("shared memory is available only in unary calls over a Unix socket")
+        raise UnsupportedError("shared memory is available only over a Unix socket of the server")
 
 
 NO_REGIONS: Regions = _NoRegions()

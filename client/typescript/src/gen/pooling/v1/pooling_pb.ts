@@ -1115,7 +1115,7 @@ export const TensorSchema: GenMessage<Tensor> = /*@__PURE__*/
 /**
  * A location in a region of shared memory that the server has leased to the
  * client over the Unix socket next to its own (docs/shared-memory.md). Rejected
- * on other connections and in streams.
+ * on other connections.
  *
  * @generated from message pooling.v1.SharedMemory
  */
