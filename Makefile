@@ -148,6 +148,7 @@ bench-wire: $(VENV)/.test $(VENV)/.bench  ## compare the service with echo serve
 	$(BIN)/python -m benchmarks.wire
 	$(BIN)/python -m benchmarks.wire.load
 	$(BIN)/python -m benchmarks.wire.callers
+	$(BIN)/python -m benchmarks.wire.shared_memory
 	$(BIN)/python -m benchmarks.wire.inference benchmarks/results/open-inference.json
 	$(BIN)/python -m benchmarks.wire.goals
 

@@ -24,11 +24,15 @@ from benchmarks.wire import suite, transports
 from benchmarks.wire.__main__ import load
 from pooling_client import PoolingClient, _connection
 from pooling_server import ServerConfig
+from pooling_server.observability.metrics import Metrics
 from pooling_server.serving.app import PoolingServer
-from pooling_server.serving.call_processor import CallProcessor
+from pooling_server.serving.byte_budget import ByteBudget
+from pooling_server.serving.call_processor import CallProcessor, PreparedCall
+from pooling_server.serving.rpcs import Rpc, Rpcs
 from pooling_wire import FORWARD
 from pooling_wire.messages import forward
 from pooling_wire.payloads import tensors
+from pooling_wire.shared_memory import NO_REGIONS
 
 Call = Callable[[], object]
 PAYLOAD = suite.SEED
@@ -36,6 +40,18 @@ ROUNDS, CALLS = 9, 200
 CALLERS, SECONDS = 16, 1.0
 MESSAGES = (FORWARD.request.cache, FORWARD.response.cache)
 CACHES = (forward._request_head, tensors._tensor_start)
+
+
+class Caller:
+    """Client of the calls in this process."""
+
+    def invocation_metadata(self) -> tuple[()]:
+        """Return no metadata."""
+        return ()
+
+    def peer(self) -> str:
+        """Return no address."""
+        return ""
 
 
 def forget() -> None:
@@ -49,17 +65,24 @@ def forget() -> None:
 def stages() -> dict[str, Call]:
     """Return the stages of one call, on memory in the CPU cache."""
     x, spec = PAYLOAD.tensor(), PAYLOAD.spec
-    calls = CallProcessor(ServerConfig())
+    calls, rpcs = CallProcessor(ServerConfig()), Rpcs(Metrics(), ByteBudget(1 << 40), None)
+
+    def answer(message: bytes) -> bytes:
+        work = Rpc(rpcs, FORWARD.name, Caller()).receive(len(message))
+        reply = calls.prepare(FORWARD, work, message).answer(NO_REGIONS)
+        work.succeed(len(reply))
+        return reply
+
     call = pooling_engine.ForwardCall(x, spec)
     request = FORWARD.encode_request(call)
-    reply = calls.answer(FORWARD, request)
+    reply = answer(request)
     result = pooling_engine.forward(x, spec)
     return {
         "client: encode": lambda: FORWARD.encode_request(call),
         "server: decode": lambda: FORWARD.decode_request(request),
         "server: engine": lambda: pooling_engine.forward(x, spec, out=result.output),
         "server: encode": lambda: FORWARD.encode_response(result),
-        "server: all": lambda: calls.answer(FORWARD, request),
+        "server: all": lambda: answer(request),
         "client: decode": lambda: FORWARD.decode_response(reply),
     }
 
@@ -95,7 +118,9 @@ def stage_rows() -> list[dict[str, object]]:
 def serve_fixed_reply() -> None:
     """Run our server with a handler that returns the same bytes for every request."""
     reply = bytes(PAYLOAD.reply_bytes)
-    CallProcessor.answer = lambda self, method, request, regions=None: reply
+    prepared = PreparedCall(0, lambda _: reply)
+    CallProcessor.prepare = lambda self, *arguments: prepared
+    CallProcessor.prepare_item = lambda self, *arguments: prepared
     server = PoolingServer(ServerConfig(listen="127.0.0.1:0"))
     server.start()
     print(f"listening on {server.address},", flush=True)

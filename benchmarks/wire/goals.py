@@ -1,6 +1,6 @@
 """Goals of the service for calls over the wire, and their verdicts on the measured rows.
 
-Reads wire.json, load.json and callers.json, writes wire-goals.md, and copies its table and its
+Reads the JSON files of `SOURCES`, writes wire-goals.md, and copies its table and its
 sentence on small calls into benchmarks/README.md and README.md.
 
     python -m benchmarks.wire.goals
@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import report
-from benchmarks.wire import load_report, suite
+from benchmarks.wire import load_report, shared_memory, suite
 
 Row = dict[str, Any]
 Results = dict[str, list[Row]]
-SOURCES = "wire", "load", "callers"
+SOURCES = "wire", "load", "callers", "shared-memory"
 SMALL_SIZES = "12.5 KB", "125 KB"
 HEAD = ["goal", "measured", "limit", "verdict"]
 SENTENCE = re.compile(r"Over the network, a small call takes [\d.—]+ times as long as .*\.")
@@ -50,7 +50,7 @@ def verdicts(results: Results) -> list[Verdict]:
     Args:
         results: rows of each of `SOURCES`.
     """
-    wire, load, callers = (results[name] for name in SOURCES)
+    wire, load, callers, memory = (results[name] for name in SOURCES)
     flight, echo = suite.FLIGHT, suite.ECHO_STREAM
     return [
         *_h2load(load),
@@ -64,7 +64,7 @@ def verdicts(results: Results) -> list[Verdict]:
         *_stub(load),
         _streamed(wire, "103 MB streamed, p50 over a streamed echo", echo),
         _streamed(wire, "103 MB streamed, p50 over Arrow Flight", flight),
-        _shared_memory(wire),
+        _shared_memory(memory),
     ]
 
 
@@ -127,10 +127,9 @@ def _streamed(rows: list[Row], what: str, other: str) -> Verdict:
 
 
 def _shared_memory(rows: list[Row]) -> Verdict:
-    columns = [rounds_of(rows, suite.LAYER.name, name) for name in (suite.SHARED, suite.LOCAL)]
+    row = _row(rows, transport=shared_memory.STREAM)
     what = "103 MB in shared memory, p50 beyond the engine in process"
-    over = [ours - engine for ours, engine in zip(*columns, strict=True)] if all(columns) else []
-    return _spread(what, report.spread(over) if over else None, 0.5, unit=" ms")
+    return _spread(what, row and row["over_engine_ms"], 0.5, unit=" ms")
 
 
 def _spread(
@@ -183,7 +182,8 @@ def markdown(results: Results) -> str:
     return (
         "# Goals of calls over the wire\n\n"
         "Medians of rounds, with the smallest and the largest; ratios are taken within a round.\n"
-        "Behind them: [wire.md](wire.md), [load.md](load.md), [callers.json](callers.json).\n\n"
+        "Behind them: [wire.md](wire.md), [load.md](load.md), [callers.json](callers.json),\n"
+        "[shared-memory.json](shared-memory.json).\n\n"
         f"{goals_table(results)}"
     )
 
