@@ -148,6 +148,27 @@ def test_a_late_call_in_shared_memory_fails_and_the_next_succeeds(
     assert_forward(near)
 
 
+def test_a_call_whose_stream_ends_gets_results_outside_shared_memory(
+    near: PoolingClient, unary: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server may still compute the item, so its memory is not used again."""
+    for _ in range(2):
+        assert_forward(near)
+    gate, x = Gate(), cases.normal(SHAPE)
+    with monkeypatch.context() as patch, ThreadPoolExecutor(1) as callers:
+        patch.setattr(pooling_engine, "run", gate)
+        call = callers.submit(near.forward, x, MAX, timeout=LIMIT_S)
+        gate.wait_entered()
+        (shared,) = near._transport._shared
+        for stream in list(shared._streams.values()):
+            stream._stream.cancel()
+        wait_until(lambda: len(unary) == 2)
+        gate.open()
+        got = call.result().output
+    assert not is_shared(got)
+    oracle.assert_same_bits(got, pooling_engine.forward(x, MAX).output)
+
+
 def test_a_server_without_places_in_streams_gets_unary_calls(
     near: PoolingClient, unary: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

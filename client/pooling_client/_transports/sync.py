@@ -116,7 +116,8 @@ class GrpcTransport:
             The reply; None if the call is to be sent as a unary call.
 
         Raises:
-            PoolingError: the timeout has passed, or the client was closed meanwhile.
+            PoolingError: the timeout has passed, the client was closed meanwhile, or the stream
+                ended without the reply to an item sent alone.
         """
         if self._closed.is_set():
             return None
@@ -125,6 +126,10 @@ class GrpcTransport:
             reply = shared.exchange(method, item, deadline, is_alone=is_alone)
         except TimeoutError:
             raise _channel.not_in_time(described(self._connection.target)) from None
+        except ConnectionError:
+            if self._closed.is_set():
+                raise _channel.closed_during_call() from None
+            raise UnavailableError("the stream ended before the reply") from None
         except BaseException:
             if shared.is_broken:
                 self._reopen()
