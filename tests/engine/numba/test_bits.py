@@ -212,3 +212,26 @@ def test_averages_of_bytes(dtype, case, counts_padding):
     spec = PoolSpec("average", **options, count_include_pad=counts_padding)
     results = [forward(x, spec, backend=name).output for name in ("numpy", "numba")]
     oracle.assert_same_bits(*results)
+
+
+ALIKE = {  # bits of quiet and of signalling NaNs
+    "float16": (0x7E00, 0xFE00, 0x7C01, 0xFD23, 0x7FFF, 0xFFFF),
+    "bfloat16": (0x7FC0, 0xFFC0, 0x7F81, 0xFFA3, 0x7FFF, 0xFFFF),
+}
+
+
+@pytest.mark.parametrize("policy", ["propagate", "ignore"])
+@pytest.mark.parametrize("mode", ["max", "min"])
+@pytest.mark.parametrize("dtype", [d for d in palettes.DTYPES if d.name in ALIKE], ids=str)
+def test_nans_that_are_alike(dtype, mode, policy):
+    """They are compared as one integer beyond the infinities."""
+    random = np.random.default_rng(7)
+    x = palettes.VALUES["normal"]((4, 3, 20, 17), dtype, 1)
+    x.reshape(-1)[::31], x.reshape(-1)[5::37] = np.inf, -np.inf
+    for bits in ALIKE[dtype.name]:
+        for share in (0.01, 0.6):
+            x.view(np.uint16)[random.random(x.shape) < share] = bits
+            for options in ({"kernel": 2}, {"kernel": 3, "stride": 2, "padding": 1}):
+                spec = PoolSpec(mode, **options, nan_policy=policy)
+                result = forward(x, spec, backend="numba").output
+                oracle.assert_same_bits(result, forward(x, spec, backend="numpy").output)

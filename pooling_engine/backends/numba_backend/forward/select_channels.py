@@ -102,7 +102,7 @@ def _selection(load: Any, lanes: int) -> Any:
         store_vector(target.taps, 0, best_tap)
 
     @routine
-    def select_channels(
+    def select_all(
         elements: Pointer, target: Numbered, inner: int, window: Taps, operation: Operation
     ) -> None:
         """Select all channels; the last vector overlaps with the one before."""
@@ -110,7 +110,7 @@ def _selection(load: Any, lanes: int) -> Any:
             at = max(0, min(vector * lanes, inner - lanes))
             select_window(ahead(elements, at), further(target, at), window, operation)
 
-    return select_channels
+    return select_all
 
 
 _select_4, _select_8 = _selection(load_4, 4), _selection(load_8, 8)

@@ -64,7 +64,8 @@ def _combination(flags: tuple[str, ...]) -> Any:
             if operation.instance_class is Sum:
                 return builder.fadd(new, old)
             is_new = _compare(builder, value, operation, new, old, flags)
-            return builder.select(is_new, new, old, flags=flags)
+            is_float = isinstance(value, types.Float)
+            return builder.select(is_new, new, old, flags=flags if is_float else ())
 
         return value(value, value, operation), build
 

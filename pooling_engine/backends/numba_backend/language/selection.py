@@ -119,3 +119,15 @@ def _selects_numbers(operation: Any) -> Any:
     if operation.instance_class in _NUMBERS:
         return lambda operation: True
     return lambda operation: False
+
+
+def is_larger(operation: Operation) -> bool:
+    """Return whether the larger of two elements is selected."""
+    raise NotImplementedError
+
+
+@implements(is_larger)
+def _is_larger(operation: Any) -> Any:
+    if operation.instance_class in _LARGER:
+        return lambda operation: True
+    return lambda operation: False
