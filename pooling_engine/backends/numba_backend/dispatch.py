@@ -58,6 +58,7 @@ from pooling_engine.backends.numba_backend.forward.short_rows_max_min import (
 from pooling_engine.backends.numba_backend.language.arguments import (
     AdjacentTables,
     CollectTables,
+    FlatTables,
     GatherTables,
     LargeSums,
     LargeTables,
@@ -80,6 +81,7 @@ from pooling_engine.backends.numba_backend.tables.divisors import (
     plane_tables,
 )
 from pooling_engine.backends.numba_backend.tables.elements import FLOATS_16
+from pooling_engine.backends.numba_backend.tables.flat_planes import flat_tables
 from pooling_engine.backends.numba_backend.tables.index_targets import (
     has_short_offsets,
     scatter_tables,
@@ -116,6 +118,7 @@ Tables = (
     WindowTables
     | PlaneTables
     | RowTables
+    | FlatTables
     | ScanTables
     | LargeSums
     | LargeTables
@@ -198,7 +201,7 @@ def _short_rows_call(plan: PoolPlan, rows: tuple[Array, ...], size_bytes: int) -
         divided = row_divisors(plan)
         return _call(short_rows_sum_pool, rows, row_tables(plan), size_bytes, divided)
     kernel = short_rows_max_pool if plan.mode is Mode.MAX else short_rows_min_pool
-    return _call(kernel, rows, row_tables(plan), size_bytes)
+    return _call(kernel, rows, flat_tables(plan), size_bytes)
 
 
 def _integer_call(plan: PoolPlan, x: Array, output: Array) -> KernelCall | None:

@@ -215,6 +215,57 @@ class Divisors(NamedTuple):
 ROW_TAPS = 3  # of windows along short rows
 
 
+class FlatSizes(NamedTuple):
+    """Sizes of a group of small planes, for extremes; without arrays, which are counted.
+
+    Attributes:
+        size: elements of a group.
+        out_size: outputs of a group.
+        row_step: distance from tap to tap along a row.
+        before: elements of padding before a row.
+        column_step: distance from tap to tap along the first axis.
+        taps: taps along the first axis.
+        vectors: vectors of a group of elements.
+        out_vectors: vectors that have outputs.
+        margin: elements before and after a group that its vectors may reach.
+        above: elements before a group in the padding above the first plane.
+    """
+
+    size: int
+    out_size: int
+    row_step: int
+    before: int
+    column_step: int
+    taps: int
+    vectors: int
+    out_vectors: int
+    margin: int
+    above: int
+
+
+class FlatTables(NamedTuple):
+    """The windows of groups of small planes, for the kernels of `forward/short_rows_max_min.py`.
+
+    Attributes:
+        sizes: sizes of a group.
+        row_masks: a bit for each lane of each vector and tap along rows: whether the tap is on an
+            element.
+        places: for each vector that has outputs, the position of its first lane, in the padding
+            negative, and the number of its first output.
+        column_masks: a bit for each lane of each such vector: for each tap along the first axis,
+            whether it is on an element; then, whether the lane is an output.
+        rejects_nan: whether NaNs among extremes are an error.
+        tiles: groups; each is a tile.
+    """
+
+    sizes: FlatSizes
+    row_masks: NDArray[np.uint16]
+    places: Integers
+    column_masks: NDArray[np.uint16]
+    rejects_nan: bool
+    tiles: int
+
+
 class RowSizes(NamedTuple):
     """Sizes of small planes with short rows; without arrays, which are counted in every call.
 
@@ -229,7 +280,6 @@ class RowSizes(NamedTuple):
         stride: distance from window to window along a row: 1 or 2.
         before: elements of padding before a row.
         column_step: rows from tap to tap along the first axis.
-        vectors: vectors that a row of outputs has before the stride is applied.
         margin: elements before and after a plane that its vectors may reach.
     """
 
@@ -243,28 +293,22 @@ class RowSizes(NamedTuple):
     stride: int
     before: int
     column_step: int
-    vectors: int
     margin: int
 
 
 class RowTables(NamedTuple):
-    """The windows of small planes with short rows, for the kernels of `forward/short_rows*.py`.
+    """The windows of small planes with short rows, for `short_rows_sum_pool`.
 
     Attributes:
         sizes: sizes of the planes.
         limits: for each row of outputs, the first row with a tap; then the numbers of those rows.
-        masks: for extremes, a bit for each lane of each vector and tap: whether the tap is on an
-            element; for sums, whether a lane of the last vector of a row is.
-        is_paired: whether a vector has a row of two planes.
-        rejects_nan: whether NaNs among extremes are an error.
+        masks: a bit for each lane of the last vector of a row: whether it is on an element.
         tiles: planes; each is a tile.
     """
 
     sizes: RowSizes
     limits: Integers
     masks: NDArray[Any]
-    is_paired: bool
-    rejects_nan: bool
     tiles: int
 
 

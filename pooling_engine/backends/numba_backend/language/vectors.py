@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
 _INT32 = ir.IntType(32)
+_NAMES = {types.float32: "f32", types.float64: "f64"}
+_COMPRESSES_IN_REGISTERS = (20, 0, 0)  # the version of LLVM
 
 
 class Vector(types.Type):  # type: ignore[misc]
@@ -68,6 +70,34 @@ def store_vector(typing: Any, pointer: Any, index: Any, vector: Any) -> Any:
 
 
 @intrinsic
+def store_chosen(typing: Any, pointer: Any, index: Any, mask: Any, vector: Any) -> Any:
+    """Write the lanes of a vector where a mask is true, side by side, from `index` on.
+
+    As many elements as the vector has lanes may be overwritten.
+    """
+
+    def build(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        start, offset, chosen, lanes = arguments
+        type_, name = lanes.type, f"v{vector.lanes}{_NAMES[vector.dtype]}"
+        if binding.llvm_version_info < _COMPRESSES_IN_REGISTERS:
+            place = builder.gep(start, [offset], inbounds=True)
+            function = ir.FunctionType(ir.VoidType(), [type_, place.type, chosen.type])
+            name = f"llvm.masked.compressstore.{name}"
+            compress = cgutils.get_or_insert_function(builder.module, function, name)
+            builder.call(compress, [lanes, place, chosen])
+        else:
+            function = ir.FunctionType(type_, [type_, chosen.type, type_])
+            name = f"llvm.experimental.vector.compress.{name}"
+            compress = cgutils.get_or_insert_function(builder.module, function, name)
+            rest = ir.Constant(type_, ir.Undefined)
+            place = _place(builder, type_, start, offset)
+            builder.store(builder.call(compress, [lanes, chosen, rest]), place, align=1)
+        return context.get_dummy_value()
+
+    return types.none(pointer, types.int64, mask, vector), build
+
+
+@intrinsic
 def mask_at(typing: Any, pointer: Any, index: Any) -> Any:
     """Return the mask whose lanes are the bits of an integer, the lowest first."""
     vector = Vector(types.boolean, pointer.dtype.bitwidth)
@@ -99,32 +129,14 @@ def _shuffled(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, lanes: list[int])
 
 
 @intrinsic
-def joined(typing: Any, a: Any, b: Any) -> Any:
-    """Return the lanes of one vector, followed by those of another."""
+def every_other(typing: Any, vector: Any) -> Any:
+    """Return the first lane of a vector, the third, ...."""
+    lanes = list(range(0, vector.lanes, 2))
 
     def build(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        return _shuffled(builder, arguments[0], arguments[1], list(range(2 * a.lanes)))
+        return _shuffled(builder, arguments[0], arguments[0], lanes)
 
-    return Vector(a.dtype, 2 * a.lanes)(a, b), build
-
-
-def _chooser(begin: float, end: float, step: int) -> Any:
-    """Return an intrinsic that takes some lanes, from shares `begin` to `end` of a vector."""
-
-    @intrinsic
-    def chosen(typing: Any, vector: Any) -> Any:
-        lanes = list(range(int(begin * vector.lanes), int(end * vector.lanes), step))
-
-        def build(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-            return _shuffled(builder, arguments[0], arguments[0], lanes)
-
-        return Vector(vector.dtype, len(lanes))(vector), build
-
-    return chosen
-
-
-lower_half, upper_half = _chooser(0, 0.5, 1), _chooser(0.5, 1, 1)
-every_other = _chooser(0, 1, 2)
+    return Vector(vector.dtype, len(lanes))(vector), build
 
 
 @intrinsic
@@ -157,6 +169,39 @@ def has_nan_lane(typing: Any, vector: Any) -> Any:
         return builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
 
     return types.boolean(vector), build
+
+
+@intrinsic
+def no_lanes(typing: Any, like: Any) -> Any:
+    """Return a mask that is false in every lane."""
+    mask = Vector(types.boolean, like.lanes)
+
+    def build(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        return ir.Constant(context.get_value_type(mask), None)
+
+    return mask(like), build
+
+
+@intrinsic
+def either_has_nan(typing: Any, mask: Any, vector: Any, other: Any) -> Any:
+    """Return a mask, with the lanes added where one of two vectors is a NaN."""
+
+    def build(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        found, one, two = arguments
+        return builder.or_(found, builder.fcmp_unordered("uno", one, two))
+
+    return mask(mask, vector, other), build
+
+
+@intrinsic
+def is_any(typing: Any, mask: Any) -> Any:
+    """Return whether a mask is true in any lane."""
+
+    def build(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        bits = builder.bitcast(arguments[0], ir.IntType(mask.lanes))
+        return builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
+
+    return types.boolean(mask), build
 
 
 @intrinsic

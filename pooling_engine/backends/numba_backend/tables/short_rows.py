@@ -13,15 +13,17 @@ from pooling_engine.backends.numba_backend.language.arguments import (
     RowTables,
 )
 from pooling_engine.backends.numba_backend.tables.axes import is_adjacent, is_wide
+from pooling_engine.backends.numba_backend.tables.flat_planes import begins_inside
 from pooling_engine.plans.divisors import divisors
 from pooling_engine.plans.geometry import Axis, SlidingAxis
 from pooling_engine.plans.memo import Memo
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.specs.enums import Mode, NanPolicy
 
-MOST_ELEMENTS = 1024  # of a plane; larger ones are pooled as fast by the other kernels
+MOST_SUMMED = 1024  # elements of a plane; larger ones are pooled as fast by the other kernels
+MOST_SELECTED = 512  # the same, for extremes
 MOST_DIVISOR = 1 << 20  # `quotient_by_inverse` is exact up to far larger ones
-EXTREME_LANES, SUM_LANES = 16, 8
+SUM_LANES = 8
 
 
 @lru_cache(maxsize=512)
@@ -32,15 +34,16 @@ def has_short_rows(plan: PoolPlan) -> bool:
     first, last = plan.axes
     if not isinstance(last, SlidingAxis) or not isinstance(first, SlidingAxis):
         return False
-    if first.size * last.size > MOST_ELEMENTS or last.kernel != ROW_TAPS:
+    most = MOST_SELECTED if plan.selects else MOST_SUMMED
+    if first.size * last.size > most or last.kernel != ROW_TAPS:
         return False
     if last.window.stride > 2 or (is_adjacent(first) and is_adjacent(last)):
         return False
     if not all(map(_has_elements, plan.axes)):
         return False
     if plan.selects:
-        is_wide_plan = any(map(is_wide, plan.axes))
-        return plan.nan_policy is not NanPolicy.IGNORE and not is_wide_plan and _fits(last)
+        is_flat = all(begins_inside(axis) and not is_wide(axis) for axis in plan.axes)
+        return is_flat and plan.nan_policy is not NanPolicy.IGNORE
     if any(map(plan.scans, plan.axes)):
         return False
     values = _divisors(plan)
@@ -49,27 +52,13 @@ def has_short_rows(plan: PoolPlan) -> bool:
     return bool(is_exact and is_faster)
 
 
-def _fits(axis: SlidingAxis) -> bool:
-    """Return whether a vector holds a row of two planes, or all of a row with stride 2."""
-    lanes = EXTREME_LANES if axis.window.stride == 2 else EXTREME_LANES // 2
-    return _starts(axis) <= lanes
-
-
-def _starts(axis: SlidingAxis) -> int:
-    """Return the positions from the first window to the last."""
-    return (axis.outputs - 1) * axis.window.stride + 1
-
-
 @Memo
 def row_tables(plan: PoolPlan) -> RowTables:
-    """Return the tables of a plan that `has_short_rows`."""
+    """Return the tables of a plan of AVERAGE or SUM that `has_short_rows`."""
     first, last = plan.axes
     assert isinstance(last, SlidingAxis)
     begin, end = first.tap_limits()
     rows = first.starts() + begin * first.dilation
-    stride, extent = last.window.stride, last.window.extent
-    vectors = -(-_starts(last) // EXTREME_LANES)
-    is_paired = plan.selects and _starts(last) <= EXTREME_LANES // 2
     sizes = RowSizes(
         height=first.size,
         width=last.size,
@@ -78,18 +67,15 @@ def row_tables(plan: PoolPlan) -> RowTables:
         out_row=last.outputs,
         out_size=first.outputs * last.outputs,
         row_step=last.dilation,
-        stride=stride,
+        stride=last.window.stride,
         before=last.window.padding_before,
         column_step=first.dilation,
-        vectors=vectors,
-        margin=max(last.window.padding_before, vectors * EXTREME_LANES + extent),
+        margin=max(last.window.padding_before, SUM_LANES),
     )
     return RowTables(
         sizes=sizes,
         limits=np.concatenate([rows, end - begin]),
-        masks=_masks_of_taps(last, vectors, is_paired) if plan.selects else _mask_of_row(last),
-        is_paired=is_paired,
-        rejects_nan=plan.nan_policy is NanPolicy.ERROR,
+        masks=_mask_of_row(last),
         tiles=plan.outer,
     )
 
@@ -125,19 +111,6 @@ def _has_elements(axis: Axis) -> bool:
     return axis.outputs > 0 and bool((stop > first).all())
 
 
-def _masks_of_taps(axis: SlidingAxis, vectors: int, is_paired: bool) -> np.ndarray:
-    """Return the masks of extremes: 16 lanes for each vector and each of its taps."""
-    lanes = np.arange(EXTREME_LANES) % (EXTREME_LANES // 2 if is_paired else EXTREME_LANES)
-    starts = lanes + EXTREME_LANES * np.arange(vectors)[:, None, None]
-    taps = axis.dilation * np.arange(axis.kernel)[:, None] - axis.window.padding_before
-    positions = starts + taps
-    return _bits((positions >= 0) & (positions < axis.size), np.uint16)
-
-
 def _mask_of_row(axis: SlidingAxis) -> np.ndarray:
     """Return the mask of the last vector of a row: 8 lanes."""
-    return _bits(np.arange(SUM_LANES) <= (axis.size - 1) % SUM_LANES, np.uint8)
-
-
-def _bits(lanes: np.ndarray, dtype: type) -> np.ndarray:
-    return (lanes.astype(np.int64) << np.arange(lanes.shape[-1])).sum(-1).astype(dtype).reshape(-1)
+    return np.array([(2 << (axis.size - 1) % SUM_LANES) - 1], np.uint8)
