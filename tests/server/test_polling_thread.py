@@ -91,6 +91,18 @@ def test_threads_answer_every_call_if_inline_is_off_or_kernels_may_compile(
     assert is_pooled(threads_used) == [True]
 
 
+def test_the_first_small_call_starts_no_thread(
+    start: Callable[..., PoolingServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with grpc.insecure_channel(start().address) as channel:
+        monkeypatch.setattr(threading.Thread, "start", fail)
+        assert_serves(pooling_pb2_grpc.PoolingServiceStub(channel))
+        monkeypatch.undo()
+
+
 def test_invalid_calls_fail_with_details_and_the_next_call_works(
     start: Callable[..., PoolingServer],
 ) -> None:

@@ -185,6 +185,7 @@ class PoolingServer:
             self.calls.never_waits = not isinstance(self._backend, DeviceBackend)
             self.calls.backend = used_backends(self._config.backend)[-1].name
         self.shared_memory.start()
+        self._servicer.start()
         self._server.start()
         if self._polled is not None:
             self._polled.serve()

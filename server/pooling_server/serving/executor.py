@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -244,7 +245,7 @@ class Executor:
 
 
 def run_in_thread(threads: ThreadPoolExecutor, work: Callable[[], None]) -> None:
-    """Run `work` in a thread of a pool.
+    """Run `work` in a thread of a pool, and report its error like that of any thread.
 
     Raises:
         OverloadedError: the system can start no more threads; `work` will not run.
@@ -253,7 +254,11 @@ def run_in_thread(threads: ThreadPoolExecutor, work: Callable[[], None]) -> None
 
     def run() -> None:
         if claim.acquire(blocking=False):
-            work()
+            try:
+                work()
+            except BaseException:  # the pool would keep the error in a future
+                thread = threading.current_thread()
+                threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), thread)))
 
     try:
         threads.submit(run)

@@ -43,19 +43,17 @@ class IdleWatch:
         self.limit_s = limit_s
         self._waits: set[Wait] = set()
         self._changed = threading.Condition()
-        self._is_running = self._is_stopped = False
+        self._is_stopped = False
+
+    def start(self) -> None:
+        """Start the thread, before the first call: a call might have no memory for it."""
+        if self.limit_s:
+            threading.Thread(target=self._run, name="pooling-idle-watch", daemon=True).start()
 
     def add(self, wait: Wait) -> None:
         """Watch a stream."""
-        if not self.limit_s:
-            return
-        self._waits.add(wait)  # atomic: no lock, because every call passes here
-        if self._is_running:
-            return
-        with self._changed:
-            is_first, self._is_running = not self._is_running, True
-        if is_first:
-            threading.Thread(target=self._run, name="pooling-idle-watch", daemon=True).start()
+        if self.limit_s:
+            self._waits.add(wait)  # atomic: no lock, because every call passes here
 
     def discard(self, wait: Wait) -> None:
         """Do not watch a stream any more."""

@@ -82,10 +82,14 @@ class PolledUnaryCall:
             self._calls.report(self._call.context, error, self._rpc, None)
             self._call.end()
             return
-        self._calls.watch.add(self._wait)
         self._call.on_end(self._finish)
-        self._wait.start(self._end_idle)
-        self._call.receive(self._received)
+        try:
+            self._calls.watch.add(self._wait)
+            self._wait.start(self._end_idle)
+            self._call.receive(self._received)
+        except BaseException:
+            self._admission.leave()
+            raise
 
     def _received(self, message: bytes | None) -> None:
         """Answer the call in the polling thread, or begin to answer it in another."""
@@ -140,8 +144,10 @@ class PolledUnaryCall:
         self._call.reply(reply, trailers)
 
     def _fail(self, error: Exception) -> None:
-        self._calls.report(self._call.context, error, self._rpc, self._work)
-        self._leave()
+        try:
+            self._calls.report(self._call.context, error, self._rpc, self._work)
+        finally:  # also without memory for the report
+            self._leave()
         self._call.end()
 
     def _leave(self) -> None:

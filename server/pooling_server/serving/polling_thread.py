@@ -179,6 +179,8 @@ class PolledCall:
         after = self._finished(token)
         try:
             callback(*arguments)
+        except MemoryError:  # even the error could not be reported: the process has to end
+            raise
         except Exception:  # it would end the polling thread
             _log.exception("a bug ends a call")
             self.context.cancel()
@@ -246,6 +248,8 @@ class _PolledMethod:
         try:
             with call.lock:
                 self._start(call)
+        except MemoryError:  # even the error could not be reported: the process has to end
+            raise
         except Exception:  # it would end the polling thread
             _log.exception("a bug ends a call")
             call.context.set_code(grpc.StatusCode.INTERNAL)

@@ -157,6 +157,10 @@ class PoolingServicer:
         server.add_generic_rpc_handlers((generic,))
         server.add_registered_method_handlers(service, handlers)  # found without a search
 
+    def start(self) -> None:
+        """Start the thread that watches idle streams."""
+        self._watch.start()
+
     def stop(self) -> None:
         """End the thread that watches idle streams."""
         self._watch.stop()
