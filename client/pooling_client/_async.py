@@ -12,19 +12,14 @@ from numpy.typing import ArrayLike
 
 import pooling_wire
 from pooling_client._async_many import AsyncManyCalls
-from pooling_client._call_steps import (
-    Progress,
-    call_steps,
-    info_steps,
-    may_share,
-    shared_result,
-)
+from pooling_client._call_steps import call_steps, info_steps, may_share, shared_result
 from pooling_client._calls.backward import PreparedBackward
 from pooling_client._calls.base import Array, PreparedCall, PreparedMessage
 from pooling_client._calls.forward import PreparedForward
 from pooling_client._calls.forward_all import PreparedForwardAll, Results
 from pooling_client._calls.unsigned import unsigned_forward, unsigned_forward_all
 from pooling_client._forward_all_steps import forward_all_steps
+from pooling_client._steps import Progress
 from pooling_client._transports.aio import AsyncGrpcTransport
 from pooling_client._transports.drivers import run_async
 from pooling_engine import (

@@ -9,13 +9,14 @@ from time import monotonic
 from typing import Any, Literal, TypeVar, overload
 
 from pooling_client import _channel
-from pooling_client._call_steps import Progress, fetch_limits
+from pooling_client._call_steps import fetch_limits
 from pooling_client._calls.backward import PreparedBackward
 from pooling_client._calls.base import Array, PreparedCall
 from pooling_client._calls.batches import Pending, check_many
 from pooling_client._calls.forward import PreparedForward
 from pooling_client._client import Client
 from pooling_client._limits import MANY_WINDOW, UNKNOWN
+from pooling_client._steps import Progress
 from pooling_client._streams.batching import AsyncBatches
 from pooling_client._transports.aio import AsyncGrpcTransport
 from pooling_client._transports.drivers import one_by_one, run_async

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from pooling_client import _channel
-from pooling_client._call_steps import Session
 from pooling_client._connection import Connection, Metadata
 from pooling_client._copying import arguments_of, rebuilt
 from pooling_client._forks import renew_after_fork
 from pooling_client._retries import NO_PATIENCE_S
 from pooling_client._shared_memory import SharedMemory
+from pooling_client._steps import Session
 from pooling_client._transports.aio import AsyncGrpcTransport
 from pooling_client._transports.sync import GrpcTransport
 from pooling_engine import InvalidSpecError

@@ -6,21 +6,13 @@ from functools import partial
 from typing import cast
 
 from pooling_client import _limits
-from pooling_client._call_steps import (
-    Run,
-    Session,
-    Steps,
-    Stream,
-    call_steps,
-    fetch_limits,
-    in_one_message,
-    left_s,
-)
+from pooling_client._call_steps import call_steps, fetch_limits, in_one_message
 from pooling_client._calls.base import Array
 from pooling_client._calls.forward import PreparedForward
 from pooling_client._calls.forward_all import PreparedForwardAll, Results
 from pooling_client._calls.shared import shared_copy
 from pooling_client._shared_memory import SHARED_BYTES
+from pooling_client._steps import Run, Session, Steps, Stream, left_s
 from pooling_engine import ForwardAllCall, ForwardCall, TensorTooLargeError
 
 

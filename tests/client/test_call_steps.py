@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import pooling_engine
-from pooling_client import _call_steps, _limits
+from pooling_client import _call_steps, _limits, _steps
 from pooling_client._calls.forward import PreparedForward
 from pooling_client._shared_memory import SharedMemory
 from pooling_engine import (
@@ -47,7 +47,7 @@ class Caller:
 
     def __init__(self, driver: Driver, server: FakeServer) -> None:
         self._driver, self._server = driver, server
-        self._session = _call_steps.Session(SharedMemory("127.0.0.1:1"))
+        self._session = _steps.Session(SharedMemory("127.0.0.1:1"))
         self.progress: list[tuple[int, int]] = []
 
     def report(self, done: int, total: int) -> None:
@@ -55,7 +55,7 @@ class Caller:
 
     def forward(self, x: Any, spec: PoolSpec = MAX, timeout_s: float = 10.0) -> Any:
         call = PreparedForward(ForwardCall(x, spec))
-        deadline = _call_steps.monotonic() + timeout_s
+        deadline = _steps.monotonic() + timeout_s
         return self._driver(
             _call_steps.call_steps(call, self._session, self.report, deadline), self._server
         )
@@ -193,7 +193,7 @@ def test_every_step_has_the_seconds_that_are_left(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ticks = iter(range(100))
-    monkeypatch.setattr(_call_steps, "monotonic", lambda: float(next(ticks)))
+    monkeypatch.setattr(_steps, "monotonic", lambda: float(next(ticks)))
     server = FakeServer(LOW)
     server.errors = {"ForwardStream": [TOO_LARGE]}
     caller = Caller(driver, server)

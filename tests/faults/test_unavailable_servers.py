@@ -28,7 +28,7 @@ from pooling_client import (
     PoolSpec,
     UnavailableError,
 )
-from pooling_client._call_steps import Run, Send
+from pooling_client._steps import Run, Send
 from pooling_client._transports import drivers
 from pooling_wire import FORWARD
 from tests.support.processes import address_in, process

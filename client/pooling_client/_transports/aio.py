@@ -13,9 +13,9 @@ import grpc
 
 import pooling_wire
 from pooling_client import _channel
-from pooling_client._call_steps import Session
 from pooling_client._connection import Connection
 from pooling_client._retries import Retries
+from pooling_client._steps import Session
 from pooling_client._streams.aio import Feed
 from pooling_client._streams.backlog import Reply, Request, Token
 from pooling_client._targets import described

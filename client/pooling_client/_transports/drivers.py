@@ -8,7 +8,7 @@ from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pooling_client import _channel
-from pooling_client._call_steps import Result, Run, Send, Share, Step, Steps, Stream, Wait
+from pooling_client._steps import Result, Run, Send, Share, Step, Steps, Stream, Wait
 from pooling_engine import PoolingError
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ import grpc
 
 import pooling_wire
 from pooling_client import _channel
-from pooling_client._call_steps import Session
 from pooling_client._connection import Connection, Pairs
 from pooling_client._forks import Origin, is_forked, keep_unfinished
 from pooling_client._retries import Retries
+from pooling_client._steps import Session
 from pooling_client._streams.backlog import Reply, Request, Token
 from pooling_client._streams.sync import Feed, end_later
 from pooling_client._targets import described
