@@ -69,6 +69,7 @@ from pooling_engine.backends.numba_backend.language.arguments import (
     SpreadTables,
     WindowTables,
 )
+from pooling_engine.backends.numba_backend.language.processor import compresses_in_registers
 from pooling_engine.backends.numba_backend.tables.adjacent_windows import adjacent_tables
 from pooling_engine.backends.numba_backend.tables.axes import (
     index_tables,
@@ -99,6 +100,8 @@ from pooling_engine.backends.numba_backend.tables.reaching_outputs import (
 )
 from pooling_engine.backends.numba_backend.tables.scans import scan_tables
 from pooling_engine.backends.numba_backend.tables.short_rows import (
+    MOST_SELECTED,
+    MOST_SELECTED_BY_LANE,
     has_short_rows,
     row_divisors,
     row_tables,
@@ -112,6 +115,8 @@ from pooling_engine.dtypes import FLOATS
 from pooling_engine.plans.geometry import SlidingAxis
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.specs.enums import Mode, NanPolicy
+
+_most_selected = MOST_SELECTED if compresses_in_registers() else MOST_SELECTED_BY_LANE
 
 Array = NDArray[Any]
 Tables = (
@@ -174,7 +179,7 @@ def forward_call(
         rows = *rows, written(indices)
         no_index = ~indices.dtype.type(0)  # the largest index
         return _call(_index_kernel(plan), rows, index_tables(plan), x.nbytes, no_index)
-    if has_short_rows(plan):
+    if has_short_rows(plan, _most_selected):
         return _short_rows_call(plan, rows, x.nbytes)
     if has_large_windows(plan):
         return _large_windows_call(plan, rows, x.nbytes)

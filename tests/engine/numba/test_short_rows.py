@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from pooling_engine import InvalidSpecError, InvalidTensorError, PoolSpec, forward, plan
-from pooling_engine.backends.numba_backend.tables.short_rows import has_short_rows
+from pooling_engine.backends.numba_backend import dispatch
+from pooling_engine.backends.numba_backend.language import processor
+from pooling_engine.backends.numba_backend.tables.short_rows import MOST_SELECTED, has_short_rows
 from tests.engine.numba.support import TILE_BYTES, tiles_of
 
 pytestmark = pytest.mark.once  # every test names its backend
@@ -47,6 +49,12 @@ def _special_values(rng, shape):
     bits[share < 0.1] = 0x7FC00000 + rng.integers(1, 99, (share < 0.1).sum())  # NaNs
     bits[share < 0.03] = 0xFF800123  # signalling
     return x
+
+
+@pytest.fixture(autouse=True)
+def of_every_size(monkeypatch):
+    """Use the kernels for all planes, as with AVX-512."""
+    monkeypatch.setattr(dispatch, "_most_selected", MOST_SELECTED)
 
 
 DATA = {
@@ -105,6 +113,14 @@ def test_nothing_is_written_after_the_output():
             assert (out == out[0, 0]).all()
             assert (memory[:32] == 5).all()
             assert (memory[32 + count * 16 :] == 5).all()
+
+
+@pytest.mark.parametrize(
+    ("features", "compresses"), [("+avx2,+avx512f", True), ("+avx2", False), ("", False)]
+)
+def test_the_features_of_the_target_decide(features, compresses, monkeypatch):
+    monkeypatch.setattr(processor.config, "CPU_FEATURES", features)
+    assert processor.compresses_in_registers() == compresses
 
 
 def test_a_nan_is_rejected():

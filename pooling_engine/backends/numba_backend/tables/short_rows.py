@@ -22,19 +22,25 @@ from pooling_engine.specs.enums import Mode, NanPolicy
 
 MOST_SUMMED = 1024  # elements of a plane; larger ones are pooled as fast by the other kernels
 MOST_SELECTED = 512  # the same, for extremes
+MOST_SELECTED_BY_LANE = 64  # the same, if outputs are not compressed in registers
 MOST_DIVISOR = 1 << 20  # `quotient_by_inverse` is exact up to far larger ones
 SUM_LANES = 8
 
 
 @lru_cache(maxsize=512)
-def has_short_rows(plan: PoolPlan) -> bool:
-    """Return whether the kernels in `forward/short_rows*.py` compute the outputs fastest."""
+def has_short_rows(plan: PoolPlan, most_selected: int = MOST_SELECTED) -> bool:
+    """Return whether the kernels in `forward/short_rows*.py` compute the outputs fastest.
+
+    Args:
+        plan: the plan.
+        most_selected: elements of the largest plane whose extremes these kernels select.
+    """
     if plan.dtype != np.float32 or plan.inner > 1 or len(plan.axes) != 2:
         return False
     first, last = plan.axes
     if not isinstance(last, SlidingAxis) or not isinstance(first, SlidingAxis):
         return False
-    most = MOST_SELECTED if plan.selects else MOST_SUMMED
+    most = most_selected if plan.selects else MOST_SUMMED
     if first.size * last.size > most or last.kernel != ROW_TAPS:
         return False
     if last.window.stride > 2 or (is_adjacent(first) and is_adjacent(last)):
