@@ -69,6 +69,15 @@ class HeldCalls:
         raise AssertionError("the server did not begin the call")
 
 
+@pytest.fixture(autouse=True)
+def two_slots() -> Iterator[None]:
+    """Let servers compute a call beside one that is held."""
+    before = pooling_engine.thread_count()
+    pooling_engine.set_thread_count(2)
+    yield
+    pooling_engine.set_thread_count(before)
+
+
 @pytest.fixture
 def near(unix_server: PoolingServer) -> Iterator[PoolingClient]:
     with PoolingClient(unix_server.addresses[0]) as client:
