@@ -21,9 +21,8 @@ from pooling_client._shared_memory import SHARED_BYTES
 from pooling_client._transports.sync import GrpcTransport
 from pooling_engine import DeadlineError, PoolSpec, TensorTooLargeError
 from pooling_server import PoolingServer, ServerConfig
-from pooling_server.serving.polled_streams import PolledStream
-from pooling_wire import FORWARD
-from pooling_wire.shared_memory import LEASE_SUFFIX, NO_REGIONS
+from pooling_wire import FORWARD, Method
+from pooling_wire.shared_memory import LEASE_SUFFIX
 from tests.server.support import Gate, wait_for_regions
 from tests.support import cases, oracle
 from tests.support.processes import process
@@ -172,8 +171,8 @@ def test_a_call_whose_stream_ends_gets_results_outside_shared_memory(
 def test_a_server_without_places_in_streams_gets_unary_calls(
     near: PoolingClient, unary: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ignored = property(lambda _: NO_REGIONS, lambda *_: None)
-    monkeypatch.setattr(PolledStream, "_regions", ignored, raising=False)
+    decode = Method.decode_item
+    monkeypatch.setattr(Method, "decode_item", lambda method, data, _: decode(method, data))
     for seed in range(4):
         assert_forward(near, seed)
     assert unary == [FORWARD.path] * 4
