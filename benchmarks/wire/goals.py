@@ -23,7 +23,8 @@ Results = dict[str, list[Row]]
 SOURCES = "wire", "load", "callers", "shared-memory"
 SMALL_SIZES = "12.5 KB", "125 KB"
 HEAD = ["goal", "measured", "limit", "verdict"]
-SENTENCE = re.compile(r"Over the network, a small call takes [\d.—]+ times as long as .*\.")
+SENTENCE = re.compile(r"A small call takes [\d.—]+ times as long as .*\.")
+OVER_ECHO = "over unary calls to an echo server"
 ROOT = Path(__file__).parents[2]
 
 
@@ -55,14 +56,14 @@ def verdicts(results: Results) -> list[Verdict]:
     return [
         *_h2load(load),
         _beside(load, "health checks beside 16 saturating callers", "p99", 20),
-        *_callers(callers, "p50, one thread", "one caller, p50 over a unary echo", 0.8, False),
-        *_callers(callers, "calls/s, 16 threads", "16 threads, calls/s over a unary echo", 1.2),
-        *_callers(callers, "calls/s, 16 tasks", "16 tasks, calls/s over an aio unary echo", 1.2),
+        *_callers(callers, "p50, one thread", f"one caller, p50 {OVER_ECHO}", 0.8, False),
+        *_callers(callers, "calls/s, 16 threads", f"16 threads, calls/s {OVER_ECHO}", 1.2),
+        *_callers(callers, "calls/s, 16 tasks", f"16 tasks, calls/s {OVER_ECHO}", 1.2),
         _many(callers),
         _beside(load, "12.5 KB calls beside two callers of 26 MB", "p50", 2),
         _beside(load, "12.5 KB calls beside two callers of 26 MB", "p99", 15),
         *_stub(load),
-        _streamed(wire, "103 MB streamed, p50 over a streamed echo", echo),
+        _streamed(wire, "103 MB streamed, p50 over a stream to an echo server", echo),
         _streamed(wire, "103 MB streamed, p50 over Arrow Flight", flight),
         _shared_memory(memory),
     ]
@@ -163,8 +164,8 @@ def sentence(results: Results) -> str:
     ]
     shown = f"{statistics.mean(medians):.1f}" if medians else "—"
     return (
-        f"Over the network, a small call takes {shown} times as long as a gRPC echo without "
-        "pooling."
+        f"A small call takes {shown} times as long as a unary gRPC call to an echo server on the "
+        "same host."
     )
 
 

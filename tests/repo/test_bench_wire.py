@@ -101,7 +101,7 @@ def test_each_goal_has_its_own_verdict(
 @pytest.mark.parametrize(
     ("what", "other", "meeting", "missing"),
     [
-        ("103 MB streamed, p50 over a streamed echo", suite.ECHO_STREAM, 1, 0.99),
+        ("103 MB streamed, p50 over a stream to an echo server", suite.ECHO_STREAM, 1, 0.99),
         ("103 MB streamed, p50 over Arrow Flight", suite.FLIGHT, 1, 0.99),
     ],
 )
