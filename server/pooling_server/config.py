@@ -146,13 +146,14 @@ class ServerConfig:
     max_in_flight_bytes: int = option(
         4 * GIB,
         "Maximum bytes of the requests, results and replies of all calls in flight. "
-        "A connection may use as many of them as it leaves free.",
+        "The calls of one connection together may use half of the bytes that other connections "
+        "leave; a single call may use all of them.",
         1024,
     )
     stream_idle_s: float = option(
         300.0,
-        "Idle timeout of a client, in seconds: it does not send the message of a call or the next "
-        "request of a stream, or does not read a reply. 0 disables the timeout.",
+        "Maximum time in seconds until a client sends the message of a call or the next request of "
+        "a stream, or reads a reply. Then the call or stream ends. 0 means unlimited.",
         0,
     )
     drain_delay_s: float = option(
@@ -177,8 +178,8 @@ class ServerConfig:
     )
     accept_compression: bool = option(
         True,
-        "Accept compressed requests. Without it, gRPC rejects them with UNIMPLEMENTED, so that "
-        "small messages that unpack to large ones cost nothing.",
+        "Accept compressed requests. Otherwise gRPC rejects them with UNIMPLEMENTED, which "
+        "protects the server from small messages that unpack to large ones.",
     )
     max_connection_streams: int = option(
         1024,
