@@ -69,7 +69,7 @@ def run(targets: tuple[str, ...], **options: Any) -> None:
 
     The open loop sends calls when they are due, and counts latency from that moment, so that a
     stall is not hidden. With --callers, each caller waits for its reply before it calls again.
-    Several targets take turns.
+    Calls rotate among several targets.
 
     Exit code 0: passed. 1: an objective was missed, an answer was wrong, or the server failed.
     2: misuse.

@@ -42,18 +42,18 @@ class AsyncPoolingClient(AsyncManyCalls):
 
     Every call has a deadline. Calls raise the exceptions of `pooling_engine` for the same
     arguments, and those of a service: `UnavailableError`, `DeadlineError`, `OverloadedError` and
-    `TensorTooLargeError`. Within the deadline, a call waits for a server that is unavailable, and
-    is retried after the delay that an overloaded server states.
+    `TensorTooLargeError`. Until its deadline, a call is retried if the server is unavailable, and
+    also, after the delay that the server states, if it is overloaded.
 
-    A forked process may use the client, over new connections. A client can be copied and pickled,
-    as its arguments.
+    A forked process may use the client, over new connections. Copies and pickles of a client
+    are new clients with the same arguments.
 
     Args:
         target: ``HOST:PORT`` or ``unix:/PATH`` of the server, or a name of gRPC:
-            ``dns:///NAME:PORT``, ``ipv4:A:PORT,B:PORT``. Calls take turns at several addresses.
+            ``dns:///NAME:PORT``, ``ipv4:A:PORT,B:PORT``. Calls rotate among several addresses.
         timeout: seconds for each call, unless the call has its own timeout.
-        connections: number of connections to each address; calls take turns. Each connection
-            reaches one worker process of a server.
+        connections: number of connections to each address; calls rotate among them. Each
+            connection reaches one worker process of a server.
         keepalive: seconds of silence during a call after which the client pings the server.
         keepalive_timeout: seconds to wait for the answer to a ping. After that, the call is retried
             over a new connection, within its deadline, or raises UnavailableError.
@@ -64,7 +64,7 @@ class AsyncPoolingClient(AsyncManyCalls):
         authority: host name for the proxy or the certificate, if it is not that of the target.
         interceptors: interceptors of gRPC for unary calls and streams, of `grpc` for a blocking
             and of `grpc.aio` for an asyncio client.
-        compression: compression of requests; None for none. It pays on slow networks only.
+        compression: compression of requests; None for none. It saves time on slow networks only.
         wait_for_ready: wait for an unavailable server until the deadline; a stream without a
             deadline waits for `timeout`. False: raise UnavailableError after about a second.
         shared_streams: send frequent small calls over one stream for each connection and method,

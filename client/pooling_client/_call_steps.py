@@ -1,9 +1,9 @@
-"""Decisions of a call, without I/O: which requests to send, and how to go on after each reply.
+"""Decisions of a call, without I/O: the requests to send, and the next step after each reply.
 
 `call_steps` is a generator. It yields steps; a driver performs each step over a transport and sends
 the reply into the generator, or throws the `PoolingError` of the step. The generator returns the
-result of the call. `PoolingClient` and `AsyncPoolingClient` differ in their drivers and transports
-alone.
+result of the call. `PoolingClient` and `AsyncPoolingClient` differ only in their drivers and
+transports.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ GET_SERVER_INFO_PATH = pooling_wire.path_of(pooling_wire.GET_SERVER_INFO)
 def may_share(call: PreparedMessage[Any, Any], session: Session) -> bool:
     """Return whether a call may be sent as an item of a shared stream, before its steps.
 
-    This is no step, because a generator for each small call would take longer than encoding it.
+    This is not a step, because a generator for each small call would take longer than encoding it.
     """
     is_possible = session.shares_streams and call.is_small
     return is_possible and not session.limits.needs_chunks(call.total_bytes)
@@ -138,7 +138,7 @@ def info_steps(session: Session, deadline: float) -> Steps[pooling_wire.ServerIn
 
 
 def fetch_limits(session: Session, deadline: float) -> Steps[None]:
-    """Fetch the limits of the server. If that fails early, the next request shows the problem."""
+    """Fetch the limits of the server. An early failure is ignored; the next request reports it."""
     try:
         info = yield from info_steps(session, deadline)
         session.limits = request_limits(info.limits)

@@ -1,4 +1,4 @@
-"""Base class of both clients: all that is neither blocking nor asyncio."""
+"""Base class of both clients: arguments and state that do not depend on threads or asyncio."""
 
 from __future__ import annotations
 

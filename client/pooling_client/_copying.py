@@ -14,7 +14,7 @@ Client = TypeVar("Client")
 
 
 class _Arguments(dict[str, Any]):
-    """Arguments of a client, which refuse to be pickled with credentials."""
+    """Arguments of a client; pickling them raises an error if they have credentials."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         if isinstance(self.get("credentials"), grpc.ChannelCredentials):

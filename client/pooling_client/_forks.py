@@ -55,7 +55,7 @@ class Origin:
 
 
 def keep_unfinished(stream: object) -> None:
-    """Keep a stream of the parent as it is: ending it would wait for threads of the parent."""
+    """Leave a stream of the parent open: ending it would wait for threads of the parent."""
     _unfinished.append(stream)
 
 

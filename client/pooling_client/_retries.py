@@ -1,6 +1,7 @@
-"""Waits between the attempts of a call, without I/O: which errors to retry, when, and until when.
+"""Waits between the attempts of a call, without I/O: errors to retry, delays, and their end.
 
-Every call may be repeated: the service is stateless. Unary calls and streams use this module.
+Every call is safe to repeat, because the service is stateless. Unary calls and streams use this
+module.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ SLOWDOWN = 4.0  # of waits for a busy server without tokens
 
 
 class Throttle:
-    """Budget of the retries of all calls of one client, so that they do not feed an overload.
+    """Budget of the retries of all calls of one client, so that they do not increase an overload.
 
     A retry takes one token, a success returns half a token. Without tokens, waits for a busy server
     are longer. Attempts without a connection reach no server, and need no token. No call fails

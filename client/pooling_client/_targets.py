@@ -1,4 +1,4 @@
-"""Targets of a client: which ones are legal, and which proxy gRPC uses for them."""
+"""Targets of a client: checks of legal targets, and the proxy that gRPC uses for a target."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class PoolingUser(User):
     """User with one connection to the server at `host`, HOST:PORT.
 
     Subclasses call `forward` and `backward` in their tasks. Locust's users wait for their replies:
-    this is a closed loop, whose latencies hide stalls from all calls but those in flight.
+    this is a closed loop, in which a stall delays only the calls in flight.
 
     Attributes:
         options: arguments of `PoolingClient`, such as {"token": "..."}.

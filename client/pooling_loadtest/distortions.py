@@ -1,4 +1,4 @@
-"""Signs that the generator, and not the server, decided what was measured.
+"""Signs that delays of the generator, and not the server, determined the figures.
 
 A lag matters if it changes a figure. Each percentile of the latency is therefore compared with the
 same percentile of the times from sending to the reply.

@@ -1,4 +1,4 @@
-"""One generator process: it prepares, reports that it is ready, and runs what it is asked to.
+"""Program of one generator process: it prepares calls, reports that it is ready, and sends them.
 
 The parent process sends ("run", schedule or None, start) and memory for the columns, ("stop",) and
 ("end",). The process replies ("ready", kinds, server_info) or ("failed", is_misuse, text),

@@ -1,4 +1,4 @@
-"""The generator processes of a load test, as the parent sees them."""
+"""Start and control of the generator processes of a load test, in the parent process."""
 
 from __future__ import annotations
 

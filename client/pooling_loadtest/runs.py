@@ -1,4 +1,4 @@
-"""Everything about a load test but its calls: the content of `run.json`."""
+"""Content of `run.json`: everything about a load test except its calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of the arguments of a call, before a backend sees them."""
+"""Checks of the arguments of a call, before a backend receives them."""
 
 from __future__ import annotations
 

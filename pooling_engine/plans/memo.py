@@ -19,8 +19,8 @@ class Memo(Generic[Key, Value]):
     """Function with a cache of its latest values, bounded in bytes. Thread-safe.
 
     A table has an entry for every output along an axis: tables of long rows take more memory than
-    the rows, so a limit on their number is not enough. The oldest values make room for new ones.
-    A look-up takes no lock: it is part of every small call.
+    the rows, so a limit on their number is not enough. The oldest values are removed first. A
+    look-up takes no lock, because every small call makes one.
 
     Args:
         function: returns a tuple of arrays and other items; the arrays must not be written to.

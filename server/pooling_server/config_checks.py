@@ -70,7 +70,7 @@ def _one_port(name: str, listen: str) -> str:
 
 
 def check_http(config: Config) -> None:
-    """Reject origins that are none, and those without an HTTP endpoint."""
+    """Reject values that are not origins, and origins without an HTTP endpoint."""
     _one_port("http_listen", config.http_listen)
     for origin in split_origins(config.http_cors_origin):
         if origin != "*" and not _ORIGIN.fullmatch(origin):

@@ -131,7 +131,7 @@ def foreign_error(code: grpc.StatusCode, text: str, target: str) -> PoolingError
     """Return the error for a status that carries no details of ours.
 
     The fact ``retryable`` of an `UnavailableError` is "false" if the same call would fail again;
-    the fact ``cause`` names what is wrong if a retry cannot mend it.
+    the fact ``cause`` names a fault that retries alone do not remove.
 
     Args:
         code: status code.

@@ -1,4 +1,4 @@
-"""Keepalive pings, with which each end detects that the other one is gone.
+"""Keepalive pings, with which each end detects that the other one no longer answers.
 
 gRPC's defaults do not suffice: a server rejects pings more frequent than every five minutes as
 abuse and closes the connection ("too_many_pings"), and sends its own only every two hours.

@@ -156,7 +156,7 @@ def end_later(stream: Any, feed: Feed[Any]) -> None:
     """End a stream in another thread, after a signal handler has raised an error in this one.
 
     That may have happened before gRPC released a lock. To end the stream here, or to destroy
-    it when the program ends, could then take for ever. Its destructor therefore never runs.
+    it when the program ends, could then block without end. Its destructor therefore never runs.
 
     Args:
         stream: the stream, of `grpc`.

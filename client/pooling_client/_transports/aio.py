@@ -53,7 +53,7 @@ class AsyncGrpcTransport:
     `stream` and `wait`.
 
     Args:
-        connection: arguments of the connections; calls take turns.
+        connection: arguments of the connections, among which calls rotate.
         session: state of the client.
         timeout_s: seconds of attempts after which a stream without a deadline fails.
     """

@@ -1,4 +1,4 @@
-"""Small calls that share one stream, without I/O: their order, and when a stream is used at all.
+"""Small calls that share one stream, without I/O: their order, and the rule for opening a stream.
 
 Replies arrive in the order of the items, so the oldest call without a reply gets the next one.
 """
@@ -120,10 +120,11 @@ class SharedCalls(Generic[Waiter]):
 
 
 class Openings:
-    """Decides which calls may open a stream for one method of one connection.
+    """Rule for opening a stream for one method of one connection.
 
-    A call alone is sent as a unary call, because opening a stream takes longer. After a stream that
-    ended without a reply, calls are unary for a while, twice as long after each failure in a row.
+    A single call is sent as a unary call, because opening a stream takes longer. After a stream
+    that ended without a reply, calls are unary for a while, twice as long after each further
+    failure.
     """
 
     def __init__(self) -> None:

@@ -36,7 +36,7 @@ class GrpcTransport:
     `stream` and `wait`.
 
     Args:
-        connection: arguments of the connections; calls take turns.
+        connection: arguments of the connections, among which calls rotate.
         session: state of the client.
         timeout_s: seconds of attempts after which a stream without a deadline fails.
     """
@@ -273,8 +273,8 @@ class GrpcTransport:
     def _reopen(self) -> None:
         """Use new channels from the next call on, and keep the others.
 
-        Also after a signal handler, such as that of Ctrl-C, has raised an error within gRPC: a lock
-        of the channel may be held then, and an event lost.
+        This is also necessary after a signal handler, such as that of Ctrl-C, has raised an error
+        within gRPC: a lock of the channel may still be held, and an event may be lost.
         """
         _kept.extend([*self._channels, *self._shared])
         if not self._closed.is_set():

@@ -1,8 +1,9 @@
 """Small calls of all threads over one stream for each connection and method.
 
-The threads need no other thread: each sends its own item, and one of them, the leader, waits for
-the events of the stream. It gives the others their replies; with its own it leaves, and the oldest
-other call leads. A thread for each open stream watches deadlines and closes an idle stream.
+Each calling thread sends its own item. One of them, the leader, waits for the events of the stream
+and passes the replies to the other threads. When the leader has its own reply, the thread of the
+oldest other call becomes the leader. One more thread for each open stream watches deadlines and
+closes an idle stream.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import keras
 class RestoreVariables(keras.callbacks.Callback):
     """Callback and context manager that undoes the step of `fit` that raised an error.
 
-    On the backend JAX, Keras gives up the variables of a model to each step, so a step that fails
+    On the backend JAX, Keras donates the variables of a model to each step, so a step that fails
     leaves the model without weights. On PyTorch, it leaves the weights unchanged, but not the
     statistics of batch normalization or the state of dropout. This callback copies all variables
     of the model and of its optimizer before each step, and writes them back if the block fails:

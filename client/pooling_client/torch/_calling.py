@@ -86,7 +86,7 @@ def pool(
     sizes: list[int],
     server: str | None,
 ) -> Tensor:
-    """Return the pooled tensor. Ask for window indices only if the gradient will need them.
+    """Return the pooled tensor. Request window indices only if the gradient needs them.
 
     Args:
         input: tensor of shape (N, C, D1..Dn) or (C, D1..Dn).

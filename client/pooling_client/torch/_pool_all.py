@@ -40,7 +40,7 @@ class PoolAll(torch.nn.Module):
 
     Raises:
         TypeError: an argument has the wrong type.
-        UnsupportedError: a layer has no remote twin with the same results.
+        UnsupportedError: this package has no layer with the same results.
         InvalidSpecError: a layer is not a pooling module, or its options are invalid.
     """
 

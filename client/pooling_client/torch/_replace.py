@@ -90,7 +90,7 @@ def replace(
     """Swap the pooling modules of a model, in place, for modules that compute on a server.
 
     A swapped module keeps its arguments, hooks and training flag. Subclasses of the modules of
-    `torch.nn`, and modules without a remote twin, are left alone.
+    `torch.nn`, and modules that this package does not have, are left alone.
 
     Args:
         model: the model; if it is a pooling module itself, its twin is returned.

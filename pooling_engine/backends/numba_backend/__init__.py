@@ -1,6 +1,6 @@
 """The Numba backend: max, min, average and sum of floats, in compiled kernels.
 
-Two kinds of Python meet here:
+The package has two kinds of code:
 
 - Plain Python: `backend.py` runs calls, `dispatch.py` chooses their kernels, `library.py` compiles
   kernels, `tables/` computes per-plan arrays.

@@ -1,7 +1,7 @@
 """Calls that arrive over HTTP: admission, computation in a thread, times and metrics.
 
-All protocols over HTTP use `HttpCall`. It takes a call through the same steps as gRPC's unary
-calls, with the same classes, but never blocks the event loop.
+All protocols over HTTP use `HttpCall`. It performs the same steps as gRPC's unary calls,
+with the same classes, but never blocks the event loop.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Log of a serving process, written to stderr by a thread.
 
-A pipe or a terminal that nobody reads blocks the writer. Handlers of calls, and gRPC's polling
-thread, must not wait for it.
+Writing to a pipe or a terminal blocks while its reader does not read. Handlers of calls, and gRPC's
+polling thread, must not wait for that.
 """
 
 from __future__ import annotations

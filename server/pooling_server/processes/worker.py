@@ -41,7 +41,7 @@ _reporting = threading.Lock()
 
 
 class Worker:
-    """A worker process as seen by its supervisor.
+    """Worker process, as its supervisor controls it.
 
     Args:
         number: position among the workers, from 0.
@@ -115,7 +115,7 @@ class Worker:
         return False
 
     def request_numbers(self) -> bool:
-        """Ask the process for its metrics; return False if it does not serve."""
+        """Request the metrics of the process; return False if it does not serve."""
         if self.connection is None or not self.banner:
             return False
         self._send(NUMBERS)

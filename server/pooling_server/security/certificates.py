@@ -35,10 +35,10 @@ class Certificates:
         self.files = WatchedFiles(paths, self._read)
 
     def credentials(self) -> grpc.ServerCredentials:
-        """Return the credentials of one listening address; gRPC asks for the newest files.
+        """Return the credentials of one listening address, which use the newest files.
 
-        Each address needs its own credentials, because gRPC expects None if nothing has changed
-        since it asked for the same credentials.
+        Each address needs its own credentials: their callback must return None if nothing has
+        changed since its last call.
         """
         given = self._configuration
 

@@ -12,10 +12,10 @@ RETRY_AFTER_S = 0.1
 class ByteBudget:
     """Bytes of the requests, results and replies of calls in flight.
 
-    A connection may reserve as many bytes as it leaves free. One connection alone therefore gets
-    half of the budget, two get a third each, and a further one always finds room (Choudhury and
-    Hahne, "Dynamic queue length thresholds", 1998). A connection without a reservation may take all
-    that is free.
+    With a reservation, the bytes of a connection may not exceed those that were free before it.
+    The calls of one connection alone therefore use up to half of the budget, those of two a third
+    each, and a further connection always finds free bytes (Choudhury and Hahne, "Dynamic queue
+    length thresholds", 1998). A connection without reservations may reserve all free bytes.
 
     Args:
         limit_bytes: the budget.

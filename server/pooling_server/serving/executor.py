@@ -37,7 +37,7 @@ class Admission:
             self._executor._leave(self._end)
 
     def finish(self) -> None:
-        """End the count of unfinished calls: the reply was sent, or the client has gone."""
+        """End the count of unfinished calls: the reply was sent, or the client has disconnected."""
         self._executor._close()
 
 

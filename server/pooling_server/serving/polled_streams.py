@@ -57,8 +57,8 @@ class PolledStream:
     """One stream: a state machine whose steps are the completed operations of its call.
 
     Replies are sent in the order of the items. An item may be computed while the reply of an
-    earlier one is being sent. Each step answers at most one item, so that the polling thread turns
-    to other calls. The lock of the call guards the state.
+    earlier one is being sent. Each step answers at most one item, so that the polling thread can
+    process other calls between them. The lock of the call guards the state.
 
     Args:
         services: parts of the server that all streams share.

@@ -75,8 +75,8 @@ class PolledCall:
     """Operations of one call, whose callbacks run in the polling thread.
 
     A callback must not block. Operations are started with `lock` held, while the call is active.
-    The call learns that the client has disconnected once `watch_client` was called, which is one
-    more operation. A unary call that is answered as soon as its message arrives needs none.
+    A disconnect of the client is reported only after `watch_client`, which starts one more
+    operation. A unary call that is answered as soon as its message arrives does not need it.
 
     Attributes:
         lock: lock of the call; re-entrant.
@@ -106,7 +106,7 @@ class PolledCall:
         self._state.callbacks.append(callback)
 
     def watch_client(self) -> None:
-        """Learn from now on that the client has disconnected."""
+        """Report a disconnect of the client from now on."""
         if not self._is_watched:
             closed = _server._receive_close_on_server(self._state)
             operations = (cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),)
@@ -229,13 +229,13 @@ class _PolledMethod:
         self._server, self._path, self._start = server_state, path, start
 
     def request(self) -> None:
-        """Ask gRPC for the next call, with the lock of the server held."""
+        """Request the next call from gRPC, with the lock of the server held."""
         queue = self._server.completion_queue
         self._server.server.request_registered_call(queue, queue, self._path, self)
         self._server.due.add(self)
 
     def __call__(self, event: Any) -> tuple[Any, tuple[()]]:
-        """Start a call, and ask for the next one unless the server is stopping."""
+        """Start a call, and request the next one unless the server is stopping."""
         with self._server.lock:
             self._server.due.remove(self)
             state = _server._RPCState()

@@ -1,7 +1,7 @@
 """RPCs and their calls: client, id, times and result of each.
 
-Every protocol, and every way to run a handler, passes through these two classes. An `Rpc` is a
-unary call or a stream. A `Work` is the one call of a unary RPC, or one item of a stream.
+Every call of every protocol uses these two classes. An `Rpc` is a unary call or a stream. A `Work`
+is the one call of a unary RPC, or one item of a stream.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Rpcs:
     """State that all RPCs of a server share.
 
     Args:
-        metrics: counts calls; None if nobody reads the counts.
+        metrics: counts calls; None if metrics are off.
         budget: bytes of calls in flight.
         tokens: tokens that clients need; None if they need none.
     """

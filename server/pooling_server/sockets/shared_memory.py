@@ -3,8 +3,8 @@
 The server creates every region: anonymous memory, sealed so that no process can shrink it
 during a call. A client gets its descriptor over a Unix socket (`pooling_wire.shared_memory`);
 the file permissions of that socket decide who may connect. A call that uses a region keeps it
-mapped, even after its lease ends. When the last view is gone, the region is unregistered from the
-GPU and then unmapped.
+mapped, even after its lease ends. After the last view is released, the region is unregistered
+from the GPU and then unmapped.
 """
 
 from __future__ import annotations

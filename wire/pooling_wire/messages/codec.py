@@ -48,7 +48,7 @@ class MessageCodec(Generic[Value, Decoded]):
         self.cache = MessageCache(type_, template_of)
 
     def encode(self, value: Value, places: Places = NO_PLACES) -> bytes:
-        """Return the bytes of a message; of tensors with a location, only that is sent."""
+        """Return the bytes of a message. Of a tensor with a location, only the location is sent."""
         return b"".join(self.parts(value, places))
 
     def decode(self, data: Buffer, regions: Regions = NO_REGIONS) -> Decoded:

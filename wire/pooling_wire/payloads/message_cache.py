@@ -124,7 +124,7 @@ class MessageCache(Generic[T]):
 def _between(
     data: Buffer, begin: int, end: int, spans: list[tuple[int, int]]
 ) -> tuple[tuple[int, int, bytes], ...]:
-    """Return the bytes outside of all spans, each piece with its position relative to `begin`."""
+    """Return the bytes outside of all spans, each part with its position relative to `begin`."""
     starts = [begin, *(stop for _, stop in spans)]
     stops = [*(start for start, _ in spans), end]
     return tuple(

@@ -84,8 +84,8 @@ def index_tables(plan: PoolPlan) -> WindowTables:
 def planes_and_axes(plan: PoolPlan) -> tuple[int, tuple[Axis, ...]]:
     """Return the number of planes and their axes, at least two.
 
-    Small planes are stacked, and long rows are cut into pieces, if that leaves all windows as they
-    are: if they are adjacent and cover the axis.
+    Small planes are stacked, and long rows are divided, if no window changes: if windows are
+    adjacent and cover the axis.
     """
     first, *others = plan.axes
     item = plan.inner * plan.dtype.itemsize
