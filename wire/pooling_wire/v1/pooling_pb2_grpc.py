@@ -89,12 +89,12 @@ class PoolingServiceServicer(object):
     def ForwardStream(self, request_iterator, context):
         """Pools many independent tensors over one stream. Replies arrive in the order
         of the requests. If an item fails, its reply carries the error and the
-        stream continues. A stream counts as one concurrent call, except while it is
-        idle after small items; after a second of that, an item may fail with
-        OVERLOADED. If the server shuts down, or has waited too long for the next
-        item, it answers the items already received and ends the stream with
-        UNAVAILABLE; resend the items without a reply on a new stream. If the client
-        does not read replies for too long, the stream ends with CANCELLED.
+        stream continues. A stream counts as one concurrent call. It does not count
+        while it is idle after small items; if it was idle for a second, the next
+        item may fail with OVERLOADED. If the server shuts down, or no item arrives
+        for too long, the server answers the items already received and ends the
+        stream with UNAVAILABLE; resend the items without a reply on a new stream. If
+        the client does not read replies for too long, the stream ends with CANCELLED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

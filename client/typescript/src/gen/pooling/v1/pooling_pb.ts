@@ -24,8 +24,8 @@
 //   UNIMPLEMENTED        UNSUPPORTED: valid, but not supported by this server
 //   RESOURCE_EXHAUSTED   TENSOR_TOO_LARGE: exceeds a limit that GetServerInfo
 //                        reports; OVERLOADED: retry after the delay in
-//                        google.rpc.RetryInfo; DEVICE_MEMORY: the device has
-//                        not enough memory
+//                        google.rpc.RetryInfo; DEVICE_MEMORY: not enough
+//                        memory on the server or its GPU
 //   UNAVAILABLE          UNAVAILABLE: the server is shutting down or has lost
 //                        its device, so retry on another server; or a stream
 //                        was idle for too long, so open a new one
@@ -125,8 +125,8 @@ export const ForwardRequestSchema: GenMessage<ForwardRequest> = /*@__PURE__*/
   messageDesc(file_pooling_v1_pooling, 0);
 
 /**
- * A further layer of a ForwardRequest. The fields mean what those of the request
- * mean.
+ * A further layer of a ForwardRequest. Its fields have the same meaning as those
+ * of the request.
  *
  * @generated from message pooling.v1.ForwardLayer
  */
@@ -1627,12 +1627,12 @@ export const PoolingService: GenService<{
   /**
    * Pools many independent tensors over one stream. Replies arrive in the order
    * of the requests. If an item fails, its reply carries the error and the
-   * stream continues. A stream counts as one concurrent call, except while it is
-   * idle after small items; after a second of that, an item may fail with
-   * OVERLOADED. If the server shuts down, or has waited too long for the next
-   * item, it answers the items already received and ends the stream with
-   * UNAVAILABLE; resend the items without a reply on a new stream. If the client
-   * does not read replies for too long, the stream ends with CANCELLED.
+   * stream continues. A stream counts as one concurrent call. It does not count
+   * while it is idle after small items; if it was idle for a second, the next
+   * item may fail with OVERLOADED. If the server shuts down, or no item arrives
+   * for too long, the server answers the items already received and ends the
+   * stream with UNAVAILABLE; resend the items without a reply on a new stream. If
+   * the client does not read replies for too long, the stream ends with CANCELLED.
    *
    * @generated from rpc pooling.v1.PoolingService.ForwardStream
    */
