@@ -14,6 +14,8 @@ from tests.engine import support
 from tests.support import cases, oracle
 
 LAYOUTS = ("channels_first", "channels_last")
+# (size, outputs) of windows at regular steps: clipped at both ends, and not clipped
+EVENLY_SPACED = ((13, 7), (13, 6), (14, 3), (8, 7), (7, 8), (9, 2))
 PATHS = {"average": "avg", "max": "max"}  # PyTorch's names
 
 
@@ -64,6 +66,16 @@ def test_the_windows_of_the_oracle_follow_the_contract():
     assert numbers == {0: (0, 0), 1: (0, 1), 2: (1, 0), 3: (1, 1)}
     windows = (windows[1], windows[0])
     assert oracle.numbered_taps((1, 2), windows) == {0: (1, 3), 1: (1, 4), 3: (2, 3), 4: (2, 4)}
+
+
+@pytest.mark.parametrize("mode", ["max", "average", "sum"])
+@pytest.mark.parametrize("sizes", EVENLY_SPACED, ids=str)
+def test_evenly_spaced_windows_agree_with_the_oracle(sizes, mode):
+    size, outputs = sizes
+    x = cases.normal((1, 2, size, size))
+    options = {"mode": mode, "adaptive_output": outputs}
+    support.assert_forward(options, x)
+    support.assert_backward(options, x)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -98,6 +98,7 @@ from pooling_engine.backends.numba_backend.tables.reaching_outputs import (
     gather_tables,
     spread_tables,
 )
+from pooling_engine.backends.numba_backend.tables.regular_windows import sliding_plan
 from pooling_engine.backends.numba_backend.tables.scans import scan_tables
 from pooling_engine.backends.numba_backend.tables.short_rows import (
     MOST_SELECTED,
@@ -179,6 +180,7 @@ def forward_call(
         rows = *rows, written(indices)
         no_index = ~indices.dtype.type(0)  # the largest index
         return _call(_index_kernel(plan), rows, index_tables(plan), x.nbytes, no_index)
+    plan = sliding_plan(plan)
     if has_short_rows(plan, _most_selected):
         return _short_rows_call(plan, rows, x.nbytes)
     if has_large_windows(plan):
@@ -292,6 +294,7 @@ def read(array: Array) -> Array:
 def _share(plan: PoolPlan, dy: Array, dx: Array) -> KernelCall | None:
     kernel: Any
     tables: Tables
+    plan = sliding_plan(plan)
     adjacent = adjacent_tables(plan)
     if adjacent:
         kernel, tables = fill_shares, adjacent

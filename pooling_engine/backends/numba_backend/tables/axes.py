@@ -15,6 +15,7 @@ from pooling_engine.backends.numba_backend.language.arguments import (
 )
 from pooling_engine.backends.numba_backend.tables import tile_sizes
 from pooling_engine.backends.numba_backend.tables.elements import element_of
+from pooling_engine.backends.numba_backend.tables.regular_windows import stride_of
 from pooling_engine.backends.rules import empty_window_extreme
 from pooling_engine.plans.geometry import Axis, SlidingAxis
 from pooling_engine.plans.memo import Memo
@@ -162,7 +163,7 @@ def _height_of_wide_windows(plan: PoolPlan, axes: tuple[Axis, ...]) -> int:
 
 
 def _row(axis: Axis, ranges: int, first: Any, stop: Any) -> AxisRow:
-    stride = axis.window.stride if isinstance(axis, SlidingAxis) else 0
+    stride = stride_of(axis)
     inside = np.flatnonzero(stop - first == axis.kernel) if stride else NO_INTEGERS
     begin, end = (int(inside[0]), int(inside[-1]) + 1) if inside.size else (0, 0)
     sizes = axis.size, axis.outputs, axis.kernel, stride, axis.dilation

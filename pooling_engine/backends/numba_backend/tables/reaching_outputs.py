@@ -23,6 +23,7 @@ from pooling_engine.backends.numba_backend.tables.axes import (
     window_tables,
 )
 from pooling_engine.backends.numba_backend.tables.elements import element_of
+from pooling_engine.backends.numba_backend.tables.regular_windows import sliding_axis
 from pooling_engine.plans.geometry import AdaptiveAxis, Axis, SlidingAxis
 from pooling_engine.plans.memo import Memo
 from pooling_engine.plans.plan import PoolPlan
@@ -58,7 +59,7 @@ def spread_tables(plan: PoolPlan) -> SpreadTables:
         axis_ends, axis_outputs = (
             outputs_in_tap_order(axis) if is_needed else (NO_INTEGERS, NO_INTEGERS)
         )
-        starts.append(int(axis.starts()[0]))
+        starts.append(int((sliding_axis(axis) or axis).starts()[0]))
         parts += [sum(map(len, ends)), sum(map(len, outputs))]
         ends.append(axis_ends)
         outputs.append(axis_outputs)
