@@ -1,8 +1,9 @@
 """Search for the capacity: the highest rate at which a server still meets an objective.
 
 A staircase: the rate of the next window goes up after a window that met the objective, and down
-after one that missed it. The steps become smaller at each turn. The search stops when the rates of
-the last three windows lie within 10 %, and some of them met the objective and others missed it.
+after one that missed it. The steps become smaller at each change of direction. The search stops
+when the rates of the last three windows lie within 10 %, and some of them met the objective and
+others missed it.
 """
 
 from __future__ import annotations

@@ -161,7 +161,7 @@ class _Generator:
         return random.choice(len(self._shares), size=count, p=self._shares).astype(np.uint8)
 
     def _listen(self, loop: Loop, over: threading.Event) -> None:
-        """Stop the loop if the parent asks for it or has ended."""
+        """Stop the loop if the parent requests it or has ended."""
         while not over.is_set():
             if not self._pipe.poll(0.05):
                 continue

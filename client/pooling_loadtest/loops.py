@@ -1,4 +1,4 @@
-"""The two ways to offer load: calls that are due (open loop), and callers in turn (closed loop)."""
+"""The two ways to offer load: calls at scheduled times, or callers that wait for replies."""
 
 from __future__ import annotations
 

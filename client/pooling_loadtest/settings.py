@@ -71,14 +71,14 @@ class LoadTest:
 
     Attributes:
         title: one line for the top of the report.
-        targets: addresses of the server; the connections take turns.
+        targets: addresses of the server; calls rotate among the connections.
         kinds: kinds of calls.
         schedule: rates of the open loop; None for the closed loop.
         callers: number of callers of the closed loop, all processes together.
         duration_s: planned duration in seconds.
         protocol: one of `PROTOCOLS`.
         model: model of another OIP server; None for those of a pooling server.
-        input: name of the model's input; None to ask the server.
+        input: name of the model's input; None: the name that the server reports.
         parameters: parameters of each request to an OIP server.
         processes: number of generator processes.
         connections: number of connections of each process.

@@ -14,8 +14,9 @@ _TAIL = (1 - CONFIDENCE) / 2
 def is_supported(percent: float, calls: int) -> bool:
     """Return whether so many calls bound a percentile from above.
 
-    The largest of n values exceeds the percentile p with probability 1 - p^n. Below 97.5 %, the
-    percentile has no two-sided interval: p99 needs 368 calls, p99.9 3,688, p99.99 36,887.
+    The largest of n values exceeds the percentile p with probability 1 - p^n. If this probability
+    is below 97.5 %, the percentile has no two-sided 95 % interval: p99 needs 368 calls, p99.9
+    3,688, p99.99 36,887.
     """
     p = percent / 100
     return calls > 0 and calls * math.log(max(p, 1e-300)) <= math.log(_TAIL)

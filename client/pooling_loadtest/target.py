@@ -238,7 +238,7 @@ class Target:
         return bytes(outcome.reply)
 
     def _input_name(self) -> str:
-        """Ask the server for the name of the first input of the model."""
+        """Request the name of the first input of the model from the server."""
         call: Any = self._channels[0].unary_unary(f"{proto.SERVICE}ModelMetadata")
         request = proto.ModelMetadataRequest(name=self._test.model).SerializeToString()
         try:
