@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 import pooling_cli.main
@@ -20,11 +23,17 @@ from benchmarks.wire import goals as wire_goals
 from benchmarks.wire import load_report
 from benchmarks.wire import report as wire_report
 from pooling_engine import Mode
-from pooling_server import PoolingServer
-from pooling_server.config import markdown_table
+from pooling_server import PoolingServer, ServerConfig
+from pooling_server.config import flag, markdown_table
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+READMES = sorted(
+    path
+    for folder in ("benchmarks", "client", "examples", "pooling_engine")
+    for path in ROOT.glob(f"{folder}/**/README.md")
+    if "node_modules" not in path.parts
+)
 PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
 
@@ -49,11 +58,42 @@ def test_make_targets_and_commands_exist(path: Path) -> None:
         assert command in pooling_cli.main.cli.commands, command
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*DOCUMENTS, *READMES], ids=lambda path: path.name)
 def test_links_exist(path: Path) -> None:
-    for link in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
+    for link, _, anchor in re.findall(r"\]\(([^)#\s]*)(#([^)\s]+))?\)", path.read_text()):
         if not link.startswith("http"):
-            assert (path.parent / link).exists(), link
+            target = path.parent / link if link else path
+            assert target.exists(), link
+            assert not anchor or anchor in anchors_of(target), f"{link}#{anchor}"
+
+
+def anchors_of(path: Path) -> set[str]:
+    """Return the anchors that GitHub gives the headings of a document."""
+    text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
+    words = (re.sub(r"[^\w\- ]", "", line.lower()) for line in re.findall(r"^#+ (.+)$", text, re.M))
+    return {each.replace(" ", "-") for each in words}
+
+
+@pytest.mark.parametrize("path", [*DOCUMENTS, *READMES], ids=lambda path: path.name)
+def test_flags_of_commands_exist(path: Path) -> None:
+    text = path.read_text()
+    code = "\n".join(re.findall(r"```\w*\n(.*?)```", text, re.DOTALL))
+    lines = re.findall(r"^(?:\$ )?pooling ([a-z].*)$", code, re.M)
+    for line in lines + re.findall(r"`pooling ([a-z][^`]*)`", text):
+        words = line.partition("#")[0].split()
+        assert {word for word in words if word.startswith("--")} <= flags_of(words), line
+
+
+def flags_of(words: list[str]) -> set[str]:
+    """Return the flags of the command of the program `pooling` that a line calls."""
+    if words[0] == "serve":
+        flags = {flag(field.name) for field in dataclasses.fields(ServerConfig)}
+        return flags | {each.replace("--", "--no-", 1) for each in flags} | {"--help"}
+    command: click.Command = pooling_cli.main.cli.commands[words[0]]
+    if isinstance(command, click.Group):
+        command = command.commands.get("".join(words[1:2]), command.commands["run"])
+    names = [[*each.opts, *each.secondary_opts] for each in command.params]
+    return {"--help", *itertools.chain.from_iterable(names)}
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
