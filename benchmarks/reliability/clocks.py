@@ -137,7 +137,7 @@ def _row(loads: list[Load], outcomes: dict[str, str]) -> Row:
     return row(
         "clocks",
         "wall clock set by an hour, forward and back",
-        "a clear refusal or the right answer; later calls are answered",
+        "a clear rejection or the right answer; later calls are answered",
         not wrong and not unexpected and failed.keys() <= CLEAR,
         text,
         calls=total,

@@ -32,7 +32,7 @@ from pooling_client import (
 )
 from pooling_wire import BACKWARD, FORWARD
 
-REQUIRED = "a clear refusal or a clean restart; never a wrong answer"
+REQUIRED = "a clear rejection or a clean restart; never a wrong answer"
 
 
 def resources(calls: int = 400) -> list[Row]:

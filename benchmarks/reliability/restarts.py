@@ -64,7 +64,7 @@ def absent_server(seconds: float = 5.0) -> list[Row]:
             wait_for_calls(load, 40)
             load.stop()
     is_met, text = counts(load)
-    fault = f"server gone for {seconds:g} s"
+    fault = f"no server for {seconds:g} s"
     return [row("restarts", fault, "0 failed with retries", is_met, text, **load.figures())]
 
 
