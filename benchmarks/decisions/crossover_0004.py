@@ -8,6 +8,7 @@ of 32 KiB to 4 MiB in cache. The engine divides a call once each thread gets `BY
 
 from __future__ import annotations
 
+import math
 import time
 from functools import partial
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from benchmarks import report
 from pooling_engine import PoolSpec, set_thread_count
-from pooling_engine.backends.numba_backend.dispatch import forward_call
+from pooling_engine.backends.numba_backend.dispatch import forward_launch
 from pooling_engine.backends.numba_backend.library import Library
 from pooling_engine.plans import make_plan
 from pooling_engine.runtime.threads import BYTES_PER_PART, run_blocks
@@ -28,11 +29,11 @@ def halves_and_whole(planes: int):
     """Return the call in two halves on two threads, the call on one thread, and its bytes."""
     x = np.random.default_rng(0).standard_normal((1, planes, *PLANE), dtype=np.float32)
     plan = make_plan(PoolSpec("max", 2), x.shape, x.dtype)
-    call = forward_call(plan, x, np.empty(plan.output_shape, np.float32), None)
-    work = partial(Library().find(call), *call.arguments)
-    middle = call.tiles // 2
-    runs = [(0, middle), (middle, call.tiles)]
-    return partial(run_blocks, lambda run: work(*run), runs), partial(work, 0, call.tiles), x.nbytes
+    launch, output = forward_launch(plan), np.empty(math.prod(plan.output_shape), np.float32)
+    work = partial(Library().find(launch), x.reshape(-1), output, *launch.records)
+    tiles = launch.tiles
+    runs = [(0, tiles // 2), (tiles // 2, tiles)]
+    return partial(run_blocks, lambda run: work(*run), runs), partial(work, 0, tiles), x.nbytes
 
 
 def microseconds(call) -> float:

@@ -57,5 +57,8 @@ class Memo(Generic[Key, Value]):
         return value
 
 
-def _nbytes(value: tuple[Any, ...]) -> int:
-    return sum(item.nbytes for item in value if isinstance(item, np.ndarray))
+def _nbytes(value: Any) -> int:
+    """Return the size of all arrays in a value, and in tuples within it."""
+    if isinstance(value, tuple):
+        return sum(map(_nbytes, value))
+    return value.nbytes if isinstance(value, np.ndarray) else 0

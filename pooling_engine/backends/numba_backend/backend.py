@@ -4,22 +4,37 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pooling_engine.backends.numba_backend.dispatch import KernelCall, backward_call, forward_call
+from pooling_engine.backends.numba_backend.dispatch import (
+    NO_KERNEL,
+    Launch,
+    backward_launch,
+    forward_launch,
+    index_launch,
+)
 from pooling_engine.backends.numba_backend.library import Library
 from pooling_engine.backends.numpy_backend.backend import NumpyBackend
 from pooling_engine.dtypes import FLOATS
+from pooling_engine.plans.memo import Memo
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.plans.planning import make_plan
-from pooling_engine.runtime.threads import SHARED_BYTES, run_range
+from pooling_engine.runtime import threads
 from pooling_engine.specs.enums import IndexFormat, Mode
 from pooling_engine.specs.spec import PoolSpec
 
 Array = NDArray[Any]
+
+
+class Launches(NamedTuple):
+    """Launches of the latest plans: of the forward pass, without and with indices, and backward."""
+
+    forward: Memo[PoolPlan, Launch]
+    indices: Memo[PoolPlan, Launch]
+    backward: Memo[PoolPlan, Launch]
 
 
 class NumbaBackend:
@@ -36,6 +51,7 @@ class NumbaBackend:
     def __init__(self) -> None:
         self._numpy = NumpyBackend()
         self.library = Library()
+        self.launches = Launches(Memo(forward_launch), Memo(index_launch), Memo(backward_launch))
 
     def devices(self) -> tuple[str, ...]:
         """Return the name of the CPU and the number of threads that one call may use."""
@@ -66,26 +82,38 @@ class NumbaBackend:
 
     def forward(self, plan: PoolPlan, x: Array, output: Array, indices: Array | None) -> None:
         """Pool C-contiguous `x` into C-contiguous `output` and, if given, `indices`."""
-        call = forward_call(plan, x, output, indices)
-        if call is None or not self._run(call):
+        if indices is None:
+            is_done = self._run(self.launches.forward(plan), x, output)
+        else:
+            is_done = self._run(self.launches.indices(plan), x, output, indices)
+        if not is_done:
             self._numpy.forward(plan, x, output, indices)
 
     def backward(
         self, plan: PoolPlan, dy: Array, indices: Array | None, x: Array | None, dx: Array
     ) -> None:
         """Compute the gradient into C-contiguous `dx` from C-contiguous arrays."""
-        call = backward_call(plan, dy, indices, dx)
-        if call is None or not self._run(call):
+        launch = self.launches.backward(plan)
+        is_done = (
+            self._run(launch, dy, dx) if indices is None else self._run(launch, dy, indices, dx)
+        )
+        if not is_done:
             self._numpy.backward(plan, dy, indices, x, dx)
 
-    def _run(self, call: KernelCall) -> bool:
-        """Run a kernel; return whether it computed the result."""
-        compiled = self.library.find(call)
+    def _run(self, launch: Launch, *tensors: Array) -> bool:
+        """Run a kernel on tensors; return whether it computed the result."""
+        if launch is NO_KERNEL:
+            return False
+        compiled = self.library.find(launch)
         if compiled is None:
             return False
-        if call.size_bytes < SHARED_BYTES:
-            return not compiled(*call.arguments, 0, call.tiles)
-        return not any(run_range(partial(compiled, *call.arguments), call.tiles, call.size_bytes))
+        rows = [tensor.reshape(-1) for tensor in tensors]
+        if launch.converted is not None:
+            rows[0] = rows[0].astype(launch.converted)
+        if launch.size_bytes < threads.SHARED_BYTES:
+            return not compiled(*rows, *launch.records, 0, launch.tiles)
+        work = partial(compiled, *rows, *launch.records)
+        return not any(threads.run_range(work, launch.tiles, launch.size_bytes))
 
 
 def load() -> NumbaBackend:

@@ -1,4 +1,4 @@
-"""The choice of a kernel for a plan, and the arguments of its call."""
+"""The choice of a kernel for a plan, and the arguments that all its calls have in common."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pooling_engine.backends.numba_backend.backward.average_sum import spread_gradients
 from pooling_engine.backends.numba_backend.backward.max_min_gather import gather_gradients
@@ -119,7 +118,6 @@ from pooling_engine.specs.enums import Mode, NanPolicy
 
 _most_selected = MOST_SELECTED if compresses_in_registers() else MOST_SELECTED_BY_LANE
 
-Array = NDArray[Any]
 Tables = (
     WindowTables
     | PlaneTables
@@ -145,88 +143,102 @@ GATHERED_CHANNELS = 48
 GATHERED_TAPS = 25
 
 
-class KernelCall(NamedTuple):
-    """A kernel and its arguments.
+# A kernel, and the element types of its tensors.
+Key = tuple[Any, tuple[str, ...]]
+
+
+class Launch(NamedTuple):
+    """A kernel and all that its calls for one plan have in common.
 
     Attributes:
-        kernel: compiled function of the arguments and a range of tiles; returns whether the NumPy
-            backend must compute the call instead.
-        arguments: all arguments but the range: the tensors as rows, then the kernel's records.
-        types: element types of the tensors that the kernel is compiled for.
+        key: the kernel, and the element types of the tensors that it is compiled for.
+        inputs: number of tensors that are read; the others are written.
+        records: arguments after the tensors, before the range of tiles.
         tiles: number of tiles.
         size_bytes: size of the larger tensor.
+        converted: type that the input is converted to before, or None.
     """
 
-    kernel: Any
-    arguments: tuple[Any, ...]
-    types: tuple[np.dtype[Any], ...]
+    key: Key
+    inputs: int
+    records: tuple[Any, ...]
     tiles: int
     size_bytes: int
+    converted: np.dtype[Any] | None = None
 
 
-def forward_call(
-    plan: PoolPlan, x: Array, output: Array, indices: Array | None
-) -> KernelCall | None:
-    """Return the kernel call for the forward pass of a plan, or None if it has no kernel."""
+NO_KERNEL = Launch((None, ()), 0, (), 0, 0)  # the NumPy backend computes the plan
+
+
+def forward_launch(plan: PoolPlan) -> Launch:
+    """Return the launch of the forward pass of a plan without indices, or `NO_KERNEL`.
+
+    The kernel takes the input and the output.
+    """
     if plan.outer == 0 or plan.mode is Mode.LP:
-        return None
+        return NO_KERNEL
     if plan.dtype not in FLOATS:
-        return _integer_call(plan, x, output)
-    if indices is not None and plan.taps > MAX_NUMBERED_TAPS:
-        return None
-    sums: Any
-    rows: tuple[Array, ...] = (read(x), written(output))
-    if indices is not None:
-        rows = *rows, written(indices)
-        no_index = ~indices.dtype.type(0)  # the largest index
-        return _call(_index_kernel(plan), rows, index_tables(plan), x.nbytes, no_index)
+        return _integer_launch(plan)
     plan = sliding_plan(plan)
     if has_short_rows(plan, _most_selected):
-        return _short_rows_call(plan, rows, x.nbytes)
+        return _short_rows_launch(plan)
     if has_large_windows(plan):
-        return _large_windows_call(plan, rows, x.nbytes)
+        return _large_windows_launch(plan)
     if plan.selects:
-        return _call(_selection_kernel(plan), rows, window_tables(plan), x.nbytes)
+        return _forward(_selection_kernel(plan), plan, window_tables(plan))
     if plan.is_global:
-        sums = global_sum_pool if plan.inner == 1 else global_sum_channels
-        return _call(sums, rows, plane_tables(plan), x.nbytes)
+        sums: Any = global_sum_pool if plan.inner == 1 else global_sum_channels
+        return _forward(sums, plan, plane_tables(plan))
     if any(map(plan.scans, plan.axes)):
-        return _call(scan_sum_pool, rows, scan_tables(plan), x.nbytes, divisors_of(plan))
+        return _forward(scan_sum_pool, plan, scan_tables(plan), divisors_of(plan))
     sums = average_pool if _is_fused(plan) else sum_pool
-    return _call(sums, rows, window_tables(plan), x.nbytes, divisors_of(plan))
+    return _forward(sums, plan, window_tables(plan), divisors_of(plan))
 
 
-def _large_windows_call(plan: PoolPlan, rows: tuple[Array, ...], size_bytes: int) -> KernelCall:
+def index_launch(plan: PoolPlan) -> Launch:
+    """Return the launch of the forward pass of MAX or MIN with indices, or `NO_KERNEL`.
+
+    The kernel takes the input, the output and the indices.
+    """
+    if plan.outer == 0 or plan.dtype not in FLOATS or plan.taps > MAX_NUMBERED_TAPS:
+        return NO_KERNEL
+    types = plan.dtype, plan.dtype, plan.index_dtype
+    no_index = ~plan.index_dtype.type(0)  # the largest index
+    records = index_tables(plan), no_index
+    return _launch(_index_kernel(plan), types, 1, records, plan.input_bytes)
+
+
+def _large_windows_launch(plan: PoolPlan) -> Launch:
     if not plan.selects:
-        return _call(large_sum_pool, rows, large_sums(plan), size_bytes, large_divisors(plan))
+        return _forward(large_sum_pool, plan, large_sums(plan), large_divisors(plan))
     kernel = large_max_pool if plan.mode is Mode.MAX else large_min_pool
-    return _call(kernel, rows, large_tables(plan), size_bytes)
+    return _forward(kernel, plan, large_tables(plan))
 
 
-def _short_rows_call(plan: PoolPlan, rows: tuple[Array, ...], size_bytes: int) -> KernelCall:
+def _short_rows_launch(plan: PoolPlan) -> Launch:
     if not plan.selects:
-        divided = row_divisors(plan)
-        return _call(short_rows_sum_pool, rows, row_tables(plan), size_bytes, divided)
+        return _forward(short_rows_sum_pool, plan, row_tables(plan), row_divisors(plan))
     kernel = short_rows_max_pool if plan.mode is Mode.MAX else short_rows_min_pool
-    return _call(kernel, rows, flat_tables(plan), size_bytes)
+    return _forward(kernel, plan, flat_tables(plan))
 
 
-def _integer_call(plan: PoolPlan, x: Array, output: Array) -> KernelCall | None:
-    """Return the kernel call for global sums of integers and averages of bytes; else None."""
-    rows: tuple[Array, ...] = (read(x), written(output))
+def _integer_launch(plan: PoolPlan) -> Launch:
+    """Return the launch for global sums of integers and averages of bytes; else `NO_KERNEL`."""
     if plan.selects or may_overflow(plan):
-        return None
+        return NO_KERNEL
     if plan.is_global and plan.inner == 1:
         is_sum = plan.mode is Mode.SUM
         kernel = global_integer_sum_pool if is_sum else global_integer_average_pool
-        return _call(kernel, rows, plane_tables(plan), x.nbytes)
+        return _forward(kernel, plan, plane_tables(plan))
     if plan.mode is Mode.SUM or plan.is_global or plan.dtype.itemsize > 1:
-        return None
+        return NO_KERNEL
     # float64 holds every sum of bytes in memory.
-    if any(map(plan.scans, plan.axes)):  # the scans have vectors of floats
-        rows = read(x.astype(np.float32)), written(output)
-        return _call(scan_sum_pool, rows, scan_tables(plan), x.nbytes, divisors_of(plan))
-    return _call(sum_pool, rows, window_tables(plan), x.nbytes, divisors_of(plan))
+    if any(map(plan.scans, plan.axes)):
+        records = scan_tables(plan), divisors_of(plan)
+        float32 = np.dtype(np.float32)  # the scans have vectors of floats
+        launch = _launch(scan_sum_pool, (float32, plan.output_dtype), 1, records, plan.input_bytes)
+        return launch._replace(converted=float32)
+    return _forward(sum_pool, plan, window_tables(plan), divisors_of(plan))
 
 
 def _is_fused(plan: PoolPlan) -> bool:
@@ -255,64 +267,59 @@ def _index_kernel(plan: PoolPlan) -> Any:
     return max_pool_indices if is_max else min_pool_indices
 
 
-def backward_call(plan: PoolPlan, dy: Array, indices: Array | None, dx: Array) -> KernelCall | None:
-    """Return the kernel call for the backward pass of a plan, or None if it has no kernel."""
+def backward_launch(plan: PoolPlan) -> Launch:
+    """Return the launch of the backward pass of a plan, or `NO_KERNEL`.
+
+    The kernel takes the output gradient, for MAX and MIN the indices, and the input gradient.
+    """
     if plan.outer == 0 or plan.mode is Mode.LP or plan.shares_ties:
-        return None
-    if indices is None:
-        return _share(plan, dy, dx)
+        return NO_KERNEL
+    if not plan.selects:
+        return _sharing_launch(plan)
     kernel: Any
     tables: Tables
     adjacent = adjacent_tables(plan)
     if adjacent and adjacent.row_taps <= MOST_SELECTED_TAPS and adjacent.row >= LEAST_FILLED_ROW:
         kernel, tables = fill_selected, adjacent
     elif not has_short_offsets(plan):
-        return None
+        return NO_KERNEL
     elif _is_gathered(plan):
         kernel, tables = gather_gradients, gather_tables(plan)
     else:
         kernel, tables = scatter_gradients, scatter_tables(plan)
-    return _call(kernel, (read(dy), read(indices), written(dx)), tables, dx.nbytes)
+    types = plan.dtype, plan.index_dtype, plan.dtype
+    return _launch(kernel, types, 2, (tables,), plan.input_bytes)
 
 
-def written(array: Array) -> Array:
-    """Return the elements as a flat array of a type that kernels know."""
-    row = array.reshape(-1)
-    return row.view(np.uint16) if array.dtype in FLOATS_16 else row
-
-
-def read(array: Array) -> Array:
-    """Return the elements like `written`, read-only.
-
-    Callers' arrays may be read-only or not, and kernels are compiled for one of the two.
-    """
-    row = written(array).view()
-    row.flags.writeable = False
-    return row
-
-
-def _share(plan: PoolPlan, dy: Array, dx: Array) -> KernelCall | None:
+def _sharing_launch(plan: PoolPlan) -> Launch:
     kernel: Any
-    tables: Tables
+    records: tuple[Any, ...]
     plan = sliding_plan(plan)
     adjacent = adjacent_tables(plan)
     if adjacent:
-        kernel, tables = fill_shares, adjacent
+        kernel, records = fill_shares, (adjacent, divisors_of(plan))
     elif has_small_planes(plan):
-        tables = collect_tables(plan)
-        return _call(collect_planes, (read(dy), written(dx)), tables, dx.nbytes)
+        kernel, records = collect_planes, (collect_tables(plan),)
     elif sum(axis.outputs * axis.kernel for axis in plan.axes) <= MAX_REACHING:
-        kernel, tables = spread_gradients, spread_tables(plan)
+        kernel, records = spread_gradients, (spread_tables(plan), divisors_of(plan))
     else:
-        return None
-    return _call(kernel, (read(dy), written(dx)), tables, dx.nbytes, divisors_of(plan))
+        return NO_KERNEL
+    return _launch(kernel, (plan.dtype, plan.dtype), 1, records, plan.input_bytes)
 
 
-def _call(
-    kernel: Any, rows: tuple[Array, ...], tables: Tables, size_bytes: int, *more: Any
-) -> KernelCall:
-    types = tuple([row.dtype for row in rows])
-    return KernelCall(kernel, (*rows, tables, *more), types, tables.tiles, size_bytes)
+def _forward(kernel: Any, plan: PoolPlan, *records: Any) -> Launch:
+    return _launch(kernel, (plan.dtype, plan.output_dtype), 1, records, plan.input_bytes)
+
+
+def _launch(
+    kernel: Any,
+    types: tuple[np.dtype[Any], ...],
+    inputs: int,
+    records: tuple[Any, ...],
+    size_bytes: int,
+) -> Launch:
+    names = tuple("uint16" if dtype in FLOATS_16 else dtype.name for dtype in types)
+    return Launch((kernel, names), inputs, records, records[0].tiles, size_bytes)
 
 
 def _is_gathered(plan: PoolPlan) -> bool:

@@ -6,15 +6,8 @@ from contextlib import contextmanager
 
 import pooling_engine
 from pooling_engine.backends.numba_backend import dispatch
-from pooling_engine.backends.numba_backend.tables import (
-    adjacent_windows,
-    axes,
-    index_targets,
-    large_windows,
-    reaching_outputs,
-    small_planes,
-    tile_sizes,
-)
+from pooling_engine.backends.numba_backend.tables import axes, index_targets, tile_sizes
+from pooling_engine.backends.registry import select_backend
 from pooling_engine.runtime import threads
 
 TILES = (
@@ -28,17 +21,7 @@ TILES = (
     "ADJACENT",
 )
 TILE_BYTES = tile_sizes.WINDOWS  # of most kernels, by default
-_TABLES = (
-    adjacent_windows.adjacent_tables,
-    axes.index_tables,
-    axes.window_tables,
-    index_targets.scatter_tables,
-    large_windows.large_sums,
-    large_windows.large_tables,
-    reaching_outputs.gather_tables,
-    reaching_outputs.spread_tables,
-    small_planes.collect_tables,
-)
+_TABLES = (axes.window_tables, index_targets.scatter_tables)
 
 
 @contextmanager
@@ -51,7 +34,7 @@ def tiles_of(tile_bytes, thread_count, is_gathered=False):
         is_gathered: whether gradients of extremes are gathered for any number of channels.
     """
     values = {(tile_sizes, name): tile_bytes for name in TILES}
-    values[threads, "BYTES_PER_PART"] = 1
+    values |= {(threads, "BYTES_PER_PART"): 1, (threads, "SHARED_BYTES"): 0}
     if tile_bytes != TILE_BYTES:
         values[tile_sizes, "STREAMED"] = 0
     if is_gathered:
@@ -68,7 +51,7 @@ def tiles_of(tile_bytes, thread_count, is_gathered=False):
 def _set(values, thread_count):
     for (module, name), value in values.items():
         setattr(module, name, value)
-    for table in _TABLES:
-        table.cache_clear()
+    for cache in (*_TABLES, *select_backend("numba").launches):
+        cache.cache_clear()
     if thread_count != pooling_engine.thread_count():
         pooling_engine.set_thread_count(thread_count)

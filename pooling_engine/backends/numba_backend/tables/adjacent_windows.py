@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +24,6 @@ class Side(NamedTuple):
     taps: int
 
 
-@lru_cache(maxsize=128)
 def adjacent_tables(plan: PoolPlan) -> AdjacentTables | None:
     """Return the tables of adjacent windows.
 

@@ -65,7 +65,6 @@ def window_tables(plan: PoolPlan) -> WindowTables:
     )
 
 
-@Memo
 def index_tables(plan: PoolPlan) -> WindowTables:
     """Return the tables of MAX and MIN with indices; with channels last, of higher tiles.
 

@@ -36,7 +36,6 @@ def _common(divisor: float) -> Divisors:
     return Divisors(np.empty(0), np.empty(0), divisor)
 
 
-@Memo
 def plane_tables(plan: PoolPlan) -> PlaneTables:
     """Return the tables of a sum for a plan with a global window."""
     divisor = divisors_of(plan).divisor

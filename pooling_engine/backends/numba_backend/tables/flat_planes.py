@@ -10,7 +10,6 @@ from pooling_engine.backends.numba_backend.language.arguments import (
     Integers,
 )
 from pooling_engine.plans.geometry import Axis, SlidingAxis
-from pooling_engine.plans.memo import Memo
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.specs.enums import NanPolicy
 
@@ -25,7 +24,6 @@ def begins_inside(axis: Axis) -> bool:
     return (axis.outputs - 1) * axis.window.stride < axis.size
 
 
-@Memo
 def flat_tables(plan: PoolPlan) -> FlatTables:
     """Return the tables of a plan of MAX or MIN whose windows all `begins_inside`."""
     first, last = plan.axes

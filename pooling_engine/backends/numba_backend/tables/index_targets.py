@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +64,6 @@ def scatter_tables(plan: PoolPlan) -> ScatterTables:
     )
 
 
-@lru_cache(maxsize=512)
 def has_short_offsets(plan: PoolPlan) -> bool:
     """Return whether all offsets between taps and elements fit in the kernel's integers."""
     span, step = plan.taps, plan.inner

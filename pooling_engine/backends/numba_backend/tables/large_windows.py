@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TypeGuard
 
 import numpy as np
@@ -19,7 +18,6 @@ from pooling_engine.backends.numba_backend.tables.elements import element_of
 from pooling_engine.backends.numba_backend.tables.short_rows import MOST_DIVISOR
 from pooling_engine.backends.rules import empty_window_extreme
 from pooling_engine.plans.geometry import Axis, SlidingAxis
-from pooling_engine.plans.memo import Memo
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.specs.enums import NanPolicy
 
@@ -28,7 +26,6 @@ EXTREME_LANES, SUM_LANES = 16, 8  # of the vectors; rows have as many elements
 LEAST_TILE = 2  # rows of outputs, in kernels: neighbouring tiles share rows of the input
 
 
-@lru_cache(maxsize=512)
 def has_large_windows(plan: PoolPlan) -> bool:
     """Return whether the kernels in `forward/large_*.py` compute the outputs fastest."""
     if plan.inner > 1 or len(plan.axes) != 2 or not all(map(_is_large, plan.axes)):
@@ -49,7 +46,6 @@ def _is_large(axis: Axis) -> TypeGuard[SlidingAxis]:
     return LEAST_TAPS <= axis.kernel < 2 * axis.size
 
 
-@Memo
 def large_tables(plan: PoolPlan) -> LargeTables:
     """Return the tables of MAX and MIN for a plan that `has_large_windows`."""
     element, (first, last) = element_of(plan), plan.axes
@@ -68,7 +64,6 @@ def large_tables(plan: PoolPlan) -> LargeTables:
     )
 
 
-@Memo
 def large_sums(plan: PoolPlan) -> LargeSums:
     """Return the tables of AVERAGE and SUM for a plan that `has_large_windows`."""
     first, last = plan.axes
@@ -84,7 +79,6 @@ def large_sums(plan: PoolPlan) -> LargeSums:
     )
 
 
-@Memo
 def large_divisors(plan: PoolPlan) -> LargeDivisors:
     """Return the divisors of AVERAGE and SUM for a plan that `has_large_windows`."""
     factors, _, divisor = divisors_of(plan)

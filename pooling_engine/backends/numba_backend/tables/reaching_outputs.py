@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +24,6 @@ from pooling_engine.backends.numba_backend.tables.axes import (
 from pooling_engine.backends.numba_backend.tables.elements import element_of
 from pooling_engine.backends.numba_backend.tables.regular_windows import sliding_axis
 from pooling_engine.plans.geometry import AdaptiveAxis, Axis, SlidingAxis
-from pooling_engine.plans.memo import Memo
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.specs.window import Window
 
@@ -46,7 +44,6 @@ class Reaching(NamedTuple):
     taps: Integers
 
 
-@Memo
 def spread_tables(plan: PoolPlan) -> SpreadTables:
     """Return the tables of `spread_gradients` for a plan."""
     planes, axes = planes_and_axes(plan)
@@ -78,7 +75,6 @@ def spread_tables(plan: PoolPlan) -> SpreadTables:
     )
 
 
-@Memo
 def gather_tables(plan: PoolPlan) -> GatherTables:
     """Return the tables of `gather_gradients` for a plan."""
     planes, (first, *others) = planes_and_axes(plan)
@@ -117,7 +113,6 @@ def gather_tables(plan: PoolPlan) -> GatherTables:
     )
 
 
-@lru_cache(maxsize=512)
 def count_legal(plan: PoolPlan) -> int:
     """Return the number of entries that `GatherTables.legal` would have."""
     classes = (len(np.unique(_tap_limits(axis))) for axis in plan.axes)

@@ -46,7 +46,6 @@ def stride_of(axis: Axis) -> int:
     return sliding.window.stride if sliding else 0
 
 
-@lru_cache(maxsize=512)
 def sliding_plan(plan: PoolPlan) -> PoolPlan:
     """Return a plan with the same outputs and gradients, without adaptive axes where possible.
 

@@ -7,14 +7,12 @@ import numpy as np
 from pooling_engine.backends.numba_backend.language.arguments import ScanTables
 from pooling_engine.backends.numba_backend.tables.axes import planes_and_axes, window_tables
 from pooling_engine.backends.rules import LANES
-from pooling_engine.plans.memo import Memo
 from pooling_engine.plans.plan import PoolPlan
 
 MOST_ROWS = 2 * LANES  # that are transposed together
 COLUMN_BYTES = 32 << 10  # of the transposed rows, if LANES rows do not have more
 
 
-@Memo
 def scan_tables(plan: PoolPlan) -> ScanTables:
     """Return the tables of `scan_sum_pool` for a plan."""
     windows, (_, axes) = window_tables(plan), planes_and_axes(plan)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache, reduce
+from functools import reduce
 
 import numpy as np
 
@@ -16,7 +16,6 @@ from pooling_engine.backends.numba_backend.tables.axes import is_adjacent, is_wi
 from pooling_engine.backends.numba_backend.tables.flat_planes import begins_inside
 from pooling_engine.plans.divisors import divisors
 from pooling_engine.plans.geometry import Axis, SlidingAxis
-from pooling_engine.plans.memo import Memo
 from pooling_engine.plans.plan import PoolPlan
 from pooling_engine.specs.enums import Mode, NanPolicy
 
@@ -27,7 +26,6 @@ MOST_DIVISOR = 1 << 20  # `quotient_by_inverse` is exact up to far larger ones
 SUM_LANES = 8
 
 
-@lru_cache(maxsize=512)
 def has_short_rows(plan: PoolPlan, most_selected: int = MOST_SELECTED) -> bool:
     """Return whether the kernels in `forward/short_rows*.py` compute the outputs fastest.
 
@@ -58,7 +56,6 @@ def has_short_rows(plan: PoolPlan, most_selected: int = MOST_SELECTED) -> bool:
     return bool(is_exact and is_faster)
 
 
-@Memo
 def row_tables(plan: PoolPlan) -> RowTables:
     """Return the tables of a plan of AVERAGE or SUM that `has_short_rows`."""
     first, last = plan.axes
@@ -86,7 +83,6 @@ def row_tables(plan: PoolPlan) -> RowTables:
     )
 
 
-@Memo
 def row_divisors(plan: PoolPlan) -> RowDivisors:
     """Return the divisors of a plan of AVERAGE or SUM that `has_short_rows`."""
     rows = _divisors(plan)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache, reduce
+from functools import reduce
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from pooling_engine.backends.numba_backend.tables.elements import element_of
 from pooling_engine.backends.numba_backend.tables.reaching_outputs import outputs_in_tap_order
 from pooling_engine.plans.divisors import divisors
 from pooling_engine.plans.geometry import Axis, SlidingAxis
-from pooling_engine.plans.memo import Memo
 from pooling_engine.plans.plan import PoolPlan
 
 MOST_REACHING = 4  # outputs that reach a position, for loops without branches
@@ -23,7 +22,6 @@ MOST_ROW = 40  # elements of a row; longer rows are collected in vectors
 MOST_ELEMENTS = 4096  # of a plane, whose tables then fit in the L2 cache
 
 
-@lru_cache(maxsize=512)
 def has_small_planes(plan: PoolPlan) -> bool:
     """Return whether `collect_planes` computes the gradients of a sum or average fastest."""
     elements = math.prod(max(axis.size, axis.outputs) for axis in plan.axes) * plan.inner
@@ -35,7 +33,6 @@ def has_small_planes(plan: PoolPlan) -> bool:
     return min(reaches) >= 1 and max(reaches) <= MOST_REACHING
 
 
-@Memo
 def collect_tables(plan: PoolPlan) -> CollectTables:
     """Return the tables of `collect_planes` for a plan."""
     shape = [axis.outputs for axis in plan.axes] + [plan.inner]
