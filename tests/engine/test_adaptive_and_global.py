@@ -180,6 +180,7 @@ INDEX_TYPES = (
 )
 
 
+@pytest.mark.timeout(300)  # compiles a kernel for each type of index
 @pytest.mark.parametrize(("options", "sizes", "dtype"), INDEX_TYPES, ids=cases.name_of)
 @pytest.mark.parametrize("mode", ["max", "min"])
 def test_the_type_of_a_window_index(mode, options, sizes, dtype):

@@ -159,6 +159,7 @@ def test_nans_that_are_an_error_fall_back(mode):
     assert falls_back(forward, x, spec, return_indices=True)
 
 
+@pytest.mark.timeout(300)  # compiles kernels for indices of four bytes
 def test_gradients_of_the_widest_windows_fall_back():
     x = cases.normal((1, 1, 256, 256))
     spec = PoolSpec("max", global_window=True)
